@@ -1,0 +1,36 @@
+//! The bindings of the WIT contract; plugins never name them.
+//!
+//! Two worlds, because a component must export exactly what its world says. They share every
+//! type and import, so that the rest of the SDK knows one set only.
+
+#![allow(
+    unsafe_code,
+    clippy::all,
+    missing_docs,
+    reason = "generated: the canonical ABI works on raw memory"
+)]
+
+pub mod single {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "sender-plugin",
+        pub_export_macro: true,
+        additional_derives: [PartialEq],
+    });
+}
+
+pub mod bulk {
+    wit_bindgen::generate!({
+        path: "../wit",
+        world: "bulk-sender-plugin",
+        pub_export_macro: true,
+        with: {
+            "signalbus:plugin/types@0.1.0": crate::bindings::types,
+            "signalbus:plugin/log@0.1.0": crate::bindings::single::signalbus::plugin::log,
+            "signalbus:plugin/config@0.1.0": crate::bindings::single::signalbus::plugin::config,
+            "signalbus:plugin/producer@0.1.0": crate::bindings::single::signalbus::plugin::producer,
+        },
+    });
+}
+
+pub use single::signalbus::plugin::types;

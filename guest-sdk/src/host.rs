@@ -1,0 +1,29 @@
+//! What the relay offers a plugin, called through the bindings.
+
+use crate::bindings::single::signalbus::plugin::{config, log, producer};
+use crate::bindings::types::{Message, Outage, Outcome};
+use crate::log::Level;
+
+pub fn log_enabled(level: Level) -> bool {
+    log::enabled(level)
+}
+
+pub fn log_emit(level: Level, message: &str, fields: &[(String, String)]) {
+    log::emit(level, message, fields);
+}
+
+pub fn setting(key: &str) -> Option<String> {
+    config::get(key)
+}
+
+pub fn settings() -> Vec<(String, String)> {
+    config::get_all()
+}
+
+pub fn secret(key: &str) -> Option<String> {
+    config::get_secret(key)
+}
+
+pub fn publish(messages: &[Message]) -> Result<Vec<Outcome>, Outage> {
+    producer::publish(messages)
+}

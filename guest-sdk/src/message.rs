@@ -1,0 +1,167 @@
+//! Messages for the buses that the relay is connected to.
+
+use crate::bulk::decided;
+use crate::{BulkResult, Error, Message, Outcome, Result, Signal, each, host};
+use serde::ser::Serialize;
+
+/// Publishes one message per signal, made by `message`: the way to write a bulk plugin.
+///
+/// All messages go out together, which costs about one round trip. A signal whose `message` fails
+/// gets that verdict, and its neighbours are published all the same. In an ordered signal type the
+/// messages go out one by one, and what follows a failure is held back as by [`each`].
+///
+/// ```
+/// use signalbus_guest::{BulkResult, Message, Signal, Verdict, plugin, publish_each};
+///
+/// fn send_all(signals: &[Signal]) -> BulkResult {
+///     publish_each(signals, |signal| {
+///         let key: String = signal.get("customer").or_reject()?;
+///         Ok(Message::new("bus", "orders").id(signal.id()).key(key).json(signal)?)
+///     })
+/// }
+///
+/// plugin!(bulk send_all);
+/// # let signals = [Signal::builder("OrderPlaced").column("customer", "Ann").build()];
+/// # assert_eq!(send_all(&signals), Ok(vec![signalbus_guest::Outcome::Sent]));
+/// # let message = signalbus_guest::testing::take_published().remove(0);
+/// # assert_eq!(message.body, br#"{"customer":"Ann"}"#);
+/// ```
+///
+/// # Errors
+///
+/// The outage that `message` or the bus met, while nothing had been published.
+pub fn publish_each(
+    signals: &[Signal],
+    mut message: impl FnMut(&Signal) -> Result<Message>,
+) -> BulkResult {
+    if signals.first().is_some_and(Signal::is_ordered) {
+        return each(signals, |signal| message(signal)?.publish());
+    }
+    let mut messages = Vec::with_capacity(signals.len());
+    let mut failures = Vec::with_capacity(signals.len());
+    for signal in signals {
+        match message(signal) {
+            Ok(message) => {
+                messages.push(message);
+                failures.push(None);
+            }
+            Err(error) if error.is_outage() => return Err(error),
+            Err(error) => failures.push(Some(decided(error))),
+        }
+    }
+    let mut published = publish(&messages)?.into_iter();
+    let outcome = |failure: Option<Outcome>| failure.or_else(|| published.next());
+    Ok(failures
+        .into_iter()
+        .map(|failure| outcome(failure).unwrap_or_else(unanswered))
+        .collect())
+}
+
+fn unanswered() -> Outcome {
+    Outcome::retry("relay gave no outcome for the message")
+}
+
+/// Publishes every message and waits until the bus has confirmed each; the whole list costs
+/// about one round trip. Entry `i` of the answer is the fate of message `i`.
+///
+/// For one message per signal, [`publish_each`] does the bookkeeping.
+///
+/// # Errors
+///
+/// *Unavailable* where the bus can't be reached, *misconfigured* where the connection does not
+/// exist or is not granted: nothing may be assumed published.
+pub fn publish(messages: &[Message]) -> BulkResult {
+    if messages.is_empty() {
+        return Ok(Vec::new());
+    }
+    host::publish(messages).map_err(Error::of_outage)
+}
+
+impl Message {
+    /// An empty message for a destination (topic, subject, stream, queue or exchange) of a
+    /// connection that the configuration names and grants.
+    pub fn new(connection: impl Into<String>, destination: impl Into<String>) -> Self {
+        Self {
+            connection: connection.into(),
+            destination: destination.into(),
+            key: None,
+            content_type: None,
+            headers: Vec::new(),
+            body: Vec::new(),
+            id: None,
+            options: Vec::new(),
+        }
+    }
+
+    /// The de-duplication key, normally [`Signal::id`](crate::Signal::id).
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = Some(id.into());
+        self
+    }
+
+    /// The routing key (AMQP), record key (Kafka), and so on.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// The body as it goes over the wire, e.g. text or bytes.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The body as JSON, and the content type that says so. A [`Signal`](crate::Signal) is a
+    /// value like any other here.
+    ///
+    /// # Errors
+    ///
+    /// Where the value has no form in JSON, e.g. a map whose keys are no texts.
+    pub fn json<T: Serialize + ?Sized>(
+        self,
+        value: &T,
+    ) -> std::result::Result<Self, serde_json::Error> {
+        Ok(self
+            .content_type("application/json")
+            .body(serde_json::to_vec(value)?))
+    }
+
+    /// The media type of the body.
+    pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// One more header.
+    pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((key.into(), value.into()));
+        self
+    }
+
+    /// A switch of one kind of bus, e.g. `amqp.mandatory`.
+    pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.push((key.into(), value.into()));
+        self
+    }
+
+    /// Publishes this one message; many at once go faster with [`publish`].
+    ///
+    /// ```
+    /// use signalbus_guest::{Message, Result, Signal, plugin};
+    ///
+    /// fn send(signal: &Signal) -> Result {
+    ///     Message::new("bus", "orders").id(signal.id()).json(signal)?.publish()
+    /// }
+    ///
+    /// plugin!(send);
+    /// # assert!(send(&Signal::builder("OrderPlaced").build()).is_ok());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The same as [`publish`].
+    pub fn publish(self) -> Result<Outcome> {
+        let mut outcomes = publish(&[self])?;
+        Ok(outcomes.pop().unwrap_or_else(unanswered))
+    }
+}

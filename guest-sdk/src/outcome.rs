@@ -1,0 +1,213 @@
+//! Verdicts: on one signal, and, by `?`, from any error.
+
+use crate::bindings::types;
+use crate::{Outcome, log};
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// What a function that sends one signal returns: an [`Outcome`], or an [`Error`] by `?`.
+pub type Result<T = Outcome> = std::result::Result<T, Error>;
+
+impl Outcome {
+    /// Not accepted, and another attempt may cure it; the relay's backoff says when.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::Retry(types::Retry {
+            reason: reason.into(),
+            after_ms: None,
+        })
+    }
+
+    /// Not accepted, and another attempt is of no use before `after` has passed.
+    pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
+        Self::Retry(types::Retry {
+            reason: reason.into(),
+            after_ms: Some(millis(after)),
+        })
+    }
+
+    /// It can never be sent: it becomes a dead letter.
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::Reject(reason.into())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// A failure that says what is to happen to the signal.
+///
+/// Any error becomes one by `?` and means *retry*; [`Verdict`] gives it another meaning. It does
+/// not implement `std::error::Error`, so that every type which does converts into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub(crate) meaning: Meaning,
+    pub(crate) reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    Retry(Option<Duration>),
+    Skip,
+    Reject,
+    Unavailable(Option<Duration>),
+    Misconfigured,
+}
+
+impl Error {
+    fn new(meaning: Meaning, reason: impl Into<String>) -> Self {
+        Self {
+            meaning,
+            reason: reason.into(),
+        }
+    }
+
+    /// Another attempt may cure it.
+    pub fn retry(reason: impl Into<String>) -> Self {
+        Self::new(Meaning::Retry(None), reason)
+    }
+
+    /// It can never be sent.
+    pub fn reject(reason: impl Into<String>) -> Self {
+        Self::new(Meaning::Reject, reason)
+    }
+
+    /// The bus can't be reached: the signal type pauses, and no attempt is charged.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::new(Meaning::Unavailable(None), reason)
+    }
+
+    /// An operator has to act: the signal type is parked, and no attempt is charged.
+    pub fn misconfigured(reason: impl Into<String>) -> Self {
+        Self::new(Meaning::Misconfigured, reason)
+    }
+
+    /// Another attempt is of no use before `after` has passed. It says nothing about an error
+    /// that no other attempt follows.
+    pub fn after(mut self, after: Duration) -> Self {
+        if let Meaning::Retry(kept) | Meaning::Unavailable(kept) = &mut self.meaning {
+            *kept = Some(after);
+        }
+        self
+    }
+
+    /// What went wrong.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Whether it concerns the whole call and not one signal.
+    pub fn is_outage(&self) -> bool {
+        matches!(
+            self.meaning,
+            Meaning::Unavailable(_) | Meaning::Misconfigured
+        )
+    }
+
+    /// The verdict on the one signal that it happened to.
+    pub(crate) fn into_outcome(self) -> std::result::Result<Outcome, types::Outage> {
+        let Self { meaning, reason } = self;
+        let retry = |after: Option<Duration>| types::Retry {
+            reason: reason.clone(),
+            after_ms: after.map(millis),
+        };
+        match meaning {
+            Meaning::Retry(after) => Ok(Outcome::Retry(retry(after))),
+            Meaning::Skip => {
+                log::emit(log::Level::Debug, "skipped", [("reason", reason)]);
+                Ok(Outcome::Skip)
+            }
+            Meaning::Reject => Ok(Outcome::Reject(reason)),
+            Meaning::Unavailable(after) => Err(types::Outage::Unavailable(retry(after))),
+            Meaning::Misconfigured => Err(types::Outage::Misconfigured(reason)),
+        }
+    }
+
+    pub(crate) fn of_outage(outage: types::Outage) -> Self {
+        match outage {
+            types::Outage::Unavailable(types::Retry { reason, after_ms }) => Self::new(
+                Meaning::Unavailable(after_ms.map(Duration::from_millis)),
+                reason,
+            ),
+            types::Outage::Misconfigured(reason) => Self::misconfigured(reason),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.reason)
+    }
+}
+
+/// Whatever `?` meets means *retry*.
+impl<E: Into<Box<dyn StdError>>> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self::retry(told(error))
+    }
+}
+
+/// The error with its causes, each said once.
+fn told(error: impl Into<Box<dyn StdError>>) -> String {
+    let error = error.into();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let said = next.to_string();
+        if !text.contains(&said) {
+            text = format!("{text}: {said}");
+        }
+        cause = next.source();
+    }
+    text
+}
+
+/// Gives an error a meaning other than *retry*, for `?`.
+///
+/// ```
+/// use signalbus_guest::{Outcome, Result, Signal, Verdict};
+///
+/// fn send(signal: &Signal) -> Result {
+///     let email: Option<String> = signal.get("email").or_misconfigured()?;
+///     let email = email.ok_or("customer has no address").or_skip()?;
+///     let (_name, _domain) = email.split_once('@').ok_or("address has no \"@\"").or_reject()?;
+///     Ok(Outcome::Sent)
+/// }
+/// # let signal = Signal::builder("Welcome").column("email", "nobody").build();
+/// # assert_eq!(send(&signal).unwrap_err(), signalbus_guest::Error::reject("address has no \"@\""));
+/// ```
+pub trait Verdict<T> {
+    /// Another attempt is of no use before `after` has passed.
+    fn or_retry_after(self, after: Duration) -> Result<T>;
+    /// It can never be sent: a dead letter.
+    fn or_reject(self) -> Result<T>;
+    /// There is nothing to send: the row is deleted.
+    fn or_skip(self) -> Result<T>;
+    /// The bus can't be reached: the signal type pauses, and no attempt is charged.
+    fn or_unavailable(self) -> Result<T>;
+    /// An operator has to act: the signal type is parked, and no attempt is charged.
+    fn or_misconfigured(self) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn StdError>>> Verdict<T> for std::result::Result<T, E> {
+    fn or_retry_after(self, after: Duration) -> Result<T> {
+        self.map_err(|error| Error::new(Meaning::Retry(Some(after)), told(error)))
+    }
+
+    fn or_reject(self) -> Result<T> {
+        self.map_err(|error| Error::reject(told(error)))
+    }
+
+    fn or_skip(self) -> Result<T> {
+        self.map_err(|error| Error::new(Meaning::Skip, told(error)))
+    }
+
+    fn or_unavailable(self) -> Result<T> {
+        self.map_err(|error| Error::unavailable(told(error)))
+    }
+
+    fn or_misconfigured(self) -> Result<T> {
+        self.map_err(|error| Error::misconfigured(told(error)))
+    }
+}

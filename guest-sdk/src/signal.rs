@@ -1,0 +1,260 @@
+//! The signal: one pending row, and what it has in common with its neighbours.
+
+use crate::bindings::types;
+use crate::row::{Cell, RowDeserializer, RowError};
+use crate::{Column, Value};
+use serde::de::Deserialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use std::iter::Zip;
+use std::marker::PhantomData;
+use std::slice;
+use std::sync::Arc;
+
+/// One pending row of the outbox.
+///
+/// Read it whole into a type of your own with [`row`](Signal::row), or column by column with
+/// [`get`](Signal::get). As `serde::Serialize` it is a JSON object, column by column.
+#[derive(Clone, Debug)]
+pub struct Signal {
+    row: types::Signal,
+    signal_type: Arc<types::SignalType>,
+}
+
+impl Signal {
+    pub(crate) fn new(row: types::Signal, signal_type: &Arc<types::SignalType>) -> Self {
+        Self {
+            row,
+            signal_type: Arc::clone(signal_type),
+        }
+    }
+
+    /// The printable, stable identity of the row: `<signal type>:<primary key>`.
+    ///
+    /// Delivery is at-least-once, so publish it as the message's de-duplication key.
+    pub fn id(&self) -> &str {
+        &self.row.id
+    }
+
+    /// Which attempt this is; 1 is the first.
+    pub fn attempt(&self) -> u32 {
+        self.row.attempt
+    }
+
+    /// The name of the signal type, e.g. `OrderPlaced`.
+    pub fn type_name(&self) -> &str {
+        &self.signal_type.name
+    }
+
+    /// Context from the relay, e.g. `traceparent`.
+    pub fn attribute(&self, key: &str) -> Option<&str> {
+        let found = self
+            .signal_type
+            .attributes
+            .iter()
+            .find(|(known, _)| known == key);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Whether the signal type promises strict order: then nothing may be sent past a failure.
+    /// [`each`](crate::each) keeps that promise for you.
+    pub fn is_ordered(&self) -> bool {
+        self.attribute("ordered") == Some("true")
+    }
+
+    /// The columns of the table, in its own order.
+    pub fn columns(&self) -> &[Column] {
+        &self.signal_type.columns
+    }
+
+    /// The column's value as the relay handed it over; `None` where the table has no such column.
+    pub fn value(&self, column: &str) -> Option<&Value> {
+        self.cells()
+            .find(|(known, _)| known.name == column)
+            .map(|(_, value)| value)
+    }
+
+    /// Every column with its value, in the table's order.
+    pub fn cells(&self) -> Zip<slice::Iter<'_, Column>, slice::Iter<'_, Value>> {
+        self.signal_type.columns.iter().zip(&self.row.values)
+    }
+
+    /// Reads one column.
+    ///
+    /// ```
+    /// # use signalbus_guest::{Signal, Value};
+    /// let signal = Signal::builder("OrderPlaced")
+    ///     .column("id", 9_007_199_254_740_993)
+    ///     .typed("total", "numeric", Value::Decimal("12.50".into()))
+    ///     .typed("note", "text", Value::Null)
+    ///     .build();
+    ///
+    /// assert_eq!(signal.get::<i64>("id")?, 9_007_199_254_740_993);
+    /// assert_eq!(signal.get::<String>("total")?, "12.50");
+    /// assert_eq!(signal.get::<Option<String>>("note")?, None);
+    ///
+    /// let error = signal.get::<i64>("total").unwrap_err();
+    /// assert_eq!(error.to_string(), r#"column "total" of type "numeric": expected i64, found decimal"#);
+    /// # Ok::<(), signalbus_guest::RowError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Where the table has no such column, or the value is of another type or out of range.
+    pub fn get<'a, T: Deserialize<'a>>(&'a self, column: &str) -> Result<T, RowError> {
+        let found = self.cells().find(|(known, _)| known.name == column);
+        let (column, value) = found.ok_or_else(|| RowError::missing(column, self))?;
+        Cell { column, value }
+            .read(PhantomData)
+            .map_err(|fault| RowError::of(fault, self))
+    }
+
+    /// Reads the row into a type of your own, whose fields are named like the columns.
+    ///
+    /// Columns without a field are passed over; a tuple takes the columns by position.
+    ///
+    /// | column's value | reads as |
+    /// |---|---|
+    /// | NULL | `Option`, as `None` |
+    /// | boolean | `bool`; so do the integers 0 and 1 |
+    /// | int64 | any integer type it fits; `f64` where exact |
+    /// | float64 | `f64`, `f32` |
+    /// | decimal | `String`, a decimal type, or an integer type where it is an integer |
+    /// | text, uuid, date, time, datetime, timestamp, other | `String`, `&str`, a type read from text, an `enum` of unit variants |
+    /// | json | any nested type, or `String` for the document itself |
+    /// | bytes | `Vec<u8>` |
+    ///
+    /// ```
+    /// use serde::Deserialize;
+    /// # use signalbus_guest::{Signal, Value};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Order<'a> {
+    ///     id: i64,
+    ///     customer: &'a str,
+    ///     lines: Vec<Line>,
+    /// }
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Line {
+    ///     article: String,
+    ///     count: u32,
+    /// }
+    ///
+    /// # let lines = r#"[{"article": "lamp", "count": 2}]"#;
+    /// # let signal = Signal::builder("OrderPlaced")
+    /// #     .column("id", 1).column("customer", "Ann").column("unused", true)
+    /// #     .typed("lines", "jsonb", Value::Json(lines.into())).build();
+    /// let order: Order = signal.row()?;
+    /// assert_eq!((order.id, order.customer), (1, "Ann"));
+    /// assert_eq!((order.lines[0].article.as_str(), order.lines[0].count), ("lamp", 2));
+    /// # Ok::<(), signalbus_guest::RowError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Where a field has no column, or a column's value doesn't fit its field.
+    pub fn row<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RowError> {
+        T::deserialize(RowDeserializer(self)).map_err(|fault| RowError::of(fault, self))
+    }
+
+    /// Starts a signal made by hand, for tests.
+    pub fn builder(type_name: impl Into<String>) -> SignalBuilder {
+        SignalBuilder::new(type_name.into())
+    }
+}
+
+/// As a JSON object: decimals, dates and other texts as strings, bytes as base64, JSON columns
+/// as they are, and the floats that JSON lacks as `"NaN"`, `"inf"`, `"-inf"`.
+impl Serialize for Signal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_map(Some(self.row.values.len()))?;
+        for (column, value) in self.cells() {
+            object.serialize_entry(&column.name, value)?;
+        }
+        object.end()
+    }
+}
+
+/// Makes a [`Signal`] by hand, for tests.
+///
+/// ```
+/// use signalbus_guest::{Signal, Value};
+///
+/// let signal = Signal::builder("OrderPlaced")
+///     .id("OrderPlaced:7")
+///     .attempt(2)
+///     .column("id", 7)
+///     .typed("total", "numeric", Value::Decimal("12.50".into()))
+///     .attribute("ordered", "true")
+///     .build();
+/// assert_eq!(signal.id(), "OrderPlaced:7");
+/// ```
+#[derive(Clone, Debug)]
+pub struct SignalBuilder {
+    row: types::Signal,
+    signal_type: types::SignalType,
+}
+
+impl SignalBuilder {
+    fn new(name: String) -> Self {
+        let row = types::Signal {
+            id: format!("{name}:1"),
+            attempt: 1,
+            values: Vec::new(),
+        };
+        let signal_type = types::SignalType {
+            name,
+            columns: Vec::new(),
+            attributes: Vec::new(),
+        };
+        Self { row, signal_type }
+    }
+
+    /// The identity; without it `<signal type>:1`.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.row.id = id.into();
+        self
+    }
+
+    /// The attempt; without it 1.
+    pub fn attempt(mut self, attempt: u32) -> Self {
+        self.row.attempt = attempt;
+        self
+    }
+
+    /// A column whose database type is called like the value's case, e.g. `int64` or `text`.
+    pub fn column(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        let value = value.into();
+        let case = value.case();
+        self.typed(name, case, value)
+    }
+
+    /// A column with the database's own name for its type, e.g. `numeric`.
+    pub fn typed(
+        mut self,
+        name: impl Into<String>,
+        db_type: impl Into<String>,
+        value: impl Into<Value>,
+    ) -> Self {
+        self.signal_type.columns.push(Column {
+            name: name.into(),
+            db_type: db_type.into(),
+        });
+        self.row.values.push(value.into());
+        self
+    }
+
+    /// Context, as the relay gives it.
+    pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.signal_type.attributes.push((key.into(), value.into()));
+        self
+    }
+
+    /// The signal.
+    pub fn build(self) -> Signal {
+        Signal {
+            row: self.row,
+            signal_type: Arc::new(self.signal_type),
+        }
+    }
+}

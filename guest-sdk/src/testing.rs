@@ -1,0 +1,132 @@
+//! Stand-ins for the relay, for tests on your own machine; absent from Wasm builds.
+//!
+//! Every test thread has its own: settings and secrets are empty until given, log records go to
+//! standard error and are kept, and the bus accepts everything unless told otherwise.
+//!
+//! ```
+//! use signalbus_guest::{Error, Message, Outcome, testing};
+//!
+//! testing::settings([("level", "debug")]);
+//! testing::publish_with(|_| Err(Error::unavailable("broker is down")));
+//!
+//! let result = Message::new("bus", "orders").publish();
+//! assert_eq!(result, Err(Error::unavailable("broker is down")));
+//! ```
+
+use crate::bindings::types;
+use crate::log::Level;
+use crate::{BulkResult, Message, Outcome};
+use std::cell::RefCell;
+
+type Pairs = Vec<(String, String)>;
+type Bus = Box<dyn FnMut(&[Message]) -> BulkResult>;
+
+/// A log record that the code under test has emitted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    /// How serious it is.
+    pub level: Level,
+    /// The message.
+    pub message: String,
+    /// The fields, in their order.
+    pub fields: Vec<(String, String)>,
+}
+
+#[derive(Default)]
+struct Relay {
+    settings: Pairs,
+    secrets: Pairs,
+    records: Vec<Record>,
+    published: Vec<Message>,
+    bus: Option<Bus>,
+}
+
+thread_local! {
+    static RELAY: RefCell<Relay> = RefCell::default();
+}
+
+fn relay<T>(use_it: impl FnOnce(&mut Relay) -> T) -> T {
+    RELAY.with_borrow_mut(use_it)
+}
+
+fn owned<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs {
+    pairs
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn find(pairs: &Pairs, key: &str) -> Option<String> {
+    pairs
+        .iter()
+        .find(|(known, _)| known == key)
+        .map(|(_, value)| value.clone())
+}
+
+/// Replaces all settings.
+pub fn settings<'a>(settings: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    relay(|relay| relay.settings = owned(settings));
+}
+
+/// Replaces all secrets.
+pub fn secrets<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) {
+    relay(|relay| relay.secrets = owned(secrets));
+}
+
+/// Lets `bus` answer every later publish.
+pub fn publish_with(bus: impl FnMut(&[Message]) -> BulkResult + 'static) {
+    relay(|relay| relay.bus = Some(Box::new(bus)));
+}
+
+/// The messages published so far, and forgets them.
+pub fn take_published() -> Vec<Message> {
+    relay(|relay| std::mem::take(&mut relay.published))
+}
+
+/// The log records emitted so far, and forgets them.
+pub fn take_records() -> Vec<Record> {
+    relay(|relay| std::mem::take(&mut relay.records))
+}
+
+/// The same functions as the bindings offer in a Wasm build.
+pub(crate) mod host {
+    use super::*;
+
+    pub fn log_enabled(_: Level) -> bool {
+        true
+    }
+
+    pub fn log_emit(level: Level, message: &str, fields: &[(String, String)]) {
+        eprintln!("{level:?}: {message} {fields:?}");
+        let record = Record {
+            level,
+            message: message.to_owned(),
+            fields: fields.to_vec(),
+        };
+        relay(|relay| relay.records.push(record));
+    }
+
+    pub fn setting(key: &str) -> Option<String> {
+        relay(|relay| find(&relay.settings, key))
+    }
+
+    pub fn settings() -> Pairs {
+        relay(|relay| relay.settings.clone())
+    }
+
+    pub fn secret(key: &str) -> Option<String> {
+        relay(|relay| find(&relay.secrets, key))
+    }
+
+    pub fn publish(messages: &[Message]) -> Result<Vec<Outcome>, types::Outage> {
+        relay(|relay| relay.published.extend_from_slice(messages));
+        // Taken out while it runs, so that it may log and read settings itself.
+        let mut bus = relay(|relay| relay.bus.take());
+        let answer = match &mut bus {
+            Some(bus) => bus(messages),
+            None => Ok(vec![Outcome::Sent; messages.len()]),
+        };
+        relay(|relay| relay.bus = bus);
+        crate::bulk::answer(answer, messages.len())
+    }
+}

@@ -1,0 +1,10 @@
+//! Ends its process as if all were well; setting `code`: the exit status (0).
+
+use signalbus_guest::{BulkResult, Signal, plugin};
+use signalbus_test_guests::setting;
+
+fn send_all(_: &[Signal]) -> BulkResult {
+    std::process::exit(setting("code").unwrap_or(0))
+}
+
+plugin!(bulk send_all);

@@ -1,0 +1,9 @@
+//! Sends every signal and looks at none: what a call costs, for benches.
+
+use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
+
+fn send_all(signals: &[Signal]) -> BulkResult {
+    Ok(vec![Outcome::Sent; signals.len()])
+}
+
+plugin!(bulk send_all);

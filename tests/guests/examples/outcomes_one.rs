@@ -1,0 +1,6 @@
+//! The same as `outcomes`, one signal per call.
+
+use signalbus_guest::plugin;
+use signalbus_test_guests::obey;
+
+plugin!(obey);

@@ -1,0 +1,9 @@
+//! Has nothing to send.
+
+use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
+
+fn send_all(signals: &[Signal]) -> BulkResult {
+    Ok(vec![Outcome::Skip; signals.len()])
+}
+
+plugin!(bulk send_all);
