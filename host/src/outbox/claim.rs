@@ -1,0 +1,455 @@
+//! Claiming: take due rows for a limited time, in one short transaction that locks no user's row.
+//!
+//! A claim of an unordered type is a range of keys. The position after which the next scan looks
+//! is kept in memory: it is only a hint, and the recorded claims alone keep relays apart, so losing
+//! it costs one walk from the start and never a row. At the end of the table, and every few
+//! seconds, the scan starts over; so rows that committed late and random keys are found.
+//!
+//! An ordered type is always scanned from the start. What must wait (claimed by others, or
+//! deferred) holds back everything with the same order key; without `order_key` that is everything.
+
+use std::time::{Duration, Instant};
+
+use super::database::{Extras, Purpose, number};
+use super::sql::{Arg, Sql};
+use super::{Error, LEASE, Lane, Worker, millis};
+use crate::signal::Signal;
+
+/// How long a scan may go on before it starts over to look for late commits.
+const SCAN_LIMIT: Duration = Duration::from_secs(5);
+
+/// Rows that this relay has taken for a limited time.
+#[derive(Debug)]
+pub struct Batch {
+    pub(super) token: String,
+    pub signals: Vec<Signal>,
+    /// Two relays died while they sent this one signal: it is charged an attempt, and not sent now.
+    pub suspect: bool,
+}
+
+/// What there was to claim.
+#[derive(Debug)]
+pub enum Claimed {
+    Batch(Batch),
+    /// Nothing is due.
+    Nothing {
+        /// When the earliest deferred signal is due.
+        due_in: Option<Duration>,
+        /// When the last claim of another relay expires, if it is not settled before.
+        claimed_for: Option<Duration>,
+    },
+}
+
+/// Where the scan of an unordered type stands.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    position: Option<String>,
+    since: Option<Instant>,
+}
+
+/// A claim, as the side table has it.
+#[derive(Debug)]
+struct Recorded {
+    token: String,
+    mine: bool,
+    from: Option<String>,
+    to: Option<String>,
+    order_keys: Vec<String>,
+    takeovers: u32,
+    expires_in: i64,
+}
+
+/// What is already spoken for when a claim is taken.
+struct Standing {
+    claims: Vec<Recorded>,
+    /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
+    due: Option<(i64, i64)>,
+}
+
+/// Which rows to read.
+#[derive(Default)]
+struct Window<'a> {
+    after: Option<&'a str>,
+    until: Option<&'a str>,
+    /// Only these order keys.
+    only: Option<&'a [String]>,
+    limit: usize,
+}
+
+impl Worker<'_> {
+    /// Takes up to `limit` due rows; with `boundary`, none whose key is above it.
+    ///
+    /// # Errors
+    /// The database's; nothing was taken then.
+    pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
+        let mut scan = self.lane.scan.lock().await;
+        self.session.begin(Purpose::Claim).await?;
+        let claimed = match self.take(&mut scan, limit, boundary).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                let _ = self.session.rollback().await;
+                return Err(error);
+            }
+        };
+        self.session.commit().await?;
+        Ok(claimed)
+    }
+
+    async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
+        let mut standing = self.standing().await?;
+        while let Some(n) = standing.claims.iter().position(|claim| claim.expires_in <= 0) {
+            let expired = standing.claims.remove(n);
+            if let Some(batch) = self.take_over(&expired, &standing, limit).await? {
+                return Ok(Claimed::Batch(batch));
+            }
+        }
+        let batch = if self.lane.table.ordered() {
+            self.take_ordered(&standing, limit, boundary).await?
+        } else {
+            self.take_range(scan, &standing, limit, boundary).await?
+        };
+        Ok(batch.map_or_else(|| standing.nothing(), Claimed::Batch))
+    }
+
+    /// Locks the lane, then reads what is already spoken for.
+    async fn standing(&mut self) -> Result<Standing, Error> {
+        let signal = Arg::from(self.lane.signal_type.name.as_str());
+        let dialect = self.lane.database.dialect();
+        if !dialect.for_update().is_empty() {
+            let text = format!("SELECT signal_type FROM signalbus_lane WHERE signal_type = ?{}", dialect.for_update());
+            self.session.rows(self.lane.statement(&text, &[signal.clone()])).await?;
+        }
+        // One round trip: the last row tells about the deferrals, the others are claims.
+        let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
+             expires_at - NOW AS due, 0 AS last_due FROM signalbus_claim WHERE signal_type = ? \
+             UNION ALL SELECT 1, '', '', '', '', '', 0, \
+             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
+             (SELECT max(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW \
+             ORDER BY 1, 8";
+        let args = [signal.clone(), signal.clone(), signal];
+        let mut rows = self.session.rows(self.lane.timed(text, &args)).await?;
+        let deferrals = rows.pop().unwrap_or_default();
+        let due = deferrals.get(7).and_then(|cell| cell.as_ref());
+        Ok(Standing {
+            due: due.map(|_| (number(&deferrals[7]), number(&deferrals[8]))),
+            claims: rows.iter().map(|row| Recorded::read(row, &self.owner)).collect(),
+        })
+    }
+
+    /// Takes the rows of a claim whose owner did not come back.
+    ///
+    /// The second time one signal by itself, so that the one that kills its relay is found.
+    async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<Option<Batch>, Error> {
+        let alone = expired.takeovers > 0;
+        let ordered = self.lane.table.ordered();
+        let window = Window {
+            after: expired.from.as_deref(),
+            until: expired.to.as_deref(),
+            only: (ordered && !expired.order_keys.is_empty()).then_some(&expired.order_keys[..]),
+            limit: if alone { 1 } else { limit },
+        };
+        let signals = self.read(&window, standing).await?;
+        let delete = "DELETE FROM signalbus_claim WHERE token = ?";
+        self.session.execute(self.lane.statement(delete, &[expired.token.as_str().into()])).await?;
+        let Some(last) = signals.last() else { return Ok(None) };
+        if alone && !ordered {
+            // What remains of the claim waits its turn, to be taken one by one.
+            let rest = Recorded { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
+            self.record(&rest, Duration::ZERO).await?;
+        } else if alone && self.lane.table.order_key.len().min(expired.order_keys.len()) > 0 {
+            let mut rest = Recorded { takeovers: 1, ..expired.rest() };
+            rest.order_keys.retain(|key| *key != last.order_key);
+            if !rest.order_keys.is_empty() {
+                self.record(&rest, Duration::ZERO).await?;
+            }
+        }
+        let mut claim = self.recorded(expired.from.as_deref(), &signals);
+        claim.takeovers = expired.takeovers + 1;
+        if !ordered && signals.len() < window.limit {
+            claim.to.clone_from(&expired.to);
+        }
+        self.record(&claim, LEASE).await?;
+        Ok(Some(Batch { token: claim.token, signals, suspect: expired.takeovers > 1 }))
+    }
+
+    async fn take_ordered(&mut self, standing: &Standing, limit: usize, boundary: Option<&str>) -> Result<Option<Batch>, Error> {
+        let blocked = !standing.claims.is_empty() || standing.due.is_some_and(|(_, last)| last > 0);
+        if self.lane.table.order_key.is_empty() && blocked {
+            return Ok(None);
+        }
+        let window = Window { until: boundary, limit, ..Window::default() };
+        let signals = self.read(&window, standing).await?;
+        self.claimed(None, signals).await
+    }
+
+    async fn take_range(
+        &mut self,
+        scan: &mut Scan,
+        standing: &Standing,
+        limit: usize,
+        boundary: Option<&str>,
+    ) -> Result<Option<Batch>, Error> {
+        // A due deferral may lie behind the position: look for it no more than once a second.
+        let patience = match standing.due {
+            Some((first, _)) if first <= 0 => Duration::from_secs(1),
+            _ => SCAN_LIMIT,
+        };
+        if scan.since.is_none_or(|since| since.elapsed() > patience) {
+            scan.restart();
+        }
+        loop {
+            let after = scan.position.take();
+            let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
+            let signals = self.read(&window, standing).await?;
+            if let Some(last) = signals.last() {
+                scan.position = Some(last.key.clone());
+                return self.claimed(after.as_deref(), signals).await;
+            }
+            if after.is_none() {
+                return Ok(None);
+            }
+            scan.restart();
+        }
+    }
+
+    async fn claimed(&mut self, after: Option<&str>, signals: Vec<Signal>) -> Result<Option<Batch>, Error> {
+        if signals.is_empty() {
+            return Ok(None);
+        }
+        let claim = self.recorded(after, &signals);
+        self.record(&claim, LEASE).await?;
+        Ok(Some(Batch { token: claim.token, signals, suspect: false }))
+    }
+
+    /// The claim that covers these signals.
+    fn recorded(&self, after: Option<&str>, signals: &[Signal]) -> Recorded {
+        let range = !self.lane.table.ordered();
+        let mut order_keys = Vec::new();
+        if !self.lane.table.order_key.is_empty() {
+            order_keys = signals.iter().map(|signal| signal.order_key.clone()).collect();
+            order_keys.sort_unstable();
+            order_keys.dedup();
+        }
+        Recorded {
+            token: uuid::Uuid::new_v4().simple().to_string(),
+            mine: true,
+            from: after.filter(|_| range).map(str::to_owned),
+            to: signals.last().filter(|_| range).map(|signal| signal.key.clone()),
+            order_keys,
+            takeovers: 0,
+            expires_in: 0,
+        }
+    }
+
+    async fn record(&mut self, claim: &Recorded, lease: Duration) -> Result<(), Error> {
+        let text = "INSERT INTO signalbus_claim (token, signal_type, owner, from_key, to_key, order_keys, takeovers, expires_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ? + NOW)";
+        let order_keys = serde_json::json!(claim.order_keys).to_string();
+        let args = [
+            claim.token.as_str().into(),
+            self.lane.signal_type.name.as_str().into(),
+            self.owner.as_str().into(),
+            claim.from.as_deref().into(),
+            claim.to.as_deref().into(),
+            order_keys.as_str().into(),
+            claim.takeovers.into(),
+            millis(lease).into(),
+        ];
+        self.session.execute(self.lane.timed(text, &args)).await?;
+        Ok(())
+    }
+
+    /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
+    async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Vec<Signal>, Error> {
+        let lane = self.lane;
+        let extras = Extras {
+            key: lane.table.integer_key().is_none(),
+            order_key: !lane.table.order_key.is_empty(),
+            attempts: standing.due.is_some(),
+        };
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.columns);
+        if extras.key {
+            sql.push(", ").push(&lane.texts.key);
+        }
+        if extras.order_key {
+            sql.push(", ").push(&lane.texts.order_key);
+        }
+        if extras.attempts {
+            sql.push(", (SELECT d.attempts FROM signalbus_deferral d WHERE d.signal_type = ");
+            sql.arg(lane.signal_type.name.as_str());
+            sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
+        }
+        sql.push(" FROM ").push(&lane.texts.table).push(" t WHERE 1 = 1");
+        // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
+        for column in lane.table.key_columns().filter(|column| column.nullable) {
+            sql.push(" AND t.").push(&lane.database.dialect().quote(&column.name)).push(" IS NOT NULL");
+        }
+        lane.within(&mut sql, window.after, window.until, " AND ");
+        if let Some(keys) = window.only {
+            lane.order_key_among(&mut sql, keys, "IN");
+        }
+        lane.leave_out(&mut sql, standing);
+        sql.push(" ORDER BY ").push(&lane.texts.order);
+        sql.push(" LIMIT ").push(&window.limit.to_string());
+        self.session.signals(sql, &lane.table, extras).await
+    }
+
+    /// The highest key that is there now; `None` in an empty table.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
+        let lane = self.lane;
+        let dialect = lane.database.dialect();
+        let descending = |column: &super::table::TableColumn| format!("t.{} DESC", dialect.quote(&column.name));
+        let order: Vec<String> = lane.table.key_columns().map(descending).collect();
+        let text = format!(
+            "SELECT {} FROM {} t ORDER BY {} LIMIT 1",
+            lane.texts.key,
+            lane.texts.table,
+            order.join(", ")
+        );
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.session.rows(lane.statement(&text, &[])).await?;
+        self.session.commit().await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+}
+
+impl Lane {
+    /// Appends `key > after AND key <= until`, each where it is given, with `prefix` before each.
+    fn within(&self, sql: &mut Sql, after: Option<&str>, until: Option<&str>, prefix: &str) {
+        for (key, operator) in [(after, ">"), (until, "<=")] {
+            if let Some(key) = key {
+                sql.push(prefix);
+                self.compare(sql, operator, key);
+            }
+        }
+    }
+
+    /// Appends a comparison of the whole key, in a form that the key's index serves.
+    fn compare(&self, sql: &mut Sql, operator: &str, key: &str) {
+        let dialect = self.database.dialect();
+        let columns: Vec<String> = self
+            .table
+            .key_columns()
+            .map(|column| format!("t.{}", dialect.quote(&column.name)))
+            .collect();
+        if columns.len() == 1 || dialect.compares_rows() {
+            sql.push("(").push(&columns.join(", ")).push(") ").push(operator).push(" (");
+            dialect.key_args(sql, &self.table, key);
+            sql.push(")");
+            return;
+        }
+        self.compare_stepwise(sql, operator, key, &columns);
+    }
+
+    /// `(a > x OR (a = x AND b > y))`, with `a >= x` in front for the index.
+    fn compare_stepwise(&self, sql: &mut Sql, operator: &str, key: &str, columns: &[String]) {
+        let dialect = self.database.dialect();
+        let parts = super::table::split_key(key);
+        let terms: Vec<_> = self.table.key_columns().zip(&parts).zip(columns).collect();
+        let strict = &operator[..1];
+        let term = |sql: &mut Sql, n: usize, operator: &str| {
+            let ((column, part), name) = &terms[n];
+            sql.push(name).push(" ").push(operator).push(" ");
+            dialect.key_arg(sql, column, part);
+        };
+        sql.push("(");
+        term(sql, 0, if strict == ">" { ">=" } else { "<=" });
+        sql.push(" AND (");
+        for n in 0..columns.len() {
+            let last = n + 1 == columns.len();
+            sql.push(if n > 0 { " OR (" } else { "(" });
+            for equal in 0..n {
+                term(sql, equal, "=");
+                sql.push(" AND ");
+            }
+            term(sql, n, if last { operator } else { strict });
+            sql.push(")");
+        }
+        sql.push("))");
+    }
+
+    /// Appends what keeps away from other claims and from what is deferred.
+    fn leave_out(&self, sql: &mut Sql, standing: &Standing) {
+        let others = &standing.claims;
+        if self.table.ordered() {
+            let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
+            self.order_key_among(sql, &busy, "NOT IN");
+        } else {
+            for claim in others {
+                sql.push(" AND NOT (1 = 1");
+                self.within(sql, claim.from.as_deref(), claim.to.as_deref(), " AND ");
+                sql.push(")");
+            }
+        }
+        if standing.due.is_some_and(|(_, last)| last > 0) {
+            sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_deferral d WHERE d.signal_type = ");
+            sql.arg(self.signal_type.name.as_str());
+            match (self.table.ordered(), self.table.order_key.is_empty()) {
+                (false, _) => sql.push(" AND d.signal_key = ").push(&self.texts.key),
+                (true, false) => sql.push(" AND d.order_key = ").push(&self.texts.order_key),
+                (true, true) => sql,
+            };
+            sql.push(" AND d.due_at > ").push(self.database.dialect().now()).push(")");
+        }
+    }
+
+    fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {
+        if keys.is_empty() || self.table.order_key.is_empty() {
+            return;
+        }
+        sql.push(" AND ").push(&self.texts.order_key).push(" ").push(operator).push(" (");
+        sql.list(", ", keys, |sql, key| {
+            sql.arg(key.as_str());
+        });
+        sql.push(")");
+    }
+}
+
+impl Scan {
+    /// Looks from the start next time: something may lie behind the position.
+    pub(super) fn restart(&mut self) {
+        self.position = None;
+        self.since = Some(Instant::now());
+    }
+}
+
+impl Recorded {
+    fn read(row: &[super::database::Cell], owner: &str) -> Self {
+        let order_keys = serde_json::from_str(row[5].as_deref().unwrap_or_default());
+        Self {
+            token: row[1].clone().unwrap_or_default(),
+            mine: row[2].as_deref() == Some(owner),
+            from: row[3].clone(),
+            to: row[4].clone(),
+            order_keys: order_keys.unwrap_or_default(),
+            takeovers: number(&row[6]),
+            expires_in: number(&row[7]),
+        }
+    }
+
+    /// The same range and keys, under a token of its own.
+    fn rest(&self) -> Self {
+        Self {
+            token: uuid::Uuid::new_v4().simple().to_string(),
+            from: self.from.clone(),
+            to: self.to.clone(),
+            order_keys: self.order_keys.clone(),
+            ..*self
+        }
+    }
+}
+
+impl Standing {
+    fn nothing(&self) -> Claimed {
+        let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
+        let others = self.claims.iter().filter(|claim| !claim.mine);
+        Claimed::Nothing {
+            due_in: self.due.map(|(first, _)| ahead(first)),
+            claimed_for: others.map(|claim| ahead(claim.expires_in)).max(),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the outbox asks of a database: a dialect to write statements in, and sessions to run them.
+
+use futures::future::BoxFuture;
+
+use super::error::Error;
+use super::sql::{Arg, Placeholder, Sql};
+use super::table::{Description, Kind, Table, TableColumn, split_key};
+use crate::signal::Signal;
+
+/// What a transaction is for: it decides how durable its commit must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Losing it loses a claim, never a row: its commit need not reach the disk.
+    Claim,
+    /// Deletes rows: its commit is durable.
+    Settle,
+    /// Changes nothing.
+    Read,
+}
+
+/// One cell of a row that the relay reads from its own tables.
+pub(crate) type Cell = Option<String>;
+
+/// What a result set holds beside the user's columns, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extras {
+    pub(crate) key: bool,
+    pub(crate) order_key: bool,
+    pub(crate) attempts: bool,
+}
+
+/// A database that holds an outbox.
+pub(crate) trait Database: Send + Sync {
+    fn dialect(&self) -> &dyn Dialect;
+    /// A connection of one's own, opened when it is first used.
+    fn session(&self) -> Box<dyn Session>;
+    /// The table of that name, or `None` where there is none.
+    fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>>;
+}
+
+/// A connection. A session that is dropped inside a transaction closes its connection.
+pub(crate) trait Session: Send {
+    fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>>;
+    fn execute(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
+    fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
+    /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
+    fn signals<'a>(
+        &'a mut self,
+        sql: Sql,
+        table: &'a Table,
+        extras: Extras,
+    ) -> BoxFuture<'a, Result<Vec<Signal>, Error>>;
+    fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+    fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// The few things that the three databases write differently.
+pub(crate) trait Dialect: Send + Sync {
+    fn placeholder(&self) -> Placeholder;
+    fn quote(&self, name: &str) -> String;
+    /// The database's clock: an integer, milliseconds since 1970.
+    fn now(&self) -> &'static str;
+    /// Locks the selected rows until the transaction ends.
+    fn for_update(&self) -> &'static str;
+    /// Makes a signal type's lane unless it is there; its argument is the name.
+    fn ensure_lane(&self) -> [&'static str; 2];
+    /// The side tables, statement by statement.
+    fn schema(&self) -> &'static str;
+    /// Whether `(a, b) > (x, y)` uses an index.
+    fn compares_rows(&self) -> bool;
+
+    /// A column, written so that the session can decode it exactly.
+    fn selected(&self, column: &TableColumn, reference: &str) -> String;
+    /// A key column's value as text that `key_arg` takes back.
+    fn key_text(&self, column: &TableColumn, reference: &str) -> String;
+    /// Appends one part of a key, to be compared with its column.
+    fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str);
+    /// A column's value as `signalbus_dead_value` keeps it.
+    fn stored(&self, column: &TableColumn, reference: &str) -> String;
+    /// The inverse of `stored`; `reference` is the kept value.
+    fn restored(&self, column: &TableColumn, reference: &str) -> String;
+    /// A kept value for people to read.
+    fn shown(&self, reference: &str) -> String {
+        reference.to_owned()
+    }
+    /// What makes an INSERT accept values for columns that the database fills itself.
+    fn overriding(&self) -> &'static str {
+        ""
+    }
+
+    /// Appends `key IN (…)`.
+    fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
+        let columns: Vec<String> = table.key_columns().map(|column| self.quote(&column.name)).collect();
+        sql.push("(").push(&columns.join(", ")).push(") IN (");
+        if columns.len() > 1 {
+            sql.push("VALUES ");
+        }
+        sql.list(", ", keys, |sql, key| {
+            sql.push("(");
+            self.key_args(sql, table, key);
+            sql.push(")");
+        });
+        sql.push(")");
+    }
+
+    /// Appends the parts of a key, with commas between them.
+    fn key_args(&self, sql: &mut Sql, table: &Table, key: &str) {
+        let parts = split_key(key);
+        sql.list(", ", table.key_columns().zip(&parts), |sql, (column, part)| {
+            self.key_arg(sql, column, part);
+        });
+    }
+
+    /// A table's name, ready for SQL.
+    fn table_name(&self, parts: &[String]) -> String {
+        let quoted: Vec<String> = parts.iter().map(|part| self.quote(part)).collect();
+        quoted.join(".")
+    }
+
+    /// The text of several columns, joined and encoded as keys are.
+    fn joined_text(&self, table: &Table, columns: &[usize]) -> String {
+        let parts: Vec<String> = columns
+            .iter()
+            .map(|&n| {
+                let column = &table.columns[n];
+                let mut text = self.key_text(column, &format!("t.{}", self.quote(&column.name)));
+                if column.nullable {
+                    text = format!("coalesce({text}, '')");
+                }
+                if column.kind == Kind::Int {
+                    return text;
+                }
+                format!("replace(replace(replace({text}, '%', '%25'), ',', '%2C'), ':', '%3A')")
+            })
+            .collect();
+        self.concatenated(&parts)
+    }
+
+    /// SQL for strings joined with `,`.
+    fn concatenated(&self, parts: &[String]) -> String {
+        parts.join(" || ',' || ")
+    }
+}
+
+/// A statement in the database's own way of writing places.
+pub(crate) fn statement(dialect: &dyn Dialect, text: &str, args: &[Arg]) -> Sql {
+    let mut sql = Sql::new(dialect.placeholder(), "");
+    let mut pieces = text.split('?');
+    sql.push(pieces.next().unwrap_or_default());
+    for (piece, arg) in pieces.zip(args) {
+        sql.arg(arg.clone()).push(piece);
+    }
+    sql
+}
+
+/// Reads a number that the relay itself wrote.
+pub(crate) fn number<T: std::str::FromStr + Default>(cell: &Cell) -> T {
+    cell.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}

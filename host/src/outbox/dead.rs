@@ -1,0 +1,139 @@
+//! Dead letters: signals that are not tried again until somebody says so.
+
+use super::database::{Cell, Purpose, number};
+use super::sql::{Arg, Sql};
+use super::{Error, Lane, Outbox};
+
+/// A signal that could not be sent.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeadLetter {
+    pub id: i64,
+    #[serde(rename = "type")]
+    pub signal: String,
+    /// The primary key, as in the signal's id.
+    pub key: String,
+    pub attempts: u32,
+    pub reason: String,
+    /// Milliseconds since 1970, by the database's clock.
+    pub died_at: i64,
+}
+
+/// One column of a dead letter: its name, and its value in the database's text form.
+pub type DeadRow = Vec<(String, Option<String>)>;
+
+const COLUMNS: &str = "SELECT id, signal_type, signal_key, attempts, reason, died_at FROM signalbus_dead_letter";
+
+impl Outbox {
+    /// Dead letters, the oldest first: at most `limit`, of these types, or of all where none is named.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn dead_letters(&self, signals: &[String], limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let mut sql = self.statement(COLUMNS, &[]);
+        if !signals.is_empty() {
+            sql.push(" WHERE signal_type IN (");
+            sql.list(", ", signals, |sql, signal| {
+                sql.arg(signal.as_str());
+            });
+            sql.push(")");
+        }
+        sql.push(&format!(" ORDER BY id LIMIT {limit}"));
+        let rows = self.read(sql).await.map_err(super::schema::missing)?;
+        Ok(rows.iter().map(|row| DeadLetter::read(row)).collect())
+    }
+
+    /// One dead letter with its row.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn dead_letter(&self, id: i64) -> Result<Option<(DeadLetter, DeadRow)>, Error> {
+        let letter = self.read(self.statement(&format!("{COLUMNS} WHERE id = ?"), &[id.into()])).await;
+        let Some(letter) = letter.map_err(super::schema::missing)?.first().map(|row| DeadLetter::read(row)) else {
+            return Ok(None);
+        };
+        let shown = self.database.dialect().shown("value");
+        let text = format!("SELECT name, {shown} FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position");
+        let rows = self.read(self.statement(&text, &[id.into()])).await?;
+        let cell = |mut row: Vec<Cell>| (row[0].take().unwrap_or_default(), row[1].take());
+        Ok(Some((letter, rows.into_iter().map(cell).collect())))
+    }
+
+    /// Deletes a dead letter for ever. `false`: there is none of that number.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn discard(&self, id: i64) -> Result<bool, Error> {
+        let mut session = self.database.session();
+        session.begin(Purpose::Settle).await?;
+        let discarded = session.execute(self.statement("DELETE FROM signalbus_dead_letter WHERE id = ?", &[id.into()])).await?;
+        session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
+        session.commit().await?;
+        Ok(discarded == 1)
+    }
+}
+
+impl Lane {
+    /// Puts a dead letter's row back into the table, exactly, with no attempt charged.
+    /// `false`: there is no such letter of this type.
+    ///
+    /// # Errors
+    /// The database's: a row with the same key, a column that is gone. The letter stays then.
+    pub async fn redrive(&self, id: i64) -> Result<bool, Error> {
+        let mut session = self.database.session();
+        session.begin(Purpose::Settle).await?;
+        let text = "DELETE FROM signalbus_dead_letter WHERE id = ? AND signal_type = ?";
+        let args = [id.into(), Arg::from(self.signal_type.name.as_str())];
+        if session.execute(self.statement(text, &args)).await? != 1 {
+            session.rollback().await?;
+            return Ok(false);
+        }
+        let text = "SELECT name FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position";
+        let names = session.rows(self.statement(text, &[id.into()])).await?;
+        session.execute(self.restore(id, &names)?).await?;
+        session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
+        session.commit().await?;
+        Ok(true)
+    }
+
+    /// One INSERT from the kept values; columns added since take their defaults.
+    fn restore(&self, id: i64, names: &[Vec<Cell>]) -> Result<Sql, Error> {
+        let dialect = self.database.dialect();
+        let mut columns = Vec::new();
+        let mut values = self.statement("", &[]);
+        for (position, name) in names.iter().enumerate() {
+            let name = name[0].as_deref().unwrap_or_default();
+            let Some(column) = self.table.columns.iter().find(|column| column.name == name) else {
+                return Err(Error::Table(format!(
+                    "dead letter {id}: table \"{}\" has no column \"{name}\" any more",
+                    self.table.name.join(".")
+                )));
+            };
+            if column.generated {
+                continue;
+            }
+            let kept = format!("(SELECT v.value FROM signalbus_dead_value v WHERE v.letter_id = {id} AND v.position = {position})");
+            if !columns.is_empty() {
+                values.push(", ");
+            }
+            values.push(&dialect.restored(column, &kept));
+            columns.push(dialect.quote(name));
+        }
+        let mut sql = self.statement("INSERT INTO ", &[]);
+        sql.push(&self.texts.table).push(" (").push(&columns.join(", ")).push(")");
+        sql.push(dialect.overriding()).push(" SELECT ").push(&values.text);
+        Ok(sql)
+    }
+}
+
+impl DeadLetter {
+    fn read(row: &[Cell]) -> Self {
+        Self {
+            id: number(&row[0]),
+            signal: row[1].clone().unwrap_or_default(),
+            key: row[2].clone().unwrap_or_default(),
+            attempts: number(&row[3]),
+            reason: row[4].clone().unwrap_or_default(),
+            died_at: number(&row[5]),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What can go wrong between the relay and its database.
+
+/// Why the outbox could not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database can't be reached, or the connection to it was lost.
+    #[error("database: {0}")]
+    Unreachable(String),
+    /// The database answered, and refused.
+    #[error("database: {message}")]
+    Refused {
+        message: String,
+        /// Another try at once may succeed: a deadlock, a lock that was busy.
+        passing: bool,
+    },
+    /// The side tables are missing or of another version.
+    #[error("{0}; run `signalbus migrate`")]
+    Schema(String),
+    /// The user's tables do not fit the configuration.
+    #[error("{0}")]
+    Table(String),
+}
+
+impl Error {
+    /// Whether the database is out of reach, rather than unwilling.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable(_))
+    }
+
+    /// Whether trying again at once is sensible.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Refused { passing: true, .. })
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(error) => refused(&*error),
+            sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => {
+                Self::Refused { message: error.to_string(), passing: false }
+            }
+            error => Self::Unreachable(error.to_string()),
+        }
+    }
+}
+
+/// SQLSTATE classes 08 (connection) and 57P (server going down) mean "not reachable";
+/// 40001, 40P01 (PostgreSQL, MariaDB), 5 and 6 (SQLite busy, locked) pass by themselves.
+fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
+    let message = error.message().to_owned();
+    let code = error.code().unwrap_or_default();
+    if code.starts_with("08") || code.starts_with("57P") || code == "53300" || code == "28P01" {
+        return Error::Unreachable(message);
+    }
+    let lock_timeout = error
+        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
+        .is_some_and(|error| matches!(error.number(), 1205 | 1213));
+    // An extended SQLite code holds the primary one in its low byte.
+    let busy = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
+        && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+    Error::Refused {
+        message,
+        passing: matches!(&*code, "40001" | "40P01") || lock_timeout || busy,
+    }
+}

@@ -1,0 +1,316 @@
+//! PostgreSQL: binary values where they are exact and simple, the server's own text elsewhere.
+
+use std::str::FromStr;
+
+use futures::future::BoxFuture;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{Arguments, Row, ValueRef};
+
+use super::connection::{Connection, Driver};
+use super::database::{Cell, Database, Dialect, Purpose, Session};
+use super::error::Error;
+use super::sql::{Arg, Placeholder, Sql};
+use super::table::{Description, Kind, Table, TableColumn, split_key};
+use super::text;
+use crate::signal::Value;
+
+/// A PostgreSQL database.
+pub(super) struct Postgres {
+    pool: sqlx::Pool<sqlx::Postgres>,
+}
+
+struct PostgresDriver;
+struct PostgresDialect;
+
+impl Postgres {
+    pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
+        let options = PgConnectOptions::from_str(url)
+            .map_err(|error| Error::Table(format!("database url: {error}")))?
+            .application_name("signalbus");
+        let pool = PgPoolOptions::new()
+            .max_connections(max_connections)
+            .test_before_acquire(false)
+            .acquire_timeout(std::time::Duration::from_secs(10))
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+}
+
+impl Database for Postgres {
+    fn dialect(&self) -> &dyn Dialect {
+        &PostgresDialect
+    }
+
+    fn session(&self) -> Box<dyn Session> {
+        Box::new(Connection::<PostgresDriver>::new(self.pool.clone(), false))
+    }
+
+    fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
+        Box::pin(async move {
+            let mut session = self.session();
+            session.begin(Purpose::Read).await?;
+            let described = describe(&mut *session, &PostgresDialect.table_name(name)).await?;
+            session.commit().await?;
+            Ok(described)
+        })
+    }
+}
+
+const COLUMNS: &str = "SELECT a.attname::text, t.typname::text, format_type(a.atttypid, a.atttypmod), \
+    coalesce(b.typname, t.typname)::text, (NOT a.attnotnull)::text, (a.attgenerated <> '')::text, \
+    coalesce(array_position(i.indkey::int2[], a.attnum), -1)::text \
+    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+    LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype AND b.typtype = 'b' \
+    LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
+    WHERE a.attrelid = to_regclass(";
+
+const INDEXES: &str = "SELECT i.indexrelid::text, a.attname::text FROM pg_index i \
+    CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+    WHERE i.indisvalid AND i.indpred IS NULL AND i.indrelid = to_regclass(";
+
+async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Description>, Error> {
+    let mut sql = Sql::new(Placeholder::Numbered, COLUMNS);
+    sql.arg(name).push(") AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum");
+    let rows = session.rows(sql).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let columns = rows.iter().map(|row| column(row)).collect();
+    let place = |row: &Vec<Cell>| row[6].as_deref().and_then(|place| place.parse::<i32>().ok());
+    let mut key: Vec<(i32, usize)> = rows
+        .iter()
+        .enumerate()
+        .filter_map(|(n, row)| place(row).filter(|place| *place >= 0).map(|place| (place, n)))
+        .collect();
+    key.sort_unstable();
+    let mut sql = Sql::new(Placeholder::Numbered, INDEXES);
+    sql.arg(name).push(") ORDER BY i.indexrelid, k.place");
+    let indexes = super::table::grouped(session.rows(sql).await?);
+    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes }))
+}
+
+fn column(row: &[Cell]) -> TableColumn {
+    let text = |n: usize| row[n].clone().unwrap_or_default();
+    TableColumn {
+        name: text(0),
+        db_type: text(1),
+        sql_type: text(2),
+        kind: kind(&text(3)),
+        nullable: text(4) == "true",
+        generated: text(5) == "true",
+    }
+}
+
+fn kind(type_name: &str) -> Kind {
+    match type_name {
+        "bool" => Kind::Boolean,
+        "int2" | "int4" | "int8" => Kind::Int,
+        "float4" | "float8" => Kind::Float,
+        "numeric" => Kind::Decimal,
+        "text" | "varchar" | "bpchar" | "name" => Kind::Text,
+        "bytea" => Kind::Bytes,
+        "json" => Kind::Json,
+        "jsonb" => Kind::Jsonb,
+        "uuid" => Kind::Uuid,
+        "date" => Kind::Date,
+        "time" => Kind::Time,
+        "timestamp" => Kind::Datetime,
+        "timestamptz" => Kind::Timestamp,
+        _ => Kind::Other,
+    }
+}
+
+/// Settings that decide how values look as text, and plans that stay on the indexes: fresh
+/// statistics are rare on a table that is always being emptied. `LOCAL`, so that a pooler which
+/// hands the connection on between transactions does no harm.
+macro_rules! begin {
+    ($rest:literal) => {
+        concat!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL datestyle = 'ISO, YMD'; ",
+            "SET LOCAL timezone = 'UTC'; SET LOCAL intervalstyle = 'postgres'; ",
+            "SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; ",
+            "SET LOCAL enable_seqscan = off; SET LOCAL jit = off",
+            $rest
+        )
+    };
+}
+
+impl Driver for PostgresDriver {
+    type Db = sqlx::Postgres;
+
+    fn begin(purpose: Purpose) -> &'static str {
+        match purpose {
+            Purpose::Claim => begin!("; SET LOCAL synchronous_commit = off"),
+            Purpose::Settle => begin!(""),
+            Purpose::Read => begin!("; SET TRANSACTION READ ONLY"),
+        }
+    }
+
+    fn bind(args: Vec<Arg>) -> Result<PgArguments, Error> {
+        let mut bound = PgArguments::default();
+        for arg in args {
+            match arg {
+                Arg::Null => bound.add(None::<String>),
+                Arg::Int(number) => bound.add(number),
+                Arg::Unsigned(number) => bound.add(number.to_string()),
+                Arg::Real(number) => bound.add(number),
+                Arg::Text(text) => bound.add(text),
+                Arg::Bytes(bytes) => bound.add(bytes),
+                Arg::Texts(texts) => bound.add(texts),
+                Arg::Ints(numbers) => bound.add(numbers),
+            }
+            .map_err(sqlx::Error::Encode)?;
+        }
+        Ok(bound)
+    }
+
+    fn affected(result: &sqlx::postgres::PgQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    fn cell(row: &PgRow, position: usize) -> Result<Cell, Error> {
+        let raw = row.try_get_raw(position)?;
+        if raw.is_null() {
+            return Ok(None);
+        }
+        let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
+        Ok(Some(match sqlx::TypeInfo::name(&*raw.type_info()) {
+            "INT2" | "INT4" | "INT8" => integer(bytes).to_string(),
+            _ => utf8(bytes)?,
+        }))
+    }
+
+    fn value(row: &PgRow, position: usize, column: &TableColumn) -> Result<Value, Error> {
+        let raw = row.try_get_raw(position)?;
+        if raw.is_null() {
+            return Ok(Value::Null);
+        }
+        let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
+        Ok(match column.kind {
+            Kind::Boolean => Value::Boolean(bytes.first() == Some(&1)),
+            Kind::Int => Value::Int64(integer(bytes)),
+            Kind::Float => Value::Float64(float(bytes)),
+            Kind::Bytes => Value::Bytes(bytes.to_vec()),
+            Kind::Uuid => Value::Uuid(uuid::Uuid::from_slice(bytes).unwrap_or_default().to_string()),
+            // The binary form of jsonb begins with a version byte.
+            Kind::Jsonb => Value::Json(utf8(bytes.get(1..).unwrap_or_default())?),
+            kind => text::value(kind, utf8(bytes)?),
+        })
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<String, Error> {
+    String::from_utf8(bytes.to_vec()).map_err(|error| sqlx::Error::Decode(error.into()).into())
+}
+
+/// Binary integers are big-endian, of 2, 4 or 8 bytes.
+fn integer(bytes: &[u8]) -> i64 {
+    match *bytes {
+        [a, b] => i16::from_be_bytes([a, b]).into(),
+        [a, b, c, d] => i32::from_be_bytes([a, b, c, d]).into(),
+        _ => bytes.try_into().map(i64::from_be_bytes).unwrap_or_default(),
+    }
+}
+
+fn float(bytes: &[u8]) -> f64 {
+    match *bytes {
+        [a, b, c, d] => f32::from_be_bytes([a, b, c, d]).into(),
+        _ => bytes.try_into().map(f64::from_be_bytes).unwrap_or_default(),
+    }
+}
+
+impl Dialect for PostgresDialect {
+    fn placeholder(&self) -> Placeholder {
+        Placeholder::Numbered
+    }
+
+    fn quote(&self, name: &str) -> String {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+
+    fn now(&self) -> &'static str {
+        "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+    }
+
+    fn for_update(&self) -> &'static str {
+        " FOR UPDATE"
+    }
+
+    fn ensure_lane(&self) -> [&'static str; 2] {
+        ["INSERT INTO signalbus_lane (signal_type) VALUES (", ") ON CONFLICT DO NOTHING"]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("schema/postgres.sql")
+    }
+
+    fn compares_rows(&self) -> bool {
+        true
+    }
+
+    fn selected(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Decimal | Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Other => {
+                format!("{reference}::text")
+            }
+            _ => reference.to_owned(),
+        }
+    }
+
+    fn key_text(&self, _: &TableColumn, reference: &str) -> String {
+        format!("{reference}::text")
+    }
+
+    fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
+        match part.parse::<i64>() {
+            Ok(number) if column.kind == Kind::Int => sql.arg(number).push("::int8"),
+            _ => sql.arg(part).push("::text::").push(&column.sql_type),
+        };
+    }
+
+    /// A cast would strip the blanks that pad a `char(n)`; its output function does not.
+    fn stored(&self, column: &TableColumn, reference: &str) -> String {
+        if column.sql_type.starts_with("character(") || column.sql_type == "bpchar" {
+            return format!("textin(bpcharout({reference}))");
+        }
+        format!("{reference}::text")
+    }
+
+    fn restored(&self, column: &TableColumn, reference: &str) -> String {
+        format!("{reference}::{}", column.sql_type)
+    }
+
+    fn overriding(&self) -> &'static str {
+        " OVERRIDING SYSTEM VALUE"
+    }
+
+    /// Arrays: one argument per column, whatever the number of keys, so that one plan serves all.
+    fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
+        let columns: Vec<&TableColumn> = table.key_columns().collect();
+        if let [column] = columns[..] {
+            sql.push(&self.quote(&column.name)).push(" = ANY(");
+            if column.kind == Kind::Int {
+                let numbers = keys.iter().filter_map(|key| key.parse().ok()).collect();
+                sql.arg(Arg::Ints(numbers)).push("::int8[])");
+            } else {
+                let texts = keys.iter().map(|key| split_key(key).concat()).collect();
+                sql.arg(Arg::Texts(texts)).push("::text[]::").push(&column.sql_type).push("[])");
+            }
+            return;
+        }
+        let split: Vec<Vec<String>> = keys.iter().map(|key| split_key(key)).collect();
+        let names: Vec<String> = columns.iter().map(|column| self.quote(&column.name)).collect();
+        sql.push("(").push(&names.join(", ")).push(") IN (SELECT ");
+        sql.list(", ", columns.iter().enumerate(), |sql, (n, column)| {
+            sql.push(&format!("k.k{n}::{}", column.sql_type));
+        });
+        sql.push(" FROM unnest(");
+        sql.list(", ", 0..columns.len(), |sql, n| {
+            let texts = split.iter().map(|parts| parts[n].clone()).collect();
+            sql.arg(Arg::Texts(texts)).push("::text[]");
+        });
+        let aliases: Vec<String> = (0..columns.len()).map(|n| format!("k{n}")).collect();
+        sql.push(&format!(") AS k({}))", aliases.join(", ")));
+    }
+}

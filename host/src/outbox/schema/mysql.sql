@@ -1,0 +1,44 @@
+CREATE TABLE IF NOT EXISTS signalbus_schema (version INT NOT NULL) ENGINE = InnoDB;
+CREATE TABLE IF NOT EXISTS signalbus_lane (
+    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY
+) ENGINE = InnoDB;
+CREATE TABLE IF NOT EXISTS signalbus_claim (
+    token VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY,
+    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    owner VARCHAR(191) NOT NULL,
+    from_key LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    to_key LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    order_keys LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    takeovers INT NOT NULL,
+    expires_at BIGINT NOT NULL,
+    INDEX signalbus_claim_signal (signal_type)
+) ENGINE = InnoDB;
+CREATE TABLE IF NOT EXISTS signalbus_deferral (
+    id BIGINT AUTO_INCREMENT PRIMARY KEY,
+    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    signal_key TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    order_key TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    attempts INT NOT NULL,
+    due_at BIGINT NOT NULL,
+    reason TEXT CHARACTER SET utf8mb4 NOT NULL,
+    INDEX signalbus_deferral_key (signal_type, signal_key(400)),
+    INDEX signalbus_deferral_due (signal_type, due_at),
+    INDEX signalbus_deferral_order (signal_type, order_key(400))
+) ENGINE = InnoDB;
+CREATE TABLE IF NOT EXISTS signalbus_dead_letter (
+    id BIGINT AUTO_INCREMENT PRIMARY KEY,
+    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    signal_key TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    attempts INT NOT NULL,
+    reason TEXT CHARACTER SET utf8mb4 NOT NULL,
+    died_at BIGINT NOT NULL,
+    INDEX signalbus_dead_letter_signal (signal_type, signal_key(400))
+) ENGINE = InnoDB;
+CREATE TABLE IF NOT EXISTS signalbus_dead_value (
+    letter_id BIGINT NOT NULL,
+    position INT NOT NULL,
+    name VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    value LONGBLOB,
+    PRIMARY KEY (letter_id, position)
+) ENGINE = InnoDB;
+INSERT INTO signalbus_schema (version) VALUES (1)

@@ -1,0 +1,96 @@
+//! A statement under construction: its text and its arguments, kept apart.
+
+/// An argument of a statement.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Arg {
+    Null,
+    Int(i64),
+    Unsigned(u64),
+    Real(f64),
+    Text(String),
+    Bytes(Vec<u8>),
+    /// One array argument (PostgreSQL only).
+    Texts(Vec<String>),
+    /// One array argument (PostgreSQL only).
+    Ints(Vec<i64>),
+}
+
+impl From<&str> for Arg {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<Option<&str>> for Arg {
+    fn from(text: Option<&str>) -> Self {
+        text.map_or(Self::Null, Self::from)
+    }
+}
+
+impl From<i64> for Arg {
+    fn from(number: i64) -> Self {
+        Self::Int(number)
+    }
+}
+
+impl From<u32> for Arg {
+    fn from(number: u32) -> Self {
+        Self::Int(i64::from(number))
+    }
+}
+
+/// How a database writes the place of an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placeholder {
+    Question,
+    Numbered,
+}
+
+/// A statement under construction.
+#[derive(Clone, Debug)]
+pub(crate) struct Sql {
+    pub(crate) text: String,
+    pub(crate) args: Vec<Arg>,
+    placeholder: Placeholder,
+}
+
+impl Sql {
+    pub(crate) fn new(placeholder: Placeholder, text: &str) -> Self {
+        Self { text: text.to_owned(), args: Vec::new(), placeholder }
+    }
+
+    /// Appends text that this program wrote: never a value.
+    pub(crate) fn push(&mut self, text: &str) -> &mut Self {
+        self.text.push_str(text);
+        self
+    }
+
+    /// Appends the place of an argument, and keeps the argument.
+    pub(crate) fn arg(&mut self, arg: impl Into<Arg>) -> &mut Self {
+        self.args.push(arg.into());
+        match self.placeholder {
+            Placeholder::Question => self.text.push('?'),
+            Placeholder::Numbered => {
+                self.text.push('$');
+                self.text.push_str(&self.args.len().to_string());
+            }
+        }
+        self
+    }
+
+    /// Appends `items`, each written by `write`, with `separator` between them.
+    pub(crate) fn list<T>(
+        &mut self,
+        separator: &str,
+        items: impl IntoIterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) -> &mut Self {
+        for (n, item) in items.into_iter().enumerate() {
+            if n > 0 {
+                self.push(separator);
+            }
+            write(self, item);
+        }
+        self
+    }
+}

@@ -1,0 +1,267 @@
+//! SQLite: one connection, one writer at a time, values that tell their own type.
+
+use std::str::FromStr;
+
+use futures::future::BoxFuture;
+use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow};
+use sqlx::{Arguments, Decode, Row, TypeInfo, ValueRef};
+
+use super::connection::{Connection, Driver};
+use super::database::{Cell, Database, Dialect, Purpose, Session, number};
+use super::error::Error;
+use super::sql::{Arg, Placeholder, Sql};
+use super::table::{Description, Kind, TableColumn};
+use crate::signal::Value;
+
+/// An SQLite file.
+pub(super) struct Sqlite {
+    pool: sqlx::Pool<sqlx::Sqlite>,
+}
+
+struct SqliteDriver;
+struct SqliteDialect;
+
+impl Sqlite {
+    pub(super) fn open(url: &str) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::from_str(url)
+            .map_err(|error| Error::Table(format!("database url: {error}")))?
+            .journal_mode(SqliteJournalMode::Wal)
+            .busy_timeout(std::time::Duration::from_secs(30));
+        // A second connection of this process could only wait for the first one's lock.
+        let pool = SqlitePoolOptions::new()
+            .max_connections(1)
+            .test_before_acquire(false)
+            .connect_lazy_with(options);
+        Ok(Self { pool })
+    }
+}
+
+impl Database for Sqlite {
+    fn dialect(&self) -> &dyn Dialect {
+        &SqliteDialect
+    }
+
+    fn session(&self) -> Box<dyn Session> {
+        Box::new(Connection::<SqliteDriver>::new(self.pool.clone(), true))
+    }
+
+    fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
+        Box::pin(async move {
+            let mut session = self.session();
+            session.begin(Purpose::Read).await?;
+            let described = describe(&mut *session, name).await?;
+            session.commit().await?;
+            Ok(described)
+        })
+    }
+}
+
+async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<Description>, Error> {
+    let (schema, table) = match name {
+        [schema, table] => (schema.as_str(), table.as_str()),
+        name => ("main", name.last().map_or("", String::as_str)),
+    };
+    let mut sql = Sql::new(Placeholder::Question, "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(");
+    sql.arg(table).push(", ").arg(schema).push(") ORDER BY cid");
+    let rows = session.rows(sql).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let columns = rows.iter().map(|row| column(row)).collect();
+    let mut key: Vec<(u32, usize)> = rows.iter().enumerate().map(|(n, row)| (number(&row[3]), n)).collect();
+    key.retain(|(place, _)| *place > 0);
+    key.sort_unstable();
+    let mut sql = Sql::new(
+        Placeholder::Question,
+        "SELECT l.name, i.name FROM pragma_index_list(",
+    );
+    sql.arg(table).push(", ").arg(schema).push(") l, pragma_index_info(l.name, ").arg(schema);
+    sql.push(") i WHERE l.partial = 0 ORDER BY l.seq, i.seqno");
+    let indexes = super::table::grouped(session.rows(sql).await?);
+    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes }))
+}
+
+fn column(row: &[Cell]) -> TableColumn {
+    let declared = row[1].clone().unwrap_or_default();
+    TableColumn {
+        name: row[0].clone().unwrap_or_default(),
+        kind: affinity(&declared),
+        db_type: declared.to_lowercase(),
+        sql_type: declared,
+        // An INTEGER PRIMARY KEY is the row's number, and never NULL.
+        nullable: row[2].as_deref() == Some("0"),
+        generated: matches!(row[4].as_deref(), Some("2" | "3")),
+    }
+}
+
+/// The affinity of a declared type, by SQLite's own five rules.
+fn affinity(declared: &str) -> Kind {
+    let declared = declared.to_uppercase();
+    let has = |part: &str| declared.contains(part);
+    if has("INT") {
+        Kind::Int
+    } else if has("CHAR") || has("CLOB") || has("TEXT") {
+        Kind::Text
+    } else if has("BLOB") || declared.is_empty() {
+        Kind::Dynamic
+    } else if has("REAL") || has("FLOA") || has("DOUB") {
+        Kind::Float
+    } else {
+        Kind::Decimal
+    }
+}
+
+impl Driver for SqliteDriver {
+    type Db = sqlx::Sqlite;
+
+    fn begin(purpose: Purpose) -> &'static str {
+        match purpose {
+            Purpose::Claim => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+            Purpose::Settle => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
+            Purpose::Read => "BEGIN",
+        }
+    }
+
+    fn bind(args: Vec<Arg>) -> Result<SqliteArguments, Error> {
+        let mut bound = SqliteArguments::default();
+        for arg in args {
+            match arg {
+                Arg::Null => bound.add(None::<String>),
+                Arg::Int(number) => bound.add(number),
+                Arg::Unsigned(number) => bound.add(number.to_string()),
+                Arg::Real(number) => bound.add(number),
+                Arg::Text(text) => bound.add(text),
+                Arg::Bytes(bytes) => bound.add(bytes),
+                Arg::Texts(_) | Arg::Ints(_) => unreachable!("no statement for SQLite takes an array"),
+            }
+            .map_err(sqlx::Error::Encode)?;
+        }
+        Ok(bound)
+    }
+
+    fn affected(result: &sqlx::sqlite::SqliteQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    fn cell(row: &SqliteRow, position: usize) -> Result<Cell, Error> {
+        Ok(match dynamic(row, position)? {
+            Value::Int64(number) => Some(number.to_string()),
+            Value::Float64(number) => Some(number.to_string()),
+            Value::Text(text) => Some(text),
+            Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+            _ => None,
+        })
+    }
+
+    fn value(row: &SqliteRow, position: usize, _: &TableColumn) -> Result<Value, Error> {
+        dynamic(row, position)
+    }
+}
+
+/// A value of the type that it has itself, whatever its column was declared as.
+fn dynamic(row: &SqliteRow, position: usize) -> Result<Value, Error> {
+    let raw = row.try_get_raw(position)?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    let class = raw.type_info().name().as_bytes()[0];
+    let decoded = match class {
+        b'I' => <i64 as Decode<sqlx::Sqlite>>::decode(raw).map(Value::Int64),
+        b'R' => <f64 as Decode<sqlx::Sqlite>>::decode(raw).map(Value::Float64),
+        b'T' => match <String as Decode<sqlx::Sqlite>>::decode(raw) {
+            Ok(text) => Ok(Value::Text(text)),
+            // Text that is no UTF-8 is handed on byte by byte.
+            Err(_) => <Vec<u8> as Decode<sqlx::Sqlite>>::decode(row.try_get_raw(position)?).map(Value::Bytes),
+        },
+        _ => <Vec<u8> as Decode<sqlx::Sqlite>>::decode(raw).map(Value::Bytes),
+    };
+    Ok(decoded.map_err(sqlx::Error::Decode)?)
+}
+
+impl Dialect for SqliteDialect {
+    fn placeholder(&self) -> Placeholder {
+        Placeholder::Question
+    }
+
+    fn quote(&self, name: &str) -> String {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+
+    fn now(&self) -> &'static str {
+        "CAST(unixepoch('subsec') * 1000 AS INTEGER)"
+    }
+
+    fn for_update(&self) -> &'static str {
+        // BEGIN IMMEDIATE has locked everything already.
+        ""
+    }
+
+    fn ensure_lane(&self) -> [&'static str; 2] {
+        ["INSERT OR IGNORE INTO signalbus_lane (signal_type) VALUES (", ")"]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("schema/sqlite.sql")
+    }
+
+    fn compares_rows(&self) -> bool {
+        true
+    }
+
+    fn selected(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+
+    /// Text stays text, except where it could be taken for another type's.
+    fn key_text(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Int => format!("CAST({reference} AS TEXT)"),
+            Kind::Dynamic => format!("quote({reference})"),
+            _ => format!(
+                "CASE WHEN typeof({reference}) = 'text' AND substr({reference}, 1, 2) NOT IN ('X''', 'x''') \
+                 AND substr({reference}, 1, 1) <> '''' THEN {reference} ELSE quote({reference}) END"
+            ),
+        }
+    }
+
+    fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
+        sql.arg(literal(part, column.kind == Kind::Dynamic));
+    }
+
+    fn stored(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+
+    fn restored(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+
+    fn shown(&self, reference: &str) -> String {
+        format!("CASE typeof({reference}) WHEN 'blob' THEN quote({reference}) ELSE CAST({reference} AS TEXT) END")
+    }
+}
+
+/// Reads what `key_text` wrote: an SQL literal, or plain text.
+fn literal(part: &str, dynamic: bool) -> Arg {
+    let hex = part.strip_prefix("X'").and_then(|rest| rest.strip_suffix('\''));
+    if let Some(bytes) = hex.and_then(unhex) {
+        return Arg::Bytes(bytes);
+    }
+    if let Some(text) = part.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
+        return Arg::Text(text.replace("''", "'"));
+    }
+    if let Ok(number) = part.parse::<i64>()
+        && (dynamic || number.to_string() == part)
+    {
+        return Arg::Int(number);
+    }
+    match part.parse::<f64>() {
+        Ok(number) if dynamic => Arg::Real(number),
+        _ => Arg::Text(part.to_owned()),
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = |n: usize| text.get(n..n + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..text.len()).step_by(2).map(digits).collect()
+}
