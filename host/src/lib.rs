@@ -1,6 +1,12 @@
 //! SignalBus: the transactional outbox relay whose senders are Wasm components.
+#![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod config;
+pub mod flusher;
+pub mod outbox;
 pub mod plugin;
 pub mod settlement;
 pub mod signal;
+pub mod suggest;
+pub mod telemetry;

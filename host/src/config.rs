@@ -1,0 +1,371 @@
+//! The configuration file: read, checked, every fault at once.
+
+mod reader;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::outbox::Source;
+use crate::settlement::Policy;
+use crate::suggest;
+use reader::{Faults, Section};
+
+/// What `signalbus.toml` says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub database: Database,
+    /// In the order of the file.
+    pub signals: Vec<SignalConfig>,
+}
+
+/// Where the outbox is.
+#[derive(Clone)]
+pub struct Database {
+    /// With the password, if there is one: not to be shown.
+    pub url: String,
+    pub max_connections: u32,
+}
+
+/// One signal type.
+#[derive(Clone, Debug)]
+pub struct SignalConfig {
+    pub source: Source,
+    pub plugin: PathBuf,
+    /// `sha256:…`; no other file is accepted.
+    pub digest: Option<String>,
+    pub burst_count: usize,
+    pub concurrency: usize,
+    pub autoflush: bool,
+    /// Whether an instance may be used again while it is healthy.
+    pub warm: bool,
+    /// For one plugin call.
+    pub timeout: Duration,
+    /// Of one plugin instance, in bytes.
+    pub memory: usize,
+    pub policy: Policy,
+    pub settings: Vec<(String, String)>,
+    pub secrets: Secrets,
+    pub grants: Grants,
+}
+
+/// Keys and values that are shown to the plugin alone.
+#[derive(Clone, Default)]
+pub struct Secrets(pub Vec<(String, String)>);
+
+/// What a plugin may reach.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    pub connections: Vec<String>,
+    pub http: Vec<String>,
+    pub tcp: Vec<String>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
+    }
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+const SIGNAL_KEYS: &[&str] = &[
+    "table", "plugin", "digest", "order_by", "order_key", "burst_count", "concurrency", "autoflush",
+    "instances", "timeout", "memory", "retry", "settings", "secrets", "grants",
+];
+
+impl Config {
+    /// Reads a configuration file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Every fault of the file, each with its line and column.
+    pub fn read(path: &Path) -> Result<Self, Vec<String>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            vec![format!(
+                "{}: {error}; `signalbus init` makes a starter project, `--config` names another file",
+                path.display()
+            )]
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, Vec<String>> {
+        let mut faults = Faults::new(path, text);
+        let file = reader::parse(text, &mut faults);
+        let root = Section::new("", 0, file.get_ref());
+        root.refuse_unknown(&["database", "admin", "defaults", "signals", "connections"], &mut faults);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let database = database(&root, folder, &mut faults);
+        let connections = connections(&root, &mut faults);
+        if let Some(admin) = root.section("admin", &mut faults) {
+            admin.refuse_unknown(&["listen", "token"], &mut faults);
+            admin.string("listen", &mut faults);
+            admin.string("token", &mut faults);
+        }
+        let defaults = root.section("defaults", &mut faults);
+        if let Some(defaults) = &defaults {
+            defaults.refuse_unknown(SIGNAL_KEYS, &mut faults);
+        }
+        let mut signals = Vec::new();
+        if let Some(section) = root.section("signals", &mut faults) {
+            for (name, _) in section.entries() {
+                if let Some(own) = section.section(&name, &mut faults) {
+                    own.refuse_unknown(SIGNAL_KEYS, &mut faults);
+                    let merged = own.or(defaults.as_ref());
+                    signals.push(signal(&name, &merged, folder, &connections, &mut faults));
+                }
+            }
+        }
+        match faults.into_texts() {
+            faults if faults.is_empty() => Ok(Self { database, signals }),
+            faults => Err(faults),
+        }
+    }
+
+    /// The signal types that a command names; all where none is named, without the excluded ones.
+    ///
+    /// # Errors
+    /// A name that is no signal type.
+    pub fn chosen(&self, names: &[String], exclude: &[String]) -> Result<Vec<SignalConfig>, String> {
+        let known = || self.signals.iter().map(SignalConfig::name);
+        for name in names.iter().chain(exclude) {
+            if known().all(|known| known != name) {
+                let all: Vec<&str> = known().collect();
+                let nearest = suggest::nearest(name, known());
+                return Err(format!("there is no signal type \"{name}\"{nearest} (known: {})", all.join(", ")));
+            }
+        }
+        let chosen = |signal: &&SignalConfig| {
+            let name = signal.name().to_owned();
+            (names.is_empty() || names.contains(&name)) && !exclude.contains(&name)
+        };
+        Ok(self.signals.iter().filter(chosen).cloned().collect())
+    }
+}
+
+impl SignalConfig {
+    pub fn name(&self) -> &str {
+        &self.source.signal
+    }
+}
+
+fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
+    let mut database = Database { url: String::new(), max_connections: 8 };
+    let Some(section) = root.section("database", faults) else {
+        faults.add(0, "there is no `[database]` with a `url`");
+        return database;
+    };
+    section.refuse_unknown(&["url", "max_connections"], faults);
+    database.max_connections = section.number("max_connections", 8, 1, faults);
+    match section.string("url", faults) {
+        Some(url) => database.url = beside(&url, folder),
+        None if section.find("url").is_none() => faults.add(section.offset(), "`database.url` is missing"),
+        None => {}
+    }
+    let scheme = database.url.split(':').next().unwrap_or_default();
+    if !database.url.is_empty() && !["sqlite", "postgres", "postgresql", "mysql", "mariadb"].contains(&scheme) {
+        faults.add(
+            section.place("url"),
+            "`database.url` must begin with sqlite://, postgres:// or mysql://",
+        );
+    }
+    database
+}
+
+/// A relative SQLite file lies beside the configuration file.
+fn beside(url: &str, folder: &Path) -> String {
+    match url.strip_prefix("sqlite://") {
+        Some(file) if !file.starts_with(['/', ':']) && !folder.as_os_str().is_empty() => {
+            format!("sqlite://{}", folder.join(file).display())
+        }
+        _ => url.to_owned(),
+    }
+}
+
+fn connections(root: &Section<'_>, faults: &mut Faults<'_>) -> Vec<String> {
+    let Some(section) = root.section("connections", faults) else { return Vec::new() };
+    let names: Vec<String> = section.entries().into_iter().map(|(name, _)| name).collect();
+    for name in &names {
+        if let Some(connection) = section.section(name, faults)
+            && connection.string("url", faults).is_none()
+        {
+            faults.add(connection.offset(), format!("`connections.{name}.url` is missing"));
+        }
+    }
+    names
+}
+
+fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[String], faults: &mut Faults<'_>) -> SignalConfig {
+    let table = section.string("table", faults).unwrap_or_else(|| snake_case(name));
+    let source = Source {
+        signal: name.to_owned(),
+        table,
+        order_by: section.strings("order_by", faults),
+        order_key: section.strings("order_key", faults),
+    };
+    if source.order_by.is_empty() && !source.order_key.is_empty() {
+        faults.add(section.place("order_key"), format!("`{}` needs `order_by` too", section.named("order_key")));
+    }
+    if name.is_empty() || name.contains(':') || name.len() > 190 {
+        faults.add(section.offset(), format!("signal type \"{name}\": a name has 1 to 190 bytes and no colon"));
+    }
+    let plugin = section.string("plugin", faults);
+    if plugin.is_none() && section.find("plugin").is_none() {
+        faults.add(section.offset(), format!("`{}` is missing: the path of a .wasm file", section.named("plugin")));
+    }
+    let plugin = plugin.unwrap_or_default();
+    if plugin.starts_with("oci://") {
+        faults.add(section.place("plugin"), "`oci://` is not supported yet; name a file");
+    }
+    let instances = section.string("instances", faults).unwrap_or_else(|| "fresh".into());
+    if instances != "fresh" {
+        faults.add(section.place("instances"), format!("`{}` must be \"fresh\"; \"warm\" is not supported yet", section.named("instances")));
+    }
+    let timeout = section.duration("timeout", Duration::from_secs(30), faults);
+    if timeout.is_zero() {
+        faults.add(section.place("timeout"), format!("`{}` must be longer than zero", section.named("timeout")));
+    }
+    let concurrency = section.number("concurrency", 4, 1, faults) as usize;
+    let strict = !source.order_by.is_empty() && source.order_key.is_empty();
+    SignalConfig {
+        plugin: folder.join(plugin),
+        digest: section.string("digest", faults),
+        burst_count: section.number("burst_count", 500, 1, faults) as usize,
+        concurrency: if strict { 1 } else { concurrency },
+        autoflush: section.boolean("autoflush", true, faults),
+        warm: instances == "warm",
+        timeout,
+        memory: section.size("memory", 64 << 20, faults),
+        policy: policy(section, !source.order_by.is_empty(), faults),
+        settings: texts(section, "settings", faults),
+        secrets: Secrets(texts(section, "secrets", faults)),
+        grants: grants(section, connections, faults),
+        source,
+    }
+}
+
+fn texts(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    section.section(key, faults).map(|section| section.texts(faults)).unwrap_or_default()
+}
+
+fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Policy {
+    let mut policy = Policy { ordered, max_attempts: 20, backoff: Backoff::default() };
+    let Some(retry) = section.section("retry", faults) else { return policy };
+    retry.refuse_unknown(&["max_attempts", "backoff"], faults);
+    policy.max_attempts = retry.number("max_attempts", 20, 1, faults);
+    let Some(backoff) = retry.section("backoff", faults) else { return policy };
+    backoff.refuse_unknown(&["first", "factor", "max", "jitter"], faults);
+    let read = Backoff::new(
+        backoff.duration("first", Duration::from_secs(1), faults),
+        backoff.fraction("factor", 2.0, faults),
+        backoff.duration("max", Duration::from_secs(600), faults),
+        backoff.fraction("jitter", 0.2, faults),
+    );
+    match read {
+        Ok(read) => policy.backoff = read,
+        Err(fault) => faults.add(backoff.offset(), format!("`{}`: {fault}", retry.named("backoff"))),
+    }
+    policy
+}
+
+fn grants(section: &Section<'_>, connections: &[String], faults: &mut Faults<'_>) -> Grants {
+    let Some(grants) = section.section("grants", faults) else { return Grants::default() };
+    grants.refuse_unknown(&["connections", "http", "tcp"], faults);
+    let granted = Grants {
+        connections: grants.strings("connections", faults),
+        http: grants.strings("http", faults),
+        tcp: grants.strings("tcp", faults),
+    };
+    for name in granted.connections.iter().filter(|name| !connections.contains(name)) {
+        let nearest = suggest::nearest(name, connections.iter().map(String::as_str));
+        faults.add(
+            grants.place("connections"),
+            format!("`{}`: there is no `[connections.{name}]`{nearest}", grants.named("connections")),
+        );
+    }
+    granted
+}
+
+/// `OrderPlaced` → `order_placed`, `HTTPSent` → `http_sent`.
+fn snake_case(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut snake = String::new();
+    for (n, c) in chars.iter().enumerate() {
+        let after_lower = n > 0 && !chars[n - 1].is_uppercase() && chars[n - 1] != '_';
+        let before_lower = n > 0 && chars[n - 1] != '_' && chars.get(n + 1).is_some_and(|next| next.is_lowercase());
+        if c.is_uppercase() && (after_lower || before_lower) {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        Config::parse(Path::new("dir/signalbus.toml"), text)
+    }
+
+    #[test]
+    fn a_short_file_has_sensible_defaults() {
+        let config = parse("[database]\nurl='sqlite://outbox.db'\n[signals.OrderPlaced]\nplugin='a.wasm'\n").unwrap();
+        assert_eq!(config.database.url, "sqlite://dir/outbox.db");
+        let signal = &config.signals[0];
+        assert_eq!(signal.source.table, "order_placed");
+        assert_eq!(signal.plugin, Path::new("dir/a.wasm"));
+        assert_eq!((signal.burst_count, signal.concurrency), (500, 4));
+        assert_eq!(signal.policy.max_attempts, 20);
+    }
+
+    #[test]
+    fn signals_inherit_the_defaults_key_by_key() {
+        let config = parse(
+            "[database]\nurl='postgres://h/d'\n[defaults]\nplugin='a.wasm'\nburst_count=7\n[defaults.settings]\nx=1\ny='b'\n\
+             [signals.B]\n[signals.B.settings]\ny='c'\n[signals.A]\nburst_count=9\n",
+        )
+        .unwrap();
+        let names: Vec<&str> = config.signals.iter().map(SignalConfig::name).collect();
+        assert_eq!(names, ["B", "A"]);
+        assert_eq!((config.signals[0].burst_count, config.signals[1].burst_count), (7, 9));
+        let settings = [("y".to_owned(), "c".to_owned()), ("x".to_owned(), "1".to_owned())];
+        assert_eq!(config.signals[0].settings, settings);
+    }
+
+    #[test]
+    fn every_fault_is_reported_with_its_place() {
+        let faults = parse(
+            "[database]\nurl='oracle://x'\n[signals.A]\nplugin='a.wasm'\nburst_cuont=1\ntimeout='soon'\nconcurrency=0\n\
+             [signals.A.grants]\nconnections=['bus']\n[signals.B]\n[signals.B.retry.backoff]\nfirst='1h'\nmax='1s'\n",
+        )
+        .unwrap_err();
+        let expected = [
+            "dir/signalbus.toml:2:5: `database.url` must begin with sqlite://, postgres:// or mysql://",
+            "dir/signalbus.toml:5:1: unknown key `signals.A.burst_cuont`; did you mean \"burst_count\"?",
+            "dir/signalbus.toml:6:9: `signals.A.timeout`: \"soon\" is no duration; write \"500ms\", \"30s\", \"10m\" or \"1h\"",
+            "dir/signalbus.toml:7:13: `signals.A.concurrency` must be a whole number from 1 on",
+            "dir/signalbus.toml:9:13: `signals.A.grants.connections`: there is no `[connections.bus]`",
+        ];
+        assert_eq!(&faults[..5], expected);
+        assert_eq!(faults.len(), 7, "{faults:#?}");
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let config = parse("[database]\nurl='mysql://u:topsecret@h/d'\n[signals.A]\nplugin='a'\n[signals.A.secrets]\nkey='topsecret'\n").unwrap();
+        assert!(!format!("{config:?}").contains("topsecret"));
+    }
+
+    #[test]
+    fn table_names_are_snake_case() {
+        for (name, table) in [("OrderPlaced", "order_placed"), ("HTTPSent", "http_sent"), ("plain", "plain"), ("Order_Placed", "order_placed")] {
+            assert_eq!(snake_case(name), table);
+        }
+    }
+}
