@@ -1,7 +1,25 @@
 //! Plugins: whatever takes a batch of signals and answers for each of them.
 
+mod batch;
+mod call;
+mod engine;
+mod grants;
+mod guest;
+mod journal;
+mod limits;
+mod inspect;
+mod load;
+
+mod send;
+mod wit;
+
 use std::future::Future;
 use std::pin::Pin;
+
+pub use engine::Engine;
+pub use grants::Grants;
+pub use limits::Limits;
+pub use load::{LoadError, Plugin};
 
 use crate::signal::{Signal, SignalType, Verdict};
 

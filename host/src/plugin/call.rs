@@ -1,0 +1,200 @@
+//! Calls into a guest: a store and an instance each, a deadline, and words for what went wrong.
+
+use std::borrow::Cow;
+use std::time::Instant;
+
+use wasmtime::{Store, Trap};
+use wasmtime_wasi::I32Exit;
+
+use super::batch::{Flat, Head};
+use super::guest::{self, State};
+use super::journal::Journal;
+use super::limits::MemoryExhausted;
+use super::load::{Entry, Plugin};
+use super::send::{Calls, Failure, Rules};
+use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use super::wit::signalbus::plugin::types as wit;
+use super::{Sender, Sending};
+use crate::signal::{Outage, Outcome, Signal, SignalType, Verdict};
+
+impl Sender for Plugin {
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
+        Box::pin(self.take(signal_type, signals))
+    }
+}
+
+impl Plugin {
+    async fn take(&self, signal_type: &SignalType, signals: &[Signal]) -> Verdict {
+        // The instances of one send follow one another, so that one place is enough for them.
+        let _room = self.engine.room(self.slots).await;
+        let head = Head::new(signal_type);
+        let flat = Flat::new(&signal_type.name, signals);
+        let host = Host { plugin: self, head, journal: Journal::new(self.origin.clone()) };
+        let mut guests = Guests { host, signals: &flat.signals(), alive: None };
+        let rules = Rules {
+            ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
+            patience: self.limits.patience(),
+        };
+        rules.send(signals, &mut guests).await
+    }
+}
+
+/// The calls of one send, each into an instance of its own; only a `sender` that has not failed
+/// is entered again.
+struct Guests<'a> {
+    host: Host<'a>,
+    signals: &'a [wit::Signal<'a>],
+    alive: Option<Alive>,
+}
+
+/// A `sender` that may be entered again.
+type Alive = (Store<State>, sender::Guest);
+
+impl Calls for Guests<'_> {
+    async fn all(&mut self) -> Option<Result<Verdict, Failure>> {
+        match &self.host.plugin.entry {
+            Entry::Bulk(entry) => Some(self.host.bulk(entry, self.signals).await),
+            Entry::Single(_) => None,
+        }
+    }
+
+    async fn one(&mut self, index: usize) -> Result<Result<Outcome, Outage>, Failure> {
+        let signal = &self.signals[index];
+        match &self.host.plugin.entry {
+            Entry::Single(entry) => {
+                let (alive, answer) = self.host.single(entry, signal, self.alive.take()).await?;
+                self.alive = Some(alive);
+                Ok(answer)
+            }
+            Entry::Bulk(entry) => {
+                let verdict = self.host.bulk(entry, std::slice::from_ref(signal)).await?;
+                Ok(verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
+                    Ok([outcome]) => outcome,
+                    Err(outcomes) => {
+                        Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len()))
+                    }
+                }))
+            }
+        }
+    }
+}
+
+/// What all calls of one send share.
+struct Host<'a> {
+    plugin: &'a Plugin,
+    head: Head<'a>,
+    journal: Journal,
+}
+
+impl Host<'_> {
+    async fn bulk(&self, entry: &bulk_sender::GuestIndices, signals: &[wit::Signal<'_>]) -> Result<Verdict, Failure> {
+        let mut store = self.store();
+        let call = async {
+            let instance = self.plugin.pre.instantiate_async(&mut store).await?;
+            let guest = entry.load(&mut store, &instance)?;
+            guest.call_send_signalbus_messages(&mut store, self.head.signal_type(), signals).await
+        };
+        let answer = self.in_time(call).await?;
+        Ok(match answer {
+            Ok(outcomes) => Ok(outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect()),
+            Err(outage) => Err(self.outage(outage)),
+        })
+    }
+
+    async fn single(
+        &self,
+        entry: &sender::GuestIndices,
+        signal: &wit::Signal<'_>,
+        alive: Option<Alive>,
+    ) -> Result<(Alive, Result<Outcome, Outage>), Failure> {
+        let call = async {
+            let (mut store, guest) = match alive {
+                Some((mut store, guest)) => {
+                    guest::arm(&mut store, self.deadline());
+                    (store, guest)
+                }
+                None => {
+                    let mut store = self.store();
+                    let instance = self.plugin.pre.instantiate_async(&mut store).await?;
+                    let guest = entry.load(&mut store, &instance)?;
+                    (store, guest)
+                }
+            };
+            let head = self.head.signal_type();
+            let answer = guest.call_send_signalbus_message(&mut store, head, signal.clone()).await?;
+            Ok(((store, guest), answer))
+        };
+        let (alive, answer) = self.in_time(call).await?;
+        let answer = match answer {
+            Ok(outcome) => Ok(self.outcome(outcome)),
+            Err(outage) => Err(self.outage(outage)),
+        };
+        Ok((alive, answer))
+    }
+
+    fn store(&self) -> Store<State> {
+        let plugin = self.plugin;
+        let engine = plugin.engine.wasmtime();
+        let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.journal.clone());
+        guest::arm(&mut store, self.deadline());
+        store
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.plugin.limits.timeout
+    }
+
+    /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
+    async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
+        let reason = match tokio::time::timeout(self.plugin.limits.timeout, call).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) => self.reason(&error),
+            Err(_) => self.late(),
+        };
+        let reason = match self.journal.close_lines() {
+            Some(words) => format!("{reason}: {words}"),
+            None => reason,
+        };
+        Err(Failure { reason })
+    }
+
+    fn reason(&self, error: &wasmtime::Error) -> String {
+        if let Some(exhausted) = error.downcast_ref::<MemoryExhausted>() {
+            return exhausted.to_string();
+        }
+        if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
+            return format!("plugin called exit({status})");
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => self.late(),
+            Some(trap) => format!("plugin trapped: {trap}"),
+            None => format!("plugin failed: {}", error.root_cause()),
+        }
+    }
+
+    fn late(&self) -> String {
+        format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout)
+    }
+
+    fn outcome(&self, outcome: wit::Outcome) -> Outcome {
+        let mut outcome = Outcome::from(outcome);
+        if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } = &mut outcome {
+            self.redact(reason);
+        }
+        outcome
+    }
+
+    fn outage(&self, outage: wit::Outage) -> Outage {
+        let mut outage = Outage::from(outage);
+        let (Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = &mut outage;
+        self.redact(reason);
+        outage
+    }
+
+    /// A plugin may quote a secret; reasons are stored and shown.
+    fn redact(&self, reason: &mut String) {
+        if let Cow::Owned(redacted) = self.plugin.origin.grants.redact(reason) {
+            *reason = redacted;
+        }
+    }
+}

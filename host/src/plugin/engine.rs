@@ -1,0 +1,156 @@
+//! The WebAssembly engine, narrowed to what plugins need.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{
+    Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig,
+};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
+use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
+
+use super::guest::State;
+use super::limits::Meter;
+use super::wit;
+
+/// Compiles and runs plugins; one for the whole process, cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Parts>);
+
+struct Parts {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    /// One permit for each memory that instances may hold, all plugins together.
+    slots: Semaphore,
+}
+
+/// How long a guest runs before it lets others run, and how late it may miss its deadline.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Memories that instances may hold at once, all plugins together: nearly every plugin has one.
+const MEMORIES: u32 = 256;
+const TABLES_PER_MEMORY: u32 = 8;
+
+impl Engine {
+    /// Starts the engine, and a thread that keeps its time while it lives. Compiled code is kept
+    /// in the directory `cache`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The directory can't be used, or the processor is not supported.
+    pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Self> {
+        let config = config(cache.as_deref())?;
+        // Reserving the pool is the test whether the address space is large enough for it.
+        let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
+            .or_else(|_| wasmtime::Engine::new(&config))
+            .map_err(anyhow::Error::from)
+            .context("the WebAssembly engine does not start")?;
+        let linker = linker(&engine)?;
+        keep_time(&engine).context("the plugin clock does not start")?;
+        let slots = Semaphore::new(MEMORIES as usize);
+        Ok(Self(Arc::new(Parts { engine, linker, slots })))
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.engine
+    }
+
+    pub(super) fn linker(&self) -> &Linker<State> {
+        &self.0.linker
+    }
+
+    /// Waits until there is room for an instance that takes so many slots.
+    pub(super) async fn room(&self, slots: u32) -> Option<SemaphorePermit<'_>> {
+        self.0.slots.acquire_many(slots).await.ok()
+    }
+}
+
+/// How many slots an instance of a component takes.
+pub(super) fn slots(component: &Component) -> u32 {
+    let Some(needs) = component.resources_required() else {
+        return Meter::MEMORIES as u32;
+    };
+    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_MEMORY)).clamp(1, Meter::MEMORIES as u32)
+}
+
+fn config(cache: Option<&Path>) -> anyhow::Result<Config> {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        // Guests are synchronous; support for others triples the price of an empty call.
+        .concurrency_support(false)
+        .epoch_interruption(true);
+    if let Some(directory) = cache {
+        let unusable = || format!("the plugin cache \"{}\" is not usable", directory.display());
+        let mut cache = CacheConfig::new();
+        cache.with_directory(std::path::absolute(directory).with_context(unusable)?);
+        config.cache(Some(Cache::new(cache).map_err(anyhow::Error::from).with_context(unusable)?));
+    }
+    Ok(config)
+}
+
+/// Memory is reserved as addresses only; a few slots stay resident for the next instance.
+fn pool() -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MEMORIES)
+        .total_core_instances(MEMORIES * 256)
+        .total_memories(MEMORIES)
+        .total_tables(MEMORIES * TABLES_PER_MEMORY)
+        .total_stacks(MEMORIES)
+        .max_core_instances_per_component(256)
+        .max_memories_per_component(Meter::MEMORIES as u32)
+        .max_tables_per_component(Meter::TABLES as u32)
+        .max_tables_per_module(Meter::TABLES as u32)
+        .max_memories_per_module(Meter::MEMORIES as u32)
+        .table_elements(100_000)
+        .max_component_instance_size(10 << 20)
+        .max_core_instance_size(10 << 20)
+        .max_memory_size(4 << 30)
+        .max_unused_warm_slots(8)
+        .linear_memory_keep_resident(1 << 20)
+        .table_keep_resident(64 << 10)
+        // Without the kernel's help, keeping pages resident is slower than not keeping them.
+        .pagemap_scan(Enabled::Auto);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Everything a plugin may import; of the network, nothing.
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+    wit::Plugin::add_to_linker::<_, HasSelf<State>>(l, |state| state)?;
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(l)?;
+    random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    Ok(linker)
+}
+
+/// A thread, not a task: a guest that spins may hold the very thread that drives the runtime's
+/// timers.
+fn keep_time(engine: &wasmtime::Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new().name("plugin-clock".to_owned()).spawn(tick)?;
+    Ok(())
+}

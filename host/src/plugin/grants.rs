@@ -1,0 +1,93 @@
+//! What a signal type's configuration gives to its plugin.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// What a signal type's configuration gives to its plugin; nothing is given that is not named here.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// What `config.get` reads.
+    pub settings: Vec<(String, String)>,
+    /// What `config.get-secret` reads; never shown.
+    pub secrets: Vec<(String, String)>,
+    /// Names of the connections that the plugin may publish through.
+    pub connections: Vec<String>,
+    /// Origins that the plugin may call: scheme, host, optional port.
+    pub http: Vec<String>,
+    /// Addresses that the plugin may connect to: host and port.
+    pub tcp: Vec<String>,
+}
+
+impl Grants {
+    /// Shorter secrets would blot out innocent text.
+    const SHORTEST_HIDDEN: usize = 4;
+
+    pub(super) fn setting(&self, key: &str) -> Option<&str> {
+        lookup(&self.settings, key)
+    }
+
+    pub(super) fn secret(&self, key: &str) -> Option<&str> {
+        lookup(&self.secrets, key)
+    }
+
+    /// The text without the secrets that a plugin may have written into it: a log line, a reason.
+    pub(super) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let mut text = Cow::Borrowed(text);
+        for (_, secret) in &self.secrets {
+            if secret.len() >= Self::SHORTEST_HIDDEN && text.contains(secret.as_str()) {
+                text = Cow::Owned(text.replace(secret.as_str(), "[secret]"));
+            }
+        }
+        text
+    }
+}
+
+fn lookup<'a>(pairs: &'a [(String, String)], key: &str) -> Option<&'a str> {
+    pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+}
+
+impl fmt::Debug for Grants {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secrets: Vec<&str> = self.secrets.iter().map(|(key, _)| key.as_str()).collect();
+        formatter
+            .debug_struct("Grants")
+            .field("settings", &self.settings)
+            .field("secrets", &secrets)
+            .field("connections", &self.connections)
+            .field("http", &self.http)
+            .field("tcp", &self.tcp)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants() -> Grants {
+        Grants {
+            settings: vec![("url".into(), "https://shop".into())],
+            secrets: vec![("token".into(), "s3cr3t".into()), ("pin".into(), "1".into())],
+            ..Grants::default()
+        }
+    }
+
+    #[test]
+    fn debug_names_secrets_but_never_shows_them() {
+        let shown = format!("{:?}", grants());
+        assert!(shown.contains("token") && !shown.contains("s3cr3t"), "{shown}");
+    }
+
+    #[test]
+    fn secrets_are_struck_from_text() {
+        assert_eq!(grants().redact("401 for s3cr3t, 1 try"), "401 for [secret], 1 try");
+        assert!(matches!(grants().redact("fine"), Cow::Borrowed("fine")));
+    }
+
+    #[test]
+    fn settings_and_secrets_do_not_mix() {
+        assert_eq!(grants().setting("url"), Some("https://shop"));
+        assert_eq!(grants().setting("token"), None);
+        assert_eq!(grants().secret("token"), Some("s3cr3t"));
+    }
+}

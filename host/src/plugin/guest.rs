@@ -1,0 +1,163 @@
+//! What a store holds, and what a guest may ask of the host.
+
+use std::time::Instant;
+
+use tracing::Level;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
+
+use super::journal::{self, Journal, Origin, Stream};
+use super::limits::{Limits, Meter};
+use super::wit::signalbus::plugin::{config, log, producer, types};
+
+/// What a store holds.
+pub(super) struct State {
+    wasi: WasiCtx,
+    table: ResourceTable,
+    meter: Meter,
+    origin: Origin,
+    journal: Journal,
+}
+
+/// Resources, such as streams and pollables, that one instance may hold.
+const RESOURCES: usize = 1000;
+
+/// A store for one instance, within its limits, that yields to the runtime at every tick and stops
+/// at the deadline.
+pub(super) fn store(
+    engine: &wasmtime::Engine,
+    limits: &Limits,
+    origin: Origin,
+    journal: Journal,
+) -> Store<State> {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(RESOURCES);
+    let wasi = WasiCtx::builder()
+        .stdout(Pipe { journal: journal.clone(), stream: Stream::Output })
+        .stderr(Pipe { journal: journal.clone(), stream: Stream::Error })
+        .build();
+    let meter = Meter::new(limits.memory);
+    let mut store = Store::new(engine, State { wasi, table, meter, origin, journal });
+    store.limiter(|state| &mut state.meter);
+    // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
+    // hands over the same bytes again and again.
+    store.set_hostcall_fuel(limits.memory);
+    store.set_max_component_handles(RESOURCES);
+    store
+}
+
+/// From now on the guest yields to the runtime at every tick, and is interrupted at the deadline.
+pub(super) fn arm(store: &mut Store<State>, deadline: Instant) {
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        Ok(if Instant::now() >= deadline {
+            UpdateDeadline::Interrupt
+        } else {
+            UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+        })
+    });
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl types::Host for State {}
+
+impl log::Host for State {
+    fn enabled(&mut self, level: log::Level) -> wasmtime::Result<bool> {
+        Ok(journal::enabled(level.into()))
+    }
+
+    fn emit(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+        self.journal.record(level.into(), &message, &fields);
+        Ok(())
+    }
+}
+
+impl config::Host for State {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.origin.grants.setting(&key).map(str::to_owned))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        Ok(self.origin.grants.settings.clone())
+    }
+
+    fn get_secret(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        let secret = self.origin.grants.secret(&key);
+        let Origin { plugin, signal_type, .. } = &self.origin;
+        tracing::debug!(target: "plugin", %plugin, %signal_type, key, found = secret.is_some(), "secret read");
+        Ok(secret.map(str::to_owned))
+    }
+}
+
+impl producer::Host for State {
+    fn publish(
+        &mut self,
+        _messages: Vec<types::Message>,
+    ) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
+        Ok(Err(types::Outage::Misconfigured("no connection is granted".to_owned())))
+    }
+}
+
+impl From<log::Level> for Level {
+    fn from(level: log::Level) -> Self {
+        match level {
+            log::Level::Trace => Self::TRACE,
+            log::Level::Debug => Self::DEBUG,
+            log::Level::Info => Self::INFO,
+            log::Level::Warn => Self::WARN,
+            log::Level::Error => Self::ERROR,
+        }
+    }
+}
+
+/// A standard stream that ends in the journal; always ready, never full.
+#[derive(Clone)]
+struct Pipe {
+    journal: Journal,
+    stream: Stream,
+}
+
+impl IsTerminal for Pipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Pipe {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Preview 3 alone asks for it, which is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Pipe {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Pipe {
+    fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
+        self.journal.write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}

@@ -1,0 +1,225 @@
+//! What a plugin writes during one send: log records and lines of standard output and error.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::Level;
+
+use super::grants::Grants;
+
+/// The target of every event that a plugin causes.
+macro_rules! target {
+    () => {
+        "plugin"
+    };
+}
+
+/// Where a plugin's words come from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    /// The stem of the plugin's file name.
+    pub(super) plugin: Arc<str>,
+    pub(super) signal_type: Arc<str>,
+    pub(super) grants: Arc<Grants>,
+}
+
+/// The journal of one send, shared by whatever the plugin can write to.
+#[derive(Clone)]
+pub(super) struct Journal(Arc<Mutex<Pages>>);
+
+/// One of the two standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Output,
+    Error,
+}
+
+struct Pages {
+    origin: Origin,
+    records: usize,
+    bytes: usize,
+    dropped: u64,
+    output: Vec<u8>,
+    error: Vec<u8>,
+    last_words: LastWords,
+}
+
+impl Journal {
+    /// Records that one send may leave.
+    const RECORDS: usize = 1000;
+    /// Bytes that those records may hold together.
+    const BYTES: usize = 256 << 10;
+    /// A longer line is cut into records of this many bytes.
+    const LINE: usize = 8 << 10;
+
+    pub(super) fn new(origin: Origin) -> Self {
+        Self(Arc::new(Mutex::new(Pages {
+            origin,
+            records: 0,
+            bytes: 0,
+            dropped: 0,
+            output: Vec::new(),
+            error: Vec::new(),
+            last_words: LastWords::default(),
+        })))
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a record of the `log` interface.
+    pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
+        if enabled(level) {
+            self.pages().record(level, message, &joined(fields));
+        }
+    }
+
+    /// Keeps what was written to a standard stream, line by line.
+    pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.pages().write(stream, bytes);
+    }
+
+    /// Ends the lines that an instance left open; answers the last thing it wrote to standard
+    /// error, without secrets.
+    pub(super) fn close_lines(&self) -> Option<String> {
+        let mut pages = self.pages();
+        pages.end_line(Stream::Output);
+        pages.end_line(Stream::Error);
+        let words = std::mem::take(&mut pages.last_words).0;
+        (!words.is_empty()).then(|| pages.origin.grants.redact(&words).into_owned())
+    }
+}
+
+impl Pages {
+    fn record(&mut self, level: Level, message: &str, fields: &str) {
+        let bytes = message.len() + fields.len();
+        if self.records >= Journal::RECORDS || self.bytes + bytes > Journal::BYTES {
+            self.dropped += 1;
+            return;
+        }
+        self.records += 1;
+        self.bytes += bytes;
+        emit(&self.origin, level, message, fields);
+    }
+
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for part in piece.chunks(Journal::LINE) {
+                let line = self.line(stream);
+                line.extend_from_slice(part);
+                if line.ends_with(b"\n") || line.len() >= Journal::LINE {
+                    self.end_line(stream);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Output => &mut self.output,
+            Stream::Error => &mut self.error,
+        }
+    }
+
+    fn end_line(&mut self, stream: Stream) {
+        let line = std::mem::take(self.line(stream));
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if text.is_empty() {
+            return;
+        }
+        let level = match stream {
+            Stream::Output => Level::INFO,
+            Stream::Error => {
+                self.last_words.hear(text);
+                Level::WARN
+            }
+        };
+        self.record(level, text, "");
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.end_line(Stream::Output);
+        self.end_line(Stream::Error);
+        if self.dropped > 0 {
+            let message = format!("{} log records dropped", self.dropped);
+            emit(&self.origin, Level::WARN, &message, "");
+        }
+    }
+}
+
+/// The last line on standard error or, after a Rust panic, its place and message.
+#[derive(Default)]
+struct LastWords(String);
+
+impl LastWords {
+    const LENGTH: usize = 512;
+    const PANIC: &str = "panicked at ";
+
+    fn hear(&mut self, line: &str) {
+        if line.starts_with("note: run with `RUST_BACKTRACE") {
+            return;
+        }
+        match line.find(Self::PANIC) {
+            Some(start) => self.0 = line[start..].to_owned(),
+            None if self.0.starts_with(Self::PANIC) => {
+                self.0.push(' ');
+                self.0.push_str(line.trim_start());
+            }
+            None => self.0 = line.to_owned(),
+        }
+        self.0.truncate(self.0.floor_char_boundary(Self::LENGTH));
+    }
+}
+
+fn joined(fields: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (key, value) in fields {
+        let space = if text.is_empty() { "" } else { " " };
+        // Writing to a string can't fail.
+        let _ = if value.is_empty() || value.contains([' ', '"', '=', '\n']) {
+            write!(text, "{space}{key}={value:?}")
+        } else {
+            write!(text, "{space}{key}={value}")
+        };
+    }
+    text
+}
+
+/// Whether records of this level are kept.
+pub(super) fn enabled(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(target: target!(), Level::ERROR),
+        Level::WARN => tracing::enabled!(target: target!(), Level::WARN),
+        Level::INFO => tracing::enabled!(target: target!(), Level::INFO),
+        Level::DEBUG => tracing::enabled!(target: target!(), Level::DEBUG),
+        Level::TRACE => tracing::enabled!(target: target!(), Level::TRACE),
+    }
+}
+
+fn emit(origin: &Origin, level: Level, message: &str, fields: &str) {
+    let plugin = &*origin.plugin;
+    let signal_type = &*origin.signal_type;
+    let message: Cow<'_, str> = origin.grants.redact(message);
+    let fields: Cow<'_, str> = origin.grants.redact(fields);
+    macro_rules! event {
+        ($level:expr) => {
+            if fields.is_empty() {
+                tracing::event!(target: target!(), $level, plugin, signal_type, "{message}")
+            } else {
+                tracing::event!(target: target!(), $level, plugin, signal_type, fields = %fields, "{message}")
+            }
+        };
+    }
+    match level {
+        Level::ERROR => event!(Level::ERROR),
+        Level::WARN => event!(Level::WARN),
+        Level::INFO => event!(Level::INFO),
+        Level::DEBUG => event!(Level::DEBUG),
+        Level::TRACE => event!(Level::TRACE),
+    }
+}

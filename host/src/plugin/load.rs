@@ -1,0 +1,293 @@
+//! From a file to a plugin that can be called.
+
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::{Component, InstancePre};
+
+use super::engine::{self, Engine};
+use super::grants::Grants;
+use super::guest::State;
+use super::inspect::{self, Export, NoExport, Refused};
+use super::journal::Origin;
+use super::limits::Limits;
+use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+
+/// One loaded generation of a plugin: compiled, linked, its imports checked.
+pub struct Plugin {
+    pub(super) engine: Engine,
+    pub(super) pre: InstancePre<State>,
+    pub(super) entry: Entry,
+    /// How much of the engine's room one instance takes.
+    pub(super) slots: u32,
+    pub(super) limits: Limits,
+    pub(super) origin: Origin,
+    digest: String,
+    imports: Vec<String>,
+}
+
+/// The function that a call enters.
+pub(super) enum Entry {
+    Bulk(bulk_sender::GuestIndices),
+    Single(sender::GuestIndices),
+}
+
+/// Why a file is no plugin for its signal type.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    #[error("plugin {path:?} cannot be read: {reason}")]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("plugin {path:?} has digest {found:?}, but {wanted:?} is configured: restore the file, or change \"digest\"")]
+    Digest { path: PathBuf, found: String, wanted: String },
+    #[error("plugin {path:?} is a core module, not a component: build it for wasm32-wasip2")]
+    CoreModule { path: PathBuf },
+    #[error("plugin {path:?} is not a WebAssembly component: name the file that a build for wasm32-wasip2 makes")]
+    NotAComponent { path: PathBuf },
+    #[error("plugin {path:?} exports {export:?}, but this relay speaks signalbus:plugin 0.1.x: build it with that version of the WIT package")]
+    UnknownVersion { path: PathBuf, export: String },
+    #[error("plugin {path:?} exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\": build it for the world \"sender-plugin\" or \"bulk-sender-plugin\"")]
+    NoSender { path: PathBuf },
+    #[error("plugin {path:?} imports {}: add these grants, or build it without these imports", Ungranted(imports))]
+    Ungranted {
+        path: PathBuf,
+        /// Each import, and the key of the grant that would serve it.
+        imports: Vec<(String, &'static str)>,
+    },
+    #[error("plugin {path:?} imports {}, which this release cannot serve yet in spite of the grant: build it without", Quoted(imports))]
+    Unserved { path: PathBuf, imports: Vec<String> },
+    #[error("plugin {path:?} imports {}, which this relay does not offer: build it without", Quoted(imports))]
+    UnknownImports { path: PathBuf, imports: Vec<String> },
+    #[error("plugin {path:?} does not compile: {reason}")]
+    Compile { path: PathBuf, reason: String },
+    #[error("plugin {path:?} does not link, build it with the relay's own WIT package: {reason}")]
+    Link { path: PathBuf, reason: String },
+}
+
+impl Plugin {
+    /// Loads the plugin of a signal type from a file. With a `digest`, `sha256:` and 64
+    /// hexadecimal digits, no other file is accepted. Compiles on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// The file is no plugin that this relay can run with these grants.
+    pub async fn load(
+        engine: &Engine,
+        path: &Path,
+        digest: Option<&str>,
+        signal_type: &str,
+        limits: Limits,
+        grants: Grants,
+    ) -> Result<Self, LoadError> {
+        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        let file = File { path: path.to_owned(), wanted: digest.map(str::to_owned) };
+        let origin = Origin {
+            plugin: stem.into(),
+            signal_type: signal_type.into(),
+            grants: Arc::new(grants),
+        };
+        let engine = engine.clone();
+        let loading = tokio::task::spawn_blocking(move || file.load(engine, limits, origin));
+        match loading.await {
+            Ok(loaded) => loaded,
+            Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
+            Err(stopped) => {
+                Err(LoadError::Unreadable { path: path.to_owned(), reason: stopped.to_string() })
+            }
+        }
+    }
+
+    /// The name of this generation: `sha256:` and the file's digest in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Whether a call takes a whole batch.
+    pub fn is_bulk(&self) -> bool {
+        matches!(self.entry, Entry::Bulk(_))
+    }
+
+    /// The interfaces that the plugin imports, with their versions.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Plugin")
+            .field("origin", &self.origin)
+            .field("digest", &self.digest)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A file that is to become a plugin.
+struct File {
+    path: PathBuf,
+    wanted: Option<String>,
+}
+
+impl File {
+    fn load(self, engine: Engine, limits: Limits, origin: Origin) -> Result<Plugin, LoadError> {
+        let path = || self.path.clone();
+        let bytes = std::fs::read(&self.path)
+            .map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
+        let digest = self.digest(&bytes)?;
+        self.check_header(&bytes)?;
+        let component = Component::new(engine.wasmtime(), &bytes)
+            .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
+        let export = self.export(&engine, &component)?;
+        let imports = self.imports(&engine, &component, &origin.grants)?;
+        let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
+        let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
+        let entry = match export {
+            Export::Bulk => Entry::Bulk(bulk_sender::GuestIndices::new(&pre).map_err(link)?),
+            Export::Single => Entry::Single(sender::GuestIndices::new(&pre).map_err(link)?),
+        };
+        let slots = engine::slots(&component);
+        Ok(Plugin { engine, pre, entry, slots, limits, origin, digest, imports })
+    }
+
+    fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
+        let found = digest(bytes);
+        match &self.wanted {
+            Some(wanted) if !wanted.eq_ignore_ascii_case(&found) => Err(LoadError::Digest {
+                path: self.path.clone(),
+                found,
+                wanted: wanted.clone(),
+            }),
+            _ => Ok(found),
+        }
+    }
+
+    /// The bytes behind the magic number tell a core module from a component.
+    fn check_header(&self, bytes: &[u8]) -> Result<(), LoadError> {
+        let path = self.path.clone();
+        match bytes.get(..8) {
+            Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+            Some([0, b'a', b's', b'm', _, _, 0, 0]) => Err(LoadError::CoreModule { path }),
+            _ => Err(LoadError::NotAComponent { path }),
+        }
+    }
+
+    fn export(&self, engine: &Engine, component: &Component) -> Result<Export, LoadError> {
+        let path = self.path.clone();
+        let interface = component.component_type();
+        inspect::export(interface.exports(engine.wasmtime()).map(|(name, _)| name)).map_err(|fault| match fault {
+            NoExport::Version(export) => LoadError::UnknownVersion { path, export },
+            NoExport::Missing => LoadError::NoSender { path },
+        })
+    }
+
+    fn imports(&self, engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<String>, LoadError> {
+        let path = self.path.clone();
+        let interface = component.component_type();
+        let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
+        let Refused { ungranted, unserved, unknown } = inspect::refused(names.iter().copied(), grants);
+        if !ungranted.is_empty() {
+            Err(LoadError::Ungranted { path, imports: ungranted })
+        } else if !unknown.is_empty() {
+            Err(LoadError::UnknownImports { path, imports: unknown })
+        } else if !unserved.is_empty() {
+            Err(LoadError::Unserved { path, imports: unserved })
+        } else {
+            Ok(names.into_iter().map(str::to_owned).collect())
+        }
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    let mut text = "sha256:".to_owned();
+    for byte in Sha256::digest(bytes) {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+struct Quoted<'a>(&'a [String]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(formatter, "{comma}{name:?}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Ungranted<'a>(&'a [(String, &'static str)]);
+
+impl fmt::Display for Ungranted<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, grant)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(formatter, "{comma}{name:?} (needs {grant:?})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(bytes: &[u8], digest: Option<&str>) -> LoadError {
+        let directory = std::env::temp_dir().join(format!("signalbus-load-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
+        std::fs::write(&path, bytes).unwrap();
+        let engine = Engine::new(None).unwrap();
+        let origin = Origin { plugin: "p".into(), signal_type: "T".into(), grants: Arc::default() };
+        let file = File { path, wanted: digest.map(str::to_owned) };
+        file.load(engine, Limits::default(), origin).unwrap_err()
+    }
+
+    #[test]
+    fn a_file_that_is_no_component_is_told_apart() {
+        assert!(matches!(refusal(b"\0asm\x01\0\0\0", None), LoadError::CoreModule { .. }));
+        assert!(matches!(refusal(b"#!/bin/sh\n", None), LoadError::NotAComponent { .. }));
+        assert!(matches!(refusal(b"", None), LoadError::NotAComponent { .. }));
+        assert!(matches!(refusal(b"\0asm\x0d\0\x01\0\xff", None), LoadError::Compile { .. }));
+        assert!(matches!(refusal(b"\0asm\x0d\0\x01\0", None), LoadError::NoSender { .. }));
+    }
+
+    #[test]
+    fn both_digests_are_named() {
+        let error = refusal(b"abc", Some("sha256:00")).to_string();
+        let found = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(error.contains(found) && error.contains("\"sha256:00\""), "{error}");
+        let same = refusal(b"abc", Some(&found.to_uppercase()));
+        assert!(matches!(same, LoadError::NotAComponent { .. }));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
+        let origin = Origin { plugin: "p".into(), signal_type: "T".into(), grants: Arc::default() };
+        let error = file.load(Engine::new(None).unwrap(), Limits::default(), origin).unwrap_err();
+        assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
+    }
+
+    #[test]
+    fn every_missing_grant_is_listed() {
+        let error = LoadError::Ungranted {
+            path: "p.wasm".into(),
+            imports: vec![
+                ("wasi:http/types@0.2.4".into(), "grants.http"),
+                ("wasi:sockets/tcp@0.2.0".into(), "grants.tcp"),
+            ],
+        };
+        assert_eq!(
+            error.to_string(),
+            "plugin \"p.wasm\" imports \"wasi:http/types@0.2.4\" (needs \"grants.http\"), \
+             \"wasi:sockets/tcp@0.2.0\" (needs \"grants.tcp\"): add these grants, or build it without these imports"
+        );
+    }
+}

@@ -1,0 +1,204 @@
+//! The rules of sending: what is called, in which order, and when to stop. Knows no WebAssembly.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::signal::{Outage, Outcome, Signal, Verdict};
+
+/// A call that got no answer; its instance is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+}
+
+/// The calls that a batch can be sent with.
+pub(super) trait Calls: Send {
+    /// Sends the whole batch in one call, in a fresh instance; `None` if a call takes one signal.
+    fn all(&mut self) -> impl Future<Output = Option<Result<Verdict, Failure>>> + Send;
+
+    /// Sends one signal of the batch. After a failure the next one gets a fresh instance.
+    fn one(&mut self, index: usize) -> impl Future<Output = Result<Result<Outcome, Outage>, Failure>> + Send;
+}
+
+/// How a batch is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Whether a signal that stays holds back those behind it, within its order key.
+    pub(super) ordered: bool,
+    /// After this time no further call is started.
+    pub(super) patience: Duration,
+}
+
+impl Rules {
+    /// Sends a batch. One that failed as a whole is sent again signal by signal, so that one
+    /// poisonous signal does not wear out its neighbours.
+    pub(super) async fn send(self, signals: &[Signal], calls: &mut impl Calls) -> Verdict {
+        let started = Instant::now();
+        match calls.all().await {
+            None => {}
+            Some(Ok(verdict)) => return verdict,
+            Some(Err(failure)) if signals.len() == 1 => return Ok(vec![Outcome::retry(failure.reason)]),
+            Some(Err(failure)) => {
+                let (signals, reason) = (signals.len(), failure.reason);
+                tracing::warn!(target: "plugin", signals, reason, "batch failed: sending one by one");
+            }
+        }
+        self.one_by_one(signals, calls, started).await
+    }
+
+    async fn one_by_one(self, signals: &[Signal], calls: &mut impl Calls, started: Instant) -> Verdict {
+        let mut outcomes = Vec::with_capacity(signals.len());
+        let mut stopped = HashSet::new();
+        for (index, signal) in signals.iter().enumerate() {
+            if stopped.contains(signal.order_key.as_str()) || started.elapsed() >= self.patience {
+                outcomes.push(Outcome::Held);
+                continue;
+            }
+            let outcome = match calls.one(index).await {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) if outcomes.contains(&Outcome::Sent) => break,
+                Ok(Err(outage)) => return Err(outage),
+                Err(failure) => Outcome::retry(failure.reason),
+            };
+            if self.ordered && matches!(outcome, Outcome::Retry { .. }) {
+                stopped.insert(signal.order_key.as_str());
+            }
+            outcomes.push(outcome);
+        }
+        outcomes.resize(signals.len(), Outcome::Held);
+        Ok(outcomes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// What each signal does when it is sent alone; a bulk call fails if one of them does.
+    #[derive(Clone, Copy)]
+    enum Act {
+        Send,
+        Skip,
+        Retry,
+        Trap,
+        Spin,
+        Outage,
+    }
+
+    struct Script {
+        bulk: bool,
+        acts: Vec<Act>,
+        called: Vec<usize>,
+    }
+
+    impl Calls for Script {
+        async fn all(&mut self) -> Option<Result<Verdict, Failure>> {
+            if !self.bulk {
+                return None;
+            }
+            for act in &self.acts {
+                match act {
+                    Act::Spin => tokio::time::sleep(TIMEOUT).await,
+                    Act::Trap => {}
+                    _ => continue,
+                }
+                return Some(Err(Failure { reason: "trap".into() }));
+            }
+            Some(Ok(Ok(vec![Outcome::Sent])))
+        }
+
+        async fn one(&mut self, index: usize) -> Result<Result<Outcome, Outage>, Failure> {
+            self.called.push(index);
+            match self.acts[index] {
+                Act::Send => Ok(Ok(Outcome::Sent)),
+                Act::Skip => Ok(Ok(Outcome::Skip)),
+                Act::Retry => Ok(Ok(Outcome::retry("full"))),
+                Act::Trap => Err(Failure { reason: "trap".into() }),
+                Act::Spin => {
+                    tokio::time::sleep(TIMEOUT).await;
+                    Err(Failure { reason: "deadline".into() })
+                }
+                Act::Outage => Ok(Err(Outage::Misconfigured { reason: "no url".into() })),
+            }
+        }
+    }
+
+    async fn send(bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<usize>) {
+        let keys = order_keys.map(|keys| keys.chars().collect::<Vec<_>>());
+        let signals: Vec<Signal> = (0..acts.len())
+            .map(|n| Signal {
+                key: n.to_string(),
+                order_key: keys.as_ref().map(|keys| keys[n].to_string()).unwrap_or_default(),
+                attempt: 1,
+                values: vec![],
+            })
+            .collect();
+        let mut script = Script { bulk, acts: acts.to_vec(), called: vec![] };
+        let rules = Rules { ordered: keys.is_some(), patience: 4 * TIMEOUT };
+        (rules.send(&signals, &mut script).await, script.called)
+    }
+
+    fn retry(reason: &str) -> Outcome {
+        Outcome::retry(reason)
+    }
+
+    #[tokio::test]
+    async fn a_bulk_answer_is_passed_on_whatever_its_length() {
+        let (verdict, called) = send(true, None, &[Act::Send, Act::Send]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent]), vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_poisonous_signal_is_charged_alone() {
+        let (verdict, _) = send(true, None, &[Act::Send, Act::Trap, Act::Skip]).await;
+        assert_eq!(verdict, Ok(vec![Outcome::Sent, retry("trap"), Outcome::Skip]));
+        let (verdict, called) = send(true, None, &[Act::Trap]).await;
+        assert_eq!((verdict, called), (Ok(vec![retry("trap")]), vec![]));
+    }
+
+    #[tokio::test]
+    async fn a_failing_order_key_holds_back_only_itself() {
+        for failing in [Act::Trap, Act::Retry] {
+            let acts = [failing, Act::Send, Act::Send, Act::Send];
+            let (verdict, called) = send(false, Some("abab"), &acts).await;
+            let outcomes = verdict.unwrap();
+            assert_eq!(outcomes[1..], [Outcome::Sent, Outcome::Held, Outcome::Sent]);
+            assert_eq!(called, [0, 1, 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_order_nothing_is_held_back() {
+        let (verdict, _) = send(false, None, &[Act::Retry, Act::Send]).await;
+        assert_eq!(verdict, Ok(vec![retry("full"), Outcome::Sent]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endless_loops_use_up_patience_not_hours() {
+        let started = Instant::now();
+        let (verdict, called) = send(true, None, &[Act::Spin; 1000]).await;
+        let outcomes = verdict.unwrap();
+        assert_eq!(called, [0, 1, 2]);
+        assert_eq!(outcomes[..3], [retry("deadline"), retry("deadline"), retry("deadline")]);
+        assert!(outcomes[3..].iter().all(|outcome| *outcome == Outcome::Held));
+        assert_eq!((outcomes.len(), started.elapsed()), (1000, 4 * TIMEOUT));
+    }
+
+    #[tokio::test]
+    async fn an_outage_speaks_for_all_until_one_was_sent() {
+        let (verdict, _) = send(false, None, &[Act::Skip, Act::Outage, Act::Send]).await;
+        assert!(matches!(verdict, Err(Outage::Misconfigured { .. })));
+        let (verdict, called) = send(false, None, &[Act::Send, Act::Outage, Act::Send]).await;
+        assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Held]));
+        assert_eq!(called, [0, 1]);
+    }
+
+    #[tokio::test]
+    async fn an_empty_batch_calls_nothing() {
+        assert_eq!(send(false, None, &[]).await, (Ok(vec![]), vec![]));
+    }
+}
