@@ -35,6 +35,8 @@ pub fn bulk(
 #[macro_export]
 macro_rules! plugin {
     (bulk $send_all:path) => {
+        const _: fn(&[$crate::Signal]) -> $crate::BulkResult = $send_all;
+
         const _: () = {
             use $crate::__private::bindings::bulk as world;
 
@@ -57,6 +59,8 @@ macro_rules! plugin {
         };
     };
     ($send:path) => {
+        const _: fn(&$crate::Signal) -> $crate::Result = $send;
+
         const _: () = {
             use $crate::__private::bindings::single as world;
 

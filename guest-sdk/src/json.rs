@@ -1,6 +1,7 @@
 //! A row as JSON.
 
 use serde::ser::{Error as _, Serialize, Serializer};
+use serde_json::value::RawValue;
 use std::fmt;
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -28,9 +29,9 @@ impl fmt::Display for Base64<'_> {
     }
 }
 
-/// Writes a JSON document into the surrounding one.
+/// Writes a JSON document into the surrounding one, digit by digit.
 pub(crate) fn embed<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serde_json::from_str::<serde_json::Value>(text)
+    serde_json::from_str::<&RawValue>(text)
         .map_err(S::Error::custom)?
         .serialize(serializer)
 }

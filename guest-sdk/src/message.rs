@@ -50,11 +50,11 @@ pub fn publish_each(
         }
     }
     let mut published = publish(&messages)?.into_iter();
-    let outcome = |failure: Option<Outcome>| failure.or_else(|| published.next());
-    Ok(failures
-        .into_iter()
-        .map(|failure| outcome(failure).unwrap_or_else(unanswered))
-        .collect())
+    let outcomes = failures.into_iter().map(|failure| {
+        let outcome = failure.or_else(|| published.next());
+        outcome.unwrap_or_else(unanswered)
+    });
+    Ok(outcomes.collect())
 }
 
 fn unanswered() -> Outcome {
@@ -111,7 +111,7 @@ impl Message {
         self
     }
 
-    /// The body as JSON, and the content type that says so. A [`Signal`](crate::Signal) is a
+    /// The body as JSON, and the content type that says so. A [`Signal`] is a
     /// value like any other here.
     ///
     /// # Errors

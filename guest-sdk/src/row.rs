@@ -199,7 +199,15 @@ fn from_json<'de, T>(
     let mut json = serde_json::Deserializer::from_str(text);
     read(&mut json)
         .and_then(|value| json.end().map(|()| value))
-        .map_err(Fault::custom)
+        .map_err(|error| Fault::Said(discreet(error.to_string())))
+}
+
+/// The message without the text that was found: it may be private.
+fn discreet(message: String) -> String {
+    match (message.find(" \""), message.rfind("\", expected")) {
+        (Some(start), Some(end)) => format!("{}{}", &message[..start], &message[end + 1..]),
+        _ => message,
+    }
 }
 
 impl<'de> Deserializer<'de> for ValueDeserializer<'de> {

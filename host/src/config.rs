@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::backoff::Backoff;
 use crate::outbox::Source;
+use crate::plugin::{Grants, Limits};
 use crate::settlement::Policy;
 use crate::suggest;
 use reader::{Faults, Section};
@@ -37,34 +38,10 @@ pub struct SignalConfig {
     pub burst_count: usize,
     pub concurrency: usize,
     pub autoflush: bool,
-    /// Whether an instance may be used again while it is healthy.
-    pub warm: bool,
-    /// For one plugin call.
-    pub timeout: Duration,
-    /// Of one plugin instance, in bytes.
-    pub memory: usize,
+    pub limits: Limits,
     pub policy: Policy,
-    pub settings: Vec<(String, String)>,
-    pub secrets: Secrets,
+    /// Settings and secrets too.
     pub grants: Grants,
-}
-
-/// Keys and values that are shown to the plugin alone.
-#[derive(Clone, Default)]
-pub struct Secrets(pub Vec<(String, String)>);
-
-/// What a plugin may reach.
-#[derive(Clone, Debug, Default)]
-pub struct Grants {
-    pub connections: Vec<String>,
-    pub http: Vec<String>,
-    pub tcp: Vec<String>,
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_set().entries(self.0.iter().map(|(key, _)| key)).finish()
-    }
 }
 
 impl std::fmt::Debug for Database {
@@ -225,7 +202,7 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Strin
     if instances != "fresh" {
         faults.add(section.place("instances"), format!("`{}` must be \"fresh\"; \"warm\" is not supported yet", section.named("instances")));
     }
-    let timeout = section.duration("timeout", Duration::from_secs(30), faults);
+    let timeout = section.duration("timeout", Limits::default().timeout, faults);
     if timeout.is_zero() {
         faults.add(section.place("timeout"), format!("`{}` must be longer than zero", section.named("timeout")));
     }
@@ -237,12 +214,8 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Strin
         burst_count: section.number("burst_count", 500, 1, faults) as usize,
         concurrency: if strict { 1 } else { concurrency },
         autoflush: section.boolean("autoflush", true, faults),
-        warm: instances == "warm",
-        timeout,
-        memory: section.size("memory", 64 << 20, faults),
+        limits: Limits { timeout, memory: section.size("memory", Limits::default().memory, faults) },
         policy: policy(section, !source.order_by.is_empty(), faults),
-        settings: texts(section, "settings", faults),
-        secrets: Secrets(texts(section, "secrets", faults)),
         grants: grants(section, connections, faults),
         source,
     }
@@ -273,12 +246,18 @@ fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Poli
 }
 
 fn grants(section: &Section<'_>, connections: &[String], faults: &mut Faults<'_>) -> Grants {
-    let Some(grants) = section.section("grants", faults) else { return Grants::default() };
+    let own = Grants {
+        settings: texts(section, "settings", faults),
+        secrets: texts(section, "secrets", faults),
+        ..Grants::default()
+    };
+    let Some(grants) = section.section("grants", faults) else { return own };
     grants.refuse_unknown(&["connections", "http", "tcp"], faults);
     let granted = Grants {
         connections: grants.strings("connections", faults),
         http: grants.strings("http", faults),
         tcp: grants.strings("tcp", faults),
+        ..own
     };
     for name in granted.connections.iter().filter(|name| !connections.contains(name)) {
         let nearest = suggest::nearest(name, connections.iter().map(String::as_str));
@@ -335,7 +314,7 @@ mod tests {
         assert_eq!(names, ["B", "A"]);
         assert_eq!((config.signals[0].burst_count, config.signals[1].burst_count), (7, 9));
         let settings = [("y".to_owned(), "c".to_owned()), ("x".to_owned(), "1".to_owned())];
-        assert_eq!(config.signals[0].settings, settings);
+        assert_eq!(config.signals[0].grants.settings, settings);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl Flusher {
         }
         tally.add(settlement);
         if settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len() {
-            worker.rescan().await;
+            self.lane.rescan().await;
         }
         Ok(())
     }

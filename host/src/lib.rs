@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod cli;
+mod commands;
 pub mod config;
 pub mod flusher;
 pub mod outbox;
 pub mod plugin;
+pub mod relay;
 pub mod settlement;
 pub mod signal;
 pub mod suggest;

@@ -1,1 +1,7 @@
-fn main(){}
+//! The `signalbus` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    signalbus::cli::run()
+}

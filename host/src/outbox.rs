@@ -196,11 +196,18 @@ impl Lane {
             name: column.name.clone(),
             db_type: column.db_type.clone(),
         };
-        let attributes = table.ordered().then(|| ("ordered".to_owned(), "true".to_owned()));
+        let mut attributes = Vec::new();
+        if table.ordered() {
+            attributes.push(("ordered".to_owned(), "true".to_owned()));
+        }
+        if !table.order_key.is_empty() {
+            let names: Vec<&str> = table.order_key.iter().map(|&n| table.columns[n].name.as_str()).collect();
+            attributes.push(("order_key".to_owned(), names.join(",")));
+        }
         let signal_type = SignalType {
             name: signal.to_owned(),
             columns: table.columns.iter().map(describe).collect(),
-            attributes: attributes.into_iter().collect(),
+            attributes,
         };
         Self { database, signal_type, table, texts, scan: Mutex::default() }
     }

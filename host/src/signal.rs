@@ -45,7 +45,8 @@ pub struct SignalType {
     pub name: String,
     /// Position `i` describes position `i` of every `Signal::values`.
     pub columns: Vec<Column>,
-    /// Context for the plugin: `ordered` = `true` where order is promised.
+    /// Context for the plugin: `ordered` = `true` where order is promised, `order_key` = the
+    /// columns, joined with `,`, within whose values it is.
     pub attributes: Vec<(String, String)>,
 }
 

@@ -29,9 +29,17 @@ impl Outbox {
     /// # Errors
     /// The database's.
     pub async fn dead_letters(&self, signals: &[String], limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        let mut sql = self.statement(COLUMNS, &[]);
+        self.dead_letters_after(signals, 0, limit).await
+    }
+
+    /// The same, those whose number is above `after`.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn dead_letters_after(&self, signals: &[String], after: i64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let mut sql = self.statement(&format!("{COLUMNS} WHERE id > ?"), &[after.into()]);
         if !signals.is_empty() {
-            sql.push(" WHERE signal_type IN (");
+            sql.push(" AND signal_type IN (");
             sql.list(", ", signals, |sql, signal| {
                 sql.arg(signal.as_str());
             });

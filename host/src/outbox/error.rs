@@ -1,7 +1,7 @@
 //! What can go wrong between the relay and its database.
 
 /// Why the outbox could not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The database can't be reached, or the connection to it was lost.
     #[error("database: {0}")]

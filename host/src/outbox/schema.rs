@@ -70,13 +70,18 @@ impl Outbox {
             Schema::New(_) => return self.require_schema().await.map(|()| false),
             Schema::Missing | Schema::Old(_) => {}
         }
+        self.run_script(self.migration()).await?;
+        Ok(true)
+    }
+
+    /// Runs statements, divided by `;`, in one transaction.
+    pub(crate) async fn run_script(&self, script: &str) -> Result<(), Error> {
         let mut session = self.database.session();
         session.begin(Purpose::Settle).await?;
-        for text in self.migration().split(';').map(str::trim).filter(|text| !text.is_empty()) {
+        for text in script.split(';').map(str::trim).filter(|text| !text.is_empty()) {
             session.execute(self.statement(text, &[])).await?;
         }
-        session.commit().await?;
-        Ok(true)
+        session.commit().await
     }
 }
 

@@ -37,11 +37,6 @@ impl Worker<'_> {
         }
     }
 
-    /// Looks from the start at the next claim: signals behind the position may be claimed again.
-    pub async fn rescan(&self) {
-        self.lane.scan.lock().await.restart();
-    }
-
     /// Keeps a claim for another lease. `false`: it is another relay's now.
     ///
     /// # Errors
@@ -146,6 +141,11 @@ impl Worker<'_> {
 }
 
 impl Lane {
+    /// Looks from the start at the next claim: signals behind the position may be claimed again.
+    pub async fn rescan(&self) {
+        self.scan.lock().await.restart();
+    }
+
     fn delete_rows(&self, keys: &[&str]) -> Sql {
         let mut sql = self.statement("DELETE FROM ", &[]);
         sql.push(&self.texts.table).push(" WHERE ");

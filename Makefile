@@ -1,0 +1,56 @@
+# Every target says what it does, installs what is missing, and may be run again at any time.
+
+SHELL := /bin/bash
+WASM := wasm32-wasip2
+PLUGINS := log starter
+GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-unknown-import
+
+.PHONY: help demo test plugins guests bench lint setup servers
+
+help:
+	@echo 'make demo     build, and send a few thousand signals from an SQLite outbox'
+	@echo 'make test     install what the tests need, and run all of them'
+	@echo 'make plugins  build the ready-made plugins into target/plugins'
+	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
+	@echo 'make lint     format and lint checks'
+
+setup:
+	@command -v cargo >/dev/null || { echo 'Rust is missing: install it with rustup, then try again'; exit 1; }
+	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
+
+servers:
+	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ]; then \
+	  echo '== installing PostgreSQL and MariaDB for the tests'; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends postgresql mariadb-server >/dev/null; \
+	fi
+
+plugins: setup
+	@echo '== building plugins'
+	@cargo build --quiet --profile plugin --target $(WASM) $(PLUGINS:%=-p signalbus-%)
+	@mkdir -p target/plugins
+	@for name in $(PLUGINS); do \
+	  cmp -s target/$(WASM)/plugin/signalbus_$$name.wasm target/plugins/$$name.wasm || \
+	  cp target/$(WASM)/plugin/signalbus_$$name.wasm target/plugins/$$name.wasm; done
+
+guests: setup
+	@echo '== building the guests of the tests'
+	@cargo build --quiet --profile plugin --target $(WASM) $(GUESTS:%=-p %) --examples --lib
+
+demo: plugins
+	@echo '== building signalbus (several minutes the first time)'
+	@cargo build --release -p signalbus
+	@tests/demo.sh
+
+test: servers plugins guests
+	@echo '== running the tests'
+	@cargo test --workspace --exclude signalbus-log --exclude signalbus-starter $(GUESTS:%=--exclude %)
+
+bench: servers plugins guests
+	@echo '== running the benchmarks'
+	@cargo run --release -p signalbus-tests --bin bench
+
+lint: setup
+	@cargo fmt --all --check
+	@cargo clippy --all-targets -- -D warnings

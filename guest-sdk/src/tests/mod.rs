@@ -1,0 +1,32 @@
+//! What plugin authors rely on, held on the native target.
+
+mod many;
+mod rows;
+mod settings;
+mod verdicts;
+
+use crate::{Outcome, Signal};
+
+/// A signal with an id and a payload.
+fn signal(id: i64, payload: &str) -> Signal {
+    let builder = Signal::builder("OrderPlaced").id(format!("OrderPlaced:{id}"));
+    builder.column("id", id).column("payload", payload).build()
+}
+
+/// A signal of an ordered type.
+fn ordered(id: i64, payload: &str) -> Signal {
+    let builder = Signal::builder("OrderPlaced").attribute("ordered", "true");
+    builder.column("id", id).column("payload", payload).build()
+}
+
+/// Does what the payload says.
+fn obey(signal: &Signal) -> crate::Result {
+    use crate::Error;
+    match signal.get("payload")? {
+        "sent" => Ok(Outcome::Sent),
+        "retry" => Ok(Outcome::retry("busy")),
+        "reject" => Err(Error::reject("broken")),
+        "unavailable" => Err(Error::unavailable("down")),
+        other => panic!("payload {other:?} was not to be sent"),
+    }
+}

@@ -1,0 +1,247 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{self, Exit, Output, Selection};
+use crate::relay::Extent;
+use crate::telemetry;
+
+/// The transactional outbox relay: sends the rows of your tables through Wasm plugins, and deletes
+/// a row only once its plugin has said that it is sent.
+#[derive(Debug, Parser)]
+#[command(name = "signalbus", version, arg_required_else_help = true)]
+struct Cli {
+    /// The configuration file
+    #[arg(long, global = true, env = "SIGNALBUS_CONFIG", default_value = "signalbus.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// The form of log lines, on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a starter project: signalbus.toml, an SQLite outbox with sample signals, plugins
+    Init {
+        /// The folder to make it in
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// How many sample signals of each type
+        #[arg(long, default_value_t = 20, value_name = "NUMBER")]
+        signals: u32,
+    },
+    /// Look for every fault: configuration, database, side tables, indexes, plugins, grants
+    Check,
+    /// Create or upgrade the side tables
+    Migrate {
+        /// Only print the SQL
+        #[arg(long)]
+        print: bool,
+    },
+    /// Send the signals that are pending now, after a wait in which faster senders can go first
+    Flush {
+        #[command(flatten)]
+        flush: FlushOptions,
+        /// How long to wait before sending
+        #[arg(short, long, default_value_t = 3.0, value_name = "SECONDS", allow_negative_numbers = true)]
+        wait: f64,
+    },
+    /// Send a huge backlog, with as many processes at once as you like
+    Flushmany {
+        #[command(flatten)]
+        flush: FlushOptions,
+    },
+    /// Send in the order of `order_by`
+    Flushordered {
+        #[command(flatten)]
+        flush: FlushOptions,
+    },
+    /// List the signal types
+    Signals {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Tell how many signals wait, by type
+    Pending {
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Look after the signals that could not be sent
+    Dead {
+        #[command(subcommand)]
+        command: Dead,
+    },
+}
+
+#[derive(Debug, Args)]
+struct FlushOptions {
+    /// The signal types to send; all of them if none is named
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+    /// A signal type to leave out
+    #[arg(short, long, value_name = "NAME")]
+    exclude: Vec<String>,
+    /// Start again every so many seconds, until told to stop
+    #[arg(short, long, value_name = "SECONDS")]
+    repeat: Option<f64>,
+    #[command(flatten)]
+    output: Json,
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Json {
+    /// Print one JSON document and nothing else
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Dead {
+    /// List dead letters, the oldest first
+    List {
+        /// Only these signal types
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// At most so many
+        #[arg(long, default_value_t = 100, value_name = "NUMBER")]
+        limit: usize,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Show a dead letter with its row
+    Show {
+        id: i64,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Put dead letters back into their tables, to be sent again
+    Redrive {
+        #[command(flatten)]
+        letters: Letters,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Delete dead letters for ever
+    Discard {
+        #[command(flatten)]
+        letters: Letters,
+        #[command(flatten)]
+        output: Json,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Letters {
+    /// The numbers of the dead letters
+    ids: Vec<i64>,
+    /// All dead letters of a signal type
+    #[arg(long, value_name = "NAME")]
+    signal: Option<String>,
+    /// All dead letters
+    #[arg(long)]
+    all: bool,
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if asked { ExitCode::SUCCESS } else { Exit::Usage.into() };
+        }
+    };
+    telemetry::start(match cli.log_format {
+        LogFormat::Text => telemetry::Format::Text,
+        LogFormat::Json => telemetry::Format::Json,
+    });
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the runtime can't start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let ended = runtime.block_on(dispatch(&cli));
+    // Nothing that still compiles or connects in the background may hold up the exit.
+    runtime.shutdown_background();
+    match ended {
+        Ok(exit) => exit.into(),
+        Err(failure) => failure.print().into(),
+    }
+}
+
+async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
+    let config = cli.config.as_path();
+    match &cli.command {
+        Command::Init { folder, signals } => commands::init::run(folder, *signals).await,
+        Command::Check => commands::check::run(config).await,
+        Command::Migrate { print } => commands::migrate(config, *print).await,
+        Command::Flush { flush, wait } => {
+            let extent = Extent::Pending { wait: seconds(*wait) };
+            commands::flush::run(config, &flush.selection(), extent).await
+        }
+        Command::Flushmany { flush } | Command::Flushordered { flush } => {
+            commands::flush::run(config, &flush.selection(), Extent::All).await
+        }
+        Command::Signals { output } => commands::signals(config, output.output()),
+        Command::Pending { output } => commands::pending(config, output.output()).await,
+        Command::Dead { command } => dead(config, command).await,
+    }
+}
+
+async fn dead(config: &std::path::Path, command: &Dead) -> Result<Exit, commands::Failure> {
+    match command {
+        Dead::List { names, limit, output } => commands::dead::list(config, names, *limit, output.output()).await,
+        Dead::Show { id, output } => commands::dead::show(config, *id, output.output()).await,
+        Dead::Redrive { letters, output } => commands::dead::redrive(config, &letters.choice(), output.output()).await,
+        Dead::Discard { letters, output } => commands::dead::discard(config, &letters.choice(), output.output()).await,
+    }
+}
+
+impl FlushOptions {
+    fn selection(&self) -> Selection {
+        Selection {
+            names: self.names.clone(),
+            exclude: self.exclude.clone(),
+            repeat: self.repeat.map(seconds),
+            output: self.output.output(),
+        }
+    }
+}
+
+impl Letters {
+    fn choice(&self) -> commands::dead::Choice {
+        match &self.signal {
+            Some(signal) => commands::dead::Choice::OfType(signal.clone()),
+            None if self.all => commands::dead::Choice::All,
+            None => commands::dead::Choice::Ids(self.ids.clone()),
+        }
+    }
+}
+
+impl Json {
+    fn output(self) -> Output {
+        if self.json { Output::Json } else { Output::Text }
+    }
+}
+
+/// Negative waits count as none.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+}

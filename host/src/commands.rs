@@ -1,0 +1,165 @@
+//! The commands: what each does, prints, and says with its exit status.
+
+pub(crate) mod check;
+pub(crate) mod dead;
+pub(crate) mod flush;
+pub(crate) mod init;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::config::Config;
+use crate::outbox::{Error, Outbox};
+use crate::relay::Refusal;
+
+/// What a command says to the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 64,
+    Unreachable = 69,
+    Configuration = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command could not do its work.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    texts: Vec<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, text: impl Into<String>) -> Self {
+        Self { exit, texts: vec![text.into()] }
+    }
+
+    pub(crate) fn print(&self) -> Exit {
+        for text in &self.texts {
+            eprintln!("error: {text}");
+        }
+        self.exit
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Unreachable(_) => Exit::Unreachable,
+            Error::Refused { .. } => Exit::Failed,
+            Error::Schema(_) | Error::Table(_) => Exit::Configuration,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unreachable(text) => Error::Unreachable(text).into(),
+            Refusal::Faults(texts) => Self { exit: Exit::Configuration, texts },
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
+/// The form of results, on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    Text,
+    Json,
+}
+
+/// What a flush command was told.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    pub(crate) names: Vec<String>,
+    pub(crate) exclude: Vec<String>,
+    pub(crate) repeat: Option<Duration>,
+    pub(crate) output: Output,
+}
+
+pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
+    Config::read(path).map_err(|texts| Failure { exit: Exit::Configuration, texts })
+}
+
+pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
+    Ok(Outbox::open(&config.database.url, config.database.max_connections)?)
+}
+
+/// Prints a line of the result. That nobody reads it any more is no fault.
+pub(crate) fn print(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+pub(crate) async fn migrate(path: &Path, only_print: bool) -> Result<Exit, Failure> {
+    let outbox = open(&read_config(path)?)?;
+    if only_print {
+        print(outbox.migration().trim_end());
+        print(";");
+        return Ok(Exit::Done);
+    }
+    let made = outbox.migrate().await?;
+    print(if made { "side tables created" } else { "side tables are up to date" });
+    Ok(Exit::Done)
+}
+
+pub(crate) fn signals(path: &Path, output: Output) -> Result<Exit, Failure> {
+    let config = read_config(path)?;
+    match output {
+        Output::Text => config.signals.iter().for_each(|signal| print(signal.name())),
+        Output::Json => {
+            let signals = config.signals.iter().map(|signal| {
+                json!({
+                    "type": signal.name(),
+                    "table": signal.source.table,
+                    "plugin": signal.plugin,
+                    "order_by": signal.source.order_by,
+                    "order_key": signal.source.order_key,
+                    "burst_count": signal.burst_count,
+                    "concurrency": signal.concurrency,
+                    "autoflush": signal.autoflush,
+                })
+            });
+            print(json!({ "signals": signals.collect::<Vec<_>>() }));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure> {
+    let config = read_config(path)?;
+    let outbox = open(&config)?;
+    let mut counts = Vec::new();
+    for signal in &config.signals {
+        counts.push((outbox.pending(&signal.source).await?, signal.name()));
+    }
+    let total: u64 = counts.iter().map(|(count, _)| count).sum();
+    if output == Output::Json {
+        let signals: Vec<_> = counts.iter().map(|(count, name)| json!({ "type": name, "pending": count })).collect();
+        print(json!({ "signals": signals, "total": total }));
+        return Ok(Exit::Done);
+    }
+    counts.sort_unstable();
+    for (count, name) in counts.iter().filter(|(count, _)| *count > 0) {
+        print(format_args!("{count:>7} of type \"{name}\""));
+    }
+    print("-".repeat(25));
+    print(format_args!("Total pending: {total}"));
+    Ok(Exit::Done)
+}

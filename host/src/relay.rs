@@ -1,0 +1,236 @@
+//! The relay: signal types put together from configuration, outbox and plugins, and flushed.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, SignalConfig};
+use crate::flusher::{Flusher, Halt, Tally};
+use crate::outbox::{Error, Outbox};
+use crate::plugin::{Engine, Plugin};
+
+/// How long a stopped flush may take to finish and settle what is in flight.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// Signal types that are ready to be sent.
+pub struct Relay {
+    flushers: Vec<Arc<Flusher>>,
+    /// Workers that may run at once: each holds a connection.
+    workers: Arc<Semaphore>,
+}
+
+/// Why a relay can't begin.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The database can't be reached.
+    Unreachable(String),
+    /// Everything that is wrong with the configuration, the tables and the plugins.
+    Faults(Vec<String>),
+}
+
+/// Which rows a flush is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Extent {
+    /// Those that are pending when it begins; sending starts after a wait, so that faster senders
+    /// can go first.
+    Pending { wait: Duration },
+    /// Everything that becomes due until nothing is.
+    All,
+}
+
+/// What a flush did with one signal type.
+#[derive(Debug)]
+pub struct Flushed {
+    pub signal: String,
+    pub tally: Arc<Tally>,
+    /// Why it ended early.
+    pub halt: Option<Halt>,
+}
+
+impl Relay {
+    /// Opens the outbox, resolves every table and loads every plugin.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub async fn open(config: &Config, signals: &[SignalConfig]) -> Result<Self, Refusal> {
+        let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
+        outbox.require_schema().await?;
+        let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
+        let opened = join_all(signals.iter().map(|signal| flusher(&outbox, &engine, signal))).await;
+        let mut flushers = Vec::new();
+        let mut faults = Vec::new();
+        for flusher in opened {
+            match flusher {
+                Ok(flusher) => flushers.push(Arc::new(flusher)),
+                Err(Refusal::Faults(more)) => faults.extend(more),
+                Err(unreachable) => return Err(unreachable),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Refusal::Faults(faults));
+        }
+        let workers = Arc::new(Semaphore::new(config.database.max_connections as usize));
+        Ok(Self { flushers, workers })
+    }
+
+    /// Sends until nothing is due, all signal types at once; `stop` ends it early, within a grace
+    /// period in which what is in flight is finished and settled. `begun` is handed the counters.
+    pub async fn flush(&self, extent: Extent, stop: &CancellationToken, begun: impl FnOnce(Vec<Arc<Tally>>)) -> Vec<Flushed> {
+        let tallies: Vec<Arc<Tally>> = self.flushers.iter().map(|_| Arc::default()).collect();
+        begun(tallies.clone());
+        let boundaries = match extent {
+            Extent::All => vec![Ok(Boundary::Open); self.flushers.len()],
+            Extent::Pending { wait } => {
+                let boundaries = join_all(self.flushers.iter().map(|flusher| boundary(flusher))).await;
+                if boundaries.iter().any(|boundary| matches!(boundary, Ok(Boundary::UpTo(_)))) {
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+                boundaries
+            }
+        };
+        let mut tasks = JoinSet::new();
+        let mut flushed = Vec::new();
+        for ((flusher, tally), boundary) in self.flushers.iter().zip(&tallies).zip(boundaries) {
+            let signal = flusher.lane.signal_type().name.clone();
+            let mut part = Flushed { signal, tally: tally.clone(), halt: None };
+            match boundary {
+                Err(error) => part.halt = Some(Halt::Database(error)),
+                Ok(Boundary::Empty) => {}
+                Ok(boundary) => {
+                    let boundary = boundary.key();
+                    self.spawn(&mut tasks, flushed.len(), flusher, tally, &boundary, stop);
+                }
+            }
+            flushed.push(part);
+        }
+        collect(tasks, &mut flushed, stop).await;
+        flushed
+    }
+
+    fn spawn(
+        &self,
+        tasks: &mut JoinSet<(usize, Option<Halt>)>,
+        position: usize,
+        flusher: &Arc<Flusher>,
+        tally: &Arc<Tally>,
+        boundary: &Option<String>,
+        stop: &CancellationToken,
+    ) {
+        // An outage ends all workers of its signal type, and no others.
+        let stop = stop.child_token();
+        for _ in 0..flusher.concurrency {
+            let (flusher, tally, boundary) = (flusher.clone(), tally.clone(), boundary.clone());
+            let (stop, workers) = (stop.clone(), self.workers.clone());
+            tasks.spawn(async move {
+                let _permit = workers.acquire().await;
+                let halt = flusher.flush(boundary.as_deref(), &tally, &stop).await.err();
+                if halt.is_some() {
+                    stop.cancel();
+                }
+                (position, halt)
+            });
+        }
+    }
+}
+
+#[derive(Clone)]
+enum Boundary {
+    Open,
+    UpTo(String),
+    Empty,
+}
+
+impl Boundary {
+    fn key(self) -> Option<String> {
+        match self {
+            Self::UpTo(key) => Some(key),
+            Self::Open | Self::Empty => None,
+        }
+    }
+}
+
+async fn boundary(flusher: &Flusher) -> Result<Boundary, Error> {
+    let key = flusher.lane.session().boundary().await?;
+    Ok(key.map_or(Boundary::Empty, Boundary::UpTo))
+}
+
+async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flushed], stop: &CancellationToken) {
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::pin!(deadline);
+    loop {
+        let ended = tokio::select! {
+            ended = tasks.join_next() => ended,
+            () = &mut deadline => {
+                tasks.abort_all();
+                continue;
+            }
+        };
+        match ended {
+            None => return,
+            Some(Ok((position, halt))) => {
+                let part = &mut flushed[position];
+                // That a sibling stopped because of an outage is no reason of its own.
+                if part.halt.is_none() || matches!(part.halt, Some(Halt::Stopped)) {
+                    part.halt = halt.or(part.halt.take());
+                }
+            }
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+async fn flusher(outbox: &Outbox, engine: &Engine, signal: &SignalConfig) -> Result<Flusher, Refusal> {
+    let loading = Plugin::load(
+        engine,
+        &signal.plugin,
+        signal.digest.as_deref(),
+        signal.name(),
+        signal.limits,
+        signal.grants.clone(),
+    );
+    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), loading);
+    let (lane, plugin) = match (lane, plugin) {
+        (Ok(lane), Ok(plugin)) => (lane, plugin),
+        (Err(Error::Unreachable(text)), _) => return Err(Refusal::Unreachable(text)),
+        (lane, plugin) => {
+            let place = |fault: String| format!("signal type \"{}\": {fault}", signal.name());
+            let plugin = plugin.err().map(|error| place(error.to_string()));
+            return Err(Refusal::Faults(lane.err().map(|error| error.to_string()).into_iter().chain(plugin).collect()));
+        }
+    };
+    Ok(Flusher {
+        lane,
+        sender: Arc::new(plugin),
+        policy: signal.policy.clone(),
+        burst_count: signal.burst_count,
+        concurrency: signal.concurrency,
+    })
+}
+
+/// Where compiled plugins are kept: `$XDG_CACHE_HOME/signalbus`, or `~/.cache/signalbus`.
+pub fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    base.or_else(home).map(|base| base.join("signalbus"))
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unreachable(text) => Self::Unreachable(text),
+            error => Self::Faults(vec![error.to_string()]),
+        }
+    }
+}

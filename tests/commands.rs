@@ -1,0 +1,3 @@
+//! The commands, from the shell, with real plugins.
+
+mod harness;

@@ -1,0 +1,195 @@
+//! Database servers on free loopback ports and temporary folders, which tests may kill.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock, mpsc};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Postgres,
+    Mariadb,
+}
+
+/// A server of the tests' own.
+pub struct Server {
+    kind: Kind,
+    port: u16,
+    folder: TempDir,
+    process: Mutex<Option<Child>>,
+}
+
+impl Server {
+    /// The server that all tests of this process share.
+    pub fn shared(kind: Kind) -> &'static Self {
+        static POSTGRES: OnceLock<Server> = OnceLock::new();
+        static MARIADB: OnceLock<Server> = OnceLock::new();
+        match kind {
+            Kind::Postgres => POSTGRES.get_or_init(|| Self::start(kind)),
+            Kind::Mariadb => MARIADB.get_or_init(|| Self::start(kind)),
+        }
+    }
+
+    /// A new server, which is up when this returns.
+    pub fn start(kind: Kind) -> Self {
+        let folder = tempfile::Builder::new().prefix("signalbus-test-").tempdir().unwrap();
+        let data = folder.path().join("data");
+        std::fs::create_dir(&data).unwrap();
+        run(Command::new("chmod").arg("755").arg(folder.path()));
+        if is_root() {
+            run(Command::new("chown").arg("-R").arg(user(kind)).arg(folder.path()));
+        }
+        match kind {
+            Kind::Postgres => run(as_user(kind, &postgres_binary("initdb"))
+                .args(["-U", "signalbus", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
+                .arg(&data)),
+            Kind::Mariadb => run(as_user(kind, Path::new("mariadb-install-db"))
+                .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+                .arg(format!("--datadir={}", data.display()))),
+        }
+        let server = Self { kind, port: free_port(), folder, process: Mutex::new(None) };
+        server.up();
+        server
+    }
+
+    /// The address of a database of this server.
+    pub fn url(&self, database: &str) -> String {
+        match self.kind {
+            Kind::Postgres => format!("postgres://signalbus@127.0.0.1:{}/{database}", self.port),
+            Kind::Mariadb => format!("mysql://root@127.0.0.1:{}/{database}", self.port),
+        }
+    }
+
+    /// Starts the process, on the same port as before, and waits until it answers.
+    pub fn up(&self) {
+        let child = self.spawn();
+        *self.process.lock().unwrap() = Some(child);
+        let begun = Instant::now();
+        while !self.answers() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "the {:?} server does not come up", self.kind);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.process.lock().unwrap().take() {
+            // The children of a postmaster end by themselves once it is gone.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn answers(&self) -> bool {
+        match self.kind {
+            Kind::Postgres => Command::new(postgres_binary("pg_isready"))
+                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
+                .status()
+                .is_ok_and(|status| status.success()),
+            Kind::Mariadb => Command::new("mariadb-admin")
+                .args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", &self.port.to_string(), "ping"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .is_ok_and(|status| status.success()),
+        }
+    }
+
+    /// The server dies with this process: from a thread that lives as long as it does, since Linux
+    /// counts the parent's death by thread.
+    fn spawn(&self) -> Child {
+        type Job = (Command, mpsc::Sender<Child>);
+        static SPAWNER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+        let spawner = SPAWNER.get_or_init(|| {
+            let (jobs, queue) = mpsc::channel::<Job>();
+            std::thread::spawn(move || {
+                for (mut command, done) in queue {
+                    done.send(command.spawn().unwrap()).unwrap();
+                }
+            });
+            Mutex::new(jobs)
+        });
+        let (done, spawned) = mpsc::channel();
+        spawner.lock().unwrap().send((self.command(), done)).unwrap();
+        spawned.recv().unwrap()
+    }
+
+    fn command(&self) -> Command {
+        let folder = self.folder.path();
+        let data = folder.join("data");
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        let mut command = match self.kind {
+            Kind::Postgres => {
+                let _ = std::fs::remove_file(data.join("postmaster.pid"));
+                let mut command = as_user(self.kind, &postgres_binary("postgres"));
+                command.arg("-D").arg(&data).args(["-p", &self.port.to_string(), "-k"]).arg(folder);
+                command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
+                command.args(["-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"]);
+                command
+            }
+            Kind::Mariadb => {
+                let mut command = as_user(self.kind, Path::new("/usr/sbin/mariadbd"));
+                command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+                command.arg(format!("--port={}", self.port)).arg("--bind-address=127.0.0.1");
+                command.arg(format!("--socket={}", folder.join("socket").display()));
+                command.args(["--skip-name-resolve", "--innodb-buffer-pool-size=256M", "--max-connections=200"]);
+                command
+            }
+        };
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn user(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Postgres => "postgres",
+        Kind::Mariadb => "mysql",
+    }
+}
+
+/// Servers refuse to run as root, and end when their parent does.
+fn as_user(kind: Kind, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]);
+    if is_root() {
+        command.args(["--reuid", user(kind), "--regid", user(kind), "--clear-groups"]);
+    }
+    command.arg("--").arg(program).current_dir("/");
+    command
+}
+
+fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0)
+}
+
+/// Debian keeps the server's programs out of the path.
+fn postgres_binary(name: &str) -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
+    found.retain(|path| path.exists());
+    found.sort();
+    found.pop().unwrap_or_else(|| name.into())
+}
+
+fn run(command: &mut Command) {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
