@@ -45,11 +45,11 @@ demo: plugins
 
 test: servers plugins guests
 	@echo '== running the tests'
-	@cargo test --workspace --exclude signalbus-log --exclude signalbus-starter $(GUESTS:%=--exclude %)
+	@cargo test -p signalbus -p signalbus-guest -p signalbus-log
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'
-	@cargo run --release -p signalbus-tests --bin bench
+	@cargo bench --quiet -p signalbus --bench drain
 
 lint: setup
 	@cargo fmt --all --check

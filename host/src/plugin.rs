@@ -31,3 +31,13 @@ pub trait Sender: Send + Sync {
     /// Sends the signals; the answer has one outcome per signal, in their order, or is an outage.
     fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a>;
 }
+
+/// A function in a plugin's place: for applications that hold the library, and for measurements.
+impl<F> Sender for F
+where
+    F: Fn(&SignalType, &[Signal]) -> Verdict + Send + Sync,
+{
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
+        Box::pin(std::future::ready(self(signal_type, signals)))
+    }
+}

@@ -66,7 +66,7 @@ impl Relay {
         let mut faults = Vec::new();
         for flusher in opened {
             match flusher {
-                Ok(flusher) => flushers.push(Arc::new(flusher)),
+                Ok(flusher) => flushers.push(flusher),
                 Err(Refusal::Faults(more)) => faults.extend(more),
                 Err(unreachable) => return Err(unreachable),
             }
@@ -74,8 +74,13 @@ impl Relay {
         if !faults.is_empty() {
             return Err(Refusal::Faults(faults));
         }
-        let workers = Arc::new(Semaphore::new(config.database.max_connections as usize));
-        Ok(Self { flushers, workers })
+        Ok(Self::of(flushers, config.database.max_connections))
+    }
+
+    /// A relay of signal types that are put together already; each worker needs a connection.
+    pub fn of(flushers: Vec<Flusher>, max_connections: u32) -> Self {
+        let workers = Arc::new(Semaphore::new(max_connections as usize));
+        Self { flushers: flushers.into_iter().map(Arc::new).collect(), workers }
     }
 
     /// Sends until nothing is due, all signal types at once; `stop` ends it early, within a grace

@@ -1,0 +1,234 @@
+//! How fast a backlog is drained: a plugin against a native function in its place, and against the
+//! raw loop of the same SELECT and DELETE; with 10,000 and with a million rows pending; with an
+//! idle snapshot held elsewhere. Every drain runs in a process of its own, so that its memory is
+//! its own. Prints a table, and writes `target/bench.json`.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use harness::database::{Database, System};
+use signalbus::flusher::Flusher;
+use signalbus::outbox::{Outbox, Source};
+use signalbus::plugin::{Engine, Grants, Limits, Plugin, Sender};
+use signalbus::relay::{Extent, Relay};
+use signalbus::settlement::Policy;
+use signalbus::signal::{Outcome, Signal, SignalType};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use tokio_util::sync::CancellationToken;
+
+const BATCH: usize = 1000;
+const WORKERS: usize = 4;
+
+/// What one drain came to.
+#[derive(Clone, Copy, Debug)]
+struct Drain {
+    rows_per_second: f64,
+    /// The most memory that its process had, in MB.
+    memory: f64,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let args: Vec<String> = std::env::args().filter(|arg| arg != "--bench").collect();
+    if let [_, way, url] = &args[..] {
+        runtime.block_on(drain(way, url));
+        return;
+    }
+    let rows = std::env::var("SIGNALBUS_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
+    let runs = std::env::var("SIGNALBUS_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
+    let mut report = Report::default();
+    runtime.block_on(compare(&mut report, System::Sqlite, rows, runs));
+    runtime.block_on(compare(&mut report, System::Postgres, rows, runs));
+    runtime.block_on(held_snapshot(&mut report, rows, runs));
+    report.write();
+}
+
+/// The three ways in turn, several times; then few rows against many.
+async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
+    let name = format!("{system:?}").to_lowercase();
+    let mut drains: [Vec<Drain>; 4] = Default::default();
+    for run in 0..runs {
+        eprintln!("{name}: run {} of {runs}", run + 1);
+        for (n, way) in ["plugin", "native", "raw"].iter().enumerate() {
+            drains[n].push(measured(system, way, rows, None).await);
+        }
+        drains[3].push(measured(system, "plugin", 10_000.min(rows), None).await);
+    }
+    let [plugin, native, raw, few] = &drains;
+    report.rate(&format!("{name}: plugin"), plugin);
+    report.rate(&format!("{name}: native function"), native);
+    report.rate(&format!("{name}: raw loop"), raw);
+    report.rate(&format!("{name}: plugin, 10,000 pending"), few);
+    report.ratio(&format!("{name}: plugin / native function"), plugin, native, 0.9);
+    report.ratio(&format!("{name}: plugin / raw loop"), plugin, raw, 0.8);
+    report.ratio(&format!("{name}: {rows} pending / 10,000 pending"), plugin, few, 0.9);
+    report.memory(&format!("{name}: memory"), plugin);
+}
+
+/// A REPEATABLE READ snapshot that is idle while the backlog is drained.
+async fn held_snapshot(report: &mut Report, rows: u32, runs: usize) {
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM signalbus_lane";
+        with.push(measured(System::Postgres, "plugin", rows, Some(hold)).await);
+        without.push(measured(System::Postgres, "plugin", rows, None).await);
+    }
+    report.rate("postgres: plugin, snapshot held", &with);
+    report.ratio("postgres: with / without a held snapshot", &with, &without, 0.9);
+}
+
+/// Fills a new database, and drains it in a process of its own.
+async fn measured(system: System, way: &str, rows: u32, hold: Option<&'static str>) -> Drain {
+    let database = match system {
+        System::Sqlite => Database::sqlite().await,
+        System::Postgres => Database::postgres().await,
+        System::Mariadb => Database::mariadb().await,
+    };
+    database.orders(rows).await;
+    let mut holder = None;
+    if system == System::Postgres {
+        database.run("VACUUM ANALYZE order_placed").await;
+        database.run("CHECKPOINT").await;
+        if let Some(hold) = hold {
+            let mut connection = database.postgres_connection().await;
+            connection.execute(hold).await.unwrap();
+            holder = Some(connection);
+        }
+    }
+    let output = Command::new(std::env::current_exe().unwrap()).args([way, &database.url]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let mut figures = text.split_whitespace().map(|figure| figure.parse::<f64>().unwrap());
+    let (drained, seconds, memory) = (figures.next().unwrap(), figures.next().unwrap(), figures.next().unwrap());
+    assert_eq!(drained as u32, rows, "{system:?} {way}");
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0);
+    if let Some(connection) = holder {
+        connection.close().await.unwrap();
+    }
+    if system == System::Postgres {
+        database.run("TRUNCATE order_placed").await;
+    }
+    Drain { rows_per_second: drained / seconds, memory }
+}
+
+/// In a process of its own: prints the rows, the seconds and the megabytes.
+async fn drain(way: &str, url: &str) {
+    let (rows, time) = match way {
+        "raw" => raw(url).await,
+        way => relay(way, url).await,
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    println!("{rows} {} {}", time.as_secs_f64(), kilobytes / 1000.0);
+}
+
+async fn relay(way: &str, url: &str) -> (u64, Duration) {
+    let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
+    let lane = Outbox::open(url, WORKERS as u32).unwrap().lane(&source).await.unwrap();
+    let sender: Arc<dyn Sender> = if way == "native" {
+        Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
+    } else {
+        let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
+        let guest = harness::guest("noop");
+        Arc::new(Plugin::load(&engine, &guest, None, "OrderPlaced", Limits::default(), Grants::default()).await.unwrap())
+    };
+    let policy = Policy { ordered: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
+    let flusher = Flusher { lane, sender, policy, burst_count: BATCH, concurrency: WORKERS };
+    let relay = Relay::of(vec![flusher], WORKERS as u32);
+    let begun = Instant::now();
+    let flushed = relay.flush(Extent::All, &CancellationToken::new(), |_| ()).await;
+    assert!(flushed[0].halt.is_none(), "{:?}", flushed[0].halt);
+    (flushed[0].tally.sent.load(std::sync::atomic::Ordering::Relaxed), begun.elapsed())
+}
+
+/// The same SELECT and DELETE, one after the other, over one connection.
+async fn raw(url: &str) -> (u64, Duration) {
+    let begun_and_rows: BoxFuture<'_, (u64, Duration)> = if url.starts_with("sqlite") {
+        Box::pin(async {
+            let options: sqlx::sqlite::SqliteConnectOptions = url.parse().unwrap();
+            let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+            let options = options.synchronous(sqlx::sqlite::SqliteSynchronous::Full);
+            let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+            let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
+            loop {
+                connection.execute("BEGIN IMMEDIATE").await.unwrap();
+                let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
+                let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
+                let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
+                let Some(last) = ids.last() else { break };
+                position = *last;
+                let places = vec!["?"; ids.len()].join(", ");
+                let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
+                for id in &ids {
+                    delete = delete.bind(id);
+                }
+                rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+                connection.execute("COMMIT").await.unwrap();
+            }
+            (rows, begun.elapsed())
+        })
+    } else {
+        Box::pin(async {
+            let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+            let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
+            loop {
+                let select = "SELECT id, customer, payload FROM order_placed WHERE id > $1 ORDER BY id LIMIT 1000";
+                let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
+                let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
+                let Some(last) = ids.last() else { break };
+                position = *last;
+                let delete = sqlx::query("DELETE FROM order_placed WHERE id = ANY($1)").bind(ids);
+                rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+            }
+            (rows, begun.elapsed())
+        })
+    };
+    begun_and_rows.await
+}
+
+/// What is printed and kept.
+#[derive(Default)]
+struct Report {
+    entries: Vec<serde_json::Value>,
+}
+
+impl Report {
+    fn rate(&mut self, name: &str, drains: &[Drain]) {
+        let rates = drains.iter().map(|drain| drain.rows_per_second).collect();
+        self.add(name, rates, "rows/s", serde_json::Value::Null);
+    }
+
+    fn ratio(&mut self, name: &str, drains: &[Drain], against: &[Drain], wanted: f64) {
+        let pairs = drains.iter().zip(against);
+        let ratios = pairs.map(|(drain, other)| drain.rows_per_second / other.rows_per_second).collect();
+        self.add(name, ratios, "ratio", wanted.into());
+    }
+
+    fn memory(&mut self, name: &str, drains: &[Drain]) {
+        self.add(name, drains.iter().map(|drain| drain.memory).collect(), "MB", 80.into());
+    }
+
+    /// Keeps the median.
+    fn add(&mut self, name: &str, mut values: Vec<f64>, unit: &str, against: serde_json::Value) {
+        values.sort_by(f64::total_cmp);
+        let (least, median, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
+        let digits = if unit == "ratio" { 2 } else { 0 };
+        println!("{name:<48} {median:>12.digits$} {unit:<7} ({least:.digits$} to {most:.digits$})  wanted {against}");
+        let entry = serde_json::json!({
+            "name": name, "value": median, "unit": unit, "runs": values.len(), "against": against,
+        });
+        self.entries.push(entry);
+    }
+
+    fn write(&self) {
+        let file = harness::target().join("bench.json");
+        std::fs::write(&file, serde_json::to_string_pretty(&self.entries).unwrap()).unwrap();
+        println!("written to {}", file.canonicalize().unwrap().display());
+    }
+}
