@@ -1,7 +1,7 @@
 //! Calls into a guest: a store and an instance each, a deadline, and words for what went wrong.
 
 use std::borrow::Cow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
@@ -30,7 +30,7 @@ impl Plugin {
         let head = Head::new(signal_type);
         let flat = Flat::new(&signal_type.name, signals);
         let host = Host { plugin: self, head, journal: Journal::new(self.origin.clone()) };
-        let mut guests = Guests { host, signals: &flat.signals(), alive: None };
+        let mut guests = Guests { host, signals: &flat.signals(), alive: None, started: Instant::now() };
         let rules = Rules {
             ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
             patience: self.limits.patience(),
@@ -45,6 +45,7 @@ struct Guests<'a> {
     host: Host<'a>,
     signals: &'a [wit::Signal<'a>],
     alive: Option<Alive>,
+    started: Instant,
 }
 
 /// A `sender` that may be entered again.
@@ -76,6 +77,10 @@ impl Calls for Guests<'_> {
                 }))
             }
         }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 }
 
