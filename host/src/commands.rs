@@ -66,7 +66,7 @@ impl From<Error> for Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::Unreachable(text) => Error::Unreachable(text).into(),
+            Refusal::Database(error) => error.into(),
             Refusal::Faults(texts) => Self { exit: Exit::Configuration, texts },
         }
     }

@@ -27,8 +27,8 @@ pub struct Relay {
 /// Why a relay can't begin.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The database can't be reached.
-    Unreachable(String),
+    /// The database can't be reached, or refuses.
+    Database(Error),
     /// Everything that is wrong with the configuration, the tables and the plugins.
     Faults(Vec<String>),
 }
@@ -68,7 +68,7 @@ impl Relay {
             match flusher {
                 Ok(flusher) => flushers.push(flusher),
                 Err(Refusal::Faults(more)) => faults.extend(more),
-                Err(unreachable) => return Err(unreachable),
+                Err(database) => return Err(database),
             }
         }
         if !faults.is_empty() {
@@ -208,7 +208,7 @@ async fn flusher(outbox: &Outbox, engine: &Engine, signal: &SignalConfig) -> Res
     let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), loading);
     let (lane, plugin) = match (lane, plugin) {
         (Ok(lane), Ok(plugin)) => (lane, plugin),
-        (Err(Error::Unreachable(text)), _) => return Err(Refusal::Unreachable(text)),
+        (Err(error @ (Error::Unreachable(_) | Error::Refused { .. })), _) => return Err(error.into()),
         (lane, plugin) => {
             let place = |fault: String| format!("signal type \"{}\": {fault}", signal.name());
             let plugin = plugin.err().map(|error| place(error.to_string()));
@@ -234,8 +234,8 @@ pub fn cache_folder() -> Option<PathBuf> {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
-            Error::Unreachable(text) => Self::Unreachable(text),
-            error => Self::Faults(vec![error.to_string()]),
+            Error::Unreachable(_) | Error::Refused { .. } => Self::Database(error),
+            Error::Schema(_) | Error::Table(_) => Self::Faults(vec![error.to_string()]),
         }
     }
 }

@@ -4,6 +4,7 @@
 pub mod command;
 pub mod database;
 pub mod server;
+pub mod witness;
 
 use std::path::PathBuf;
 

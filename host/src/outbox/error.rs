@@ -57,10 +57,11 @@ fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
         .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
         .is_some_and(|error| matches!(error.number(), 1205 | 1213));
     // An extended SQLite code holds the primary one in its low byte.
-    let busy = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
-        && code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
-    Error::Refused {
-        message,
-        passing: matches!(&*code, "40001" | "40P01") || lock_timeout || busy,
+    let sqlite = error.try_downcast_ref::<sqlx::sqlite::SqliteError>();
+    match sqlite.and_then(|_| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        Some(5 | 6) => Error::Refused { message, passing: true },
+        Some(10) => Error::Refused { message: format!("{message}; is the disk full?"), passing: false },
+        Some(14) => Error::Unreachable(format!("{message}; does the folder exist?")),
+        _ => Error::Refused { message, passing: matches!(&*code, "40001" | "40P01") || lock_timeout },
     }
 }

@@ -1,0 +1,56 @@
+//! The `counts` guest as a witness: what was sent, and how often.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The log of relays whose plugin is the `counts` guest.
+pub struct Witness {
+    log: PathBuf,
+}
+
+impl Witness {
+    pub fn new(folder: &Path) -> Self {
+        Self { log: folder.join("witness.log") }
+    }
+
+    /// Where a relay's standard error goes, after what is there already.
+    pub fn stderr(&self) -> File {
+        File::options().create(true).append(true).open(&self.log).unwrap()
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// How often each signal was handed to the plugin.
+    pub fn counts(&self) -> HashMap<String, u32> {
+        let mut counts = HashMap::new();
+        for line in self.text().lines().filter(|line| line.contains("counted")) {
+            let Some((_, ids)) = line.split_once("ids=") else { continue };
+            // A line that a kill cut off has no end, and its batch was not settled.
+            for id in ids.trim().trim_matches('"').split(',') {
+                *counts.entry(id.to_owned()).or_default() += 1;
+            }
+        }
+        counts
+    }
+
+    /// Waits until so many signals were handed over.
+    pub fn wait_for(&self, signals: usize) {
+        let begun = Instant::now();
+        while self.counts().len() < signals {
+            assert!(begun.elapsed() < Duration::from_secs(60), "nothing is sent: {}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Every row of `order_placed` was sent at least once; gives the number of second times.
+    pub fn all_sent(&self, rows: u32) -> u32 {
+        let counts = self.counts();
+        let missing: Vec<u32> = (1..=rows).filter(|n| !counts.contains_key(&format!("OrderPlaced:{n}"))).collect();
+        assert!(missing.is_empty(), "never sent: {missing:?}");
+        counts.values().map(|count| count - 1).sum()
+    }
+}
