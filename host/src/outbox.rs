@@ -157,7 +157,7 @@ impl Outbox {
 pub struct Lane {
     database: Arc<dyn Database>,
     signal_type: SignalType,
-    table: Table,
+    table: Arc<Table>,
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
@@ -209,7 +209,7 @@ impl Lane {
             columns: table.columns.iter().map(describe).collect(),
             attributes,
         };
-        Self { database, signal_type, table, texts, scan: Mutex::default() }
+        Self { database, signal_type, table: Arc::new(table), texts, scan: Mutex::default() }
     }
 
     /// The signal type, as plugins see it.
