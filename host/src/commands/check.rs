@@ -28,7 +28,7 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
                 fatal += 1;
                 print(format_args!("error: {text}"));
             }
-            Fault::Slow(text) => print(format_args!("warning: {text}")),
+            Fault::Doubtful(text) => print(format_args!("warning: {text}")),
         }
     }
     if fatal > 0 {

@@ -127,7 +127,7 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
         }
     }
     if !source.order_by.is_empty() && !serves(&described, source) {
-        faults.push(Fault::Slow(format!(
+        faults.push(Fault::Doubtful(format!(
             "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
             source.table,
             source.order_by.join(", ")
