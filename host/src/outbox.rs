@@ -56,8 +56,8 @@ pub struct Outbox {
 pub enum Fault {
     /// Nothing can be sent: the sentence names the thing and the cure.
     Fatal(String),
-    /// It works, slowly.
-    Slow(String),
+    /// It works, but not as well as it could.
+    Doubtful(String),
 }
 
 impl Outbox {
@@ -92,7 +92,7 @@ impl Outbox {
             .into_iter()
             .filter_map(|fault| match fault {
                 Fault::Fatal(text) => Some(text),
-                Fault::Slow(_) => None,
+                Fault::Doubtful(_) => None,
             })
             .collect();
         let Some(table) = table.filter(|_| fatal.is_empty()) else {
@@ -113,7 +113,31 @@ impl Outbox {
     /// # Errors
     /// The database can't be asked.
     pub async fn faults(&self, source: &Source) -> Result<Vec<Fault>, Error> {
-        Ok(self.examine(source).await?.1)
+        let (table, mut faults) = self.examine(source).await?;
+        if let Some(table) = table {
+            faults.extend(self.keyless(source, &table).await?);
+        }
+        Ok(faults)
+    }
+
+    /// SQLite lets a primary key hold NULL; such rows can't be told apart, and are never sent.
+    async fn keyless(&self, source: &Source, table: &Table) -> Result<Option<Fault>, Error> {
+        let dialect = self.database.dialect();
+        let missing = |column: &table::TableColumn| format!("{} IS NULL", dialect.quote(&column.name));
+        let nullable = table.key_columns().filter(|column| column.nullable);
+        let missing: Vec<String> = nullable.map(missing).collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let name = dialect.table_name(&table.name);
+        let text = format!("SELECT count(*) FROM {name} WHERE {}", missing.join(" OR "));
+        let rows = self.read(self.statement(&text, &[])).await?;
+        let count: u64 = rows.first().map(|row| number(&row[0])).unwrap_or_default();
+        let text = format!(
+            "signal type \"{}\": {count} rows of table \"{}\" have NULL in their primary key and are never sent; give them a key",
+            source.signal, source.table
+        );
+        Ok((count > 0).then_some(Fault::Doubtful(text)))
     }
 
     /// How many rows wait in a signal type's table.
@@ -160,7 +184,7 @@ impl Outbox {
 pub struct Lane {
     database: Arc<dyn Database>,
     signal_type: SignalType,
-    table: Table,
+    table: Arc<Table>,
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
@@ -212,7 +236,7 @@ impl Lane {
             columns: table.columns.iter().map(describe).collect(),
             attributes,
         };
-        Self { database, signal_type, table, texts, scan: Mutex::default() }
+        Self { database, signal_type, table: Arc::new(table), texts, scan: Mutex::default() }
     }
 
     /// The signal type, as plugins see it.

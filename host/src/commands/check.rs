@@ -58,7 +58,7 @@ impl Report {
         for fault in faults {
             match fault {
                 Fault::Fatal(text) => self.errors.push(format!("{}: {text}", signal.place)),
-                Fault::Slow(text) => self.warnings.push(format!("{}: {text}", signal.place)),
+                Fault::Doubtful(text) => self.warnings.push(format!("{}: {text}", signal.place)),
             }
         }
     }

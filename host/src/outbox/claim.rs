@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::database::{Extras, Purpose, number};
+use super::database::{Extras, Fetched, Purpose, number};
 use super::sql::{Arg, Sql};
 use super::{Error, LEASE, Lane, Worker, millis};
 use crate::signal::Signal;
@@ -38,6 +38,12 @@ pub enum Claimed {
         /// When the last claim of another relay expires, if it is not settled before.
         claimed_for: Option<Duration>,
     },
+}
+
+/// What a transaction took, before it is decoded.
+enum Taken {
+    Rows { token: String, rows: Fetched, suspect: bool },
+    Nothing(Claimed),
 }
 
 /// Where the scan of an unordered type stands.
@@ -84,31 +90,38 @@ impl Worker<'_> {
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         let mut scan = self.lane.scan.lock().await;
         self.session.begin(Purpose::Claim).await?;
-        let claimed = match self.take(&mut scan, limit, boundary).await {
-            Ok(claimed) => claimed,
+        let taken = match self.take(&mut scan, limit, boundary).await {
+            Ok(taken) => taken,
             Err(error) => {
                 let _ = self.session.rollback().await;
                 return Err(error);
             }
         };
         self.session.commit().await?;
-        Ok(claimed)
+        drop(scan);
+        // Decoding holds up nobody any more.
+        match taken {
+            Taken::Nothing(nothing) => Ok(nothing),
+            Taken::Rows { token, rows, suspect } => {
+                Ok(Claimed::Batch(Batch { token, signals: rows.all()?, suspect }))
+            }
+        }
     }
 
-    async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
+    async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
         let mut standing = self.standing().await?;
         while let Some(n) = standing.claims.iter().position(|claim| claim.expires_in <= 0) {
             let expired = standing.claims.remove(n);
-            if let Some(batch) = self.take_over(&expired, &standing, limit).await? {
-                return Ok(Claimed::Batch(batch));
+            if let Some(taken) = self.take_over(&expired, &standing, limit).await? {
+                return Ok(taken);
             }
         }
-        let batch = if self.lane.table.ordered() {
+        let taken = if self.lane.table.ordered() {
             self.take_ordered(&standing, limit, boundary).await?
         } else {
             self.take_range(scan, &standing, limit, boundary).await?
         };
-        Ok(batch.map_or_else(|| standing.nothing(), Claimed::Batch))
+        Ok(taken.unwrap_or_else(|| Taken::Nothing(standing.nothing())))
     }
 
     /// Locks the lane, then reads what is already spoken for.
@@ -139,7 +152,7 @@ impl Worker<'_> {
     /// Takes the rows of a claim whose owner did not come back.
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
-    async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<Option<Batch>, Error> {
+    async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<Option<Taken>, Error> {
         let alone = expired.takeovers > 0;
         let ordered = self.lane.table.ordered();
         let window = Window {
@@ -148,10 +161,10 @@ impl Worker<'_> {
             only: (ordered && !expired.order_keys.is_empty()).then_some(&expired.order_keys[..]),
             limit: if alone { 1 } else { limit },
         };
-        let signals = self.read(&window, standing).await?;
+        let rows = self.read(&window, standing).await?;
         let delete = "DELETE FROM signalbus_claim WHERE token = ?";
         self.session.execute(self.lane.statement(delete, &[expired.token.as_str().into()])).await?;
-        let Some(last) = signals.last() else { return Ok(None) };
+        let Some(last) = rows.last()? else { return Ok(None) };
         if alone && !ordered {
             // What remains of the claim waits its turn, to be taken one by one.
             let rest = Recorded { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
@@ -163,23 +176,23 @@ impl Worker<'_> {
                 self.record(&rest, Duration::ZERO).await?;
             }
         }
-        let mut claim = self.recorded(expired.from.as_deref(), &signals);
+        let mut claim = self.recorded(expired.from.as_deref(), &last, &rows)?;
         claim.takeovers = expired.takeovers + 1;
-        if !ordered && signals.len() < window.limit {
+        if !ordered && rows.len < window.limit {
             claim.to.clone_from(&expired.to);
         }
         self.record(&claim, LEASE).await?;
-        Ok(Some(Batch { token: claim.token, signals, suspect: expired.takeovers > 1 }))
+        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: expired.takeovers > 1 }))
     }
 
-    async fn take_ordered(&mut self, standing: &Standing, limit: usize, boundary: Option<&str>) -> Result<Option<Batch>, Error> {
+    async fn take_ordered(&mut self, standing: &Standing, limit: usize, boundary: Option<&str>) -> Result<Option<Taken>, Error> {
         let blocked = !standing.claims.is_empty() || standing.due.is_some_and(|(_, last)| last > 0);
         if self.lane.table.order_key.is_empty() && blocked {
             return Ok(None);
         }
         let window = Window { until: boundary, limit, ..Window::default() };
-        let signals = self.read(&window, standing).await?;
-        self.claimed(None, signals).await
+        let rows = self.read(&window, standing).await?;
+        self.claimed(None, rows).await
     }
 
     async fn take_range(
@@ -188,7 +201,7 @@ impl Worker<'_> {
         standing: &Standing,
         limit: usize,
         boundary: Option<&str>,
-    ) -> Result<Option<Batch>, Error> {
+    ) -> Result<Option<Taken>, Error> {
         // A due deferral may lie behind the position: look for it no more than once a second.
         let patience = match standing.due {
             Some((first, _)) if first <= 0 => Duration::from_secs(1),
@@ -200,10 +213,10 @@ impl Worker<'_> {
         loop {
             let after = scan.position.take();
             let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
-            let signals = self.read(&window, standing).await?;
-            if let Some(last) = signals.last() {
-                scan.position = Some(last.key.clone());
-                return self.claimed(after.as_deref(), signals).await;
+            let rows = self.read(&window, standing).await?;
+            if let Some(last) = rows.last()? {
+                scan.position = Some(last.key);
+                return self.claimed(after.as_deref(), rows).await;
             }
             if after.is_none() {
                 return Ok(None);
@@ -212,33 +225,31 @@ impl Worker<'_> {
         }
     }
 
-    async fn claimed(&mut self, after: Option<&str>, signals: Vec<Signal>) -> Result<Option<Batch>, Error> {
-        if signals.is_empty() {
-            return Ok(None);
-        }
-        let claim = self.recorded(after, &signals);
+    async fn claimed(&mut self, after: Option<&str>, rows: Fetched) -> Result<Option<Taken>, Error> {
+        let Some(last) = rows.last()? else { return Ok(None) };
+        let claim = self.recorded(after, &last, &rows)?;
         self.record(&claim, LEASE).await?;
-        Ok(Some(Batch { token: claim.token, signals, suspect: false }))
+        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: false }))
     }
 
     /// The claim that covers these signals.
-    fn recorded(&self, after: Option<&str>, signals: &[Signal]) -> Recorded {
+    fn recorded(&self, after: Option<&str>, last: &Signal, rows: &Fetched) -> Result<Recorded, Error> {
         let range = !self.lane.table.ordered();
         let mut order_keys = Vec::new();
         if !self.lane.table.order_key.is_empty() {
-            order_keys = signals.iter().map(|signal| signal.order_key.clone()).collect();
+            order_keys = rows.all()?.into_iter().map(|signal| signal.order_key).collect();
             order_keys.sort_unstable();
             order_keys.dedup();
         }
-        Recorded {
+        Ok(Recorded {
             token: uuid::Uuid::new_v4().simple().to_string(),
             mine: true,
             from: after.filter(|_| range).map(str::to_owned),
-            to: signals.last().filter(|_| range).map(|signal| signal.key.clone()),
+            to: range.then(|| last.key.clone()),
             order_keys,
             takeovers: 0,
             expires_in: 0,
-        }
+        })
     }
 
     async fn record(&mut self, claim: &Recorded, lease: Duration) -> Result<(), Error> {
@@ -260,7 +271,7 @@ impl Worker<'_> {
     }
 
     /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
-    async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Vec<Signal>, Error> {
+    async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Fetched, Error> {
         let lane = self.lane;
         let extras = Extras {
             key: lane.table.integer_key().is_none(),
@@ -292,7 +303,7 @@ impl Worker<'_> {
         lane.leave_out(&mut sql, standing);
         sql.push(" ORDER BY ").push(&lane.texts.order);
         sql.push(" LIMIT ").push(&window.limit.to_string());
-        self.session.signals(sql, &lane.table, extras).await
+        self.session.signals(sql, lane.table.clone(), extras).await
     }
 
     /// The highest key that is there now; `None` in an empty table.
@@ -349,7 +360,7 @@ impl Lane {
     fn compare_stepwise(&self, sql: &mut Sql, operator: &str, key: &str, columns: &[String]) {
         let dialect = self.database.dialect();
         let parts = super::table::split_key(key);
-        let terms: Vec<_> = self.table.key_columns().zip(&parts).zip(columns).collect();
+        let terms: Vec<_> = self.table.key_columns().zip(parts).zip(columns).collect();
         let strict = &operator[..1];
         let term = |sql: &mut Sql, n: usize, operator: &str| {
             let ((column, part), name) = &terms[n];

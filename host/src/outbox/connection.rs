@@ -1,10 +1,13 @@
 //! A session over any of the three drivers.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::database::{Cell, Extras, Purpose, Session};
+use super::database::{Cell, Extras, Fetched, Purpose, Session};
 use super::error::Error;
 use super::sql::{Arg, Sql};
 use super::table::Table;
@@ -28,24 +31,25 @@ pub(super) trait Driver: Send + Sync + 'static {
     ) -> Result<Value, Error>;
 }
 
+/// Holds a connection once one was made. Sessions that share a slot take turns, a transaction each.
+pub(super) type Slot<Db> = Arc<Mutex<Option<PoolConnection<Db>>>>;
+
 /// A connection that is taken from the pool when it is first used.
 pub(super) struct Connection<D: Driver> {
     pool: Pool<D::Db>,
-    held: Option<PoolConnection<D::Db>>,
-    /// Whether to give the connection back after each transaction.
-    shared: bool,
-    /// Whether a transaction is open, or may be.
-    open: bool,
+    slot: Slot<D::Db>,
+    /// The slot's content, from the beginning of a transaction to its end.
+    held: Option<OwnedMutexGuard<Option<PoolConnection<D::Db>>>>,
 }
 
 impl<D: Driver> Connection<D> {
-    pub(super) fn new(pool: Pool<D::Db>, shared: bool) -> Self {
-        Self { pool, held: None, shared, open: false }
+    pub(super) fn new(pool: Pool<D::Db>, slot: Slot<D::Db>) -> Self {
+        Self { pool, slot, held: None }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
-        let held = self.held.as_mut().ok_or_else(|| Error::Unreachable("the connection was lost".into()))?;
-        Ok(held)
+        let held = self.held.as_mut().and_then(|slot| slot.as_mut());
+        Ok(held.ok_or_else(|| Error::Unreachable("the connection was lost".into()))?)
     }
 
     /// A connection that failed is not used again.
@@ -59,19 +63,17 @@ impl<D: Driver> Connection<D> {
         })
     }
 
+    /// Inside a transaction: what was begun must not be met by the next user of the connection.
     fn drop_connection(&mut self) {
-        if let Some(mut held) = self.held.take() {
-            held.close_on_drop();
+        if let Some(mut connection) = self.held.take().and_then(|mut slot| slot.take()) {
+            connection.close_on_drop();
         }
-        self.open = false;
     }
 }
 
 impl<D: Driver> Drop for Connection<D> {
     fn drop(&mut self) {
-        if self.open {
-            self.drop_connection();
-        }
+        self.drop_connection();
     }
 }
 
@@ -82,13 +84,12 @@ where
 {
     fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            if self.open {
-                self.drop_connection();
+            self.drop_connection();
+            let mut slot = self.slot.clone().lock_owned().await;
+            if slot.is_none() {
+                *slot = Some(self.pool.acquire().await?);
             }
-            if self.held.is_none() {
-                self.held = Some(self.pool.acquire().await?);
-            }
-            self.open = true;
+            self.held = Some(slot);
             let begun = self.held()?.execute(AssertSqlSafe(D::begin(purpose))).await;
             self.checked(begun.map(drop))
         })
@@ -114,16 +115,13 @@ where
         })
     }
 
-    fn signals<'a>(
-        &'a mut self,
-        sql: Sql,
-        table: &'a Table,
-        extras: Extras,
-    ) -> BoxFuture<'a, Result<Vec<Signal>, Error>> {
+    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>> {
         Box::pin(async move {
             let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(sql.text), D::bind(sql.args)?);
             let rows = query.fetch_all(self.held()?).await;
-            self.checked(rows)?.iter().map(|row| signal::<D>(row, table, extras)).collect()
+            let rows = self.checked(rows)?;
+            let len = rows.len();
+            Ok(Fetched { len, decode: Box::new(move |n| signal::<D>(&rows[n], &table, extras)) })
         })
     }
 
@@ -143,10 +141,7 @@ where
     async fn end(&mut self, statement: &'static str) -> Result<(), Error> {
         let ended = self.held()?.execute(statement).await;
         self.checked(ended.map(drop))?;
-        self.open = false;
-        if self.shared {
-            self.held = None;
-        }
+        self.held = None;
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What the outbox asks of a database: a dialect to write statements in, and sessions to run them.
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 
 use super::error::Error;
@@ -29,6 +31,22 @@ pub(crate) struct Extras {
     pub(crate) attempts: bool,
 }
 
+/// Rows of a user's table that are not decoded yet: that can wait until the transaction is over.
+pub(crate) struct Fetched {
+    pub(crate) len: usize,
+    pub(crate) decode: Box<dyn Fn(usize) -> Result<Signal, Error> + Send + Sync>,
+}
+
+impl Fetched {
+    pub(crate) fn last(&self) -> Result<Option<Signal>, Error> {
+        self.len.checked_sub(1).map(&self.decode).transpose()
+    }
+
+    pub(crate) fn all(&self) -> Result<Vec<Signal>, Error> {
+        (0..self.len).map(&self.decode).collect()
+    }
+}
+
 /// A database that holds an outbox.
 pub(crate) trait Database: Send + Sync {
     fn dialect(&self) -> &dyn Dialect;
@@ -44,12 +62,7 @@ pub(crate) trait Session: Send {
     fn execute(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
     /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
-    fn signals<'a>(
-        &'a mut self,
-        sql: Sql,
-        table: &'a Table,
-        extras: Extras,
-    ) -> BoxFuture<'a, Result<Vec<Signal>, Error>>;
+    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>>;
     fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>>;
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 }
@@ -91,10 +104,12 @@ pub(crate) trait Dialect: Send + Sync {
     /// Appends `key IN (…)`.
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<String> = table.key_columns().map(|column| self.quote(&column.name)).collect();
-        sql.push("(").push(&columns.join(", ")).push(") IN (");
-        if columns.len() > 1 {
-            sql.push("VALUES ");
+        if let [column] = &columns[..] {
+            sql.push(column).push(" IN (").list(", ", keys, |sql, key| self.key_args(sql, table, key));
+            sql.push(")");
+            return;
         }
+        sql.push("(").push(&columns.join(", ")).push(") IN (VALUES ");
         sql.list(", ", keys, |sql, key| {
             sql.push("(");
             self.key_args(sql, table, key);
@@ -105,9 +120,8 @@ pub(crate) trait Dialect: Send + Sync {
 
     /// Appends the parts of a key, with commas between them.
     fn key_args(&self, sql: &mut Sql, table: &Table, key: &str) {
-        let parts = split_key(key);
-        sql.list(", ", table.key_columns().zip(&parts), |sql, (column, part)| {
-            self.key_arg(sql, column, part);
+        sql.list(", ", table.key_columns().zip(split_key(key)), |sql, (column, part)| {
+            self.key_arg(sql, column, &part);
         });
     }
 

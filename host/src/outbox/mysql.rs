@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
 use sqlx::{Arguments, Executor, Row, TypeInfo, ValueRef};
 
-use super::connection::{Connection, Driver};
+use super::connection::{Connection, Driver, Slot};
 use super::database::{Cell, Database, Dialect, Purpose, Session};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
@@ -47,7 +47,7 @@ impl Database for MySql {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<MySqlDriver>::new(self.pool.clone(), false))
+        Box::new(Connection::<MySqlDriver>::new(self.pool.clone(), Slot::default()))
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -284,15 +284,14 @@ impl Dialect for MySqlDialect {
         let columns: Vec<&TableColumn> = table.key_columns().collect();
         if let [column] = columns[..] {
             sql.push(&self.quote(&column.name)).push(" IN (");
-            sql.list(", ", keys, |sql, key| self.key_arg(sql, column, &split_key(key)[0]));
+            sql.list(", ", keys, |sql, key| self.key_args(sql, table, key));
             sql.push(")");
             return;
         }
         sql.list(" OR ", keys, |sql, key| {
-            let parts = split_key(key);
-            sql.push("(").list(" AND ", columns.iter().zip(&parts), |sql, (column, part)| {
+            sql.push("(").list(" AND ", columns.iter().zip(split_key(key)), |sql, (column, part)| {
                 sql.push(&self.quote(&column.name)).push(" = ");
-                self.key_arg(sql, column, part);
+                self.key_arg(sql, column, &part);
             });
             sql.push(")");
         });

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Arguments, Row, ValueRef};
 
-use super::connection::{Connection, Driver};
+use super::connection::{Connection, Driver, Slot};
 use super::database::{Cell, Database, Dialect, Purpose, Session};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
@@ -42,7 +42,7 @@ impl Database for Postgres {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<PostgresDriver>::new(self.pool.clone(), false))
+        Box::new(Connection::<PostgresDriver>::new(self.pool.clone(), Slot::default()))
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -294,12 +294,12 @@ impl Dialect for PostgresDialect {
                 let numbers = keys.iter().filter_map(|key| key.parse().ok()).collect();
                 sql.arg(Arg::Ints(numbers)).push("::int8[])");
             } else {
-                let texts = keys.iter().map(|key| split_key(key).concat()).collect();
+                let texts = keys.iter().map(|key| split_key(key).collect()).collect();
                 sql.arg(Arg::Texts(texts)).push("::text[]::").push(&column.sql_type).push("[])");
             }
             return;
         }
-        let split: Vec<Vec<String>> = keys.iter().map(|key| split_key(key)).collect();
+        let split: Vec<Vec<_>> = keys.iter().map(|key| split_key(key).collect()).collect();
         let names: Vec<String> = columns.iter().map(|column| self.quote(&column.name)).collect();
         sql.push("(").push(&names.join(", ")).push(") IN (SELECT ");
         sql.list(", ", columns.iter().enumerate(), |sql, (n, column)| {
@@ -307,7 +307,7 @@ impl Dialect for PostgresDialect {
         });
         sql.push(" FROM unnest(");
         sql.list(", ", 0..columns.len(), |sql, n| {
-            let texts = split.iter().map(|parts| parts[n].clone()).collect();
+            let texts = split.iter().map(|parts| parts[n].to_string()).collect();
             sql.arg(Arg::Texts(texts)).push("::text[]");
         });
         let aliases: Vec<String> = (0..columns.len()).map(|n| format!("k{n}")).collect();

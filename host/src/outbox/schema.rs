@@ -128,7 +128,7 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
     }
     let ordered = !source.order_by.is_empty() && table.order_by.len() == source.order_by.len();
     if ordered && !serves(&described, source) {
-        faults.push(Fault::Slow(format!(
+        faults.push(Fault::Doubtful(format!(
             "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
             source.table,
             source.order_by.join(", ")

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow};
 use sqlx::{Arguments, Decode, Row, TypeInfo, ValueRef};
 
-use super::connection::{Connection, Driver};
+use super::connection::{Connection, Driver, Slot};
 use super::database::{Cell, Database, Dialect, Purpose, Session, number};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
@@ -16,6 +16,8 @@ use crate::signal::Value;
 /// An SQLite file.
 pub(super) struct Sqlite {
     pool: sqlx::Pool<sqlx::Sqlite>,
+    /// The one connection that all sessions take turns with.
+    slot: Slot<sqlx::Sqlite>,
 }
 
 struct SqliteDriver;
@@ -26,13 +28,14 @@ impl Sqlite {
         let options = SqliteConnectOptions::from_str(url)
             .map_err(|error| Error::Table(format!("database url: {error}")))?
             .journal_mode(SqliteJournalMode::Wal)
+            .row_buffer_size(1024)
             .busy_timeout(std::time::Duration::from_secs(30));
         // A second connection of this process could only wait for the first one's lock.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, slot: Slot::default() })
     }
 }
 
@@ -42,7 +45,7 @@ impl Database for Sqlite {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<SqliteDriver>::new(self.pool.clone(), true))
+        Box::new(Connection::<SqliteDriver>::new(self.pool.clone(), self.slot.clone()))
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -225,7 +228,10 @@ impl Dialect for SqliteDialect {
     }
 
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
-        sql.arg(literal(part, column.kind == Kind::Dynamic));
+        sql.arg(match part.parse() {
+            Ok(number) if column.kind == Kind::Int => Arg::Int(number),
+            _ => literal(part, column.kind == Kind::Dynamic),
+        });
     }
 
     fn stored(&self, _: &TableColumn, reference: &str) -> String {

@@ -1,5 +1,7 @@
 //! A signal type's table, as the database describes it.
 
+use std::borrow::Cow;
+
 /// How a column is read and compared; each database has its own few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -118,9 +120,14 @@ pub(crate) fn join_key(parts: &[&str]) -> String {
 }
 
 /// The parts of a key, decoded.
-pub(crate) fn split_key(key: &str) -> Vec<String> {
-    let decode = |part: &str| part.replace("%3A", ":").replace("%2C", ",").replace("%25", "%");
-    key.split(',').map(decode).collect()
+pub(crate) fn split_key(key: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    key.split(',').map(|part| {
+        if part.contains('%') {
+            Cow::Owned(part.replace("%3A", ":").replace("%2C", ",").replace("%25", "%"))
+        } else {
+            Cow::Borrowed(part)
+        }
+    })
 }
 
 /// Rows of (index, column) as the columns of each index.
@@ -152,7 +159,7 @@ mod tests {
     #[test]
     fn keys_survive_joining() {
         for parts in [&["1"][..], &["a,b", "c:d", "%2C"], &["", ""], &["100%", "%25"]] {
-            assert_eq!(split_key(&join_key(parts)), parts);
+            assert_eq!(split_key(&join_key(parts)).collect::<Vec<_>>(), parts);
         }
         assert_eq!(join_key(&["a,b", "7"]), "a%2Cb,7");
     }

@@ -1,0 +1,93 @@
+//! The invariants of README's map, held against the source.
+
+use std::path::{Path, PathBuf};
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Files of a crate, as `outbox/claim.rs`, with their code: no comments, no tests of their own.
+fn code(folder: &str) -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(!files.is_empty(), "{folder} has no source");
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        (path.strip_prefix(&root).unwrap().display().to_string(), lines.collect::<Vec<_>>().join("\n"))
+    };
+    files.iter().map(read).collect()
+}
+
+/// Whether a crate or module is named as one: `sqlx::…`, `use clap…`.
+fn names(code: &str, module: &str) -> bool {
+    code.contains(&format!("{module}::"))
+}
+
+fn only_in(module: &str, places: &[&str]) {
+    for (file, code) in code("host/src") {
+        let allowed = places.iter().any(|place| file.starts_with(place));
+        assert!(allowed || !names(&code, module), "{file} names {module}");
+    }
+}
+
+#[test]
+fn giants_stay_where_they_belong() {
+    only_in("sqlx", &["outbox"]);
+    only_in("wasmtime", &["plugin"]);
+    only_in("wasmtime_wasi", &["plugin"]);
+    only_in("clap", &["cli.rs"]);
+}
+
+#[test]
+fn outbox_and_plugin_do_not_know_each_other() {
+    for (file, code) in code("host/src") {
+        if file.starts_with("outbox") {
+            assert!(!names(&code, "crate::plugin"), "{file} knows the plugins");
+        }
+        if file.starts_with("plugin") {
+            assert!(!names(&code, "crate::outbox"), "{file} knows the outbox");
+        }
+    }
+}
+
+#[test]
+fn the_heart_needs_nothing() {
+    for (file, code) in code("host/src") {
+        if ["signal.rs", "settlement.rs", "backoff.rs"].contains(&file.as_str()) {
+            for line in code.lines().filter(|line| line.starts_with("use ")) {
+                let known = ["use std::", "use crate::signal", "use crate::backoff"];
+                assert!(known.iter().any(|known| line.starts_with(known)), "{file}: {line}");
+            }
+            assert!(!code.contains("async ") && !code.contains(".await"), "{file} waits");
+        }
+    }
+}
+
+#[test]
+fn guests_do_not_depend_on_the_host() {
+    for manifest in ["guest-sdk", "plugins/log", "plugins/starter"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(manifest).join("Cargo.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(text.lines().all(|line| !line.starts_with("signalbus ") && !line.starts_with("signalbus.")), "{manifest}");
+    }
+}
+
+#[test]
+fn only_tests_unwrap() {
+    for folder in ["host/src", "guest-sdk/src"] {
+        for (file, code) in code(folder) {
+            let in_test = file.contains("test");
+            assert!(in_test || !code.contains(".unwrap()"), "{folder}/{file} unwraps");
+        }
+    }
+}
