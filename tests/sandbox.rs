@@ -18,13 +18,14 @@ struct Trial {
 impl Trial {
     /// `more` are lines of `[signals.OrderPlaced]`.
     async fn of(plugin: &str, rows: u32, more: &str) -> Self {
+        let more = if more.contains("timeout") { more.to_owned() } else { format!("timeout = '1s'\n{more}") };
         let database = Database::sqlite().await;
         database.orders(rows).await;
         database.run("CREATE TABLE bystander (id INTEGER PRIMARY KEY); INSERT INTO bystander VALUES (1), (2), (3)").await;
         let mut config = format!("[database]\nurl = {:?}\n", database.url);
         let sends = guest("sends");
         let _ = writeln!(config, "[signals.Bystander]\nplugin = {sends:?}");
-        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\ntimeout = '1s'\nmemory = '8MiB'\n{more}");
+        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\nmemory = '8MiB'\n{more}");
         let project = Project::new(database.folder(), &config);
         Self { database, project }
     }
@@ -233,7 +234,7 @@ async fn a_miscount_acknowledges_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_words_is_cut_off() {
     for name in ["floods_log", "floods_stdout"] {
-        let trial = Trial::of_guest(name, 1, "").await;
+        let trial = Trial::of_guest(name, 1, "timeout = '20s'").await;
         let said = trial.flush().await;
         assert_eq!(said.status, 0, "{}", said.stdout);
         assert!(said.stderr.contains("log records dropped"));
