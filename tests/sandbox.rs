@@ -220,6 +220,15 @@ async fn memory_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_takes_from_the_relay_is_bounded() {
+    for (name, words) in [("hoards", "resource"), ("repeats_itself", "fuel")] {
+        let trial = Trial::of_guest(name, 1, "timeout = '20s'").await;
+        assert_eq!(trial.flush().await.status, 1, "{name}");
+        trial.deferred(1, words).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_miscount_acknowledges_nothing() {
     for (name, batch, single) in [("answers_too_few", 2, 0), ("answers_too_many", 4, 2)] {
         let trial = Trial::of_guest(name, 3, "").await;
