@@ -72,7 +72,12 @@ impl Journal {
     /// Keeps a record of the `log` interface.
     pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
         if enabled(level) {
-            self.pages().record(level, message, &joined(fields));
+            let mut pages = self.pages();
+            if pages.is_full() {
+                pages.dropped += 1;
+            } else {
+                pages.record(level, message, &joined(fields));
+            }
         }
     }
 
@@ -93,9 +98,13 @@ impl Journal {
 }
 
 impl Pages {
+    fn is_full(&self) -> bool {
+        self.records >= Journal::RECORDS || self.bytes >= Journal::BYTES
+    }
+
     fn record(&mut self, level: Level, message: &str, fields: &str) {
         let bytes = message.len() + fields.len();
-        if self.records >= Journal::RECORDS || self.bytes + bytes > Journal::BYTES {
+        if self.is_full() || self.bytes + bytes > Journal::BYTES {
             self.dropped += 1;
             return;
         }
