@@ -173,7 +173,7 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: the runtime can't start: {error}");
+            telemetry::failed(&format!("the runtime can't start: {error}"));
             return Exit::Failed.into();
         }
     };

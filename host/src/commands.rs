@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::config::Config;
 use crate::outbox::{Error, Outbox};
 use crate::relay::Refusal;
+use crate::telemetry;
 
 /// What a command says to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +47,7 @@ impl Failure {
 
     pub(crate) fn print(&self) -> Exit {
         for text in &self.texts {
-            eprintln!("error: {text}");
+            telemetry::failed(text);
         }
         self.exit
     }
@@ -54,12 +55,11 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let exit = match &error {
-            Error::Unreachable(_) => Exit::Unreachable,
-            Error::Refused { .. } => Exit::Failed,
-            Error::Schema(_) | Error::Table(_) => Exit::Configuration,
-        };
-        Self::new(exit, error.to_string())
+        match &error {
+            Error::Unreachable(_) => Self::new(Exit::Unreachable, unreachable(&error)),
+            Error::Refused { .. } => Self::new(Exit::Failed, error.to_string()),
+            Error::Schema(_) | Error::Table(_) => Self::new(Exit::Configuration, error.to_string()),
+        }
     }
 }
 
@@ -76,6 +76,11 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::new(Exit::Failed, error.to_string())
     }
+}
+
+/// The database's own words say what happened, not where to look.
+pub(crate) fn unreachable(error: &Error) -> String {
+    format!("{error}; is it there, and is `database.url` right?")
 }
 
 /// The form of results, on standard output.
@@ -105,6 +110,15 @@ pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
 /// Prints a line of the result. That nobody reads it any more is no fault.
 pub(crate) fn print(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Text from elsewhere, on one line, and without what a terminal would obey.
+pub(crate) fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+    }
+    printable
 }
 
 pub(crate) async fn migrate(path: &Path, only_print: bool) -> Result<Exit, Failure> {

@@ -2,8 +2,11 @@
 
 mod reader;
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::backoff::Backoff;
 use crate::outbox::Source;
@@ -31,6 +34,8 @@ pub struct Database {
 /// One signal type.
 #[derive(Clone, Debug)]
 pub struct SignalConfig {
+    /// File, line and column of its section.
+    pub place: String,
     pub source: Source,
     pub plugin: PathBuf,
     /// `sha256:…`; no other file is accepted.
@@ -61,16 +66,28 @@ impl Config {
     /// # Errors
     /// Every fault of the file, each with its line and column.
     pub fn read(path: &Path) -> Result<Self, Vec<String>> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            vec![format!(
-                "{}: {error}; `signalbus init` makes a starter project, `--config` names another file",
-                path.display()
-            )]
-        })?;
-        Self::parse(path, &text)
+        match Self::examine(path).map_err(|fault| vec![fault])? {
+            (config, faults) if faults.is_empty() => Ok(config),
+            (_, faults) => Err(faults),
+        }
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Vec<String>> {
+    /// Reads as much as a configuration file makes clear, and every fault of the rest. What is
+    /// missing or wrong is empty, or has its default.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn examine(path: &Path) -> Result<(Self, Vec<String>), String> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!(
+                "{}: {error}; `signalbus init` makes a starter project, `--config` names another file",
+                path.display()
+            )
+        })?;
+        Ok(Self::parse(path, &text))
+    }
+
+    fn parse(path: &Path, text: &str) -> (Self, Vec<String>) {
         let mut faults = Faults::new(path, text);
         let file = reader::parse(text, &mut faults);
         let root = Section::new("", 0, file.get_ref());
@@ -97,10 +114,7 @@ impl Config {
                 }
             }
         }
-        match faults.into_texts() {
-            faults if faults.is_empty() => Ok(Self { database, signals }),
-            faults => Err(faults),
-        }
+        (Self { database, signals }, faults.into_texts())
     }
 
     /// The signal types that a command names; all where none is named, without the excluded ones.
@@ -149,6 +163,7 @@ fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Datab
             section.place("url"),
             "`database.url` must begin with sqlite://, postgres:// or mysql://",
         );
+        database.url.clear();
     }
     database
 }
@@ -157,10 +172,16 @@ fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Datab
 fn beside(url: &str, folder: &Path) -> String {
     match url.strip_prefix("sqlite://") {
         Some(file) if !file.starts_with(['/', ':']) && !folder.as_os_str().is_empty() => {
-            format!("sqlite://{}", folder.join(file).display())
+            sqlite_url(folder, &format!("/{file}"))
         }
         _ => url.to_owned(),
     }
+}
+
+/// The URL of an SQLite file; `rest` is part of a URL already.
+pub(crate) fn sqlite_url(path: &Path, rest: &str) -> String {
+    const SPECIAL: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+    format!("sqlite://{}{rest}", percent_encode(path.as_os_str().as_bytes(), SPECIAL))
 }
 
 fn connections(root: &Section<'_>, faults: &mut Faults<'_>) -> Vec<String> {
@@ -209,7 +230,8 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Strin
     let concurrency = section.number("concurrency", 4, 1, faults) as usize;
     let strict = !source.order_by.is_empty() && source.order_key.is_empty();
     SignalConfig {
-        plugin: folder.join(plugin),
+        place: faults.place(section.offset()),
+        plugin: if plugin.is_empty() { PathBuf::new() } else { folder.join(plugin) },
         digest: section.string("digest", faults),
         burst_count: section.number("burst_count", 500, 1, faults) as usize,
         concurrency: if strict { 1 } else { concurrency },
@@ -289,7 +311,8 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Vec<String>> {
-        Config::parse(Path::new("dir/signalbus.toml"), text)
+        let (config, faults) = Config::parse(Path::new("dir/signalbus.toml"), text);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub enum Halt {
     Database(Error),
     /// It was told to stop.
     Stopped,
+    /// It was told to stop, and could not within the grace period.
+    Abandoned,
 }
 
 impl Flusher {
@@ -138,6 +140,11 @@ impl Flusher {
 }
 
 impl Tally {
+    /// Signals that were dealt with, in whatever way.
+    pub fn settled(&self) -> u64 {
+        [&self.sent, &self.skipped, &self.deferred, &self.buried].iter().map(|counter| counter.load(Relaxed)).sum()
+    }
+
     fn add(&self, settlement: &Settlement) {
         let count = |counter: &AtomicU64, number: usize| counter.fetch_add(number as u64, Relaxed);
         count(&self.sent, settlement.sent());

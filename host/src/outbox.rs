@@ -158,7 +158,10 @@ impl Outbox {
         let name = name_parts(&source.table);
         let described = self.database.describe(&name).await?;
         let Some(described) = described else {
-            let text = format!("signal type \"{}\": there is no table \"{}\"", source.signal, source.table);
+            let text = format!(
+                "signal type \"{}\": there is no table \"{}\"; create it, or name another with `table`",
+                source.signal, source.table
+            );
             return Ok((None, vec![Fault::Fatal(text)]));
         };
         Ok(schema::resolve(source, name, described))

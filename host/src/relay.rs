@@ -13,6 +13,7 @@ use crate::config::{Config, SignalConfig};
 use crate::flusher::{Flusher, Halt, Tally};
 use crate::outbox::{Error, Outbox};
 use crate::plugin::{Engine, Plugin};
+use crate::telemetry;
 
 /// How long a stopped flush may take to finish and settle what is in flight.
 const GRACE: Duration = Duration::from_secs(30);
@@ -93,6 +94,7 @@ impl Relay {
             Extent::Pending { wait } => {
                 let boundaries = join_all(self.flushers.iter().map(|flusher| boundary(flusher))).await;
                 if boundaries.iter().any(|boundary| matches!(boundary, Ok(Boundary::UpTo(_)))) {
+                    telemetry::waiting(wait);
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
                         () = stop.cancelled() => {}
@@ -101,48 +103,74 @@ impl Relay {
                 boundaries
             }
         };
-        let mut tasks = JoinSet::new();
         let mut flushed = Vec::new();
+        let mut parts = Vec::new();
         for ((flusher, tally), boundary) in self.flushers.iter().zip(&tallies).zip(boundaries) {
             let signal = flusher.lane.signal_type().name.clone();
-            let mut part = Flushed { signal, tally: tally.clone(), halt: None };
+            let mut told = Flushed { signal, tally: tally.clone(), halt: None };
+            let (position, flusher, tally) = (flushed.len(), flusher.clone(), tally.clone());
             match boundary {
-                Err(error) => part.halt = Some(Halt::Database(error)),
+                Err(error) => told.halt = Some(Halt::Database(error)),
                 Ok(Boundary::Empty) => {}
                 Ok(boundary) => {
-                    let boundary = boundary.key();
-                    self.spawn(&mut tasks, flushed.len(), flusher, tally, &boundary, stop);
+                    let (boundary, halt) = (boundary.key(), stop.child_token());
+                    parts.push(Part { position, flusher, tally, boundary, stop: stop.clone(), halt });
                 }
             }
-            flushed.push(part);
+            flushed.push(told);
         }
-        collect(tasks, &mut flushed, stop).await;
+        collect(self.spawn(&parts), &mut flushed).await;
         flushed
     }
 
-    fn spawn(
-        &self,
-        tasks: &mut JoinSet<(usize, Option<Halt>)>,
-        position: usize,
-        flusher: &Arc<Flusher>,
-        tally: &Arc<Tally>,
-        boundary: &Option<String>,
-        stop: &CancellationToken,
-    ) {
-        // An outage ends all workers of its signal type, and no others.
-        let stop = stop.child_token();
-        for _ in 0..flusher.concurrency {
-            let (flusher, tally, boundary) = (flusher.clone(), tally.clone(), boundary.clone());
-            let (stop, workers) = (stop.clone(), self.workers.clone());
-            tasks.spawn(async move {
-                let _permit = workers.acquire().await;
-                let halt = flusher.flush(boundary.as_deref(), &tally, &stop).await.err();
-                if halt.is_some() {
-                    stop.cancel();
-                }
-                (position, halt)
-            });
+    /// Every signal type gets its first worker before any gets its second: one whose plugin hangs
+    /// must not hold all connections.
+    fn spawn(&self, parts: &[Part]) -> JoinSet<(usize, Option<Halt>)> {
+        let mut tasks = JoinSet::new();
+        let most = parts.iter().map(|part| part.flusher.concurrency).max().unwrap_or_default();
+        for rank in 0..most {
+            for part in parts.iter().filter(|part| rank < part.flusher.concurrency) {
+                let (part, workers) = (part.clone(), self.workers.clone());
+                let permit = workers.clone().try_acquire_owned().ok();
+                tasks.spawn(async move {
+                    let _permit = match permit {
+                        Some(permit) => Some(permit),
+                        None => workers.acquire_owned().await.ok(),
+                    };
+                    part.run().await
+                });
+            }
         }
+        tasks
+    }
+}
+
+/// One signal type's part of a flush.
+#[derive(Clone)]
+struct Part {
+    position: usize,
+    flusher: Arc<Flusher>,
+    tally: Arc<Tally>,
+    boundary: Option<String>,
+    stop: CancellationToken,
+    /// An outage ends all workers of its signal type, and no others.
+    halt: CancellationToken,
+}
+
+impl Part {
+    async fn run(self) -> (usize, Option<Halt>) {
+        let overdue = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let halt = tokio::select! {
+            ended = self.flusher.flush(self.boundary.as_deref(), &self.tally, &self.halt) => ended.err(),
+            () = overdue => Some(Halt::Abandoned),
+        };
+        if halt.is_some() {
+            self.halt.cancel();
+        }
+        (self.position, halt)
     }
 }
 
@@ -167,31 +195,18 @@ async fn boundary(flusher: &Flusher) -> Result<Boundary, Error> {
     Ok(key.map_or(Boundary::Empty, Boundary::UpTo))
 }
 
-async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flushed], stop: &CancellationToken) {
-    let deadline = async {
-        stop.cancelled().await;
-        tokio::time::sleep(GRACE).await;
-    };
-    tokio::pin!(deadline);
-    loop {
-        let ended = tokio::select! {
-            ended = tasks.join_next() => ended,
-            () = &mut deadline => {
-                tasks.abort_all();
-                continue;
-            }
-        };
+async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flushed]) {
+    while let Some(ended) = tasks.join_next().await {
         match ended {
-            None => return,
-            Some(Ok((position, halt))) => {
+            Ok((position, halt)) => {
                 let part = &mut flushed[position];
                 // That a sibling stopped because of an outage is no reason of its own.
                 if part.halt.is_none() || matches!(part.halt, Some(Halt::Stopped)) {
                     part.halt = halt.or(part.halt.take());
                 }
             }
-            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Some(Err(_)) => {}
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
         }
     }
 }
@@ -210,9 +225,9 @@ async fn flusher(outbox: &Outbox, engine: &Engine, signal: &SignalConfig) -> Res
         (Ok(lane), Ok(plugin)) => (lane, plugin),
         (Err(error @ (Error::Unreachable(_) | Error::Refused { .. })), _) => return Err(error.into()),
         (lane, plugin) => {
-            let place = |fault: String| format!("signal type \"{}\": {fault}", signal.name());
-            let plugin = plugin.err().map(|error| place(error.to_string()));
-            return Err(Refusal::Faults(lane.err().map(|error| error.to_string()).into_iter().chain(plugin).collect()));
+            let lane = lane.err().map(|error| format!("{}: {error}", signal.place));
+            let plugin = plugin.err().map(|error| format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));
+            return Err(Refusal::Faults(lane.into_iter().chain(plugin).collect()));
         }
     };
     Ok(Flusher {

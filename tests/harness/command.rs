@@ -1,7 +1,7 @@
 //! The `signalbus` command, run as a user would.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 /// A project: a folder with a `signalbus.toml` in it.
 pub struct Project {
@@ -23,6 +23,15 @@ impl Project {
         Self { folder: folder.to_owned() }
     }
 
+    /// A folder that may hold a project later.
+    pub fn at(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The command, to be run in the project's folder. Compiled plugins are kept for all tests.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_signalbus"));
@@ -40,6 +49,28 @@ impl Project {
         let said = self.run(args);
         assert_eq!(said.status, 0, "{args:?}: {said:#?}");
         said.stdout
+    }
+}
+
+/// A configuration: the database, and signal types with the guest that sends each and further lines.
+pub fn config(url: &str, signals: &[(&str, &str, &str)]) -> String {
+    let mut text = format!("[database]\nurl = {url:?}\n");
+    for (name, guest, more) in signals {
+        let plugin = super::guest(guest);
+        text += &format!("[signals.{name}]\nplugin = {plugin:?}\n{more}\n");
+    }
+    text
+}
+
+/// Asks a process to end.
+pub fn terminate(process: &Child) {
+    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
+}
+
+impl Said {
+    /// Standard output, which must be one JSON document and nothing else.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 }
 

@@ -37,6 +37,22 @@ impl Witness {
         counts
     }
 
+    /// The ids of the signals, in the order in which they were handed to the plugin.
+    pub fn order(&self) -> Vec<String> {
+        let text = self.text();
+        let batches = text.lines().filter(|line| line.contains("counted")).filter_map(|line| line.split_once("ids="));
+        batches.flat_map(|(_, ids)| ids.trim().trim_matches('"').split(',').map(str::to_owned)).collect()
+    }
+
+    /// Waits until a relay has said something.
+    pub fn wait_until(&self, words: &str) {
+        let begun = Instant::now();
+        while !self.text().contains(words) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{words:?} is not said: {}", self.text());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Waits until so many signals were handed over.
     pub fn wait_for(&self, signals: usize) {
         let begun = Instant::now();

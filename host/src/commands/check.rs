@@ -2,49 +2,107 @@
 
 use std::path::Path;
 
-use super::{Exit, Failure, open, print, read_config};
-use crate::config::SignalConfig;
+use super::{Exit, Failure, open, print, unreachable};
+use crate::config::{Config, SignalConfig};
 use crate::outbox::{Error, Fault, Outbox};
 use crate::plugin::{Engine, Plugin};
 use crate::relay::cache_folder;
 
-pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
-    let config = read_config(path)?;
-    let outbox = open(&config)?;
-    let mut faults = Vec::new();
-    match outbox.require_schema().await {
-        Err(error @ Error::Unreachable(_)) => return Err(error.into()),
-        Err(error) => faults.push(Fault::Fatal(error.to_string())),
-        Ok(()) => {}
-    }
-    let engine = Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))?;
-    for signal in &config.signals {
-        faults.extend(check(&outbox, &engine, signal).await?);
-    }
-    let mut fatal = 0;
-    for fault in &faults {
-        match fault {
-            Fault::Fatal(text) => {
-                fatal += 1;
-                print(format_args!("error: {text}"));
-            }
-            Fault::Doubtful(text) => print(format_args!("warning: {text}")),
-        }
-    }
-    if fatal > 0 {
-        return Ok(Exit::Configuration);
-    }
-    let names: Vec<&str> = config.signals.iter().map(SignalConfig::name).collect();
-    print(format_args!("ready to send: {}", names.join(", ")));
-    Ok(Exit::Done)
+/// Faults found so far.
+#[derive(Default)]
+struct Report {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+    /// The tables could not be looked at.
+    unreachable: Option<Error>,
 }
 
-async fn check(outbox: &Outbox, engine: &Engine, signal: &SignalConfig) -> Result<Vec<Fault>, Failure> {
-    let mut faults = outbox.faults(&signal.source).await?;
-    let digest = signal.digest.as_deref();
-    let loaded = Plugin::load(engine, &signal.plugin, digest, signal.name(), signal.limits, signal.grants.clone()).await;
-    if let Err(error) = loaded {
-        faults.push(Fault::Fatal(format!("signal type \"{}\": {error}", signal.name())));
+pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
+    let (config, errors) = Config::examine(path).map_err(|fault| Failure::new(Exit::Configuration, fault))?;
+    let mut report = Report { errors, ..Report::default() };
+    if config.signals.is_empty() {
+        let place = path.display();
+        report.warnings.push(format!("{place}: there is no signal type; add a `[signals.NAME]` with a `plugin`"));
     }
-    Ok(faults)
+    report.tables(&config).await;
+    report.plugins(&config).await?;
+    Ok(report.print(&config))
+}
+
+impl Report {
+    async fn tables(&mut self, config: &Config) {
+        // That the URL is missing or wrong is among the faults already.
+        if config.database.url.is_empty() {
+            return;
+        }
+        let outbox = match open(config) {
+            Ok(outbox) => outbox,
+            Err(fault) => return self.errors.extend(fault.texts),
+        };
+        if let Err(error) = outbox.require_schema().await {
+            self.add(None, error);
+        }
+        for signal in &config.signals {
+            if self.unreachable.is_some() {
+                return;
+            }
+            self.table(&outbox, signal).await;
+        }
+    }
+
+    async fn table(&mut self, outbox: &Outbox, signal: &SignalConfig) {
+        let faults = match outbox.faults(&signal.source).await {
+            Ok(faults) => faults,
+            Err(error) => return self.add(Some(&signal.place), error),
+        };
+        for fault in faults {
+            match fault {
+                Fault::Fatal(text) => self.errors.push(format!("{}: {text}", signal.place)),
+                Fault::Doubtful(text) => self.warnings.push(format!("{}: {text}", signal.place)),
+            }
+        }
+    }
+
+    fn add(&mut self, place: Option<&str>, error: Error) {
+        match (error, place) {
+            (error @ Error::Unreachable(_), _) => self.unreachable = Some(error),
+            (error, Some(place)) => self.errors.push(format!("{place}: {error}")),
+            (error, None) => self.errors.push(error.to_string()),
+        }
+    }
+
+    async fn plugins(&mut self, config: &Config) -> Result<(), Failure> {
+        let engine = Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))?;
+        for signal in config.signals.iter().filter(|signal| !signal.plugin.as_os_str().is_empty()) {
+            let (digest, grants) = (signal.digest.as_deref(), signal.grants.clone());
+            let loaded = Plugin::load(&engine, &signal.plugin, digest, signal.name(), signal.limits, grants).await;
+            if let Err(error) = loaded {
+                self.errors.push(format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));
+            }
+        }
+        Ok(())
+    }
+
+    fn print(self, config: &Config) -> Exit {
+        for error in &self.errors {
+            print(format_args!("error: {error}"));
+        }
+        if let Some(error) = &self.unreachable {
+            print(format_args!("error: {}", unreachable(error)));
+        }
+        for warning in &self.warnings {
+            print(format_args!("warning: {warning}"));
+        }
+        if !self.errors.is_empty() {
+            return Exit::Configuration;
+        }
+        if self.unreachable.is_some() {
+            return Exit::Unreachable;
+        }
+        let names: Vec<&str> = config.signals.iter().map(SignalConfig::name).collect();
+        if !names.is_empty() {
+            print(format_args!("ready to send: {}", names.join(", ")));
+        }
+        Exit::Done
+    }
 }

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Exit, Failure, Output, open, print, read_config};
+use super::{Exit, Failure, Output, open, print, printable, read_config};
 use crate::config::Config;
 use crate::outbox::{DeadLetter, Outbox};
+use crate::telemetry;
 
 /// Which dead letters a command is about.
 #[derive(Debug)]
@@ -31,7 +32,8 @@ pub(crate) async fn list(path: &Path, names: &[String], limit: usize, output: Ou
         print("no dead letters");
     }
     for letter in &letters {
-        let DeadLetter { id, signal, key, attempts, reason, .. } = letter;
+        let DeadLetter { id, signal, attempts, .. } = letter;
+        let (key, reason) = (printable(&letter.key), printable(&letter.reason));
         print(format_args!("{id:>7}  {signal}:{key}  attempts {attempts}  {reason}"));
     }
     Ok(Exit::Done)
@@ -45,12 +47,12 @@ pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, F
         print(json!({ "dead_letter": letter, "row": row }));
         return Ok(Exit::Done);
     }
-    print(format_args!("signal    {}:{}", letter.signal, letter.key));
+    print(format_args!("signal    {}:{}", letter.signal, printable(&letter.key)));
     print(format_args!("attempts  {}", letter.attempts));
-    print(format_args!("reason    {}", letter.reason));
+    print(format_args!("reason    {}", printable(&letter.reason)));
     print("row");
     for (name, value) in row {
-        print(format_args!("  {name} = {}", value.as_deref().unwrap_or("NULL")));
+        print(format_args!("  {name} = {}", value.map_or("NULL".into(), |value| printable(&value))));
     }
     Ok(Exit::Done)
 }
@@ -65,7 +67,8 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Res
     for letter in &letters {
         if !lanes.contains_key(&letter.signal) {
             let Some(signal) = config.signals.iter().find(|signal| signal.name() == letter.signal) else {
-                eprintln!("error: dead letter {}: there is no signal type \"{}\" any more", letter.id, letter.signal);
+                let text = format!("there is no signal type \"{}\" any more; configure it, or discard the letter", letter.signal);
+                telemetry::failed(&format!("dead letter {}: {text}", letter.id));
                 failed += 1;
                 continue;
             };
@@ -77,7 +80,7 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Res
             Ok(false) => {}
             Err(error) if error.is_unreachable() => return Err(error.into()),
             Err(error) => {
-                eprintln!("error: dead letter {}: {error}", letter.id);
+                telemetry::failed(&format!("dead letter {}: {error}", letter.id));
                 failed += 1;
             }
         }

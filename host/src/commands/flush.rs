@@ -1,5 +1,6 @@
 //! `flush`, `flushmany` and `flushordered`.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,10 +11,12 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, Output, Selection, print, read_config};
+use super::{Exit, Failure, Output, Selection, open, print, printable, read_config, unreachable};
 use crate::flusher::{Halt, Tally};
+use crate::outbox::{Outbox, Source};
 use crate::relay::{Extent, Flushed, Relay};
 use crate::signal::Outage;
+use crate::telemetry;
 
 pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> Result<Exit, Failure> {
     let config = read_config(path)?;
@@ -21,23 +24,31 @@ pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> R
         .chosen(&selection.names, &selection.exclude)
         .map_err(|text| Failure::new(Exit::Usage, text))?;
     let stop = stop_on_signals()?;
-    let relay = Relay::open(&config, &chosen).await?;
+    let sources = chosen.iter().map(|signal| signal.source.clone()).collect();
+    let backlog = Backlog { outbox: open(&config)?, sources };
+    let relay = tokio::select! {
+        relay = Relay::open(&config, &chosen) => relay?,
+        () = stop.cancelled() => {
+            report(&[], selection.output);
+            return Ok(Exit::Done);
+        }
+    };
     loop {
         let begun = Instant::now();
-        let exit = round(&relay, extent, &stop, selection.output).await;
+        let exit = round(&relay, &backlog, extent, &stop, selection.output).await;
         let Some(period) = selection.repeat else { return Ok(exit) };
         tokio::select! {
-            () = stop.cancelled() => return Ok(exit),
+            // What went wrong was told each time; being told to stop is no failure.
+            () = stop.cancelled() => return Ok(Exit::Done),
             () = tokio::time::sleep(period.saturating_sub(begun.elapsed())) => {}
         }
     }
 }
 
-async fn round(relay: &Relay, extent: Extent, stop: &CancellationToken, output: Output) -> Exit {
+async fn round(relay: &Relay, backlog: &Backlog, extent: Extent, stop: &CancellationToken, output: Output) -> Exit {
     let mut progress = None;
-    let flushed = relay
-        .flush(extent, stop, |tallies| progress = Some(tokio::spawn(show_progress(tallies))))
-        .await;
+    let show = |tallies| progress = Some(tokio::spawn(show_progress(tallies, backlog.clone())));
+    let flushed = relay.flush(extent, stop, show).await;
     if let Some(progress) = progress {
         progress.abort();
         let _ = progress.await;
@@ -47,20 +58,56 @@ async fn round(relay: &Relay, extent: Extent, stop: &CancellationToken, output: 
 }
 
 /// A progress bar on a terminal, once it takes longer than a second.
-async fn show_progress(tallies: Vec<Arc<Tally>>) {
+async fn show_progress(tallies: Vec<Arc<Tally>>, backlog: Backlog) {
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let bar = Cleared(ProgressBar::new_spinner());
-    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} signals settled, {per_sec}, {elapsed}") {
-        bar.0.set_style(style);
+    if !std::io::stderr().is_terminal() {
+        return;
     }
+    let settled = || tallies.iter().map(|tally| tally.settled()).sum::<u64>();
+    let bar = Cleared(ProgressBar::no_length());
+    bar.0.set_style(style("{spinner} {human_pos} signals, {per_sec}, {elapsed}"));
+    telemetry::keep_below(Some(bar.0.clone()));
+    let mut counting = Some(std::pin::pin!(backlog.count()));
     loop {
-        let settled = |tally: &Arc<Tally>| {
-            let counters = [&tally.sent, &tally.skipped, &tally.deferred, &tally.buried];
-            counters.iter().map(|counter| counter.load(Relaxed)).sum::<u64>()
+        bar.0.set_position(settled());
+        let tick = tokio::time::sleep(Duration::from_millis(100));
+        let Some(count) = counting.as_mut() else {
+            tick.await;
+            continue;
         };
-        bar.0.set_position(tallies.iter().map(settled).sum());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::select! {
+            waiting = count => {
+                counting = None;
+                if let Some(waiting) = waiting {
+                    bar.0.set_length(settled() + waiting);
+                    bar.0.set_style(style("{wide_bar} {human_pos} of {human_len} signals, {per_sec}, {eta} left"));
+                }
+            }
+            () = tick => {}
+        }
     }
+}
+
+/// What there is to send, for the bar's length. Its connection is a further one, and made only then.
+#[derive(Clone)]
+struct Backlog {
+    outbox: Outbox,
+    sources: Vec<Source>,
+}
+
+impl Backlog {
+    /// In a table of millions, this takes its time.
+    async fn count(&self) -> Option<u64> {
+        let mut count = 0;
+        for source in &self.sources {
+            count += self.outbox.pending(source).await.ok()?;
+        }
+        Some(count)
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// A bar that leaves no trace, however its task ends.
@@ -68,6 +115,7 @@ struct Cleared(ProgressBar);
 
 impl Drop for Cleared {
     fn drop(&mut self) {
+        telemetry::keep_below(None);
         self.0.finish_and_clear();
     }
 }
@@ -87,7 +135,7 @@ fn report(flushed: &[Flushed], output: Output) {
     }
     for part in flushed {
         if let Some(halt) = &part.halt {
-            eprintln!("error: signal type \"{}\": {}", part.signal, explain(halt));
+            telemetry::failed(&format!("signal type \"{}\": {}", part.signal, explain(halt)));
         }
     }
     let skipped = if skipped > 0 { format!("skipped {skipped}, ") } else { String::new() };
@@ -108,9 +156,11 @@ fn describe(part: &Flushed) -> serde_json::Value {
 
 fn explain(halt: &Halt) -> String {
     match halt {
-        Halt::Outage(Outage::Unavailable { reason, .. }) => format!("the bus is not available: {reason}"),
-        Halt::Outage(Outage::Misconfigured { reason }) => format!("the plugin is misconfigured: {reason}"),
+        Halt::Outage(Outage::Unavailable { reason, .. }) => format!("the bus is not available: {}", printable(reason)),
+        Halt::Outage(Outage::Misconfigured { reason }) => format!("the plugin is misconfigured: {}", printable(reason)),
+        Halt::Database(error) if error.is_unreachable() => unreachable(error),
         Halt::Database(error) => error.to_string(),
+        Halt::Abandoned => "what was in flight did not end within the grace period; it will be sent again".into(),
         Halt::Stopped => "stopped before everything was sent".into(),
     }
 }
@@ -120,7 +170,7 @@ fn exit(part: &Flushed) -> Exit {
         Some(Halt::Outage(Outage::Unavailable { .. })) => Exit::Unreachable,
         Some(Halt::Outage(Outage::Misconfigured { .. })) => Exit::Configuration,
         Some(Halt::Database(error)) if error.is_unreachable() => Exit::Unreachable,
-        Some(Halt::Database(_)) => Exit::Failed,
+        Some(Halt::Database(_) | Halt::Abandoned) => Exit::Failed,
         Some(Halt::Stopped) => Exit::Done,
         None if part.tally.deferred.load(Relaxed) + part.tally.buried.load(Relaxed) > 0 => Exit::Failed,
         None => Exit::Done,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Exit, Failure, print};
+use crate::config::sqlite_url;
 use crate::outbox::Outbox;
 
 mod bundled {
@@ -13,31 +14,39 @@ const CONFIG: &str = include_str!("init/signalbus.toml");
 const TABLES: &str = include_str!("init/sample.sql");
 
 pub(crate) async fn run(folder: &Path, signals: u32) -> Result<Exit, Failure> {
+    // "signalbus.toml", not "./signalbus.toml".
+    let folder = folder.strip_prefix(".").unwrap_or(folder);
     let config = folder.join("signalbus.toml");
     let database = folder.join("outbox.db");
-    for file in [&config, &database] {
+    let plugins = folder.join("plugins");
+    for file in [&config, &database, &plugins] {
         if file.exists() {
-            let text = format!("{} is there already; name another folder", file.display());
+            let text = format!("\"{}\" is there already; name another folder, as in `signalbus init demo`", file.display());
             return Err(Failure::new(Exit::Failed, text));
         }
     }
-    std::fs::create_dir_all(folder.join("plugins"))?;
-    std::fs::write(&config, CONFIG)?;
+    std::fs::create_dir_all(&plugins).map_err(|error| unwritable(&plugins, &error))?;
+    std::fs::write(&config, CONFIG).map_err(|error| unwritable(&config, &error))?;
     for (name, component) in bundled::BUNDLED {
-        std::fs::write(folder.join(format!("plugins/{name}.wasm")), component)?;
+        let file = plugins.join(format!("{name}.wasm"));
+        std::fs::write(&file, component).map_err(|error| unwritable(&file, &error))?;
     }
-    let outbox = Outbox::open(&format!("sqlite://{}?mode=rwc", database.display()), 1)?;
+    let outbox = Outbox::open(&sqlite_url(&database, "?mode=rwc"), 1)?;
     outbox.migrate().await?;
     outbox.run_script(&TABLES.replace("{signals}", &signals.to_string())).await?;
     print(format_args!("made {}, {} with {signals} signals of each type, and plugins/", config.display(), database.display()));
     if bundled::BUNDLED.is_empty() {
         print("this binary was built without plugins: copy log.wasm and starter.wasm into plugins/ (`make plugins`)");
     }
-    if folder != Path::new(".") {
+    if !folder.as_os_str().is_empty() {
         print(format_args!("next: cd {}", folder.display()));
     }
     print("      signalbus check          is everything as it should be?");
     print("      signalbus pending        what waits?");
     print("      signalbus flush -w 0     send it");
     Ok(Exit::Done)
+}
+
+fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(Exit::Failed, format!("\"{}\" can't be written: {error}; name another folder", file.display()))
 }

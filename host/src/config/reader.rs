@@ -21,11 +21,15 @@ impl<'a> Faults<'a> {
     }
 
     pub(super) fn add(&mut self, offset: usize, message: impl AsRef<str>) {
-        let before = &self.text[..offset.min(self.text.len())];
+        self.found.push((offset, format!("{}: {}", self.place(offset), message.as_ref())));
+    }
+
+    /// File, line and column.
+    pub(super) fn place(&self, offset: usize) -> String {
+        let before = &self.text[..self.text.floor_char_boundary(offset)];
         let line = before.matches('\n').count() + 1;
-        let column = before.len() - before.rfind('\n').map_or(0, |at| at + 1) + 1;
-        let place = self.file.display();
-        self.found.push((offset, format!("{place}:{line}:{column}: {}", message.as_ref())));
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        format!("{}:{line}:{column}", self.file.display())
     }
 
     /// In the order of the file.

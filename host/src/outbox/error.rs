@@ -40,28 +40,30 @@ impl From<sqlx::Error> for Error {
             sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. } | sqlx::Error::Encode(_) => {
                 Self::Refused { message: error.to_string(), passing: false }
             }
+            sqlx::Error::PoolTimedOut => Self::Unreachable("no connection could be made".into()),
             error => Self::Unreachable(error.to_string()),
         }
     }
 }
 
-/// SQLSTATE classes 08 (connection) and 57P (server going down) mean "not reachable";
+/// SQLSTATE classes 08 (connection), 28 (who are you?), 3D (no such database) and 57P (server going
+/// down) mean "not reachable", and so do MariaDB's 1044, 1045 and 1049;
 /// 40001, 40P01 (PostgreSQL, MariaDB), 5 and 6 (SQLite busy, locked) pass by themselves.
 fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
     let message = error.message().to_owned();
     let code = error.code().unwrap_or_default();
-    if code.starts_with("08") || code.starts_with("57P") || code == "53300" || code == "28P01" {
+    let number = error.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>().map(|error| error.number());
+    let class = ["08", "28", "3D", "57P"].iter().any(|class| code.starts_with(class));
+    if class || code == "53300" || matches!(number, Some(1044 | 1045 | 1049)) {
         return Error::Unreachable(message);
     }
-    let lock_timeout = error
-        .try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>()
-        .is_some_and(|error| matches!(error.number(), 1205 | 1213));
+    let lock_timeout = matches!(number, Some(1205 | 1213));
     // An extended SQLite code holds the primary one in its low byte.
     let sqlite = error.try_downcast_ref::<sqlx::sqlite::SqliteError>();
     match sqlite.and_then(|_| code.parse::<u32>().ok()).map(|code| code & 0xff) {
         Some(5 | 6) => Error::Refused { message, passing: true },
         Some(10) => Error::Refused { message: format!("{message}; is the disk full?"), passing: false },
-        Some(14) => Error::Unreachable(format!("{message}; does the folder exist?")),
+        Some(14) => Error::Unreachable(message),
         _ => Error::Refused { message, passing: matches!(&*code, "40001" | "40P01") || lock_timeout },
     }
 }

@@ -39,13 +39,16 @@ const TABLES_PER_MEMORY: u32 = 8;
 
 impl Engine {
     /// Starts the engine, and a thread that keeps its time while it lives. Compiled code is kept
-    /// in the directory `cache`, if there is one.
+    /// in the directory `cache`, if there is one that can be used.
     ///
     /// # Errors
     ///
-    /// The directory can't be used, or the processor is not supported.
+    /// The processor is not supported.
     pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Self> {
-        let mut config = config(cache.as_deref())?;
+        let mut config = config(cache.as_deref()).or_else(|error| {
+            tracing::warn!(target: "plugin", error = format!("{error:#}"), "compiled plugins are not kept");
+            config(None)
+        })?;
         // Reserving the pool is the test whether the address space is large enough for it.
         let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
             .or_else(|_| wasmtime::Engine::new(frugal(&mut config)))

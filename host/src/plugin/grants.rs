@@ -33,9 +33,12 @@ impl Grants {
     /// The text without the secrets that a plugin may have written into it: a log line, a reason.
     pub(super) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        for (_, secret) in &self.secrets {
-            if secret.len() >= Self::SHORTEST_HIDDEN && text.contains(secret.as_str()) {
-                text = Cow::Owned(text.replace(secret.as_str(), "[secret]"));
+        // The longest first: one may be a part of another.
+        let mut secrets: Vec<&str> = self.secrets.iter().map(|(_, secret)| secret.as_str()).collect();
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        for secret in secrets {
+            if secret.len() >= Self::SHORTEST_HIDDEN && text.contains(secret) {
+                text = Cow::Owned(text.replace(secret, "[secret]"));
             }
         }
         text

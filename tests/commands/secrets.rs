@@ -1,0 +1,88 @@
+//! A secret appears nowhere, whatever is asked and whatever goes wrong.
+
+use crate::harness::command::{Project, Said, config};
+use crate::harness::database::{Database, System};
+
+const SECRET: &str = "Tr0ub4dor&3";
+const PASSWORD: &str = "correct-h0rse";
+
+/// Runs a command with everything logged, and looks through all of it.
+fn silent(project: &Project, args: &[&str]) -> Said {
+    let mut first = None;
+    for format in ["text", "json"] {
+        let mut command = project.command(&[&["--log-format", format], args].concat());
+        let said = Said::from(command.env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1").output().unwrap());
+        for secret in [SECRET, PASSWORD, "Tr0ub4dor", "correct-h"] {
+            for text in [&said.stdout, &said.stderr] {
+                let line = text.lines().find(|line| line.contains(secret));
+                assert_eq!(line, None, "{args:?} with --log-format {format}");
+            }
+        }
+        first.get_or_insert(said);
+    }
+    first.unwrap()
+}
+
+fn with_password(database: &Database) -> String {
+    match database.system {
+        System::Sqlite => database.url.clone(),
+        System::Postgres => database.url.replace("signalbus@", &format!("signalbus:{PASSWORD}@")),
+        // The server's root has no password: this one is refused.
+        System::Mariadb => database.url.replace("root@", &format!("root:{PASSWORD}@")),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_plugin_that_tells_it() {
+    for how in ["reject", "retry", "panic", "unavailable", "misconfigured"] {
+        let database = Database::sqlite().await;
+        database.orders(2).await;
+        // The shorter secret is a part of the longer one.
+        let more = format!(
+            "[signals.OrderPlaced.settings]\nhow = {how:?}\n[signals.OrderPlaced.secrets]\npart = {:?}\nkey = {SECRET:?}",
+            &SECRET[..5]
+        );
+        let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "leaks", &more)]));
+        let said = silent(&project, &["flush", "-w", "0", "--json"]);
+        assert!(said.stderr.contains("[secret]"), "{how}: the plugin was called: {said:#?}");
+        for args in [&["dead", "list"][..], &["dead", "show", "1"], &["check"], &["signals", "--json"], &["pending"]] {
+            silent(&project, args);
+        }
+        let stored = "SELECT count(*) FROM (SELECT reason FROM signalbus_deferral UNION ALL SELECT reason FROM signalbus_dead_letter) \
+                      WHERE reason LIKE '%Tr0ub4dor%' OR reason LIKE '%dor&3%'";
+        assert_eq!(database.number(stored).await, 0, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_the_database() {
+    for database in [Database::postgres().await, Database::mariadb().await] {
+        database.orders(2).await;
+        let url = with_password(&database);
+        let nowhere = url.replace("127.0.0.1:", "127.0.0.1:1");
+        let more = "[signals.OrderPlaced.secrets]\nkey = 'Tr0ub4dor&3'";
+        for url in [url.clone(), format!("{url}_not"), format!("{url}?password={PASSWORD}"), nowhere, url.replace("127.0.0.1:", "[")] {
+            let project = Project::new(database.folder(), &config(&url, &[("OrderPlaced", "secrets", more)]));
+            for args in [&["check"][..], &["flush", "-w", "0"]] {
+                silent(&project, args);
+            }
+        }
+    }
+}
+
+#[test]
+fn of_a_configuration_with_faults() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for (url, secrets) in [
+        (format!("oracle://user:{PASSWORD}@host/x"), format!("key = ['{SECRET}']")),
+        (format!("postgres://user:{PASSWORD}@host:port/x"), format!("key = '{SECRET}")),
+        (format!("mysql://user:{PASSWORD}@"), format!("key = {SECRET}")),
+        (PASSWORD.to_owned(), format!("key = '{SECRET}' '{SECRET}'")),
+    ] {
+        let text = format!("[database]\nurl = {url:?}\n[signals.A]\nplugin = 'p.wasm'\n[signals.A.secrets]\n{secrets}\n");
+        let project = Project::new(folder.path(), &text);
+        for args in [&["check"][..], &["flush"], &["pending", "--json"]] {
+            assert_eq!(silent(&project, args).status, 78, "{text}");
+        }
+    }
+}

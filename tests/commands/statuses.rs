@@ -1,0 +1,211 @@
+//! Exit statuses: what a script learns without reading.
+
+use crate::harness::command::{Project, Said, config};
+use crate::harness::database::{Database, System};
+use crate::harness::guest;
+use tempfile::TempDir;
+
+/// Runs a command against a configuration that is written down as it is.
+fn run(text: &str, args: &[&str]) -> Said {
+    let folder = TempDir::new().unwrap();
+    Project::new(folder.path(), text).run(args)
+}
+
+async fn flush_of(guest: &str) -> (Database, Said) {
+    let database = Database::sqlite().await;
+    database.orders(3).await;
+    let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", guest, "")]));
+    let said = project.run(&["flush", "-w", "0"]);
+    (database, said)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn zero_when_all_due_signals_are_sent() {
+    let (_database, said) = flush_of("sends").await;
+    assert_eq!((said.status, said.stdout.as_str()), (0, "sent 3, deferred 0, buried 0\n"), "{said:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_when_signals_could_not_be_sent() {
+    for (guest, told) in [("retries", "sent 0, deferred 3, buried 0\n"), ("rejects", "sent 0, deferred 0, buried 3\n")] {
+        let (_database, said) = flush_of(guest).await;
+        assert_eq!((said.status, said.stdout.as_str()), (1, told), "{said:#?}");
+    }
+}
+
+#[test]
+fn usage_is_64_with_a_suggestion() {
+    let config = "[database]\nurl = 'sqlite://none.db'\n[signals.OrderPlaced]\nplugin = 'p.wasm'\n[signals.PriceChanged]\nplugin = 'p.wasm'\n";
+    for (args, hint) in [
+        (&["flsh"][..], "'flush'"),
+        (&["flush", "--wiat", "0"], "'--wait'"),
+        (&["flush", "-w", "soon"], "invalid value 'soon'"),
+        (&["dead", "redrive"], "--all"),
+        (&["dead", "show", "seven"], "invalid value 'seven'"),
+        (&["--log-format", "yaml", "pending"], "[possible values: text, json]"),
+        (&["dead"], "redrive"),
+        (&[], "flushordered"),
+    ] {
+        let said = run(config, args);
+        assert_eq!((said.status, said.stdout.as_str()), (64, ""), "{args:?}: {said:#?}");
+        assert!(said.stderr.contains(hint), "{args:?}: {said:#?}");
+    }
+    let nearest = "error: there is no signal type \"OrderPlcaed\"; did you mean \"OrderPlaced\"? (known: OrderPlaced, PriceChanged)\n";
+    for args in [
+        &["flush", "OrderPlcaed"][..],
+        &["flushmany", "-e", "OrderPlcaed"],
+        &["flushordered", "PriceChanged", "OrderPlcaed"],
+        &["dead", "list", "OrderPlcaed"],
+        &["dead", "redrive", "--signal", "OrderPlcaed"],
+    ] {
+        let said = run(config, args);
+        assert_eq!((said.status, said.stderr.as_str()), (64, nearest), "{args:?}: {said:#?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_failure() {
+    for args in [&["--help"][..], &["flush", "--help"], &["--version"], &["help", "dead"]] {
+        let said = run("", args);
+        assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{args:?}: {said:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_dead_letter_is_1() {
+    let (_database, project) = {
+        let database = Database::sqlite().await;
+        database.orders(0).await;
+        let text = config(&database.url, &[("OrderPlaced", "sends", "")]);
+        let project = Project::new(database.folder(), &text);
+        (database, project)
+    };
+    for args in [["dead", "show", "7"], ["dead", "redrive", "7"], ["dead", "discard", "7"]] {
+        let said = project.run(&args);
+        assert_eq!((said.status, said.stderr.as_str()), (1, "error: there is no dead letter 7; `signalbus dead list` lists them\n"));
+    }
+}
+
+/// Everything that asks the database says so in the same way.
+fn unreachable(url: &str, expected: &str) {
+    let folder = TempDir::new().unwrap();
+    let project = Project::new(folder.path(), &config(url, &[("OrderPlaced", "sends", "")]));
+    for args in [&["pending"][..], &["flush", "-w", "0"], &["dead", "list"], &["check"]] {
+        let said = project.run(args);
+        assert_eq!(said.status, 69, "{args:?}: {said:#?}");
+        let told = if args == ["check"] { &said.stdout } else { &said.stderr };
+        assert!(told.starts_with("error: database: ") && told.contains(expected), "{args:?}: {said:#?}");
+        assert!(told.ends_with("; is it there, and is `database.url` right?\n"), "{args:?}: {said:#?}");
+    }
+}
+
+#[test]
+fn a_missing_sqlite_file_is_69() {
+    unreachable("sqlite://nowhere.db", "unable to open database file");
+    unreachable("sqlite:///nowhere/outbox.db?mode=rwc", "unable to open database file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_database_is_69() {
+    for database in [Database::postgres().await, Database::mariadb().await] {
+        let expected = if database.system == System::Postgres { "does not exist" } else { "Unknown database" };
+        unreachable(&format!("{}_not", database.url), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_69() {
+    let database = Database::mariadb().await;
+    unreachable(&database.url.replace("root@", "root:wrong@"), "Access denied");
+    let database = Database::postgres().await;
+    unreachable(&database.url.replace("signalbus@", "nobody:wrong@"), "role \"nobody\" does not exist");
+}
+
+#[test]
+fn a_server_that_is_down_is_69() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let folder = TempDir::new().unwrap();
+    let url = format!("postgres://signalbus@127.0.0.1:{port}/outbox");
+    let said = Project::new(folder.path(), &config(&url, &[("OrderPlaced", "sends", "")])).run(&["pending"]);
+    assert_eq!(said.status, 69, "{said:#?}");
+    assert_eq!(said.stderr, "error: database: no connection could be made; is it there, and is `database.url` right?\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_69_and_charges_nothing() {
+    let (database, said) = flush_of("unavailable").await;
+    assert_eq!((said.status, said.stdout.as_str()), (69, "sent 0, deferred 0, buried 0\n"), "{said:#?}");
+    assert!(said.stderr.contains("error: signal type \"OrderPlaced\": the bus is not available: "), "{said:#?}");
+    untouched(&database).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_misconfigured_plugin_is_78_and_charges_nothing() {
+    let (database, said) = flush_of("misconfigured").await;
+    assert_eq!((said.status, said.stdout.as_str()), (78, "sent 0, deferred 0, buried 0\n"), "{said:#?}");
+    assert!(said.stderr.contains("error: signal type \"OrderPlaced\": the plugin is misconfigured: "), "{said:#?}");
+    untouched(&database).await;
+}
+
+async fn untouched(database: &Database) {
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 3);
+    for table in ["claim", "deferral", "dead_letter"] {
+        assert_eq!(database.number(&format!("SELECT count(*) FROM signalbus_{table}")).await, 0, "{table}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_78_with_every_fault_and_its_place() {
+    let text = "[databse]\nurl = 'sqlite://outbox.db'\n[signals.A]\nplugin = 'p'\nburst_count = 'many'\n\
+                ordr_by = ['id']\n[signals.B]\nmemory = '64MB'\nsettings = { 'größe' = [1] }\n";
+    let expected = "\
+error: signalbus.toml:1:1: there is no `[database]` with a `url`
+error: signalbus.toml:1:2: unknown key `databse`; did you mean \"database\"?
+error: signalbus.toml:5:15: `signals.A.burst_count` must be a whole number from 1 on
+error: signalbus.toml:6:1: unknown key `signals.A.ordr_by`; did you mean \"order_by\"?
+error: signalbus.toml:7:1: `signals.B.plugin` is missing: the path of a .wasm file
+error: signalbus.toml:8:10: `signals.B.memory`: \"64MB\" is no size; write \"512KiB\", \"64MiB\" or \"1GiB\"
+error: signalbus.toml:9:24: `signals.B.settings.größe` must be a string, a number or a boolean, not a list
+";
+    for args in [&["pending"][..], &["flush"], &["signals"], &["migrate"], &["dead", "list"]] {
+        let said = run(text, args);
+        assert_eq!((said.status, said.stdout.as_str()), (78, ""), "{args:?}: {said:#?}");
+        assert_eq!(said.stderr, expected, "{args:?}");
+    }
+}
+
+#[test]
+fn a_missing_configuration_is_78_with_the_cure() {
+    let folder = TempDir::new().unwrap();
+    let said = Project::at(folder.path()).run(&["pending"]);
+    assert_eq!(said.status, 78);
+    assert!(said.stderr.starts_with("error: signalbus.toml: No such file"), "{said:#?}");
+    assert!(said.stderr.contains("`signalbus init`") && said.stderr.contains("`--config`"), "{said:#?}");
+}
+
+#[test]
+fn the_environment_names_the_file_and_the_option_overrules_it() {
+    let folder = TempDir::new().unwrap();
+    let project = Project::new(folder.path(), "[database]\nurl = 'sqlite://o.db'\n[signals.A]\nplugin = 'p'\n");
+    std::fs::write(folder.path().join("other.toml"), "[database]\nurl = '${NOT_SET}'\n").unwrap();
+    let said = Said::from(project.command(&["signals"]).env("SIGNALBUS_CONFIG", "other.toml").output().unwrap());
+    assert_eq!(said.status, 78);
+    assert_eq!(said.stderr, "error: other.toml:2:7: the environment variable NOT_SET is not set\n");
+    let mut command = project.command(&["--config", "signalbus.toml", "signals"]);
+    assert_eq!(Said::from(command.env("SIGNALBUS_CONFIG", "other.toml").output().unwrap()).stdout, "A\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_side_tables_are_78_with_the_cure() {
+    let folder = TempDir::new().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("new.db").display());
+    let text = format!("[database]\nurl = {url:?}\n[signals.A]\nplugin = {:?}\n", guest("sends"));
+    let project = Project::new(folder.path(), &text);
+    let said = project.run(&["flush", "-w", "0"]);
+    assert_eq!((said.status, said.stderr.as_str()), (78, "error: the side tables `signalbus_*` are missing; run `signalbus migrate`\n"));
+    assert_eq!(project.ok(&["migrate"]), "side tables created\n");
+    assert_eq!(project.ok(&["migrate"]), "side tables are up to date\n");
+    let said = project.run(&["flush", "-w", "0"]);
+    assert_eq!(said.status, 78);
+    assert!(said.stderr.starts_with("error: signalbus.toml:3:1: signal type \"A\": there is no table \"a\""), "{said:#?}");
+}

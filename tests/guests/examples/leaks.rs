@@ -1,0 +1,21 @@
+//! Tells the secret `key` wherever it can: in a record, on both standard streams, and as its last
+//! word: setting `how`: `panic`, `retry`, `unavailable`, `misconfigured`; else rejects with it.
+
+use signalbus_guest::{BulkResult, Error, Outcome, Signal, config, log, plugin};
+
+fn send_all(signals: &[Signal]) -> BulkResult {
+    let secret = config::secret("key").unwrap_or_default();
+    log::warn!("the key is", key = secret);
+    log::emit(log::Level::Error, &secret, [("text", secret.as_str())]);
+    println!("key {secret}");
+    eprintln!("key {secret}");
+    match config::get("how").as_deref() {
+        Some("panic") => panic!("with {secret}"),
+        Some("retry") => Ok(vec![Outcome::retry(secret); signals.len()]),
+        Some("unavailable") => Err(Error::unavailable(secret)),
+        Some("misconfigured") => Err(Error::misconfigured(secret)),
+        _ => Ok(vec![Outcome::reject(secret); signals.len()]),
+    }
+}
+
+plugin!(bulk send_all);
