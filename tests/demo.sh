@@ -11,7 +11,7 @@ demo=$PWD/target/demo
 rm -rf "$demo"
 
 say 'A new project: a configuration, an outbox with 3,000 signals of each of two types, two plugins'
-"$signalbus" init "$demo" --signals 3000 | head -n 1
+"$signalbus" init "$demo" --signals 3000 | sed -n 1p
 cd "$demo"
 show check
 show pending
@@ -20,8 +20,8 @@ say 'Sending them: each row goes to the Wasm plugin of its type, and is deleted 
 # One of the orders has no customer: status 1 says that something could not be sent.
 show flush --wait 0 2>relay.log || true
 echo '… and the plugins wrote to the log, kept in target/demo/relay.log:'
-grep -F 'order placed' relay.log | head -n 2 | cut -c1-150
-grep -F 'columns=' relay.log | head -n 2 | cut -c1-150
+grep -F -m 2 'order placed' relay.log | cut -c1-150
+grep -F -m 2 'columns=' relay.log | cut -c1-150
 
 say 'What waits now, and what could not be sent'
 show pending

@@ -8,7 +8,7 @@ use wasmtime_wasi::I32Exit;
 
 use super::batch::{Flat, Head};
 use super::guest::{self, State};
-use super::journal::Journal;
+use super::journal::{Journal, Origin};
 use super::limits::MemoryExhausted;
 use super::load::{Entry, Plugin};
 use super::send::{Calls, Failure, Rules};
@@ -54,7 +54,15 @@ type Alive = (Store<State>, sender::Guest);
 impl Calls for Guests<'_> {
     async fn all(&mut self) -> Option<Result<Verdict, Failure>> {
         match &self.host.plugin.entry {
-            Entry::Bulk(entry) => Some(self.host.bulk(entry, self.signals).await),
+            Entry::Bulk(entry) => {
+                let answer = self.host.bulk(entry, self.signals).await;
+                if let Err(failure) = &answer
+                    && self.signals.len() > 1
+                {
+                    self.host.report(failure, self.signals.len());
+                }
+                Some(answer)
+            }
             Entry::Single(_) => None,
         }
     }
@@ -115,7 +123,7 @@ impl Host<'_> {
         let call = async {
             let (mut store, guest) = match alive {
                 Some((mut store, guest)) => {
-                    guest::arm(&mut store, self.deadline());
+                    guest::arm(&mut store, self.plugin.limits.timeout);
                     (store, guest)
                 }
                 None => {
@@ -141,12 +149,8 @@ impl Host<'_> {
         let plugin = self.plugin;
         let engine = plugin.engine.wasmtime();
         let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.journal.clone());
-        guest::arm(&mut store, self.deadline());
+        guest::arm(&mut store, plugin.limits.timeout);
         store
-    }
-
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.plugin.limits.timeout
     }
 
     /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
@@ -161,6 +165,13 @@ impl Host<'_> {
             None => reason,
         };
         Err(Failure { reason })
+    }
+
+    /// The reason of a whole batch's failure would be lost otherwise: no signal is charged with it.
+    fn report(&self, failure: &Failure, signals: usize) {
+        let Origin { plugin, signal_type, .. } = &self.plugin.origin;
+        let reason = &*failure.reason;
+        tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "batch failed, sending one by one");
     }
 
     fn reason(&self, error: &wasmtime::Error) -> String {

@@ -45,13 +45,13 @@ impl Engine {
     ///
     /// The processor is not supported.
     pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Self> {
-        let config = config(cache.as_deref()).or_else(|error| {
+        let mut config = config(cache.as_deref()).or_else(|error| {
             tracing::warn!(target: "plugin", error = format!("{error:#}"), "compiled plugins are not kept");
             config(None)
         })?;
         // Reserving the pool is the test whether the address space is large enough for it.
         let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
-            .or_else(|_| wasmtime::Engine::new(&config))
+            .or_else(|_| wasmtime::Engine::new(frugal(&mut config)))
             .map_err(anyhow::Error::from)
             .context("the WebAssembly engine does not start")?;
         let linker = linker(&engine)?;
@@ -121,6 +121,15 @@ fn pool() -> InstanceAllocationStrategy {
         // Without the kernel's help, keeping pages resident is slower than not keeping them.
         .pagemap_scan(Enabled::Auto);
     InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Where addresses are scarce: no pool, and few more addresses for a memory than it uses. Every
+/// access is checked, which costs about a seventh.
+fn frugal(config: &mut Config) -> &mut Config {
+    config
+        .memory_reservation(1 << 20)
+        .memory_reservation_for_growth(16 << 20)
+        .memory_guard_size(64 << 10)
 }
 
 /// Everything a plugin may import; of the network, nothing.

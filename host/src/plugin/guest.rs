@@ -1,6 +1,6 @@
 //! What a store holds, and what a guest may ask of the host.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::Level;
 use wasmtime::component::ResourceTable;
@@ -25,8 +25,7 @@ pub(super) struct State {
 /// Resources, such as streams and pollables, that one instance may hold.
 const RESOURCES: usize = 1000;
 
-/// A store for one instance, within its limits, that yields to the runtime at every tick and stops
-/// at the deadline.
+/// A store for one instance, within its limits. It has to be armed before the guest runs.
 pub(super) fn store(
     engine: &wasmtime::Engine,
     limits: &Limits,
@@ -49,11 +48,12 @@ pub(super) fn store(
     store
 }
 
-/// From now on the guest yields to the runtime at every tick, and is interrupted at the deadline.
-pub(super) fn arm(store: &mut Store<State>, deadline: Instant) {
+/// From now on the guest yields to the runtime at every tick, and is interrupted after the timeout.
+pub(super) fn arm(store: &mut Store<State>, timeout: Duration) {
+    let started = Instant::now();
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
-        Ok(if Instant::now() >= deadline {
+        Ok(if started.elapsed() >= timeout {
             UpdateDeadline::Interrupt
         } else {
             UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))

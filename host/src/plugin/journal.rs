@@ -72,7 +72,12 @@ impl Journal {
     /// Keeps a record of the `log` interface.
     pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
         if enabled(level) {
-            self.pages().record(level, message, &joined(fields));
+            let mut pages = self.pages();
+            if pages.is_full() {
+                pages.dropped += 1;
+            } else {
+                pages.record(level, message, &joined(fields));
+            }
         }
     }
 
@@ -93,9 +98,13 @@ impl Journal {
 }
 
 impl Pages {
+    fn is_full(&self) -> bool {
+        self.records >= Journal::RECORDS || self.bytes >= Journal::BYTES
+    }
+
     fn record(&mut self, level: Level, message: &str, fields: &str) {
         let bytes = message.len() + fields.len();
-        if self.records >= Journal::RECORDS || self.bytes + bytes > Journal::BYTES {
+        if self.is_full() || self.bytes + bytes > Journal::BYTES {
             self.dropped += 1;
             return;
         }
@@ -221,5 +230,96 @@ fn emit(origin: &Origin, level: Level, message: &str, fields: &str) {
         Level::INFO => event!(Level::INFO),
         Level::DEBUG => event!(Level::DEBUG),
         Level::TRACE => event!(Level::TRACE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> Journal {
+        let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
+        Journal::new(Origin { plugin: "p".into(), signal_type: "T".into(), grants: grants.into() })
+    }
+
+    fn counts(journal: &Journal) -> (usize, u64) {
+        let pages = journal.pages();
+        (pages.records, pages.dropped)
+    }
+
+    #[test]
+    fn a_line_is_a_record_however_it_was_written() {
+        let journal = journal();
+        journal.write(Stream::Output, b"one\ntw");
+        assert_eq!(counts(&journal), (1, 0));
+        journal.write(Stream::Error, b"between\n");
+        journal.write(Stream::Output, b"o\n\nthree");
+        assert_eq!(counts(&journal), (3, 0));
+        journal.close_lines();
+        assert_eq!(counts(&journal), (4, 0));
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let journal = journal();
+        journal.write(Stream::Output, &vec![b'x'; 2 * Journal::LINE + 1]);
+        assert_eq!(counts(&journal), (2, 0));
+        assert_eq!(journal.pages().output.len(), 1);
+    }
+
+    #[test]
+    fn the_surplus_is_counted_not_kept() {
+        let journal = journal();
+        for _ in 0..Journal::RECORDS + 5 {
+            journal.write(Stream::Output, b"x\n");
+        }
+        assert_eq!(counts(&journal), (Journal::RECORDS, 5));
+    }
+
+    #[test]
+    fn records_are_limited_by_their_bytes_too() {
+        let journal = journal();
+        let line = [&[b'x'; Journal::LINE - 1][..], b"\n"].concat();
+        for _ in 0..40 {
+            journal.write(Stream::Error, &line);
+        }
+        let (records, dropped) = counts(&journal);
+        assert_eq!(records, Journal::BYTES / (Journal::LINE - 1));
+        assert_eq!(records as u64 + dropped, 40);
+    }
+
+    #[test]
+    fn a_panic_speaks_with_place_and_message() {
+        let journal = journal();
+        journal.write(
+            Stream::Error,
+            b"earlier\n\nthread '<unnamed>' (1) panicked at src/lib.rs:9:5:\nassertion failed\n  left: hunter22\n\
+              note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
+        );
+        let words = journal.close_lines();
+        assert_eq!(words.as_deref(), Some("panicked at src/lib.rs:9:5: assertion failed left: [secret]"));
+        assert_eq!(journal.close_lines(), None);
+    }
+
+    #[test]
+    fn the_last_line_speaks_even_unfinished_and_broken() {
+        let journal = journal();
+        journal.write(Stream::Error, b"first\nlast \xff");
+        journal.write(Stream::Output, b"not an error\n");
+        assert_eq!(journal.close_lines().as_deref(), Some("last \u{fffd}"));
+    }
+
+    #[test]
+    fn last_words_are_cut_between_characters() {
+        let mut words = LastWords::default();
+        words.hear(&"é".repeat(LastWords::LENGTH));
+        assert_eq!(words.0.len(), LastWords::LENGTH);
+    }
+
+    #[test]
+    fn fields_read_back_unambiguously() {
+        let fields = [("a", "1"), ("b", "x y"), ("c", ""), ("d", "q=\"1\"")];
+        let fields = fields.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(joined(&fields), r#"a=1 b="x y" c="" d="q=\"1\"""#);
     }
 }

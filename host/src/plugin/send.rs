@@ -40,10 +40,7 @@ impl Rules {
             None => {}
             Some(Ok(verdict)) => return verdict,
             Some(Err(failure)) if signals.len() == 1 => return Ok(vec![Outcome::retry(failure.reason)]),
-            Some(Err(failure)) => {
-                let (signals, reason) = (signals.len(), failure.reason);
-                tracing::warn!(target: "plugin", signals, reason, "batch failed: sending one by one");
-            }
+            Some(Err(_)) => {}
         }
         self.one_by_one(signals, calls).await
     }
