@@ -23,6 +23,7 @@ pub struct Relay {
     flushers: Vec<Arc<Flusher>>,
     /// Workers that may run at once: each holds a connection.
     workers: Arc<Semaphore>,
+    grace: Duration,
 }
 
 /// Why a relay can't begin.
@@ -81,7 +82,7 @@ impl Relay {
     /// A relay of signal types that are put together already; each worker needs a connection.
     pub fn of(flushers: Vec<Flusher>, max_connections: u32) -> Self {
         let workers = Arc::new(Semaphore::new(max_connections as usize));
-        Self { flushers: flushers.into_iter().map(Arc::new).collect(), workers }
+        Self { flushers: flushers.into_iter().map(Arc::new).collect(), workers, grace: GRACE }
     }
 
     /// Sends until nothing is due, all signal types at once; `stop` ends it early, within a grace
@@ -114,7 +115,8 @@ impl Relay {
                 Ok(Boundary::Empty) => {}
                 Ok(boundary) => {
                     let (boundary, halt) = (boundary.key(), stop.child_token());
-                    parts.push(Part { position, flusher, tally, boundary, stop: stop.clone(), halt });
+                    let (stop, grace) = (stop.clone(), self.grace);
+                    parts.push(Part { position, flusher, tally, boundary, stop, halt, grace });
                 }
             }
             flushed.push(told);
@@ -155,13 +157,14 @@ struct Part {
     stop: CancellationToken,
     /// An outage ends all workers of its signal type, and no others.
     halt: CancellationToken,
+    grace: Duration,
 }
 
 impl Part {
     async fn run(self) -> (usize, Option<Halt>) {
         let overdue = async {
             self.stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(self.grace).await;
         };
         let halt = tokio::select! {
             ended = self.flusher.flush(self.boundary.as_deref(), &self.tally, &self.halt) => ended.err(),
@@ -252,5 +255,46 @@ impl From<Error> for Refusal {
             Error::Unreachable(_) | Error::Refused { .. } => Self::Database(error),
             Error::Schema(_) | Error::Table(_) => Self::Faults(vec![error.to_string()]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backoff::Backoff;
+    use crate::outbox::Source;
+    use crate::plugin::{Sender, Sending};
+    use crate::settlement::Policy;
+    use crate::signal::{Signal, SignalType};
+
+    struct Stuck(CancellationToken);
+
+    impl Sender for Stuck {
+        fn send<'a>(&'a self, _: &'a SignalType, _: &'a [Signal]) -> Sending<'a> {
+            self.0.cancel();
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// The plugin's call is the signal to stop.
+    #[tokio::test]
+    async fn what_the_grace_period_cuts_off_is_told() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let outbox = Outbox::open(&format!("sqlite://{}/outbox.db?mode=rwc", folder.path().display()), 1).unwrap();
+        outbox.migrate().await.unwrap();
+        outbox.run_script("CREATE TABLE a (id INTEGER PRIMARY KEY); INSERT INTO a VALUES (1)").await.unwrap();
+        let source = Source { signal: "A".into(), table: "a".into(), ..Source::default() };
+        let stop = CancellationToken::new();
+        let flusher = Flusher {
+            lane: outbox.lane(&source).await.unwrap(),
+            sender: Arc::new(Stuck(stop.clone())),
+            policy: Policy { ordered: false, max_attempts: 1, backoff: Backoff::default() },
+            burst_count: 1,
+            concurrency: 2,
+        };
+        let relay = Relay { grace: Duration::from_millis(50), ..Relay::of(vec![flusher], 2) };
+        let flushed = relay.flush(Extent::All, &stop, |_| {}).await;
+        assert!(matches!(flushed[0].halt, Some(Halt::Abandoned)), "{flushed:?}");
+        assert_eq!(outbox.pending(&source).await.unwrap(), 1);
     }
 }
