@@ -135,7 +135,7 @@ async fn a_trap_is_a_retry_with_the_panics_words() {
         assert_eq!((said.status, said.stdout.as_str()), (1, "sent 3, deferred 3, buried 0\n"), "{said:#?}");
         trial.deferred(3, "panicked at ").await;
         for (key, _, reason) in trial.reasons("deferral").await {
-            assert!(reason.starts_with("plugin trapped: ") && reason.ends_with(&format!("poisoned by \"OrderPlaced:{key}\"")), "{reason}");
+            assert!(reason.starts_with("plugin panicked at ") && reason.ends_with(&format!("poisoned by \"OrderPlaced:{key}\"")), "{reason}");
         }
     }
 }
@@ -221,7 +221,7 @@ async fn memory_is_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_takes_from_the_relay_is_bounded() {
-    for (name, words) in [("hoards", "resource"), ("repeats_itself", "fuel")] {
+    for (name, words) in [("hoards", "plugin holds more than 1000 resources of the relay at once"), ("repeats_itself", "too much data")] {
         let trial = Trial::of_guest(name, 1, "timeout = '20s'").await;
         assert_eq!(trial.flush().await.status, 1, "{name}");
         trial.deferred(1, words).await;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
 
@@ -155,12 +156,18 @@ impl Host<'_> {
 
     /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
+        let mut panicked = false;
         let reason = match tokio::time::timeout(self.plugin.limits.timeout, call).await {
             Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(error)) => self.reason(&error),
+            Ok(Err(error)) => {
+                panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
+                self.reason(&error)
+            }
             Err(_) => self.late(),
         };
         let reason = match self.journal.close_lines() {
+            // That a panic ends in a trap says nothing more.
+            Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
             Some(words) => format!("{reason}: {words}"),
             None => reason,
         };
@@ -180,6 +187,9 @@ impl Host<'_> {
         }
         if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
             return format!("plugin called exit({status})");
+        }
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES);
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => self.late(),

@@ -23,7 +23,7 @@ pub(super) struct State {
 }
 
 /// Resources, such as streams and pollables, that one instance may hold.
-const RESOURCES: usize = 1000;
+pub(super) const RESOURCES: usize = 1000;
 
 /// A store for one instance, within its limits. It has to be armed before the guest runs.
 pub(super) fn store(
@@ -102,7 +102,7 @@ impl producer::Host for State {
         &mut self,
         _messages: Vec<types::Message>,
     ) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
-        Ok(Err(types::Outage::Misconfigured("no connection is granted".to_owned())))
+        Ok(Err(types::Outage::Misconfigured("no connection is granted: name one in `grants.connections`".to_owned())))
     }
 }
 
