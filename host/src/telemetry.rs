@@ -20,6 +20,9 @@ pub enum Format {
     Json,
 }
 
+/// What is logged unless `RUST_LOG` says otherwise.
+const USUAL: &str = "info,sqlx=error";
+
 static FORMAT: OnceLock<Format> = OnceLock::new();
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
@@ -65,7 +68,13 @@ pub(crate) fn failed(text: &str) {
 /// Sends log lines to standard error; `RUST_LOG` says which (default: `info`).
 pub fn start(format: Format) {
     let _ = FORMAT.set(format);
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,sqlx=error"));
+    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
+    let filter = wanted.as_deref().map(EnvFilter::try_new);
+    let (filter, fault) = match filter {
+        Some(Ok(filter)) => (filter, None),
+        Some(Err(fault)) => (EnvFilter::new(USUAL), Some(fault)),
+        None => (EnvFilter::new(USUAL), None),
+    };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
@@ -73,6 +82,9 @@ pub fn start(format: Format) {
     match format {
         Format::Text => builder.init(),
         Format::Json => builder.json().flatten_event(true).init(),
+    }
+    if let Some(fault) = fault {
+        warn!(%fault, "RUST_LOG is not understood; write it as in \"info,signalbus=debug\"");
     }
 }
 

@@ -142,6 +142,14 @@ async fn a_cache_that_cannot_be_used_is_done_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_filter_that_is_none_is_told() {
+    let (_database, project) = project("sends", 1, "").await;
+    let said = Said::from(project.command(&["flushmany"]).env("RUST_LOG", "signalbus=loud").output().unwrap());
+    assert_eq!(said.status, 0);
+    assert!(said.stderr.contains("RUST_LOG is not understood"), "{said:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_what_became_of_a_signal() {
     let (database, project) = project("retries", 1, "").await;
     let witness = Witness::new(database.folder());

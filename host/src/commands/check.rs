@@ -24,12 +24,27 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
         let place = path.display();
         report.warnings.push(format!("{place}: there is no signal type; add a `[signals.NAME]` with a `plugin`"));
     }
+    report.shared_tables(&config);
     report.tables(&config).await;
     report.plugins(&config).await?;
     Ok(report.print(&config))
 }
 
 impl Report {
+    /// Each type keeps claims of its own: what both send may be sent twice.
+    fn shared_tables(&mut self, config: &Config) {
+        for (n, signal) in config.signals.iter().enumerate() {
+            let table = &signal.source.table;
+            if let Some(other) = config.signals[..n].iter().find(|other| other.source.table == *table) {
+                let (name, other, place) = (signal.name(), other.name(), &signal.place);
+                self.warnings.push(format!(
+                    "{place}: signal type \"{name}\": table \"{table}\" is that of \"{other}\" too, so its rows go to either or both; \
+                     give each type its own table"
+                ));
+            }
+        }
+    }
+
     async fn tables(&mut self, config: &Config) {
         // That the URL is missing or wrong is among the faults already.
         if config.database.url.is_empty() {
