@@ -3,7 +3,7 @@
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use crate::harness::command::{Project, config, terminate};
+use crate::harness::command::{Project, config, send, terminate};
 use crate::harness::database::Database;
 use crate::harness::witness::Witness;
 use crate::on_each_database;
@@ -87,13 +87,13 @@ async fn a_wait_is_cut_short() {
     database.orders(1).await;
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "counts", "")]));
     let witness = Witness::new(database.folder());
-    for args in [&["flush", "-w", "100"][..], &["flush", "-w", "100", "-r", "100"]] {
+    for (signal, args) in [("TERM", &["flush", "-w", "100"][..]), ("INT", &["flush", "-w", "100", "-r", "100"])] {
         let mut command = project.command(args);
         let flush = command.env("RUST_LOG", "signalbus=debug").stderr(witness.stderr()).spawn().unwrap();
         witness.wait_until("waiting before the flush");
         std::fs::remove_file(database.folder().join("witness.log")).unwrap();
         let begun = Instant::now();
-        terminate(&flush);
+        send(&flush, signal);
         assert_eq!(flush.wait_with_output().unwrap().status.code(), Some(0));
         assert!(begun.elapsed() < Duration::from_secs(20));
         assert_eq!((left(&database).await, witness.order()), (1, vec![]));

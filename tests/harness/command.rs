@@ -64,7 +64,13 @@ pub fn config(url: &str, signals: &[(&str, &str, &str)]) -> String {
 
 /// Asks a process to end.
 pub fn terminate(process: &Child) {
-    assert!(Command::new("kill").arg(process.id().to_string()).status().unwrap().success());
+    send(process, "TERM");
+}
+
+/// Sends a signal: `TERM`, `INT`.
+pub fn send(process: &Child, signal: &str) {
+    let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status();
+    assert!(kill.unwrap().success());
 }
 
 impl Said {
