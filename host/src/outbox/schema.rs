@@ -126,7 +126,8 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
             None => unknown("order_key", wanted),
         }
     }
-    if !source.order_by.is_empty() && !serves(&described, source) {
+    let known = table.order_by.len() == source.order_by.len();
+    if known && table.ordered() && !serves(&described, source) {
         faults.push(Fault::Slow(format!(
             "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
             source.table,
