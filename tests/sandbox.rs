@@ -1,1 +1,362 @@
+//! The sandbox: whatever a plugin does costs its own signal type some delay, and nothing else.
 
+mod harness;
+
+use std::fmt::Write as _;
+
+use harness::command::{Project, Said};
+use harness::database::Database;
+use harness::guest;
+use sqlx::{AssertSqlSafe, Row as _};
+
+/// Two signal types: `OrderPlaced` with the plugin on trial, `Bystander` with one that sends.
+struct Trial {
+    database: Database,
+    project: Project,
+}
+
+impl Trial {
+    /// `more` are lines of `[signals.OrderPlaced]`.
+    async fn of(plugin: &str, rows: u32, more: &str) -> Self {
+        let more = if more.contains("timeout") { more.to_owned() } else { format!("timeout = '1s'\n{more}") };
+        let database = Database::sqlite().await;
+        database.orders(rows).await;
+        database.run("CREATE TABLE bystander (id INTEGER PRIMARY KEY); INSERT INTO bystander VALUES (1), (2), (3)").await;
+        let mut config = format!("[database]\nurl = {:?}\n", database.url);
+        let sends = guest("sends");
+        let _ = writeln!(config, "[signals.Bystander]\nplugin = {sends:?}");
+        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\nmemory = '8MiB'\n{more}");
+        let project = Project::new(database.folder(), &config);
+        Self { database, project }
+    }
+
+    async fn of_guest(name: &str, rows: u32, more: &str) -> Self {
+        Self::of(guest(name).to_str().unwrap(), rows, more).await
+    }
+
+    /// Flushes; the other signal type is sent all the same, and nothing stays claimed.
+    async fn flush(&self) -> Said {
+        let said = self.project.run(&["flush", "-w", "0"]);
+        assert_eq!(self.database.number("SELECT count(*) FROM bystander").await, 0, "{said:#?}");
+        assert_eq!(self.database.number("SELECT count(*) FROM signalbus_claim").await, 0, "{said:#?}");
+        assert!(!said.stderr.contains("panicked at host/"), "{said:#?}");
+        said
+    }
+
+    async fn left(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM order_placed").await
+    }
+
+    /// The key, the attempts and the reason of each row of a side table.
+    async fn reasons(&self, table: &str) -> Vec<(String, i64, String)> {
+        let mut connection = self.database.sqlite_connection().await;
+        let query = format!("SELECT signal_key, attempts, reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)");
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    }
+
+    /// All rows are still there, each deferred once, for a reason with these words in it.
+    async fn deferred(&self, rows: usize, words: &str) {
+        let reasons = self.reasons("deferral").await;
+        assert_eq!((self.left().await, reasons.len()), (i64::try_from(rows).unwrap(), rows), "{reasons:?}");
+        for (_, attempts, reason) in reasons {
+            assert!(attempts == 1 && reason.contains(words), "attempt {attempts}: {reason}");
+        }
+        assert_eq!(self.reasons("dead_letter").await, []);
+    }
+
+    /// All rows are dead letters, for a reason with these words in it.
+    async fn buried(&self, rows: usize, words: &str) {
+        let reasons = self.reasons("dead_letter").await;
+        assert_eq!((self.left().await, reasons.len()), (0, rows), "{reasons:?}");
+        for (_, attempts, reason) in reasons {
+            assert!(attempts == 1 && reason.contains(words), "attempt {attempts}: {reason}");
+        }
+        assert_eq!(self.reasons("deferral").await, []);
+    }
+
+    /// No row was touched, and nothing was charged.
+    async fn untouched(&self, rows: i64) {
+        assert_eq!(self.left().await, rows);
+        assert_eq!(self.reasons("deferral").await, []);
+        assert_eq!(self.reasons("dead_letter").await, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_or_skipped_is_gone() {
+    for (name, told) in [
+        ("sends", "sent 8, deferred 0, buried 0\n"),
+        ("sends_one", "sent 8, deferred 0, buried 0\n"),
+        ("noop", "sent 8, deferred 0, buried 0\n"),
+        ("echoes", "sent 8, deferred 0, buried 0\n"),
+        ("counts", "sent 8, deferred 0, buried 0\n"),
+        ("skips", "sent 3, skipped 5, deferred 0, buried 0\n"),
+    ] {
+        let trial = Trial::of_guest(name, 5, "").await;
+        let said = trial.flush().await;
+        assert_eq!((said.status, said.stdout.as_str()), (0, told), "{name}: {said:#?}");
+        trial.untouched(0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_rejected_is_a_dead_letter() {
+    let trial = Trial::of_guest("rejects", 5, "").await;
+    assert_eq!(trial.flush().await.status, 1);
+    trial.buried(5, "reject").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_waits_as_long_as_the_plugin_says() {
+    let trial = Trial::of_guest("retries", 5, "[signals.OrderPlaced.settings]\nafter_ms = 3600000").await;
+    assert_eq!(trial.flush().await.status, 1);
+    trial.deferred(5, "").await;
+    let soonest = "SELECT min(due_at) - unixepoch() * 1000 FROM signalbus_deferral";
+    assert!((3_500_000..=3_601_000).contains(&trial.database.number(soonest).await));
+    assert_eq!(trial.project.ok(&["flush", "-w", "0"]), "sent 0, deferred 0, buried 0\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_charges_nothing() {
+    for (name, status) in [("unavailable", 69), ("misconfigured", 78)] {
+        let trial = Trial::of_guest(name, 5, "").await;
+        let said = trial.flush().await;
+        assert_eq!((said.status, said.stdout.as_str()), (status, "sent 3, deferred 0, buried 0\n"), "{said:#?}");
+        trial.untouched(5).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trap_is_a_retry_with_the_panics_words() {
+    for name in ["traps", "traps_one"] {
+        let trial = Trial::of_guest(name, 3, "").await;
+        let said = trial.flush().await;
+        assert_eq!((said.status, said.stdout.as_str()), (1, "sent 3, deferred 3, buried 0\n"), "{said:#?}");
+        trial.deferred(3, "panicked at ").await;
+        for (key, _, reason) in trial.reasons("deferral").await {
+            assert!(reason.starts_with("plugin trapped: ") && reason.ends_with(&format!("poisoned by \"OrderPlaced:{key}\"")), "{reason}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisonous_signal_is_charged_alone() {
+    for name in ["traps", "traps_one"] {
+        let trial = Trial::of_guest(name, 100, "[signals.OrderPlaced.settings]\npoison = 'poison'").await;
+        trial.database.run("UPDATE order_placed SET payload = 'poison' WHERE id = 42").await;
+        let said = trial.flush().await;
+        assert_eq!((said.status, said.stdout.as_str()), (1, "sent 102, deferred 1, buried 0\n"), "{said:#?}");
+        trial.deferred(1, "poisoned by \"OrderPlaced:42\"").await;
+        assert_eq!(trial.reasons("deferral").await[0].0, "42");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_stops_at_a_poisonous_signal() {
+    let more = "order_by = ['id']\nburst_count = 30\n[signals.OrderPlaced.settings]\npoison = 'poison'";
+    let trial = Trial::of_guest("traps", 100, more).await;
+    trial.database.run("UPDATE order_placed SET payload = 'poison' WHERE id = 42").await;
+    assert_eq!(trial.flush().await.stdout, "sent 44, deferred 1, buried 0\n");
+    assert_eq!(trial.database.number("SELECT min(id) FROM order_placed").await, 42);
+    assert_eq!(trial.left().await, 59);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisonous_signal_becomes_a_dead_letter_in_the_end() {
+    let more = "[signals.OrderPlaced.retry]\nmax_attempts = 2\nbackoff = { first = '1ms', max = '1ms' }\n\
+                [signals.OrderPlaced.settings]\npoison = 'poison'";
+    let trial = Trial::of_guest("traps", 10, more).await;
+    trial.database.run("UPDATE order_placed SET payload = 'poison' WHERE id = 4").await;
+    while trial.left().await > 0 {
+        assert_eq!(trial.flush().await.status, 1);
+    }
+    let letters = trial.reasons("dead_letter").await;
+    assert_eq!((letters.len(), letters[0].0.as_str(), letters[0].1), (1, "4", 2));
+    assert!(letters[0].2.ends_with("poisoned by \"OrderPlaced:4\" (attempt 2 of 2)"), "{letters:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_does_not_answer_is_stopped() {
+    for name in ["spins", "sleeps"] {
+        let trial = Trial::of_guest(name, 2, "").await;
+        let said = trial.flush().await;
+        assert_eq!((said.status, said.stdout.as_str()), (1, "sent 3, deferred 2, buried 0\n"), "{said:#?}");
+        trial.deferred(2, "plugin exceeded its deadline of 1s").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_spins_is_charged_alone() {
+    let trial = Trial::of_guest("outcomes", 20, "").await;
+    trial.database.run("UPDATE order_placed SET payload = CASE id WHEN 7 THEN 'spin' ELSE 'sent' END").await;
+    assert_eq!(trial.flush().await.stdout, "sent 22, deferred 1, buried 0\n");
+    trial.deferred(1, "plugin exceeded its deadline of 1s").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_that_hang_do_not_hold_up_another_type() {
+    let database = Database::sqlite().await;
+    let mut config = format!("[database]\nurl = {:?}\nmax_connections = 4\n", database.url);
+    for (name, plugin) in [("hangs_a", "sleeps"), ("hangs_b", "spins"), ("hangs_c", "sleeps"), ("works", "counts")] {
+        database.run(&format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY); INSERT INTO {name} VALUES (1), (2), (3), (4), (5)")).await;
+        let _ = writeln!(config, "[signals.{name}]\nplugin = {:?}\nburst_count = 1\ntimeout = '3s'", guest(plugin));
+    }
+    let project = Project::new(database.folder(), &config);
+    let witness = harness::witness::Witness::new(database.folder());
+    let begun = std::time::Instant::now();
+    let mut flush = project.command(&["flushmany"]).stderr(witness.stderr()).spawn().unwrap();
+    witness.wait_for(5);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(3), "{:?}: the others are waited for", begun.elapsed());
+    flush.kill().unwrap();
+    flush.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_is_bounded() {
+    let trial = Trial::of_guest("eats_memory", 2, "").await;
+    assert_eq!(trial.flush().await.status, 1);
+    trial.deferred(2, "plugin exceeded its memory limit of 8 MiB").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_plugin_takes_from_the_relay_is_bounded() {
+    for (name, words) in [("hoards", "resource"), ("repeats_itself", "fuel")] {
+        let trial = Trial::of_guest(name, 1, "timeout = '20s'").await;
+        assert_eq!(trial.flush().await.status, 1, "{name}");
+        trial.deferred(1, words).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_miscount_acknowledges_nothing() {
+    for (name, batch, single) in [("answers_too_few", 2, 0), ("answers_too_many", 4, 2)] {
+        let trial = Trial::of_guest(name, 3, "").await;
+        assert_eq!(trial.flush().await.status, 1);
+        trial.deferred(3, &format!("the plugin answered {batch} outcomes for 3 signals")).await;
+        let trial = Trial::of_guest(name, 1, "").await;
+        assert_eq!(trial.flush().await.status, 1);
+        trial.deferred(1, &format!("the plugin answered {single} outcomes for 1 signal")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_words_is_cut_off() {
+    for name in ["floods_log", "floods_stdout"] {
+        let trial = Trial::of_guest(name, 1, "timeout = '20s'").await;
+        let said = trial.flush().await;
+        assert_eq!(said.status, 0, "{}", said.stdout);
+        assert!(said.stderr.contains("log records dropped"));
+        assert!(said.stderr.len() < 1 << 20, "{} bytes", said.stderr.len());
+        trial.untouched(0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_exits_ends_itself_alone() {
+    for code in ["0", "1"] {
+        let trial = Trial::of_guest("exits", 2, &format!("[signals.OrderPlaced.settings]\ncode = {code}")).await;
+        assert_eq!(trial.flush().await.status, 1);
+        trial.deferred(2, &format!("plugin called exit({code})")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_the_process_is_seen() {
+    let trial = Trial::of_guest("reads_environment", 1, "").await;
+    assert_eq!(trial.flush().await.status, 1);
+    let letters = trial.reasons("dead_letter").await;
+    let seen: serde_json::Value = serde_json::from_str(&letters[0].2).unwrap();
+    for empty in ["variables", "arguments", "readable"] {
+        let value = &seen[empty];
+        assert!(value == 0 || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty), "{seen}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_reaches_the_plugin_it_is_configured_for() {
+    let more = "[signals.OrderPlaced.settings]\ngreeting = 'hello'\n[signals.OrderPlaced.secrets]\nkey = 'hidden treasure'";
+    let trial = Trial::of_guest("secrets", 1, more).await;
+    let said = trial.flush().await;
+    assert!(said.stderr.contains("present=true greeted=true"), "{said:#?}");
+    let trial = Trial::of_guest("secrets", 1, "").await;
+    assert!(trial.flush().await.stderr.contains("present=false greeted=false"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publishing_needs_a_granted_connection() {
+    let trial = Trial::of_guest("publishes", 2, "").await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 78, "{said:#?}");
+    assert!(said.stderr.contains("signal type \"OrderPlaced\": the plugin is misconfigured: "), "{said:#?}");
+    trial.untouched(2).await;
+}
+
+/// A plugin that does not load: nothing is sent at all, and the text says what to do.
+async fn refused(plugin: &str, more: &str, words: &[&str]) {
+    let trial = Trial::of(plugin, 2, more).await;
+    for args in [&["flush", "-w", "0"][..], &["check"]] {
+        let said = trial.project.run(args);
+        let told = format!("{}{}", said.stdout, said.stderr);
+        assert_eq!(said.status, 78, "{said:#?}");
+        let place = "error: signalbus.toml:5:1: signal type \"OrderPlaced\": plugin \"";
+        assert!(told.starts_with(place), "{said:#?}");
+        for words in words {
+            assert!(told.contains(words), "{words}: {said:#?}");
+        }
+    }
+    trial.untouched(2).await;
+    assert_eq!(trial.database.number("SELECT count(*) FROM bystander").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_version_is_refused() {
+    let plugin = guest("signalbus_test_unknown_version");
+    refused(plugin.to_str().unwrap(), "", &["\"signalbus:plugin/bulk-sender@0.9.0\"", "this relay speaks signalbus:plugin 0.1.x"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_import_is_refused() {
+    let plugin = guest("signalbus_test_unknown_import");
+    refused(plugin.to_str().unwrap(), "", &["which this relay does not offer: build it without"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_without_its_grant_is_refused() {
+    let plugin = guest("opens_socket");
+    refused(plugin.to_str().unwrap(), "", &["\"wasi:sockets/tcp@0.2.", "needs \"grants.tcp\"", "add these grants"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_component_is_refused() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, bytes).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    refused(&write("text.wasm", b"(component)"), "", &["is not a WebAssembly component", "wasm32-wasip2"]).await;
+    refused(&write("empty.wasm", b""), "", &["is not a WebAssembly component"]).await;
+    refused(&write("core.wasm", b"\0asm\x01\0\0\0"), "", &["is a core module, not a component: build it for wasm32-wasip2"]).await;
+    refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports neither \"signalbus:plugin/sender\" nor"]).await;
+    let whole = std::fs::read(guest("sends")).unwrap();
+    refused(&write("half.wasm", &whole[..whole.len() / 2]), "", &["does not compile"]).await;
+    refused(folder.path().to_str().unwrap(), "", &["cannot be read: "]).await;
+    refused("gone.wasm", "", &["gone.wasm\" cannot be read: No such file"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_another_digest_is_refused() {
+    let plugin = guest("sends");
+    let words = ["has digest \"sha256:", "\"sha256:0123\" is configured: restore the file, or change \"digest\""];
+    refused(plugin.to_str().unwrap(), "digest = 'sha256:0123'", &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configured_digest_is_accepted() {
+    use sha2::Digest as _;
+    let digest: String = sha2::Sha256::digest(std::fs::read(guest("sends")).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let trial = Trial::of_guest("sends", 2, &format!("digest = 'sha256:{digest}'")).await;
+    assert_eq!(trial.flush().await.status, 0);
+    trial.untouched(0).await;
+}
