@@ -16,6 +16,7 @@ mod sql;
 mod sqlite;
 mod table;
 mod text;
+mod window;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -210,7 +211,7 @@ impl Lane {
             let direction = if term.descending { " DESC" } else { "" };
             format!("{}{direction}", quoted(term.column))
         };
-        let by_key = table.key.iter().map(|&n| quoted(n));
+        let by_key = table.key.iter().map(|&n| dialect.compared(&table.columns[n], &quoted(n)));
         let order: Vec<String> = table.order_by.iter().map(order).chain(by_key).collect();
         let texts = Texts {
             table: dialect.table_name(&table.name),

@@ -81,6 +81,34 @@ impl Database {
         answer.unwrap_or_else(|error| panic!("{sql}: {error}"))
     }
 
+    /// The first column of a query's rows, as text.
+    pub async fn lines(&self, sql: &str) -> Vec<String> {
+        let query = AssertSqlSafe(sql.to_owned());
+        macro_rules! lines {
+            ($connection:expr) => {
+                $connection.fetch_all(query).await.map(|rows| {
+                    let line = |cell: Option<String>| cell.unwrap_or_else(|| "NULL".into());
+                    rows.iter().map(|row| line(row.try_get_unchecked(0).unwrap())).collect()
+                })
+            };
+        }
+        let answer = match self.system {
+            System::Sqlite => lines!(self.sqlite_connection().await),
+            System::Postgres => lines!(self.postgres_connection().await),
+            System::Mariadb => lines!(self.mariadb_connection().await),
+        };
+        answer.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// One of three texts, by the system.
+    pub fn either<'a>(&self, sqlite: &'a str, postgres: &'a str, mariadb: &'a str) -> &'a str {
+        match self.system {
+            System::Sqlite => sqlite,
+            System::Postgres => postgres,
+            System::Mariadb => mariadb,
+        }
+    }
+
     pub async fn sqlite_connection(&self) -> sqlx::SqliteConnection {
         sqlx::SqliteConnection::connect(&self.url).await.unwrap()
     }

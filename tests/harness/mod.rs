@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod database;
+pub mod lane;
 pub mod server;
 pub mod witness;
 

@@ -139,7 +139,7 @@ impl Server {
                 command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
                 command.arg(format!("--port={}", self.port)).arg("--bind-address=127.0.0.1");
                 command.arg(format!("--socket={}", folder.join("socket").display()));
-                command.args(["--skip-name-resolve", "--innodb-buffer-pool-size=256M", "--max-connections=200"]);
+                command.args(["--character-set-server=utf8mb4", "--skip-name-resolve", "--innodb-buffer-pool-size=256M", "--max-connections=200"]);
                 command
             }
         };

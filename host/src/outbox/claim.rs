@@ -10,9 +10,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::database::{Extras, Fetched, Purpose, number};
-use super::sql::{Arg, Sql};
-use super::{Error, LEASE, Lane, Worker, millis};
+use super::database::{Fetched, Purpose, number};
+use super::sql::Arg;
+use super::window::Window;
+use super::{Error, LEASE, Worker, millis};
 use crate::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
@@ -55,31 +56,25 @@ pub(super) struct Scan {
 
 /// A claim, as the side table has it.
 #[derive(Debug)]
-struct Recorded {
+pub(super) struct Recorded {
     token: String,
     mine: bool,
-    from: Option<String>,
-    to: Option<String>,
-    order_keys: Vec<String>,
+    pub(super) from: Option<String>,
+    pub(super) to: Option<String>,
+    pub(super) order_keys: Vec<String>,
     takeovers: u32,
     expires_in: i64,
 }
 
 /// What is already spoken for when a claim is taken.
-struct Standing {
-    claims: Vec<Recorded>,
+pub(super) struct Standing {
+    pub(super) claims: Vec<Recorded>,
     /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
-    due: Option<(i64, i64)>,
-}
-
-/// Which rows to read.
-#[derive(Default)]
-struct Window<'a> {
-    after: Option<&'a str>,
-    until: Option<&'a str>,
-    /// Only these order keys.
-    only: Option<&'a [String]>,
-    limit: usize,
+    pub(super) due: Option<(i64, i64)>,
+    /// When the first of those that are not due yet is due, in ms from now.
+    next_due: Option<i64>,
+    /// The database's clock.
+    now: i64,
 }
 
 impl Worker<'_> {
@@ -121,7 +116,25 @@ impl Worker<'_> {
         } else {
             self.take_range(scan, &standing, limit, boundary).await?
         };
+        if taken.is_none() && boundary.is_none() {
+            self.forget_orphans(&standing).await?;
+        }
         Ok(taken.unwrap_or_else(|| Taken::Nothing(standing.nothing())))
+    }
+
+    /// Forgets the deferrals of rows that somebody else has deleted: when everything that is due
+    /// was looked for and nothing was found, what is due has no row any more.
+    async fn forget_orphans(&mut self, standing: &Standing) -> Result<(), Error> {
+        let Some((first, last)) = standing.due else { return Ok(()) };
+        // Where order is promised, what is not due hides what is.
+        let hidden = self.lane.table.ordered() && last > 0;
+        if first > 0 || hidden || !standing.claims.is_empty() {
+            return Ok(());
+        }
+        let text = "DELETE FROM signalbus_deferral WHERE signal_type = ? AND due_at <= ?";
+        let args = [self.lane.signal_type.name.as_str().into(), standing.now.into()];
+        self.session.execute(self.lane.statement(text, &args)).await?;
+        Ok(())
     }
 
     /// Locks the lane, then reads what is already spoken for.
@@ -134,17 +147,21 @@ impl Worker<'_> {
         }
         // One round trip: the last row tells about the deferrals, the others are claims.
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
-             expires_at - NOW AS due, 0 AS last_due FROM signalbus_claim WHERE signal_type = ? \
+             expires_at - NOW AS due, 0 AS last_due, 0 AS next_due, 0 AS clock \
+             FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
              (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
-             (SELECT max(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW \
+             (SELECT max(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
+             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ? AND due_at > NOW) - NOW, NOW \
              ORDER BY 1, 8";
-        let args = [signal.clone(), signal.clone(), signal];
+        let args = [signal.clone(), signal.clone(), signal.clone(), signal];
         let mut rows = self.session.rows(self.lane.timed(text, &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
-        let due = deferrals.get(7).and_then(|cell| cell.as_ref());
+        let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
         Ok(Standing {
-            due: due.map(|_| (number(&deferrals[7]), number(&deferrals[8]))),
+            due: told(7).zip(told(8)),
+            next_due: told(9),
+            now: told(10).unwrap_or_default(),
             claims: rows.iter().map(|row| Recorded::read(row, &self.owner)).collect(),
         })
     }
@@ -153,6 +170,11 @@ impl Worker<'_> {
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
     async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<Option<Taken>, Error> {
+        // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
+        let text = "DELETE FROM signalbus_claim WHERE token = ? AND expires_at <= NOW";
+        if self.session.execute(self.lane.timed(text, &[expired.token.as_str().into()])).await? != 1 {
+            return Ok(None);
+        }
         let alone = expired.takeovers > 0;
         let ordered = self.lane.table.ordered();
         let window = Window {
@@ -162,8 +184,6 @@ impl Worker<'_> {
             limit: if alone { 1 } else { limit },
         };
         let rows = self.read(&window, standing).await?;
-        let delete = "DELETE FROM signalbus_claim WHERE token = ?";
-        self.session.execute(self.lane.statement(delete, &[expired.token.as_str().into()])).await?;
         let Some(last) = rows.last()? else { return Ok(None) };
         if alone && !ordered {
             // What remains of the claim waits its turn, to be taken one by one.
@@ -269,155 +289,6 @@ impl Worker<'_> {
         self.session.execute(self.lane.timed(text, &args)).await?;
         Ok(())
     }
-
-    /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
-    async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Fetched, Error> {
-        let lane = self.lane;
-        let extras = Extras {
-            key: lane.table.integer_key().is_none(),
-            order_key: !lane.table.order_key.is_empty(),
-            attempts: standing.due.is_some(),
-        };
-        let mut sql = lane.statement("SELECT ", &[]);
-        sql.push(&lane.texts.columns);
-        if extras.key {
-            sql.push(", ").push(&lane.texts.key);
-        }
-        if extras.order_key {
-            sql.push(", ").push(&lane.texts.order_key);
-        }
-        if extras.attempts {
-            sql.push(", (SELECT d.attempts FROM signalbus_deferral d WHERE d.signal_type = ");
-            sql.arg(lane.signal_type.name.as_str());
-            sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
-        }
-        sql.push(" FROM ").push(&lane.texts.table).push(" t WHERE 1 = 1");
-        // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
-        for column in lane.table.key_columns().filter(|column| column.nullable) {
-            sql.push(" AND t.").push(&lane.database.dialect().quote(&column.name)).push(" IS NOT NULL");
-        }
-        lane.within(&mut sql, window.after, window.until, " AND ");
-        if let Some(keys) = window.only {
-            lane.order_key_among(&mut sql, keys, "IN");
-        }
-        lane.leave_out(&mut sql, standing);
-        sql.push(" ORDER BY ").push(&lane.texts.order);
-        sql.push(" LIMIT ").push(&window.limit.to_string());
-        self.session.signals(sql, lane.table.clone(), extras).await
-    }
-
-    /// The highest key that is there now; `None` in an empty table.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
-        let lane = self.lane;
-        let dialect = lane.database.dialect();
-        let descending = |column: &super::table::TableColumn| format!("t.{} DESC", dialect.quote(&column.name));
-        let order: Vec<String> = lane.table.key_columns().map(descending).collect();
-        let text = format!(
-            "SELECT {} FROM {} t ORDER BY {} LIMIT 1",
-            lane.texts.key,
-            lane.texts.table,
-            order.join(", ")
-        );
-        self.session.begin(Purpose::Read).await?;
-        let rows = self.session.rows(lane.statement(&text, &[])).await?;
-        self.session.commit().await?;
-        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
-    }
-}
-
-impl Lane {
-    /// Appends `key > after AND key <= until`, each where it is given, with `prefix` before each.
-    fn within(&self, sql: &mut Sql, after: Option<&str>, until: Option<&str>, prefix: &str) {
-        for (key, operator) in [(after, ">"), (until, "<=")] {
-            if let Some(key) = key {
-                sql.push(prefix);
-                self.compare(sql, operator, key);
-            }
-        }
-    }
-
-    /// Appends a comparison of the whole key, in a form that the key's index serves.
-    fn compare(&self, sql: &mut Sql, operator: &str, key: &str) {
-        let dialect = self.database.dialect();
-        let columns: Vec<String> = self
-            .table
-            .key_columns()
-            .map(|column| format!("t.{}", dialect.quote(&column.name)))
-            .collect();
-        if columns.len() == 1 || dialect.compares_rows() {
-            sql.push("(").push(&columns.join(", ")).push(") ").push(operator).push(" (");
-            dialect.key_args(sql, &self.table, key);
-            sql.push(")");
-            return;
-        }
-        self.compare_stepwise(sql, operator, key, &columns);
-    }
-
-    /// `(a > x OR (a = x AND b > y))`, with `a >= x` in front for the index.
-    fn compare_stepwise(&self, sql: &mut Sql, operator: &str, key: &str, columns: &[String]) {
-        let dialect = self.database.dialect();
-        let parts = super::table::split_key(key);
-        let terms: Vec<_> = self.table.key_columns().zip(parts).zip(columns).collect();
-        let strict = &operator[..1];
-        let term = |sql: &mut Sql, n: usize, operator: &str| {
-            let ((column, part), name) = &terms[n];
-            sql.push(name).push(" ").push(operator).push(" ");
-            dialect.key_arg(sql, column, part);
-        };
-        sql.push("(");
-        term(sql, 0, if strict == ">" { ">=" } else { "<=" });
-        sql.push(" AND (");
-        for n in 0..columns.len() {
-            let last = n + 1 == columns.len();
-            sql.push(if n > 0 { " OR (" } else { "(" });
-            for equal in 0..n {
-                term(sql, equal, "=");
-                sql.push(" AND ");
-            }
-            term(sql, n, if last { operator } else { strict });
-            sql.push(")");
-        }
-        sql.push("))");
-    }
-
-    /// Appends what keeps away from other claims and from what is deferred.
-    fn leave_out(&self, sql: &mut Sql, standing: &Standing) {
-        let others = &standing.claims;
-        if self.table.ordered() {
-            let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
-            self.order_key_among(sql, &busy, "NOT IN");
-        } else {
-            for claim in others {
-                sql.push(" AND NOT (1 = 1");
-                self.within(sql, claim.from.as_deref(), claim.to.as_deref(), " AND ");
-                sql.push(")");
-            }
-        }
-        if standing.due.is_some_and(|(_, last)| last > 0) {
-            sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_deferral d WHERE d.signal_type = ");
-            sql.arg(self.signal_type.name.as_str());
-            match (self.table.ordered(), self.table.order_key.is_empty()) {
-                (false, _) => sql.push(" AND d.signal_key = ").push(&self.texts.key),
-                (true, false) => sql.push(" AND d.order_key = ").push(&self.texts.order_key),
-                (true, true) => sql,
-            };
-            sql.push(" AND d.due_at > ").push(self.database.dialect().now()).push(")");
-        }
-    }
-
-    fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {
-        if keys.is_empty() || self.table.order_key.is_empty() {
-            return;
-        }
-        sql.push(" AND ").push(&self.texts.order_key).push(" ").push(operator).push(" (");
-        sql.list(", ", keys, |sql, key| {
-            sql.arg(key.as_str());
-        });
-        sql.push(")");
-    }
 }
 
 impl Scan {
@@ -459,7 +330,7 @@ impl Standing {
         let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
         let others = self.claims.iter().filter(|claim| !claim.mine);
         Claimed::Nothing {
-            due_in: self.due.map(|(first, _)| ahead(first)),
+            due_in: self.next_due.map(ahead),
             claimed_for: others.map(|claim| ahead(claim.expires_in)).max(),
         }
     }

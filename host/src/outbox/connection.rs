@@ -23,6 +23,10 @@ pub(super) trait Driver: Send + Sync + 'static {
     fn affected(result: &<Self::Db as sqlx::Database>::QueryResult) -> u64;
     /// A cell that holds text or an integer, as text.
     fn cell(row: &<Self::Db as sqlx::Database>::Row, position: usize) -> Result<Cell, Error>;
+    /// A cell that tells rows apart: never another text than the database has.
+    fn key(row: &<Self::Db as sqlx::Database>::Row, position: usize) -> Result<Cell, Error> {
+        Self::cell(row, position)
+    }
     /// A cell of a user's column, exact.
     fn value(
         row: &<Self::Db as sqlx::Database>::Row,
@@ -161,7 +165,7 @@ fn signal<D: Driver>(
             return Ok(None);
         }
         position += 1;
-        D::cell(row, position - 1)
+        D::key(row, position - 1)
     };
     let key = next(extras.key)?;
     let order_key = next(extras.order_key)?.unwrap_or_default();

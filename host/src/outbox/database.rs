@@ -84,6 +84,14 @@ pub(crate) trait Dialect: Send + Sync {
 
     /// A column, written so that the session can decode it exactly.
     fn selected(&self, column: &TableColumn, reference: &str) -> String;
+    /// A key column as it is compared and sorted: both must come to the same order.
+    fn compared(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+    /// A text, compared as it is: not by the rules of a language.
+    fn exactly(&self, text: &str) -> String {
+        text.to_owned()
+    }
     /// A key column's value as text that `key_arg` takes back.
     fn key_text(&self, column: &TableColumn, reference: &str) -> String;
     /// Appends one part of a key, to be compared with its column.
@@ -156,8 +164,12 @@ pub(crate) trait Dialect: Send + Sync {
     }
 }
 
-/// A statement in the database's own way of writing places.
+/// A statement in the database's own way of writing places: `?` in a text with arguments. One
+/// without arguments may hold users' names, and so question marks of their own.
 pub(crate) fn statement(dialect: &dyn Dialect, text: &str, args: &[Arg]) -> Sql {
+    if args.is_empty() {
+        return Sql::new(dialect.placeholder(), text);
+    }
     let mut sql = Sql::new(dialect.placeholder(), "");
     let mut pieces = text.split('?');
     sql.push(pieces.next().unwrap_or_default());

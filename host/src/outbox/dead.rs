@@ -73,7 +73,8 @@ impl Outbox {
     pub async fn discard(&self, id: i64) -> Result<bool, Error> {
         let mut session = self.database.session();
         session.begin(Purpose::Settle).await?;
-        let discarded = session.execute(self.statement("DELETE FROM signalbus_dead_letter WHERE id = ?", &[id.into()])).await?;
+        let text = "DELETE FROM signalbus_dead_letter WHERE id = ?";
+        let discarded = session.execute(self.statement(text, &[id.into()])).await.map_err(super::schema::missing)?;
         session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
         session.commit().await?;
         Ok(discarded == 1)
@@ -97,7 +98,11 @@ impl Lane {
         }
         let text = "SELECT name FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position";
         let names = session.rows(self.statement(text, &[id.into()])).await?;
-        session.execute(self.restore(id, &names)?).await?;
+        let restored = session.execute(self.restore(id, &names)?).await;
+        restored.map_err(|error| match error {
+            Error::Refused { message, passing: false } => Error::Table(format!("dead letter {id}: {message}")),
+            error => error,
+        })?;
         session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
         session.commit().await?;
         Ok(true)

@@ -76,9 +76,12 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
         "SELECT column_name, data_type, column_type, is_nullable, extra FROM information_schema.columns",
     );
     sql.push(" ORDER BY ordinal_position");
-    let columns: Vec<TableColumn> = session.rows(sql).await?.iter().map(|row| column(row)).collect();
+    let mut columns: Vec<TableColumn> = session.rows(sql).await?.iter().map(|row| column(row)).collect();
     if columns.is_empty() {
         return Ok(None);
+    }
+    if columns.iter().any(|column| column.sql_type == "longtext") {
+        mark_json(session, from, &mut columns).await?;
     }
     let mut sql = from("SELECT index_name, column_name FROM information_schema.statistics");
     sql.push(" AND column_name IS NOT NULL ORDER BY index_name, seq_in_index");
@@ -89,6 +92,28 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
         .filter_map(|row| columns.iter().position(|column| Some(&column.name) == row[1].as_ref()))
         .collect();
     Ok(Some(Description { key, indexes: super::table::grouped(parts), columns }))
+}
+
+/// MariaDB's JSON is a LONGTEXT with a check that its text is valid.
+async fn mark_json(
+    session: &mut dyn Session,
+    from: impl Fn(&str) -> Sql,
+    columns: &mut [TableColumn],
+) -> Result<(), Error> {
+    let version = session.rows(Sql::new(Placeholder::Question, "SELECT version()")).await?;
+    if !version.iter().flatten().flatten().any(|version| version.contains("MariaDB")) {
+        return Ok(());
+    }
+    let checks = "SELECT check_clause FROM (SELECT check_clause, table_name, constraint_schema AS table_schema \
+         FROM information_schema.check_constraints) c";
+    let checks = session.rows(from(checks)).await?;
+    for column in columns.iter_mut().filter(|column| column.sql_type == "longtext") {
+        let valid = format!("json_valid({})", MySqlDialect.quote(&column.name));
+        if checks.iter().flatten().flatten().any(|check| *check == valid) {
+            (column.kind, column.db_type) = (Kind::Json, "json".to_owned());
+        }
+    }
+    Ok(())
 }
 
 fn column(row: &[Cell]) -> TableColumn {
@@ -234,9 +259,23 @@ impl Dialect for MySqlDialect {
         }
     }
 
+    /// An ENUM or a SET is compared as text, and sorted by the places of its members.
+    fn compared(&self, column: &TableColumn, reference: &str) -> String {
+        if column.sql_type.starts_with("enum(") || column.sql_type.starts_with("set(") {
+            return format!("CAST({reference} AS CHAR) COLLATE utf8mb4_bin");
+        }
+        reference.to_owned()
+    }
+
+    /// Collations may hold `a` for `A`, and most of them `a` for `a` with a blank behind it.
+    fn exactly(&self, text: &str) -> String {
+        format!("CAST({text} AS BINARY)")
+    }
+
     fn key_text(&self, column: &TableColumn, reference: &str) -> String {
         match column.kind {
             Kind::Bytes => format!("HEX({reference})"),
+            Kind::Float => format!("CAST({reference} * 1e0 AS CHAR)"),
             Kind::Bits => format!("CAST({reference} + 0 AS CHAR)"),
             Kind::Text => format!("CONVERT({reference} USING utf8mb4)"),
             _ => format!("CAST({reference} AS CHAR)"),
@@ -256,11 +295,11 @@ impl Dialect for MySqlDialect {
         };
     }
 
-    /// Numbers and times as text; adding 0 makes a float tell all of its digits.
+    /// Numbers and times as text; arithmetic makes a float tell all of its digits.
     fn stored(&self, column: &TableColumn, reference: &str) -> String {
         match column.kind {
             Kind::Bytes | Kind::Geometry => reference.to_owned(),
-            Kind::Float => format!("CAST({reference} + 0e0 AS CHAR)"),
+            Kind::Float => format!("CAST({reference} * 1e0 AS CHAR)"),
             Kind::Bits => format!("CAST({reference} + 0 AS CHAR)"),
             Kind::Text | Kind::Json => format!("CONVERT({reference} USING utf8mb4)"),
             _ => format!("CAST({reference} AS CHAR)"),

@@ -56,17 +56,20 @@ impl Database for Postgres {
     }
 }
 
+/// A column's kind is that of the type under its domains, if that is one of the database's own.
 const COLUMNS: &str = "SELECT a.attname::text, t.typname::text, format_type(a.atttypid, a.atttypmod), \
-    coalesce(b.typname, t.typname)::text, (NOT a.attnotnull)::text, (a.attgenerated <> '')::text, \
-    coalesce(array_position(i.indkey::int2[], a.attnum), -1)::text \
+    (WITH RECURSIVE base AS (SELECT t.* UNION ALL \
+    SELECT b.* FROM base JOIN pg_type b ON base.typtype = 'd' AND b.oid = base.typbasetype) \
+    SELECT typname::text FROM base WHERE typtype = 'b' AND typnamespace = 'pg_catalog'::regnamespace), \
+    (NOT a.attnotnull)::text, (a.attgenerated <> '')::text, \
+    array_position((i.indkey::int2[])[0:i.indnkeyatts - 1], a.attnum)::text \
     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
-    LEFT JOIN pg_type b ON t.typtype = 'd' AND b.oid = t.typbasetype AND b.typtype = 'b' \
     LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary \
     WHERE a.attrelid = to_regclass(";
 
 const INDEXES: &str = "SELECT i.indexrelid::text, a.attname::text FROM pg_index i \
     CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(attnum, place) \
-    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+    LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
     WHERE i.indisvalid AND i.indpred IS NULL AND i.indrelid = to_regclass(";
 
 async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Description>, Error> {
@@ -81,7 +84,7 @@ async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Descri
     let mut key: Vec<(i32, usize)> = rows
         .iter()
         .enumerate()
-        .filter_map(|(n, row)| place(row).filter(|place| *place >= 0).map(|place| (place, n)))
+        .filter_map(|(n, row)| place(row).map(|place| (place, n)))
         .collect();
     key.sort_unstable();
     let mut sql = Sql::new(Placeholder::Numbered, INDEXES);
@@ -108,7 +111,9 @@ fn kind(type_name: &str) -> Kind {
         "int2" | "int4" | "int8" => Kind::Int,
         "float4" | "float8" => Kind::Float,
         "numeric" => Kind::Decimal,
-        "text" | "varchar" | "bpchar" | "name" => Kind::Text,
+        "text" | "varchar" | "name" => Kind::Text,
+        "bpchar" => Kind::Padded,
+        "inet" => Kind::Network,
         "bytea" => Kind::Bytes,
         "json" => Kind::Json,
         "jsonb" => Kind::Jsonb,
@@ -220,6 +225,16 @@ fn float(bytes: &[u8]) -> f64 {
     }
 }
 
+/// A value as its type's output function writes it. A cast does the same, except that it strips the
+/// blanks that pad a `char(n)`, and adds `/32` to an address.
+fn written(column: &TableColumn, reference: &str) -> String {
+    match column.kind {
+        Kind::Padded => format!("textin(bpcharout({reference}))"),
+        Kind::Network => format!("textin(inet_out({reference}))"),
+        _ => format!("{reference}::text"),
+    }
+}
+
 impl Dialect for PostgresDialect {
     fn placeholder(&self) -> Placeholder {
         Placeholder::Numbered
@@ -251,15 +266,17 @@ impl Dialect for PostgresDialect {
 
     fn selected(&self, column: &TableColumn, reference: &str) -> String {
         match column.kind {
-            Kind::Decimal | Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Other => {
-                format!("{reference}::text")
-            }
+            Kind::Decimal | Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Network
+            | Kind::Other => written(column, reference),
             _ => reference.to_owned(),
         }
     }
 
-    fn key_text(&self, _: &TableColumn, reference: &str) -> String {
-        format!("{reference}::text")
+    fn key_text(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Padded => format!("{reference}::text"),
+            _ => written(column, reference),
+        }
     }
 
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
@@ -269,12 +286,8 @@ impl Dialect for PostgresDialect {
         };
     }
 
-    /// A cast would strip the blanks that pad a `char(n)`; its output function does not.
     fn stored(&self, column: &TableColumn, reference: &str) -> String {
-        if column.sql_type.starts_with("character(") || column.sql_type == "bpchar" {
-            return format!("textin(bpcharout({reference}))");
-        }
-        format!("{reference}::text")
+        written(column, reference)
     }
 
     fn restored(&self, column: &TableColumn, reference: &str) -> String {
@@ -288,7 +301,10 @@ impl Dialect for PostgresDialect {
     /// Arrays: one argument per column, whatever the number of keys, so that one plan serves all.
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<&TableColumn> = table.key_columns().collect();
-        if let [column] = columns[..] {
+        // (The elements of an array of arrays are no arrays.)
+        if let [column] = columns[..]
+            && !column.sql_type.ends_with("[]")
+        {
             sql.push(&self.quote(&column.name)).push(" = ANY(");
             if column.kind == Kind::Int {
                 let numbers = keys.iter().filter_map(|key| key.parse().ok()).collect();

@@ -126,8 +126,8 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
             None => unknown("order_key", wanted),
         }
     }
-    let ordered = !source.order_by.is_empty() && table.order_by.len() == source.order_by.len();
-    if ordered && !serves(&described, source) {
+    let known = table.order_by.len() == source.order_by.len();
+    if known && table.ordered() && !serves(&described, source) {
         faults.push(Fault::Doubtful(format!(
             "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
             source.table,

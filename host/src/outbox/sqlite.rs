@@ -70,10 +70,19 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     if rows.is_empty() {
         return Ok(None);
     }
-    let columns = rows.iter().map(|row| column(row)).collect();
+    let mut columns: Vec<TableColumn> = rows.iter().map(|row| column(row)).collect();
     let mut key: Vec<(u32, usize)> = rows.iter().enumerate().map(|(n, row)| (number(&row[3]), n)).collect();
     key.retain(|(place, _)| *place > 0);
     key.sort_unstable();
+    let mut sql = Sql::new(Placeholder::Question, "SELECT name FROM pragma_index_list(");
+    sql.arg(table).push(", ").arg(schema).push(") WHERE origin = 'pk'");
+    if let [(_, only)] = key[..]
+        && columns[only].sql_type.eq_ignore_ascii_case("integer")
+        && session.rows(sql).await?.is_empty()
+    {
+        // A key without an index is the row's own number: nothing but an integer, and never NULL.
+        (columns[only].kind, columns[only].nullable) = (Kind::Int, false);
+    }
     let mut sql = Sql::new(
         Placeholder::Question,
         "SELECT l.name, i.name FROM pragma_index_list(",
@@ -91,18 +100,18 @@ fn column(row: &[Cell]) -> TableColumn {
         kind: affinity(&declared),
         db_type: declared.to_lowercase(),
         sql_type: declared,
-        // An INTEGER PRIMARY KEY is the row's number, and never NULL.
         nullable: row[2].as_deref() == Some("0"),
         generated: matches!(row[4].as_deref(), Some("2" | "3")),
     }
 }
 
-/// The affinity of a declared type, by SQLite's own five rules.
+/// The affinity of a declared type, by SQLite's own five rules. A column of any affinity may hold
+/// text and blobs, one for integers too: it is treated like one for numbers.
 fn affinity(declared: &str) -> Kind {
     let declared = declared.to_uppercase();
     let has = |part: &str| declared.contains(part);
     if has("INT") {
-        Kind::Int
+        Kind::Decimal
     } else if has("CHAR") || has("CLOB") || has("TEXT") {
         Kind::Text
     } else if has("BLOB") || declared.is_empty() {
@@ -154,6 +163,13 @@ impl Driver for SqliteDriver {
             Value::Bytes(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
             _ => None,
         })
+    }
+
+    fn key(row: &SqliteRow, position: usize) -> Result<Cell, Error> {
+        match dynamic(row, position)? {
+            Value::Bytes(_) => Err(Error::Table("a row's key is text that is not UTF-8".into())),
+            _ => Self::cell(row, position),
+        }
     }
 
     fn value(row: &SqliteRow, position: usize, _: &TableColumn) -> Result<Value, Error> {
@@ -215,23 +231,35 @@ impl Dialect for SqliteDialect {
         reference.to_owned()
     }
 
-    /// Text stays text, except where it could be taken for another type's.
+    /// Text stays text, except where it could be taken for another type's: then it is an SQL literal.
+    /// (`quote` is not for text: it stops at a NUL character.)
     fn key_text(&self, column: &TableColumn, reference: &str) -> String {
-        match column.kind {
-            Kind::Int => format!("CAST({reference} AS TEXT)"),
-            Kind::Dynamic => format!("quote({reference})"),
+        let literal = format!("'''' || replace({reference}, '''', '''''') || ''''");
+        let text = match column.kind {
+            Kind::Int => return format!("CAST({reference} AS TEXT)"),
+            Kind::Dynamic => literal,
             _ => format!(
-                "CASE WHEN typeof({reference}) = 'text' AND substr({reference}, 1, 2) NOT IN ('X''', 'x''') \
-                 AND substr({reference}, 1, 1) <> '''' THEN {reference} ELSE quote({reference}) END"
+                "CASE WHEN substr({reference}, 1, 1) = '''' OR substr({reference}, 1, 2) = 'X''' \
+                 THEN {literal} ELSE {reference} END"
             ),
-        }
+        };
+        format!(
+            "CASE typeof({reference}) WHEN 'integer' THEN CAST({reference} AS TEXT) WHEN 'text' THEN {text} \
+             WHEN 'null' THEN NULL ELSE quote({reference}) END"
+        )
     }
 
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
-        sql.arg(match part.parse() {
-            Ok(number) if column.kind == Kind::Int => Arg::Int(number),
-            _ => literal(part, column.kind == Kind::Dynamic),
-        });
+        if let (Kind::Int, Ok(number)) = (column.kind, part.parse::<i64>()) {
+            sql.arg(number);
+            return;
+        }
+        match literal(part, column.kind) {
+            // Read by SQLite, which wrote it; a sign in front, so that the cast does not make the
+            // other side a number too.
+            Arg::Real(_) => sql.push("+CAST(").arg(part).push(" AS REAL)"),
+            arg => sql.arg(arg),
+        };
     }
 
     fn stored(&self, _: &TableColumn, reference: &str) -> String {
@@ -248,7 +276,7 @@ impl Dialect for SqliteDialect {
 }
 
 /// Reads what `key_text` wrote: an SQL literal, or plain text.
-fn literal(part: &str, dynamic: bool) -> Arg {
+fn literal(part: &str, kind: Kind) -> Arg {
     let hex = part.strip_prefix("X'").and_then(|rest| rest.strip_suffix('\''));
     if let Some(bytes) = hex.and_then(unhex) {
         return Arg::Bytes(bytes);
@@ -256,13 +284,13 @@ fn literal(part: &str, dynamic: bool) -> Arg {
     if let Some(text) = part.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')) {
         return Arg::Text(text.replace("''", "'"));
     }
-    if let Ok(number) = part.parse::<i64>()
-        && (dynamic || number.to_string() == part)
-    {
-        return Arg::Int(number);
+    // Where text is at home, `012` is text.
+    if kind == Kind::Text || !part.trim_start_matches('-').starts_with(|c: char| c.is_ascii_digit()) {
+        return Arg::Text(part.to_owned());
     }
-    match part.parse::<f64>() {
-        Ok(number) if dynamic => Arg::Real(number),
+    match (part.parse(), part.parse()) {
+        (Ok(integer), _) => Arg::Int(integer),
+        (_, Ok(real)) => Arg::Real(real),
         _ => Arg::Text(part.to_owned()),
     }
 }

@@ -12,6 +12,8 @@ pub(crate) enum Kind {
     Float,
     Decimal,
     Text,
+    /// Text whose length the database keeps with blanks.
+    Padded,
     Bytes,
     Json,
     Jsonb,
@@ -22,6 +24,8 @@ pub(crate) enum Kind {
     Timestamp,
     Bits,
     Geometry,
+    /// An address, maybe with a mask.
+    Network,
     /// Each value tells its own type (SQLite).
     Dynamic,
     Other,

@@ -7,7 +7,7 @@ use crate::signal::Value;
 /// than four digits, years before Christ, zero dates, times of 25 hours.
 pub(super) fn value(kind: Kind, text: String) -> Value {
     match kind {
-        Kind::Text => Value::Text(text),
+        Kind::Text | Kind::Padded => Value::Text(text),
         Kind::Json | Kind::Jsonb => Value::Json(text),
         Kind::Uuid => Value::Uuid(text),
         Kind::Decimal if is_decimal(&text) => Value::Decimal(text),

@@ -16,8 +16,8 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
 CREATE TABLE IF NOT EXISTS signalbus_deferral (
     id BIGINT AUTO_INCREMENT PRIMARY KEY,
     signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    signal_key TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    order_key TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    signal_key BLOB NOT NULL,
+    order_key BLOB NOT NULL,
     attempts INT NOT NULL,
     due_at BIGINT NOT NULL,
     reason TEXT CHARACTER SET utf8mb4 NOT NULL,
@@ -28,7 +28,7 @@ CREATE TABLE IF NOT EXISTS signalbus_deferral (
 CREATE TABLE IF NOT EXISTS signalbus_dead_letter (
     id BIGINT AUTO_INCREMENT PRIMARY KEY,
     signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    signal_key TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    signal_key BLOB NOT NULL,
     attempts INT NOT NULL,
     reason TEXT CHARACTER SET utf8mb4 NOT NULL,
     died_at BIGINT NOT NULL,

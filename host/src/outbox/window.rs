@@ -1,0 +1,170 @@
+//! Reading due rows: within a range of keys, and away from what others have.
+
+use super::claim::Standing;
+use super::database::{Extras, Fetched, Purpose};
+use super::sql::Sql;
+use super::table::{TableColumn, split_key};
+use super::{Error, Lane, Worker};
+
+/// Which rows to read.
+#[derive(Default)]
+pub(super) struct Window<'a> {
+    pub(super) after: Option<&'a str>,
+    pub(super) until: Option<&'a str>,
+    /// Only these order keys.
+    pub(super) only: Option<&'a [String]>,
+    pub(super) limit: usize,
+}
+
+impl Worker<'_> {
+    /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
+    pub(super) async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Fetched, Error> {
+        let lane = self.lane;
+        let extras = Extras {
+            key: lane.table.integer_key().is_none(),
+            order_key: !lane.table.order_key.is_empty(),
+            attempts: standing.due.is_some(),
+        };
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.columns);
+        if extras.key {
+            sql.push(", ").push(&lane.texts.key);
+        }
+        if extras.order_key {
+            sql.push(", ").push(&lane.texts.order_key);
+        }
+        if extras.attempts {
+            sql.push(", (SELECT d.attempts FROM signalbus_deferral d WHERE d.signal_type = ");
+            sql.arg(lane.signal_type.name.as_str());
+            sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
+        }
+        sql.push(" FROM ").push(&lane.texts.table).push(" t WHERE 1 = 1");
+        // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
+        for column in lane.table.key_columns().filter(|column| column.nullable) {
+            sql.push(" AND t.").push(&lane.database.dialect().quote(&column.name)).push(" IS NOT NULL");
+        }
+        lane.within(&mut sql, window.after, window.until, " AND ");
+        if let Some(keys) = window.only {
+            lane.order_key_among(&mut sql, keys, "IN");
+        }
+        lane.leave_out(&mut sql, standing);
+        sql.push(" ORDER BY ").push(&lane.texts.order);
+        sql.push(" LIMIT ").push(&window.limit.to_string());
+        self.session.signals(sql, lane.table.clone(), extras).await
+    }
+
+    /// The highest key that is there now; `None` in an empty table.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
+        let lane = self.lane;
+        let order: Vec<String> = lane.compared_key().iter().map(|column| format!("{column} DESC")).collect();
+        let text = format!(
+            "SELECT {} FROM {} t ORDER BY {} LIMIT 1",
+            lane.texts.key,
+            lane.texts.table,
+            order.join(", ")
+        );
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.session.rows(lane.statement(&text, &[])).await?;
+        self.session.commit().await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+}
+
+impl Lane {
+    /// The key's columns, as they are compared and sorted.
+    fn compared_key(&self) -> Vec<String> {
+        let dialect = self.database.dialect();
+        let compared = |column: &TableColumn| dialect.compared(column, &format!("t.{}", dialect.quote(&column.name)));
+        self.table.key_columns().map(compared).collect()
+    }
+
+    /// Appends `key > after AND key <= until`, each where it is given, with `prefix` before each.
+    fn within(&self, sql: &mut Sql, after: Option<&str>, until: Option<&str>, prefix: &str) {
+        for (key, operator) in [(after, ">"), (until, "<=")] {
+            if let Some(key) = key {
+                sql.push(prefix);
+                self.compare(sql, operator, key);
+            }
+        }
+    }
+
+    /// Appends a comparison of the whole key, in a form that the key's index serves.
+    fn compare(&self, sql: &mut Sql, operator: &str, key: &str) {
+        let dialect = self.database.dialect();
+        let columns = self.compared_key();
+        if columns.len() == 1 || dialect.compares_rows() {
+            sql.push("(").push(&columns.join(", ")).push(") ").push(operator).push(" (");
+            dialect.key_args(sql, &self.table, key);
+            sql.push(")");
+            return;
+        }
+        self.compare_stepwise(sql, operator, key, &columns);
+    }
+
+    /// `(a > x OR (a = x AND b > y))`, with `a >= x` in front for the index.
+    fn compare_stepwise(&self, sql: &mut Sql, operator: &str, key: &str, columns: &[String]) {
+        let dialect = self.database.dialect();
+        let parts = split_key(key);
+        let terms: Vec<_> = self.table.key_columns().zip(parts).zip(columns).collect();
+        let strict = &operator[..1];
+        let term = |sql: &mut Sql, n: usize, operator: &str| {
+            let ((column, part), name) = &terms[n];
+            sql.push(name).push(" ").push(operator).push(" ");
+            dialect.key_arg(sql, column, part);
+        };
+        sql.push("(");
+        term(sql, 0, if strict == ">" { ">=" } else { "<=" });
+        sql.push(" AND (");
+        for n in 0..columns.len() {
+            let last = n + 1 == columns.len();
+            sql.push(if n > 0 { " OR (" } else { "(" });
+            for equal in 0..n {
+                term(sql, equal, "=");
+                sql.push(" AND ");
+            }
+            term(sql, n, if last { operator } else { strict });
+            sql.push(")");
+        }
+        sql.push("))");
+    }
+
+    /// Appends what keeps away from other claims and from what is deferred.
+    fn leave_out(&self, sql: &mut Sql, standing: &Standing) {
+        let others = &standing.claims;
+        if self.table.ordered() {
+            let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
+            self.order_key_among(sql, &busy, "NOT IN");
+        } else {
+            for claim in others {
+                sql.push(" AND NOT (1 = 1");
+                self.within(sql, claim.from.as_deref(), claim.to.as_deref(), " AND ");
+                sql.push(")");
+            }
+        }
+        if standing.due.is_some_and(|(_, last)| last > 0) {
+            sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_deferral d WHERE d.signal_type = ");
+            sql.arg(self.signal_type.name.as_str());
+            match (self.table.ordered(), self.table.order_key.is_empty()) {
+                (false, _) => sql.push(" AND d.signal_key = ").push(&self.texts.key),
+                (true, false) => sql.push(" AND d.order_key = ").push(&self.texts.order_key),
+                (true, true) => sql,
+            };
+            sql.push(" AND d.due_at > ").push(self.database.dialect().now()).push(")");
+        }
+    }
+
+    fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {
+        if keys.is_empty() || self.table.order_key.is_empty() {
+            return;
+        }
+        let order_key = self.database.dialect().exactly(&self.texts.order_key);
+        sql.push(" AND ").push(&order_key).push(" ").push(operator).push(" (");
+        sql.list(", ", keys, |sql, key| {
+            sql.arg(key.as_str());
+        });
+        sql.push(")");
+    }
+}

@@ -1,0 +1,177 @@
+//! Claims and settles: what keeps workers and relays apart.
+
+mod cases {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use signalbus::outbox::{Claimed, Settled};
+    use signalbus::settlement::Settlement;
+    use sqlx::{Connection as _, Executor as _};
+
+    use crate::harness::database::{Database, System};
+    use crate::harness::lane::{Relay, claim, drain, keys, nothing, orders, sent, settle};
+
+    pub async fn a_claimed_row_is_gone_once_it_is_settled(database: Database) {
+        database.orders(10).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 4).await;
+        assert_eq!(keys(&batch), ["1", "2", "3", "4"]);
+        let settlement = Settlement { delete: vec![0, 2], ..Settlement::default() };
+        assert_eq!(worker.settle(&batch, &settlement).await.unwrap(), Settled::Done { deleted: 2 });
+        assert_eq!(relay.outbox.pending(&orders()).await.unwrap(), 8);
+    }
+
+    pub async fn settling_twice_changes_nothing(database: Database) {
+        database.orders(10).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 4).await;
+        settle(&mut worker, &batch, &Settlement { delete: vec![0], ..Settlement::default() }).await;
+        assert_eq!(worker.settle(&batch, &sent(&batch)).await.unwrap(), Settled::Fenced);
+        assert_eq!(relay.outbox.pending(&orders()).await.unwrap(), 9);
+        assert!(!worker.renew(&batch).await.unwrap());
+    }
+
+    pub async fn claims_of_several_relays_never_overlap(database: Database) {
+        database.orders(60).await;
+        let relays = [Relay::open(&database, &orders()).await, Relay::open(&database, &orders()).await];
+        let mut workers = [relays[0].worker(), relays[0].worker(), relays[1].worker(), relays[1].worker()];
+        let mut batches = Vec::new();
+        for round in 0..8 {
+            batches.push(claim(&mut workers[round % 4], 7).await);
+        }
+        let mut seen = HashSet::new();
+        for key in batches.iter().flat_map(keys) {
+            assert!(seen.insert(key.clone()), "{key} was claimed twice");
+        }
+        assert_eq!(seen.len(), 56);
+        for (n, batch) in batches.iter().enumerate() {
+            settle(&mut workers[(n + 1) % 4], batch, &sent(batch)).await;
+        }
+        assert_eq!(drain(&mut workers[3], 7).await.len(), 4);
+        assert_eq!(database.count("signalbus_claim").await, 0);
+    }
+
+    pub async fn workers_at_once_send_every_row_once(database: Database) {
+        database.orders(400).await;
+        let relays = [Relay::open(&database, &orders()).await, Relay::open(&database, &orders()).await];
+        let work = |relay: usize| {
+            let mut worker = relays[relay].worker();
+            async move { drain(&mut worker, 9).await }
+        };
+        let seen = futures::future::join_all([work(0), work(1), work(0), work(1)]).await;
+        let seen: Vec<String> = seen.into_iter().flatten().collect();
+        assert_eq!(seen.len(), 400, "one was sent twice, or never");
+        assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 400);
+        assert_eq!(relays[0].outbox.pending(&orders()).await.unwrap(), 0);
+    }
+
+    /// The claims of this process are no reason to wait; those of another are.
+    pub async fn nothing_is_left_while_all_is_claimed(database: Database) {
+        database.orders(5).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let (mut first, mut second) = (relay.worker(), relay.worker());
+        let batch = claim(&mut first, 5).await;
+        let Claimed::Nothing { due_in: None, claimed_for: None } = second.claim(5, None).await.unwrap() else {
+            panic!("there is something to claim")
+        };
+        database.run("UPDATE signalbus_claim SET owner = 'another'").await;
+        let Claimed::Nothing { claimed_for: Some(wait), .. } = second.claim(5, None).await.unwrap() else {
+            panic!("nobody has claimed anything")
+        };
+        assert!(wait <= signalbus::outbox::LEASE && !wait.is_zero(), "{wait:?}");
+        settle(&mut first, &batch, &sent(&batch)).await;
+        nothing(&mut second).await;
+    }
+
+    pub async fn two_signal_types_do_not_see_each_other(database: Database) {
+        database.orders(5).await;
+        database.run("CREATE TABLE paid (id BIGINT PRIMARY KEY); INSERT INTO paid VALUES (1), (2)").await;
+        let orders = Relay::open(&database, &orders()).await;
+        let paid = signalbus::outbox::Source { signal: "Paid".into(), table: "paid".into(), ..Default::default() };
+        let paid = Relay::open(&database, &paid).await;
+        let (mut one, mut two) = (orders.worker(), paid.worker());
+        let batch = claim(&mut one, 5).await;
+        let other = claim(&mut two, 5).await;
+        assert_eq!(keys(&other), ["1", "2"]);
+        assert_eq!(other.signals[0].id("Paid"), "Paid:1");
+        settle(&mut one, &batch, &sent(&batch)).await;
+        settle(&mut two, &other, &sent(&other)).await;
+        assert_eq!((database.count("order_placed").await, database.count("paid").await), (0, 0));
+    }
+
+    pub async fn nobody_is_locked_out_while_rows_are_claimed(database: Database) {
+        database.orders(10).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 10).await;
+        let begun = std::time::Instant::now();
+        let statements = "UPDATE order_placed SET customer = 'someone else' WHERE id = 1; \
+             DELETE FROM order_placed WHERE id = 2; \
+             INSERT INTO order_placed VALUES (0, 'new', 'new'), (5000, 'new', 'new'); \
+             UPDATE order_placed SET id = 2 WHERE id = 3";
+        match database.system {
+            System::Sqlite => {
+                let options: sqlx::sqlite::SqliteConnectOptions = database.url.parse().unwrap();
+                let options = options.busy_timeout(Duration::from_millis(100));
+                let mut writer = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+                writer.execute(statements).await.unwrap();
+            }
+            System::Postgres => database.run(&format!("SET lock_timeout = '100ms'; {statements}")).await,
+            System::Mariadb => database.run(&format!("SET innodb_lock_wait_timeout = 1; {statements}")).await,
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1));
+        // Row 3 is called 2 now, and 2 was not settled as what it is: it was handed out as 2.
+        assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, 9);
+        assert_eq!(drain(&mut worker, 10).await, ["5000", "0"]);
+    }
+
+    pub async fn the_boundary_leaves_higher_keys_alone(database: Database) {
+        database.orders(10).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let boundary = worker.boundary().await.unwrap();
+        assert_eq!(boundary.as_deref(), Some("10"));
+        database.run("INSERT INTO order_placed VALUES (-5, 'low', ''), (11, 'high', ''), (200, 'high', '')").await;
+        let mut seen = Vec::new();
+        while let Claimed::Batch(batch) = worker.claim(4, boundary.as_deref()).await.unwrap() {
+            seen.extend(keys(&batch));
+            settle(&mut worker, &batch, &sent(&batch)).await;
+        }
+        assert_eq!(seen.len(), 11);
+        assert_eq!(drain(&mut worker, 4).await, ["11", "200"]);
+        assert_eq!(worker.boundary().await.unwrap(), None);
+    }
+
+    pub async fn a_claim_that_is_lost_on_the_way_is_none(database: Database) {
+        database.orders(3).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        database.run(database.either(
+            "ALTER TABLE order_placed RENAME TO gone",
+            "ALTER TABLE order_placed RENAME TO gone",
+            "RENAME TABLE order_placed TO gone",
+        )).await;
+        worker.claim(2, None).await.unwrap_err();
+        assert_eq!(database.count("signalbus_claim").await, 0);
+        database.run(database.either(
+            "ALTER TABLE gone RENAME TO order_placed",
+            "ALTER TABLE gone RENAME TO order_placed",
+            "RENAME TABLE gone TO order_placed",
+        )).await;
+        assert_eq!(drain(&mut worker, 2).await, ["1", "2", "3"]);
+    }
+}
+
+crate::on_each_database!(
+    a_claimed_row_is_gone_once_it_is_settled,
+    settling_twice_changes_nothing,
+    claims_of_several_relays_never_overlap,
+    workers_at_once_send_every_row_once,
+    nothing_is_left_while_all_is_claimed,
+    two_signal_types_do_not_see_each_other,
+    nobody_is_locked_out_while_rows_are_claimed,
+    the_boundary_leaves_higher_keys_alone,
+    a_claim_that_is_lost_on_the_way_is_none,
+);

@@ -1,0 +1,118 @@
+//! Tables that do not fit, and side tables that are missing or of another release.
+
+mod cases {
+    use signalbus::outbox::{Fault, Outbox, Schema};
+
+    use crate::harness::database::Database;
+    use crate::harness::lane::{ordered, source};
+
+    async fn fatal(database: &Database, source: &signalbus::outbox::Source) -> Vec<String> {
+        let outbox = Outbox::open(&database.url, 2).unwrap();
+        let error = outbox.lane(source).await.map(drop).unwrap_err().to_string();
+        let faults = outbox.faults(source).await.unwrap();
+        let texts = faults.into_iter().map(|fault| match fault {
+            Fault::Fatal(text) => text,
+            Fault::Doubtful(text) => panic!("{text}"),
+        });
+        let texts: Vec<String> = texts.collect();
+        assert_eq!(error, texts.join("; "));
+        texts
+    }
+
+    pub async fn a_missing_table_is_named(database: Database) {
+        let faults = fatal(&database, &source("order_placed")).await;
+        assert_eq!(faults, ["signal type \"OrderPlaced\": there is no table \"order_placed\"; create it, or name another with `table`"]);
+        let outbox = Outbox::open(&database.url, 2).unwrap();
+        let error = outbox.pending(&source("order_placed")).await.unwrap_err().to_string();
+        assert!(error.starts_with("signal type \"OrderPlaced\": "), "{error}");
+    }
+
+    pub async fn a_table_needs_a_primary_key(database: Database) {
+        database.run("CREATE TABLE loose (id INT NOT NULL UNIQUE)").await;
+        let faults = fatal(&database, &source("loose")).await;
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].contains("has no primary key"), "{faults:?}");
+    }
+
+    pub async fn every_unknown_column_is_named_with_the_nearest(database: Database) {
+        database.orders(0).await;
+        let faults = fatal(&database, &ordered("order_placed", &["idd", "id"], &["custmer"])).await;
+        assert_eq!(faults.len(), 2);
+        assert!(faults[0].contains("`order_by` names column \"idd\"") && faults[0].contains("\"id\""), "{faults:?}");
+        assert!(faults[1].contains("`order_key` names column \"custmer\"") && faults[1].contains("\"customer\""), "{faults:?}");
+    }
+
+    pub async fn an_order_without_an_index_is_slow(database: Database) {
+        database.run("CREATE TABLE moves (id INT PRIMARY KEY, at INT, account INT)").await;
+        let outbox = Outbox::open(&database.url, 2).unwrap();
+        let slow = async |order_by: &[&str]| {
+            let faults = outbox.faults(&ordered("moves", order_by, &["account"])).await.unwrap();
+            matches!(&faults[..], [Fault::Doubtful(text)] if text.contains("no index of table \"moves\""))
+        };
+        assert!(slow(&["at"]).await && slow(&["at desc", "id"]).await);
+        assert!(!slow(&["id"]).await);
+        database.run("CREATE INDEX moves_at ON moves (at, account)").await;
+        assert!(!slow(&["at"]).await && !slow(&["at", "account"]).await);
+        assert!(slow(&["account"]).await && slow(&["at", "id"]).await);
+        outbox.lane(&ordered("moves", &["account"], &[])).await.unwrap();
+    }
+
+    pub async fn missing_side_tables_are_a_fault_with_a_cure(database: Database) {
+        database.orders(1).await;
+        for table in ["schema", "lane", "claim", "deferral", "dead_letter", "dead_value"] {
+            database.run(&format!("DROP TABLE signalbus_{table}")).await;
+        }
+        let outbox = Outbox::open(&database.url, 2).unwrap();
+        assert_eq!(outbox.schema().await.unwrap(), Schema::Missing);
+        for error in [
+            outbox.require_schema().await.unwrap_err(),
+            outbox.lane(&source("order_placed")).await.map(drop).unwrap_err(),
+            outbox.dead_letters(&[], 1).await.unwrap_err(),
+            outbox.dead_letter(1).await.unwrap_err(),
+            outbox.discard(1).await.unwrap_err(),
+        ] {
+            assert!(error.to_string().ends_with("; run `signalbus migrate`"), "{error}");
+        }
+        assert!(outbox.migrate().await.unwrap());
+        assert!(!outbox.migrate().await.unwrap());
+        assert_eq!(outbox.schema().await.unwrap(), Schema::Current);
+        outbox.lane(&source("order_placed")).await.unwrap();
+    }
+
+    pub async fn side_tables_of_a_newer_release_are_left_alone(database: Database) {
+        database.run("INSERT INTO signalbus_schema VALUES (99)").await;
+        let outbox = Outbox::open(&database.url, 2).unwrap();
+        assert_eq!(outbox.schema().await.unwrap(), Schema::New(99));
+        for error in [outbox.require_schema().await.unwrap_err(), outbox.migrate().await.unwrap_err()] {
+            assert!(error.to_string().contains("newer than this release"), "{error}");
+        }
+    }
+
+    pub async fn migrating_at_once_makes_one_set(database: Database) {
+        for table in ["schema", "lane", "claim", "deferral", "dead_letter", "dead_value"] {
+            database.run(&format!("DROP TABLE signalbus_{table}")).await;
+        }
+        let (one, two) = (Outbox::open(&database.url, 2).unwrap(), Outbox::open(&database.url, 2).unwrap());
+        let (first, second) = tokio::join!(one.migrate(), two.migrate());
+        // One of two may be refused by its database, which has the other one's tables then.
+        assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
+        one.require_schema().await.unwrap();
+    }
+
+    pub async fn an_address_that_is_none_is_refused(database: Database) {
+        let error = Outbox::open("oracle://x", 1).map(drop).unwrap_err().to_string();
+        assert_eq!(error, "database url: scheme \"oracle\" is not known; use sqlite, postgres or mysql");
+        drop(database);
+    }
+}
+
+crate::on_each_database!(
+    a_missing_table_is_named,
+    a_table_needs_a_primary_key,
+    every_unknown_column_is_named_with_the_nearest,
+    an_order_without_an_index_is_slow,
+    missing_side_tables_are_a_fault_with_a_cure,
+    side_tables_of_a_newer_release_are_left_alone,
+    migrating_at_once_makes_one_set,
+    an_address_that_is_none_is_refused,
+);

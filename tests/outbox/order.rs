@@ -1,0 +1,184 @@
+//! Signal types with `order_by`, with and without `order_key`.
+
+mod cases {
+    use std::time::Duration;
+
+    use signalbus::settlement::Settlement;
+
+    use crate::harness::database::Database;
+    use crate::harness::lane::{Relay, attempts, buried, claim, deferred, drain, keys, nothing, ordered, sent, settle};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// `moves (id, at, account)`; `at` runs against the keys.
+    async fn moves(database: &Database, accounts: &[Option<&str>]) {
+        let text = database.either("TEXT", "text", "VARCHAR(40)");
+        database.run(&format!("CREATE TABLE moves (id INT PRIMARY KEY, at INT NOT NULL, account {text})")).await;
+        for (n, account) in accounts.iter().enumerate() {
+            let account = account.map_or("NULL".to_owned(), |account| format!("'{account}'"));
+            database.run(&format!("INSERT INTO moves VALUES ({}, {}, {account})", 100 - n, n + 1)).await;
+        }
+    }
+
+    pub async fn rows_come_in_their_order(database: Database) {
+        moves(&database, &[None; 7]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
+        assert_eq!(drain(&mut relay.worker(), 3).await, ["100", "99", "98", "97", "96", "95", "94"]);
+    }
+
+    pub async fn rows_come_in_descending_order(database: Database) {
+        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b")]).await;
+        database.run("INSERT INTO moves VALUES (1, 2, 'a')").await;
+        let relay = Relay::open(&database, &ordered("moves", &["account desc", "at DESC"], &[])).await;
+        assert_eq!(drain(&mut relay.worker(), 2).await, ["97", "99", "98", "1", "100"]);
+        assert_eq!(relay.lane.signal_type().attributes, [("ordered".into(), "true".into())]);
+    }
+
+    pub async fn only_one_claim_lives_at_a_time(database: Database) {
+        moves(&database, &[None; 6]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        let batch = claim(&mut one, 2).await;
+        nothing(&mut two).await;
+        settle(&mut one, &batch, &sent(&batch)).await;
+        let batch = claim(&mut two, 2).await;
+        assert_eq!(keys(&batch), ["98", "97"]);
+        nothing(&mut one).await;
+        database.expire().await;
+        assert_eq!(keys(&claim(&mut one, 2).await), ["98", "97"]);
+        nothing(&mut two).await;
+    }
+
+    pub async fn a_deferral_holds_back_everything(database: Database) {
+        moves(&database, &[None; 4]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 4).await;
+        let defer = vec![deferred(&batch, 1, HOUR)];
+        settle(&mut worker, &batch, &Settlement { delete: vec![0], defer, ..Settlement::default() }).await;
+        assert!(nothing(&mut worker).await.is_some());
+        database.make_due().await;
+        let batch = claim(&mut worker, 4).await;
+        assert_eq!((keys(&batch), attempts(&batch)), (vec!["99".into(), "98".into(), "97".into()], vec![2, 1, 1]));
+        let settlement = Settlement { bury: vec![buried(&batch, 0)], delete: vec![1], ..Settlement::default() };
+        settle(&mut worker, &batch, &settlement).await;
+        assert_eq!(drain(&mut worker, 4).await, ["97"]);
+    }
+
+    /// The application takes back the very row that everything waits for.
+    pub async fn the_deferral_of_a_deleted_row_holds_back_nothing_once_due(database: Database) {
+        moves(&database, &[None; 3]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 3).await;
+        let defer = vec![deferred(&batch, 0, HOUR)];
+        settle(&mut worker, &batch, &Settlement { defer, ..Settlement::default() }).await;
+        database.run("DELETE FROM moves WHERE id = 100").await;
+        database.make_due().await;
+        assert_eq!(drain(&mut worker, 3).await, ["99", "98"]);
+        assert_eq!(nothing(&mut worker).await, None);
+        assert_eq!(database.count("signalbus_deferral").await, 0);
+    }
+
+    pub async fn a_deferral_holds_back_its_own_key_only(database: Database) {
+        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b"), None, Some("c")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 2).await;
+        let order_keys: Vec<&str> = batch.signals.iter().map(|signal| signal.order_key.as_str()).collect();
+        assert_eq!(order_keys, ["a", "b"]);
+        let defer = vec![deferred(&batch, 0, HOUR)];
+        settle(&mut worker, &batch, &Settlement { delete: vec![1], defer, ..Settlement::default() }).await;
+        assert_eq!(drain(&mut worker, 2).await, ["97", "96", "95"]);
+        database.make_due().await;
+        assert_eq!(drain(&mut worker, 1).await, ["100", "98"]);
+        let attributes = &relay.lane.signal_type().attributes;
+        assert_eq!(attributes[..], [("ordered".into(), "true".into()), ("order_key".into(), "account".into())]);
+    }
+
+    pub async fn parallel_claims_never_share_a_key(database: Database) {
+        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("c"), Some("b"), Some("d")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let (mut one, mut two, mut three) = (relay.worker(), relay.worker(), relay.worker());
+        let first = claim(&mut one, 2).await;
+        assert_eq!(keys(&first), ["100", "99"]);
+        let second = claim(&mut two, 1).await;
+        assert_eq!(keys(&second), ["97"]);
+        let third = claim(&mut three, 5).await;
+        assert_eq!(keys(&third), ["95"]);
+        settle(&mut one, &first, &sent(&first)).await;
+        assert_eq!(keys(&claim(&mut one, 5).await), ["98", "96"]);
+    }
+
+    pub async fn rows_without_a_key_keep_their_order_too(database: Database) {
+        moves(&database, &[None, Some("a"), None, Some("a")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        let first = claim(&mut one, 1).await;
+        assert_eq!(keys(&first), ["100"]);
+        assert_eq!(keys(&claim(&mut two, 5).await), ["99", "97"]);
+        settle(&mut one, &first, &sent(&first)).await;
+        assert_eq!(keys(&claim(&mut one, 5).await), ["98"]);
+    }
+
+    pub async fn a_takeover_keeps_the_order_of_each_key(database: Database) {
+        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b"), Some("c")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        claim(&mut one, 2).await;
+        claim(&mut two, 1).await;
+        database.expire().await;
+        let mut again = [keys(&claim(&mut one, 9).await), keys(&claim(&mut two, 9).await)];
+        again.sort();
+        assert_eq!(again, [vec!["100".to_owned(), "99".into(), "98".into(), "97".into()], vec!["96".into()]]);
+        database.expire().await;
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            let batch = claim(&mut one, 9).await;
+            settle(&mut one, &batch, &sent(&batch)).await;
+            seen.extend(keys(&batch));
+        }
+        let place = |key: &str| seen.iter().position(|seen| seen == key).unwrap();
+        assert!(place("100") < place("98") && place("99") < place("97"), "{seen:?}");
+        nothing(&mut two).await;
+        assert_eq!(database.count("signalbus_claim").await, 0);
+    }
+
+    /// Keys that a database may hold for the same are different keys.
+    pub async fn keys_that_look_alike_are_not_shared(database: Database) {
+        moves(&database, &[Some("a"), Some("A"), Some("a "), Some("ä")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let (mut one, mut two, mut heir) = (relay.worker(), relay.worker(), relay.worker());
+        assert_eq!(keys(&claim(&mut one, 1).await), ["100"]);
+        assert_eq!(keys(&claim(&mut two, 9).await), ["99", "98", "97"]);
+        database.run("UPDATE signalbus_claim SET expires_at = 0 WHERE order_keys = '[\"a\"]'").await;
+        assert_eq!(keys(&claim(&mut heir, 9).await), ["100"], "the others are still claimed");
+    }
+
+    pub async fn order_keys_of_several_columns_are_told_apart(database: Database) {
+        let text = database.either("TEXT", "text", "VARCHAR(40)");
+        database.run(&format!("CREATE TABLE moves (id INT PRIMARY KEY, one {text}, two {text})")).await;
+        database.run("INSERT INTO moves VALUES (1, 'a,b', 'c'), (2, 'a', 'b,c'), (3, 'a,b', 'c'), (4, 'a:%', NULL)").await;
+        let relay = Relay::open(&database, &ordered("moves", &["id"], &["one", "two"])).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        let batch = claim(&mut one, 1).await;
+        assert_eq!(batch.signals[0].order_key, "a%2Cb,c");
+        let batch = claim(&mut two, 9).await;
+        assert_eq!(keys(&batch), ["2", "4"]);
+        assert_eq!(batch.signals[1].order_key, "a%3A%25,");
+    }
+}
+
+crate::on_each_database!(
+    rows_come_in_their_order,
+    rows_come_in_descending_order,
+    only_one_claim_lives_at_a_time,
+    a_deferral_holds_back_everything,
+    the_deferral_of_a_deleted_row_holds_back_nothing_once_due,
+    a_deferral_holds_back_its_own_key_only,
+    parallel_claims_never_share_a_key,
+    rows_without_a_key_keep_their_order_too,
+    a_takeover_keeps_the_order_of_each_key,
+    keys_that_look_alike_are_not_shared,
+    order_keys_of_several_columns_are_told_apart,
+);

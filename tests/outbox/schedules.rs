@@ -1,0 +1,186 @@
+//! Random schedules: workers claim, settle, defer, bury, release and crash, while rows are added.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use signalbus::outbox::{Batch, Claimed, Settled};
+use signalbus::settlement::Settlement;
+
+use crate::harness::database::Database;
+use crate::harness::lane::{Relay, buried, deferred, ordered, orders};
+
+/// How many schedules are run on each database.
+const SEEDS: u64 = 20;
+const WORKERS: usize = 4;
+const STEPS: usize = 60;
+
+/// What became of the rows, told from outside.
+#[derive(Default)]
+struct Ledger {
+    inserted: HashSet<i64>,
+    handed_out: HashSet<i64>,
+    deleted: HashSet<i64>,
+    buried: HashSet<i64>,
+    /// How often each was charged.
+    charged: BTreeMap<i64, u32>,
+}
+
+fn key(batch: &Batch, index: usize) -> i64 {
+    batch.signals[index].key.parse().unwrap()
+}
+
+/// Decides at random, as a settlement may: where order is promised, nothing passes one that stays.
+fn decide(batch: &Batch, random: &mut fastrand::Rng, strict: bool) -> Settlement {
+    let mut settlement = Settlement::default();
+    let mut held = HashSet::new();
+    for (index, signal) in batch.signals.iter().enumerate() {
+        if strict && held.contains(&signal.order_key) {
+            continue;
+        }
+        match random.u32(0..10) {
+            0 => {
+                held.insert(signal.order_key.clone());
+            }
+            1 | 2 => {
+                held.insert(signal.order_key.clone());
+                settlement.defer.push(deferred(batch, index, Duration::from_secs(random.u64(0..2) * 3600)));
+            }
+            3 => settlement.bury.push(buried(batch, index)),
+            _ => settlement.delete.push(index),
+        }
+    }
+    settlement
+}
+
+impl Ledger {
+    async fn insert(&mut self, database: &Database, random: &mut fastrand::Rng) {
+        let new: Vec<i64> = (0..random.usize(1..8)).map(|_| random.i64(-1000..100_000)).collect();
+        let new: HashSet<i64> = new.into_iter().filter(|id| !self.inserted.contains(id)).collect();
+        let rows: Vec<String> = new.iter().map(|id| format!("({id}, 'customer {}', '')", id.rem_euclid(5))).collect();
+        if !rows.is_empty() {
+            database.run(&format!("INSERT INTO order_placed VALUES {}", rows.join(", "))).await;
+        }
+        self.inserted.extend(new);
+    }
+
+    /// A claim was taken: nothing in it may be in another live one, nor gone already.
+    fn claimed(&mut self, batch: &Batch, live: &[Option<Batch>]) {
+        for (index, signal) in batch.signals.iter().enumerate() {
+            let id = key(batch, index);
+            assert!(!self.deleted.contains(&id) && !self.buried.contains(&id), "{id} is settled already");
+            assert_eq!(signal.attempt, self.charged.get(&id).unwrap_or(&0) + 1, "attempts of {id}");
+            for other in live.iter().flatten() {
+                assert!((0..other.signals.len()).all(|n| key(other, n) != id), "{id} is claimed twice");
+                let shared = other.signals.iter().any(|theirs| theirs.order_key == signal.order_key);
+                assert!(signal.order_key.is_empty() || !shared, "order key \"{}\" is claimed twice", signal.order_key);
+            }
+            self.handed_out.insert(id);
+        }
+    }
+
+    fn settled(&mut self, batch: &Batch, settlement: &Settlement) {
+        for &index in &settlement.delete {
+            assert!(self.deleted.insert(key(batch, index)), "deleted twice");
+        }
+        for burial in &settlement.bury {
+            assert!(self.buried.insert(key(batch, burial.index)), "buried twice");
+        }
+        for deferral in &settlement.defer {
+            self.charged.insert(key(batch, deferral.index), deferral.attempts);
+        }
+    }
+}
+
+/// One schedule: the order of all steps hangs on the seed alone.
+async fn schedule(database: &Database, seed: u64, strict: bool) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let source = if strict { ordered("order_placed", &["id"], &["customer"]) } else { orders() };
+    let relays = [Relay::open(database, &source).await, Relay::open(database, &source).await];
+    let mut workers: Vec<_> = (0..WORKERS).map(|n| relays[n % 2].worker()).collect();
+    let mut live: Vec<Option<Batch>> = (0..WORKERS).map(|_| None).collect();
+    let mut lost: Vec<Batch> = Vec::new();
+    let mut ledger = Ledger::default();
+    for _ in 0..STEPS {
+        let n = random.usize(0..WORKERS);
+        match (random.u32(0..12), live[n].take()) {
+            (0..=2, batch) => {
+                live[n] = batch;
+                ledger.insert(database, &mut random).await;
+            }
+            (3, Some(batch)) => lost.push(batch), // its worker has died
+            (4, batch) => {
+                // All that live become late: their settles are fenced from the next claim on.
+                live[n] = batch;
+                lost.extend(live.iter_mut().filter_map(Option::take));
+                database.expire().await;
+            }
+            (5, batch) => {
+                live[n] = batch;
+                database.make_due().await;
+            }
+            (_, Some(batch)) => {
+                let settlement = decide(&batch, &mut random, strict);
+                assert_ne!(workers[n].settle(&batch, &settlement).await.unwrap(), Settled::Fenced);
+                ledger.settled(&batch, &settlement);
+            }
+            (_, None) => {
+                if let Claimed::Batch(batch) = workers[n].claim(random.usize(1..12), None).await.unwrap() {
+                    ledger.claimed(&batch, &live);
+                    live[n] = Some(batch);
+                }
+                // A late owner settles: only where nobody has taken its rows over.
+                if !lost.is_empty() && random.bool() {
+                    let late = lost.swap_remove(random.usize(0..lost.len()));
+                    let settlement = decide(&late, &mut random, strict);
+                    if workers[n].settle(&late, &settlement).await.unwrap() != Settled::Fenced {
+                        ledger.settled(&late, &settlement);
+                    }
+                }
+            }
+        }
+    }
+    drop(live);
+    finish(database, &mut workers[0], &mut ledger).await;
+}
+
+/// Sends what is left; then every row must be accounted for, once.
+async fn finish(database: &Database, worker: &mut signalbus::outbox::Worker<'_>, ledger: &mut Ledger) {
+    database.expire().await;
+    database.make_due().await;
+    while let Claimed::Batch(batch) = worker.claim(50, None).await.unwrap() {
+        ledger.claimed(&batch, &[]);
+        let settlement = crate::harness::lane::sent(&batch);
+        let count = crate::harness::lane::settle(worker, &batch, &settlement).await;
+        assert_eq!(count, batch.signals.len() as u64);
+        ledger.settled(&batch, &settlement);
+    }
+    assert_eq!(database.count("order_placed").await, 0, "rows are left");
+    assert_eq!(database.count("signalbus_claim").await, 0);
+    assert_eq!(database.count("signalbus_deferral").await, 0);
+    let outcomes: HashSet<i64> = ledger.deleted.union(&ledger.buried).copied().collect();
+    assert_eq!(outcomes.len(), ledger.deleted.len() + ledger.buried.len());
+    assert_eq!(outcomes, ledger.inserted);
+    assert_eq!(outcomes, ledger.handed_out);
+    assert_eq!(database.count("signalbus_dead_letter").await, i64::try_from(ledger.buried.len()).unwrap());
+    database.run("DELETE FROM signalbus_dead_letter; DELETE FROM signalbus_dead_value").await;
+}
+
+mod cases {
+    use super::*;
+
+    pub async fn every_row_is_accounted_for(database: Database) {
+        database.orders(0).await;
+        for seed in 0..SEEDS {
+            schedule(&database, seed, false).await;
+        }
+    }
+
+    pub async fn every_row_is_accounted_for_in_order(database: Database) {
+        database.orders(0).await;
+        for seed in 0..SEEDS {
+            schedule(&database, 1000 + seed, true).await;
+        }
+    }
+}
+
+crate::on_each_database!(every_row_is_accounted_for, every_row_is_accounted_for_in_order);
