@@ -18,6 +18,8 @@ mod late;
 mod names;
 #[path = "outbox/order.rs"]
 mod order;
+#[path = "outbox/outages.rs"]
+mod outages;
 #[path = "outbox/schedules.rs"]
 mod schedules;
 #[path = "outbox/takeovers.rs"]

@@ -195,6 +195,18 @@ mod cases {
         assert_eq!(database.count("loose").await, 2);
     }
 
+    /// Its row could neither be named nor deleted: better no batch than one that comes again for ever.
+    pub async fn sqlite_keys_that_are_not_utf8_are_refused(database: Database) {
+        if database.system != System::Sqlite {
+            return;
+        }
+        database.run("CREATE TABLE broken (id TEXT PRIMARY KEY); INSERT INTO broken VALUES ('a'), (CAST(X'FF41' AS TEXT))").await;
+        let relay = Relay::open(&database, &source("broken")).await;
+        let error = relay.worker().claim(5, None).await.unwrap_err().to_string();
+        assert_eq!(error, "a row's key is text that is not UTF-8");
+        assert_eq!((database.count("broken").await, database.count("signalbus_claim").await), (2, 0));
+    }
+
     pub async fn what_only_postgres_has(database: Database) {
         if database.system != System::Postgres {
             return;
@@ -252,6 +264,7 @@ crate::on_each_database!(
     decimals_dates_and_moments,
     what_only_sqlite_has,
     sqlite_rows_without_a_key_are_left_alone,
+    sqlite_keys_that_are_not_utf8_are_refused,
     what_only_postgres_has,
     what_only_mariadb_has,
 );

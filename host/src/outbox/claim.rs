@@ -143,7 +143,7 @@ impl Worker<'_> {
         let dialect = self.lane.database.dialect();
         if !dialect.for_update().is_empty() {
             let text = format!("SELECT signal_type FROM signalbus_lane WHERE signal_type = ?{}", dialect.for_update());
-            self.session.rows(self.lane.statement(&text, &[signal.clone()])).await?;
+            self.session.rows(self.lane.statement(&text, std::slice::from_ref(&signal))).await?;
         }
         // One round trip: the last row tells about the deferrals, the others are claims.
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \

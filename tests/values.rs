@@ -1,0 +1,130 @@
+//! Values: whatever a column holds arrives exactly, and survives dead letter and redrive.
+
+mod harness;
+
+#[path = "outbox/values/mariadb.rs"]
+mod mariadb;
+#[path = "outbox/values/postgres.rs"]
+mod postgres;
+#[path = "outbox/values/sqlite.rs"]
+mod sqlite;
+
+use harness::database::{Database, System};
+use harness::lane::{Relay, burials, claim, settle, source};
+use signalbus::outbox::Batch;
+use signalbus::settlement::Settlement;
+use signalbus::signal::Value;
+
+/// A column's type, a value as SQL, and how it must arrive.
+type Case<'a> = (&'a str, &'a str, Value);
+
+/// Equal, bit by bit: `-0.0` is not `0.0`, and NaN is NaN.
+fn same(one: &Value, two: &Value) -> bool {
+    match (one, two) {
+        (Value::Float64(one), Value::Float64(two)) => one.to_bits() == two.to_bits() || one.is_nan() && two.is_nan(),
+        _ => one == two,
+    }
+}
+
+/// Makes a row for each case in one table with a column for each type, and checks every cell.
+async fn check(database: &Database, cases: &[Case<'_>]) {
+    let mut types: Vec<&str> = Vec::new();
+    for (kind, ..) in cases {
+        if !types.contains(kind) {
+            types.push(kind);
+        }
+    }
+    let mut rows = Vec::new();
+    for (kind, literal, expected) in cases {
+        let place = types.iter().position(|known| known == kind).unwrap();
+        let cell = |n: usize| if n == place { (literal.to_string(), expected.clone()) } else { ("NULL".into(), Value::Null) };
+        rows.push((0..types.len()).map(cell).collect());
+    }
+    check_rows(database, &types, &rows).await;
+}
+
+/// Makes a table with a column of each type and these rows; checks every cell before and after a
+/// way through the dead letters, and that the way changes nothing.
+async fn check_rows(database: &Database, types: &[&str], rows: &[Vec<(String, Value)>]) {
+    database.run("DROP TABLE IF EXISTS things; DELETE FROM signalbus_claim").await;
+    let columns: Vec<String> = types.iter().enumerate().map(|(n, kind)| format!("c{n} {kind}")).collect();
+    database.run(&format!("CREATE TABLE things (id INT PRIMARY KEY, {})", columns.join(", "))).await;
+    let mut script = String::from(if database.system == System::Mariadb { "SET sql_mode = 'PIPES_AS_CONCAT,ALLOW_INVALID_DATES';" } else { "" });
+    for (n, row) in rows.iter().enumerate() {
+        let literals: Vec<&str> = row.iter().map(|(literal, _)| literal.as_str()).collect();
+        script.push_str(&format!("INSERT INTO things VALUES ({n}, {});\n", literals.join(", ")));
+    }
+    database.run(&script).await;
+    let print = fingerprint(database.system, types);
+    let before = database.lines(&print).await;
+    assert_eq!(before.len(), rows.len());
+    let relay = Relay::open(database, &source("things")).await;
+    let mut worker = relay.worker();
+    let batch = claim(&mut worker, rows.len()).await;
+    compare(types, rows, &batch);
+    settle(&mut worker, &batch, &burials(&batch)).await;
+    assert_eq!(database.count("things").await, 0);
+    for letter in relay.outbox.dead_letters(&[], rows.len()).await.unwrap() {
+        let shown = relay.outbox.dead_letter(letter.id).await.unwrap().unwrap().1;
+        assert_eq!(shown.len(), types.len() + 1);
+        assert!(relay.lane.redrive(letter.id).await.unwrap());
+    }
+    for ((before, after), row) in before.iter().zip(database.lines(&print).await).zip(rows) {
+        let row: Vec<&(String, Value)> = row.iter().filter(|(literal, _)| literal != "NULL" && literal.len() < 1000).collect();
+        assert_eq!(before, &after, "after dead letter and redrive: {row:?}");
+    }
+    let batch = claim(&mut worker, rows.len()).await;
+    compare(types, rows, &batch);
+    settle(&mut worker, &batch, &Settlement::default()).await;
+}
+
+fn compare(types: &[&str], rows: &[Vec<(String, Value)>], batch: &Batch) {
+    assert_eq!(batch.signals.len(), rows.len());
+    for (signal, row) in batch.signals.iter().zip(rows) {
+        for (n, (literal, expected)) in row.iter().enumerate() {
+            let arrived = &signal.values[n + 1];
+            let short = &literal[..literal.floor_char_boundary(200)];
+            assert!(same(arrived, expected), "{} {short}: {:.500} instead of {:.500}", types[n], format!("{arrived:?}"), format!("{expected:?}"));
+        }
+    }
+}
+
+/// A query that prints each row as exactly as the database can.
+fn fingerprint(system: System, types: &[&str]) -> String {
+    let column = |(n, kind): (usize, &&str)| match system {
+        System::Sqlite => format!("typeof(c{n}) || CASE typeof(c{n}) WHEN 'real' THEN quote(c{n}) ELSE hex(c{n}) END"),
+        _ if kind.starts_with("FLOAT") || kind.starts_with("DOUBLE") => format!("COALESCE(CAST(c{n} * 1e0 AS CHAR), 'NULL')"),
+        _ if kind.starts_with("BIT") => format!("COALESCE(BIN(c{n} + 0), 'NULL')"),
+        _ => format!("COALESCE(MD5(CAST(c{n} AS BINARY)), 'NULL')"),
+    };
+    let columns: Vec<String> = types.iter().enumerate().map(column).collect();
+    match system {
+        System::Sqlite => format!("SELECT {} FROM things ORDER BY id", columns.join(" || '|' || ")),
+        System::Postgres => "SELECT encode(record_send(things), 'hex') FROM things ORDER BY id".into(),
+        System::Mariadb => format!("SELECT CONCAT_WS('|', {}) FROM things ORDER BY id", columns.join(", ")),
+    }
+}
+
+/// Runs a property over batches of random rows.
+fn property<R: std::fmt::Debug>(
+    database: impl AsyncFn() -> Database,
+    types: &[&str],
+    rows: impl proptest::strategy::Strategy<Value = R>,
+    cells: impl Fn(&R) -> Vec<(String, Value)>,
+) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let database = runtime.block_on(database());
+    let config = proptest::test_runner::Config { cases: 12, failure_persistence: None, max_shrink_iters: 60, ..Default::default() };
+    let mut runner = proptest::test_runner::TestRunner::new(config);
+    let batches = proptest::collection::vec(rows, 1..25);
+    let outcome = runner.run(&batches, |batch| {
+        let rows: Vec<Vec<(String, Value)>> = batch.iter().map(&cells).collect();
+        runtime.block_on(check_rows(&database, types, &rows));
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
