@@ -50,6 +50,7 @@ test: servers plugins guests
 bench: servers plugins guests
 	@echo '== running the benchmarks'
 	@cargo bench --quiet -p signalbus --bench drain
+	@cargo bench --quiet -p signalbus --bench latency
 
 lint: setup
 	@cargo fmt --all --check

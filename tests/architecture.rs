@@ -46,6 +46,7 @@ fn giants_stay_where_they_belong() {
     only_in("wasmtime", &["plugin"]);
     only_in("wasmtime_wasi", &["plugin"]);
     only_in("clap", &["cli.rs"]);
+    only_in("axum", &["admin"]);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::{self, Exit, Output, Selection};
-use crate::relay::Extent;
+use crate::commands::plugin::Change;
+use crate::commands::{self, Exit, Migration, Output, Selection};
+use crate::relay::{self, Extent};
 use crate::telemetry;
 
 /// The transactional outbox relay: sends the rows of your tables through Wasm plugins, and deletes
@@ -50,6 +51,16 @@ enum Command {
         /// Only print the SQL
         #[arg(long)]
         print: bool,
+        /// PostgreSQL: let triggers announce new signals, so that `run` sends them at once. They slow
+        /// down many writers that commit at the same time
+        #[arg(long)]
+        notify: bool,
+    },
+    /// Send every autoflush signal type, until told to stop
+    Run {
+        /// How long to finish and settle what is in flight, once told to stop
+        #[arg(long, default_value_t = relay::GRACE.as_secs_f64(), value_name = "SECONDS")]
+        grace: f64,
     },
     /// Send the signals that are pending now, after a wait in which faster senders can go first
     Flush {
@@ -79,6 +90,11 @@ enum Command {
         #[command(flatten)]
         output: Json,
     },
+    /// Change the plugins of the relay that runs
+    Plugin {
+        #[command(subcommand)]
+        command: Plugin,
+    },
     /// Look after the signals that could not be sent
     Dead {
         #[command(subcommand)]
@@ -106,6 +122,24 @@ struct Json {
     /// Print one JSON document and nothing else
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Plugin {
+    /// Load a signal type's plugin from its file again
+    Swap {
+        /// The signal type
+        name: String,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Go back to the plugin before the last swap
+    Rollback {
+        /// The signal type
+        name: String,
+        #[command(flatten)]
+        output: Json,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -191,7 +225,10 @@ async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
     match &cli.command {
         Command::Init { folder, signals } => commands::init::run(folder, *signals).await,
         Command::Check => commands::check::run(config).await,
-        Command::Migrate { print } => commands::migrate(config, *print).await,
+        Command::Migrate { print, notify } => {
+            commands::migrate(config, Migration { print: *print, notify: *notify }).await
+        }
+        Command::Run { grace } => commands::run::run(config, seconds(*grace)).await,
         Command::Flush { flush, wait } => {
             let extent = Extent::Pending { wait: seconds(*wait) };
             commands::flush::run(config, &flush.selection(), extent).await
@@ -201,8 +238,17 @@ async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
         }
         Command::Signals { output } => commands::signals(config, output.output()),
         Command::Pending { output } => commands::pending(config, output.output()).await,
+        Command::Plugin { command } => plugin(config, command).await,
         Command::Dead { command } => dead(config, command).await,
     }
+}
+
+async fn plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, commands::Failure> {
+    let (name, change, output) = match command {
+        Plugin::Swap { name, output } => (name, Change::Swap, output),
+        Plugin::Rollback { name, output } => (name, Change::RollBack, output),
+    };
+    commands::plugin::change(config, name, change, output.output()).await
 }
 
 async fn dead(config: &std::path::Path, command: &Dead) -> Result<Exit, commands::Failure> {

@@ -4,6 +4,8 @@ pub(crate) mod check;
 pub(crate) mod dead;
 pub(crate) mod flush;
 pub(crate) mod init;
+pub(crate) mod plugin;
+pub(crate) mod run;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -11,6 +13,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::outbox::{Error, Outbox};
@@ -121,15 +125,36 @@ pub(crate) fn printable(text: &str) -> String {
     printable
 }
 
-pub(crate) async fn migrate(path: &Path, only_print: bool) -> Result<Exit, Failure> {
-    let outbox = open(&read_config(path)?)?;
-    if only_print {
+/// What `migrate` was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Migration {
+    /// Print the SQL, and change nothing.
+    pub(crate) print: bool,
+    /// Let PostgreSQL announce what is inserted.
+    pub(crate) notify: bool,
+}
+
+pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, Failure> {
+    let config = read_config(path)?;
+    let outbox = open(&config)?;
+    let sources: Vec<_> = config.signals.iter().filter(|signal| signal.autoflush).map(|signal| signal.source.clone()).collect();
+    let triggers = migration.notify.then(|| {
+        let text = "`--notify` is for PostgreSQL; SQLite's commits are noticed without it, MySQL's by polling";
+        outbox.announcing(&sources).ok_or_else(|| Failure::new(Exit::Usage, text))
+    });
+    let triggers = triggers.transpose()?.unwrap_or_default();
+    if migration.print {
         print(outbox.migration().trim_end());
         print(";");
+        triggers.iter().for_each(|statement| print(format_args!("{statement};")));
         return Ok(Exit::Done);
     }
     let made = outbox.migrate().await?;
     print(if made { "side tables created" } else { "side tables are up to date" });
+    if migration.notify {
+        outbox.run(&triggers).await?;
+        print(format_args!("triggers `signalbus_notify` created on {} tables", sources.len()));
+    }
     Ok(Exit::Done)
 }
 
@@ -176,4 +201,25 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     print("-".repeat(25));
     print(format_args!("Total pending: {total}"));
     Ok(Exit::Done)
+}
+
+/// SIGTERM and SIGINT drain; a second one ends at once.
+pub(crate) fn stop_on_signals() -> Result<CancellationToken, Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let stopper = stop.clone();
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if !first {
+                std::process::exit(130);
+            }
+            stopper.cancel();
+        }
+    });
+    Ok(stop)
 }

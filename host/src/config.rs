@@ -2,6 +2,7 @@
 
 mod reader;
 
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::backoff::Backoff;
 use crate::outbox::Source;
-use crate::plugin::{Grants, Limits};
+use crate::plugin::{Grants, Limits, Recipe};
 use crate::settlement::Policy;
 use crate::suggest;
 use reader::{Faults, Section};
@@ -19,12 +20,28 @@ use reader::{Faults, Section};
 #[derive(Clone, Debug)]
 pub struct Config {
     pub database: Database,
+    pub admin: Admin,
     /// In the order of the file.
     pub signals: Vec<SignalConfig>,
 }
 
+/// The listener for health, metrics and what changes a running relay.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Without it, nothing listens.
+    pub listen: Option<SocketAddr>,
+    /// Asked for by every request that changes something.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Admin").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
 /// Where the outbox is.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Database {
     /// With the password, if there is one: not to be shown.
     pub url: String,
@@ -32,7 +49,7 @@ pub struct Database {
 }
 
 /// One signal type.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SignalConfig {
     /// File, line and column of its section.
     pub place: String,
@@ -95,11 +112,7 @@ impl Config {
         let folder = path.parent().unwrap_or(Path::new(""));
         let database = database(&root, folder, &mut faults);
         let connections = connections(&root, &mut faults);
-        if let Some(admin) = root.section("admin", &mut faults) {
-            admin.refuse_unknown(&["listen", "token"], &mut faults);
-            admin.string("listen", &mut faults);
-            admin.string("token", &mut faults);
-        }
+        let admin = admin(&root, &mut faults);
         let defaults = root.section("defaults", &mut faults);
         if let Some(defaults) = &defaults {
             defaults.refuse_unknown(SIGNAL_KEYS, &mut faults);
@@ -114,7 +127,7 @@ impl Config {
                 }
             }
         }
-        (Self { database, signals }, faults.into_texts())
+        (Self { database, admin, signals }, faults.into_texts())
     }
 
     /// The signal types that a command names; all where none is named, without the excluded ones.
@@ -142,6 +155,23 @@ impl SignalConfig {
     pub fn name(&self) -> &str {
         &self.source.signal
     }
+
+    /// The same, as if it stood elsewhere in the file.
+    pub fn at(mut self, place: &str) -> Self {
+        self.place = place.to_owned();
+        self
+    }
+
+    /// What its plugin is made from.
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            signal_type: self.name().to_owned(),
+            path: self.plugin.clone(),
+            digest: self.digest.clone(),
+            limits: self.limits,
+            grants: self.grants.clone(),
+        }
+    }
 }
 
 fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
@@ -166,6 +196,25 @@ fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Datab
         database.url.clear();
     }
     database
+}
+
+fn admin(root: &Section<'_>, faults: &mut Faults<'_>) -> Admin {
+    let Some(section) = root.section("admin", faults) else { return Admin::default() };
+    section.refuse_unknown(&["listen", "token"], faults);
+    let token = section.string("token", faults);
+    if token.as_deref() == Some("") {
+        faults.add(section.place("token"), "`admin.token` is empty; leave it out, or name a secret");
+    }
+    let Some(text) = section.string("listen", faults) else { return Admin { listen: None, token } };
+    let listen = text.parse::<SocketAddr>().ok();
+    match listen {
+        None => faults.add(section.place("listen"), format!("`admin.listen`: \"{text}\" is no address and port; write \"127.0.0.1:9464\"")),
+        Some(address) if !address.ip().is_loopback() && token.is_none() => {
+            faults.add(section.place("listen"), format!("`admin.listen`: {address} can be reached by others, so it needs an `admin.token`"));
+        }
+        Some(_) => {}
+    }
+    Admin { listen, token }
 }
 
 /// A relative SQLite file lies beside the configuration file.

@@ -12,8 +12,6 @@ use crate::settlement::{Policy, Settlement};
 use crate::signal::{Outage, Outcome, Verdict};
 use crate::telemetry;
 
-/// How long a flush waits for a database that went away in its midst.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a flush looks whether another relay has settled its claims.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -26,6 +24,31 @@ pub struct Flusher {
     pub burst_count: usize,
     /// Batches in flight; 1 where order is promised without an order key.
     pub concurrency: usize,
+    pub patience: Patience,
+}
+
+/// How long a worker waits for a database that went away in its midst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    pub claim: Duration,
+    /// What is sent should not be sent again.
+    pub settle: Duration,
+}
+
+impl Patience {
+    /// A command that ends waits a minute.
+    pub const ONE_SHOT: Self = Self { claim: Duration::from_secs(60), settle: Duration::from_secs(60) };
+    /// One that runs for ever has other ways to wait for its next claim.
+    pub const FOREVER: Self = Self { claim: Duration::ZERO, settle: Duration::MAX };
+}
+
+/// Hears what happens to batches.
+pub trait Observer: Send + Sync {
+    fn claimed(&self, _: &Batch) {}
+    /// What the batch came to, once that is in the database.
+    fn settled(&self, _: &Settlement) {}
+    /// The claim was another relay's by the time the batch was to be settled.
+    fn fenced(&self) {}
 }
 
 /// What has happened so far; shared with whoever shows the progress.
@@ -51,6 +74,15 @@ pub enum Halt {
     Abandoned,
 }
 
+/// What a worker left when it found nothing more to claim.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rest {
+    /// When the earliest deferred signal is due.
+    pub due_in: Option<Duration>,
+    /// When the last claim of another relay expires, if it is not settled before.
+    pub claimed_for: Option<Duration>,
+}
+
 impl Flusher {
     /// One worker's part of a flush: until nothing is due, nothing is claimed by other relays,
     /// or `stop` is called. With `boundary`, signals whose key is above it are left alone.
@@ -58,31 +90,59 @@ impl Flusher {
     /// # Errors
     /// Why it ended early. What was in flight is settled, or can be claimed again.
     pub async fn flush(&self, boundary: Option<&str>, tally: &Tally, stop: &CancellationToken) -> Result<(), Halt> {
+        loop {
+            match self.work(boundary, tally, stop).await?.claimed_for {
+                Some(expiry) => pause(expiry.min(LOOK_AGAIN), stop).await,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Claims, sends and settles, batch by batch, until there is nothing to claim or `stop` is
+    /// called.
+    ///
+    /// # Errors
+    /// Why it ended early. What was in flight is settled, or can be claimed again.
+    pub async fn work(
+        &self,
+        boundary: Option<&str>,
+        observer: &dyn Observer,
+        stop: &CancellationToken,
+    ) -> Result<Rest, Halt> {
         let mut worker = self.lane.session();
-        let mut trouble = Trouble::default();
+        let mut trouble = Trouble::new(self.patience.claim);
         while !stop.is_cancelled() {
-            let claimed = match worker.claim(self.burst_count, boundary).await {
-                Ok(claimed) => claimed,
+            let begun = Instant::now();
+            let found = match worker.claim(self.burst_count, boundary).await {
+                Ok(found) => found,
                 Err(error) => {
                     trouble.wait(error, stop).await?;
                     continue;
                 }
             };
-            trouble = Trouble::default();
-            match claimed {
-                Claimed::Batch(batch) => self.flush_batch(&mut worker, &batch, tally).await?,
-                Claimed::Nothing { claimed_for: Some(expiry), .. } => pause(expiry.min(LOOK_AGAIN), stop).await,
-                Claimed::Nothing { claimed_for: None, .. } => return Ok(()),
+            trouble.over();
+            match found {
+                Claimed::Batch(batch) => {
+                    telemetry::claimed(&self.lane.signal_type().name, &batch, begun.elapsed());
+                    observer.claimed(&batch);
+                    self.flush_batch(&mut worker, &batch, observer).await?;
+                }
+                Claimed::Nothing { due_in, claimed_for } => return Ok(Rest { due_in, claimed_for }),
             }
         }
         Err(Halt::Stopped)
     }
 
-    async fn flush_batch(&self, worker: &mut Worker<'_>, batch: &Batch, tally: &Tally) -> Result<(), Halt> {
+    async fn flush_batch(&self, worker: &mut Worker<'_>, batch: &Batch, observer: &dyn Observer) -> Result<(), Halt> {
+        let begun = Instant::now();
         let verdict = self.send(worker, batch).await;
+        let name = &self.lane.signal_type().name;
         let settlement = Settlement::of(&batch.signals, verdict, &self.policy, fastrand::f64);
-        telemetry::settling(&self.lane.signal_type().name, batch, &settlement);
-        self.settle(worker, batch, &settlement, tally).await?;
+        telemetry::settling(name, batch, &settlement, begun.elapsed());
+        let begun = Instant::now();
+        let settled = self.settle(worker, batch, &settlement, observer).await;
+        telemetry::settled(name, begun.elapsed());
+        settled?;
         match settlement.outage {
             Some(outage) => Err(Halt::Outage(outage)),
             None => Ok(()),
@@ -116,8 +176,14 @@ impl Flusher {
     }
 
     /// Settles, however often the database must be asked: what is sent should not be sent again.
-    async fn settle(&self, worker: &mut Worker<'_>, batch: &Batch, settlement: &Settlement, tally: &Tally) -> Result<(), Halt> {
-        let mut trouble = Trouble::default();
+    async fn settle(
+        &self,
+        worker: &mut Worker<'_>,
+        batch: &Batch,
+        settlement: &Settlement,
+        observer: &dyn Observer,
+    ) -> Result<(), Halt> {
+        let mut trouble = Trouble::new(self.patience.settle);
         let never = CancellationToken::new();
         let settled = loop {
             match worker.settle(batch, settlement).await {
@@ -125,13 +191,16 @@ impl Flusher {
                 Err(error) => trouble.wait(error, &never).await?,
             }
         };
+        let troubled = trouble.since.is_some();
+        trouble.over();
         // After a lost connection "fenced" means, as a rule, that the lost commit had come through.
-        if settled == Settled::Fenced && trouble.since.is_none() {
-            tally.fenced.fetch_add(1, Relaxed);
+        if settled == Settled::Fenced && !troubled {
+            observer.fenced();
             telemetry::fenced(&self.lane.signal_type().name, batch);
             return Ok(());
         }
-        tally.add(settlement);
+        observer.settled(settlement);
+        telemetry::tallied(&self.lane.signal_type().name, settlement);
         if settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len() {
             self.lane.rescan().await;
         }
@@ -141,45 +210,60 @@ impl Flusher {
 
 impl Tally {
     /// Signals that were dealt with, in whatever way.
-    pub fn settled(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         [&self.sent, &self.skipped, &self.deferred, &self.buried].iter().map(|counter| counter.load(Relaxed)).sum()
     }
+}
 
-    fn add(&self, settlement: &Settlement) {
+impl Observer for Tally {
+    fn settled(&self, settlement: &Settlement) {
         let count = |counter: &AtomicU64, number: usize| counter.fetch_add(number as u64, Relaxed);
         count(&self.sent, settlement.sent());
         count(&self.skipped, settlement.skipped);
         count(&self.deferred, settlement.defer.len());
         count(&self.buried, settlement.bury.len());
     }
+
+    fn fenced(&self) {
+        self.fenced.fetch_add(1, Relaxed);
+    }
 }
 
 /// A database that does not answer: for how long already.
-#[derive(Default)]
 struct Trouble {
+    patience: Duration,
     since: Option<Instant>,
     tries: u32,
 }
 
 impl Trouble {
+    fn new(patience: Duration) -> Self {
+        Self { patience, since: None, tries: 0 }
+    }
+
     /// Waits a little before the next try, or gives up: at once where the database has refused.
     async fn wait(&mut self, error: Error, stop: &CancellationToken) -> Result<(), Halt> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let hopeless = !(error.is_unreachable() || error.is_passing());
-        if hopeless || since.elapsed() > PATIENCE {
+        if hopeless || since.elapsed() > self.patience {
             return Err(Halt::Database(error));
         }
-        if self.tries == 0 {
-            telemetry::database_trouble(&error);
-        }
+        telemetry::database_trouble(&error);
         self.tries += 1;
         pause(Duration::from_millis(50) * self.tries.min(20), stop).await;
         Ok(())
     }
+
+    fn over(&mut self) {
+        if self.since.take().is_some() {
+            telemetry::database_back();
+        }
+        self.tries = 0;
+    }
 }
 
 /// A wait that a stop cuts short.
-async fn pause(duration: Duration, stop: &CancellationToken) {
+pub(crate) async fn pause(duration: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
         () = tokio::time::sleep(duration) => {}

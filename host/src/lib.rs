@@ -1,6 +1,7 @@
 //! SignalBus: the transactional outbox relay whose senders are Wasm components.
 #![forbid(unsafe_code)]
 
+pub mod admin;
 pub mod backoff;
 pub mod cli;
 mod commands;

@@ -8,6 +8,7 @@ mod connection;
 mod database;
 mod dead;
 mod error;
+mod look;
 mod mysql;
 mod postgres;
 mod schema;
@@ -29,8 +30,10 @@ use sql::{Arg, Sql};
 use table::{OrderTerm, Table, name_parts};
 
 pub use claim::{Batch, Claimed};
+pub use database::Watch;
 pub use dead::{DeadLetter, DeadRow};
 pub use error::Error;
+pub use look::Stock;
 pub use schema::Schema;
 pub use settle::Settled;
 

@@ -3,13 +3,13 @@
 mod batch;
 mod call;
 mod engine;
+mod generations;
 mod grants;
 mod guest;
+mod inspect;
 mod journal;
 mod limits;
-mod inspect;
 mod load;
-
 mod send;
 mod wit;
 
@@ -17,6 +17,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 pub use engine::Engine;
+pub use generations::{Fate, Generations, Recipe, Tenure};
 pub use grants::Grants;
 pub use limits::Limits;
 pub use load::{LoadError, Plugin};

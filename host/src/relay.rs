@@ -1,28 +1,38 @@
-//! The relay: signal types put together from configuration, outbox and plugins, and flushed.
+//! The relay: signal types put together from configuration, outbox and plugins, and flushed: once,
+//! or for as long as it runs.
+
+mod files;
+mod live;
+mod lookout;
+mod post;
+mod redrive;
+mod sample;
+mod status;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, SignalConfig};
-use crate::flusher::{Flusher, Halt, Tally};
+use crate::flusher::{Flusher, Halt, Patience, Tally};
 use crate::outbox::{Error, Outbox};
-use crate::plugin::{Engine, Plugin};
+use crate::plugin::{Engine, Generations};
 use crate::telemetry;
 
-/// How long a stopped flush may take to finish and settle what is in flight.
-const GRACE: Duration = Duration::from_secs(30);
+pub use live::{Live, Unknown};
+pub use redrive::{Redriven, redrive};
+pub use status::Status;
+
+/// How long a stopped relay may take to finish and settle what is in flight.
+pub const GRACE: Duration = Duration::from_secs(30);
 
 /// Signal types that are ready to be sent.
 pub struct Relay {
     flushers: Vec<Arc<Flusher>>,
-    /// Workers that may run at once: each holds a connection.
-    workers: Arc<Semaphore>,
     grace: Duration,
 }
 
@@ -63,26 +73,13 @@ impl Relay {
         let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
         outbox.require_schema().await?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
-        let opened = join_all(signals.iter().map(|signal| flusher(&outbox, &engine, signal))).await;
-        let mut flushers = Vec::new();
-        let mut faults = Vec::new();
-        for flusher in opened {
-            match flusher {
-                Ok(flusher) => flushers.push(flusher),
-                Err(Refusal::Faults(more)) => faults.extend(more),
-                Err(database) => return Err(database),
-            }
-        }
-        if !faults.is_empty() {
-            return Err(Refusal::Faults(faults));
-        }
-        Ok(Self::of(flushers, config.database.max_connections))
+        let opened = open_all(&outbox, &engine, signals, Patience::ONE_SHOT).await?;
+        Ok(Self::of(opened.into_iter().map(|(flusher, _)| flusher).collect()))
     }
 
-    /// A relay of signal types that are put together already; each worker needs a connection.
-    pub fn of(flushers: Vec<Flusher>, max_connections: u32) -> Self {
-        let workers = Arc::new(Semaphore::new(max_connections as usize));
-        Self { flushers: flushers.into_iter().map(Arc::new).collect(), workers, grace: GRACE }
+    /// A relay of signal types that are put together already.
+    pub fn of(flushers: Vec<Flusher>) -> Self {
+        Self { flushers: flushers.into_iter().map(Arc::new).collect(), grace: GRACE }
     }
 
     /// Sends until nothing is due, all signal types at once; `stop` ends it early, within a grace
@@ -121,29 +118,14 @@ impl Relay {
             }
             flushed.push(told);
         }
-        collect(self.spawn(&parts), &mut flushed).await;
-        flushed
-    }
-
-    /// Every signal type gets its first worker before any gets its second: one whose plugin hangs
-    /// must not hold all connections.
-    fn spawn(&self, parts: &[Part]) -> JoinSet<(usize, Option<Halt>)> {
-        let mut tasks = JoinSet::new();
-        let most = parts.iter().map(|part| part.flusher.concurrency).max().unwrap_or_default();
-        for rank in 0..most {
-            for part in parts.iter().filter(|part| rank < part.flusher.concurrency) {
-                let (part, workers) = (part.clone(), self.workers.clone());
-                let permit = workers.clone().try_acquire_owned().ok();
-                tasks.spawn(async move {
-                    let _permit = match permit {
-                        Some(permit) => Some(permit),
-                        None => workers.acquire_owned().await.ok(),
-                    };
-                    part.run().await
-                });
+        let mut workers = JoinSet::new();
+        for part in &parts {
+            for _ in 0..part.flusher.concurrency {
+                workers.spawn(part.clone().run());
             }
         }
-        tasks
+        collect(workers, &mut flushed).await;
+        flushed
     }
 }
 
@@ -214,16 +196,30 @@ async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flush
     }
 }
 
-async fn flusher(outbox: &Outbox, engine: &Engine, signal: &SignalConfig) -> Result<Flusher, Refusal> {
-    let loading = Plugin::load(
-        engine,
-        &signal.plugin,
-        signal.digest.as_deref(),
-        signal.name(),
-        signal.limits,
-        signal.grants.clone(),
-    );
-    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), loading);
+/// What sends a signal type, and the plugin in it, which may be changed.
+type Opened = (Flusher, Arc<Generations>);
+
+async fn open_all(
+    outbox: &Outbox,
+    engine: &Engine,
+    signals: &[SignalConfig],
+    patience: Patience,
+) -> Result<Vec<Opened>, Refusal> {
+    let opening = signals.iter().map(|signal| open_one(outbox, engine, signal, patience));
+    let mut opened = Vec::new();
+    let mut faults = Vec::new();
+    for one in join_all(opening).await {
+        match one {
+            Ok(one) => opened.push(one),
+            Err(Refusal::Faults(more)) => faults.extend(more),
+            Err(database) => return Err(database),
+        }
+    }
+    if faults.is_empty() { Ok(opened) } else { Err(Refusal::Faults(faults)) }
+}
+
+async fn open_one(outbox: &Outbox, engine: &Engine, signal: &SignalConfig, patience: Patience) -> Result<Opened, Refusal> {
+    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), Generations::load(engine, signal.recipe()));
     let (lane, plugin) = match (lane, plugin) {
         (Ok(lane), Ok(plugin)) => (lane, plugin),
         (Err(error @ (Error::Unreachable(_) | Error::Refused { .. })), _) => return Err(error.into()),
@@ -233,13 +229,15 @@ async fn flusher(outbox: &Outbox, engine: &Engine, signal: &SignalConfig) -> Res
             return Err(Refusal::Faults(lane.into_iter().chain(plugin).collect()));
         }
     };
-    Ok(Flusher {
+    let flusher = Flusher {
         lane,
-        sender: Arc::new(plugin),
+        sender: plugin.clone(),
         policy: signal.policy.clone(),
         burst_count: signal.burst_count,
         concurrency: signal.concurrency,
-    })
+        patience,
+    };
+    Ok((flusher, plugin))
 }
 
 /// Where compiled plugins are kept: `$XDG_CACHE_HOME/signalbus`, or `~/.cache/signalbus`.
@@ -291,8 +289,9 @@ mod tests {
             policy: Policy { ordered: false, max_attempts: 1, backoff: Backoff::default() },
             burst_count: 1,
             concurrency: 2,
+            patience: Patience::ONE_SHOT,
         };
-        let relay = Relay { grace: Duration::from_millis(50), ..Relay::of(vec![flusher], 2) };
+        let relay = Relay { grace: Duration::from_millis(50), ..Relay::of(vec![flusher]) };
         let flushed = relay.flush(Extent::All, &stop, |_| {}).await;
         assert!(matches!(flushed[0].halt, Some(Halt::Abandoned)), "{flushed:?}");
         assert_eq!(outbox.pending(&source).await.unwrap(), 1);

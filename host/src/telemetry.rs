@@ -1,17 +1,21 @@
-//! Everything that the relay says: constant messages, facts as fields.
+//! Everything that the relay says: constant messages, facts as fields; and what it counts.
 
+pub mod meters;
+
+use std::collections::HashMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::outbox::{Batch, Error};
 use crate::settlement::Settlement;
+use crate::signal::Outage;
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +92,45 @@ pub fn start(format: Format) {
     }
 }
 
+/// Whether it is time to say something (again) that may go on for hours: once, and then every minute.
+fn worth_saying(fault: &str) -> bool {
+    const INTERVAL: Duration = Duration::from_secs(60);
+    static SAID: Mutex<Option<HashMap<String, Instant>>> = Mutex::new(None);
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    let said = said.get_or_insert_default();
+    said.retain(|_, at| at.elapsed() < INTERVAL);
+    if said.contains_key(fault) {
+        return false;
+    }
+    said.insert(fault.to_owned(), Instant::now());
+    true
+}
+
 /// What is pending is known; faster senders may go first.
 pub(crate) fn waiting(wait: Duration) {
     debug!(?wait, "waiting before the flush");
 }
 
+/// A batch was claimed.
+pub(crate) fn claimed(signal: &str, batch: &Batch, time: Duration) {
+    let signals = batch.signals.len();
+    meters::count("signalbus_claimed_total", signal, signals);
+    meters::size("signalbus_batch_signals", signal, signals);
+    meters::stage(signal, "claim", time);
+    meters::step("signalbus_batches_in_flight", signal, true);
+    if batch.late {
+        meters::count("signalbus_late_commits_total", signal, signals);
+    }
+    if batch.taken_over {
+        meters::count("signalbus_takeovers_total", signal, 1);
+        meters::count("signalbus_duplicates_suspected_total", signal, signals);
+        warn!(signal, signals, "claim taken over: its relay died, and may have sent the batch");
+    }
+}
+
 /// A batch has come back from its plugin.
-pub(crate) fn settling(signal: &str, batch: &Batch, settlement: &Settlement) {
+pub(crate) fn settling(signal: &str, batch: &Batch, settlement: &Settlement, time: Duration) {
+    meters::stage(signal, "send", time);
     debug!(signal, signals = batch.signals.len(), sent = settlement.sent(), "batch sent");
     for deferral in &settlement.defer {
         let id = batch.signals[deferral.index].id(signal);
@@ -105,9 +141,37 @@ pub(crate) fn settling(signal: &str, batch: &Batch, settlement: &Settlement) {
         let id = batch.signals[burial.index].id(signal);
         warn!(id, attempt = burial.attempts, reason = burial.reason, "signal buried");
     }
-    if let Some(outage) = &settlement.outage {
+    match &settlement.outage {
+        None => {}
+        Some(outage @ Outage::Unavailable { reason, .. }) => {
+            meters::count_kind("signalbus_outages_total", signal, "kind", "unavailable");
+            outage_said(signal, outage, reason);
+        }
+        Some(outage @ Outage::Misconfigured { reason }) => {
+            meters::count_kind("signalbus_outages_total", signal, "kind", "misconfigured");
+            outage_said(signal, outage, reason);
+        }
+    }
+}
+
+fn outage_said(signal: &str, outage: &Outage, reason: &str) {
+    if worth_saying(&format!("outage {signal} {reason}")) {
         warn!(signal, ?outage, "outage");
     }
+}
+
+/// A batch is settled, or was given up.
+pub(crate) fn settled(signal: &str, time: Duration) {
+    meters::stage(signal, "settle", time);
+    meters::step("signalbus_batches_in_flight", signal, false);
+}
+
+/// What a settlement came to.
+pub(crate) fn tallied(signal: &str, settlement: &Settlement) {
+    meters::count("signalbus_sent_total", signal, settlement.sent());
+    meters::count("signalbus_skipped_total", signal, settlement.skipped);
+    meters::count("signalbus_deferred_total", signal, settlement.defer.len());
+    meters::count("signalbus_buried_total", signal, settlement.bury.len());
 }
 
 /// A claim was kept for another while, or was lost.
@@ -115,16 +179,157 @@ pub(crate) fn renewed(signal: &str, renewed: Result<bool, Error>) {
     match renewed {
         Ok(true) => debug!(signal, "claim renewed"),
         Ok(false) => warn!(signal, "claim lost: the batch may be sent twice"),
-        Err(error) => warn!(signal, %error, "claim not renewed"),
+        Err(error) => database_trouble(&error),
     }
 }
 
 /// A settle came too late.
 pub(crate) fn fenced(signal: &str, batch: &Batch) {
-    warn!(signal, signals = batch.signals.len(), "settle fenced: the batch may be sent twice");
+    let signals = batch.signals.len();
+    meters::count("signalbus_fenced_total", signal, 1);
+    meters::count("signalbus_duplicates_suspected_total", signal, signals);
+    warn!(signal, signals, "settle fenced: the batch may be sent twice");
 }
 
-/// The database does not answer; the relay tries on.
+/// The database does not answer, or refuses; the relay tries on.
 pub(crate) fn database_trouble(error: &Error) {
-    warn!(%error, "database trouble, trying again");
+    let kind = match error {
+        _ if error.is_unreachable() => "unreachable",
+        _ if error.is_passing() => "passing",
+        _ => "refused",
+    };
+    meters::count_of("signalbus_database_errors_total", "kind", kind);
+    if worth_saying(&format!("database {error}")) {
+        warn!(%error, "database trouble, trying again");
+    }
+}
+
+/// The database answers again.
+pub(crate) fn database_back() {
+    if worth_saying("database back") {
+        info!("database answers again");
+    }
+}
+
+/// There is a reason to look for signals.
+pub(crate) fn woken(source: &'static str) {
+    meters::count_of("signalbus_wakeups_total", "source", source);
+}
+
+/// A signal type can't be sent for now.
+pub(crate) fn paused(signal: &str, wait: Duration, reason: &str) {
+    if worth_saying(&format!("paused {signal} {reason}")) {
+        warn!(signal, ?wait, reason, "signal type paused");
+    }
+}
+
+/// A signal type is sent again after a pause.
+pub(crate) fn resumed(signal: &str) {
+    info!(signal, "signal type resumed");
+}
+
+/// The relay is ready to send.
+pub(crate) fn running(signals: &[&str], listen: Option<std::net::SocketAddr>) {
+    let (signals, listen) = (signals.join(","), listen.map(|address| address.to_string()));
+    info!(signals, listen, "relay running");
+}
+
+/// The relay was told to stop.
+pub(crate) fn draining(grace: Duration) {
+    info!(?grace, "draining");
+}
+
+/// Everything in flight is settled.
+pub(crate) fn drained() {
+    info!("drained");
+}
+
+/// A dead letter was put back.
+pub(crate) fn redriven(signal: &str) {
+    meters::count("signalbus_redriven_total", signal, 1);
+}
+
+/// How much waits was counted.
+pub(crate) fn sampled(signal: &str, pending: u64, oldest: Duration, stock: crate::outbox::Stock) {
+    meters::level("signalbus_pending", signal, pending);
+    meters::level("signalbus_oldest_age_seconds", signal, oldest.as_secs());
+    meters::level("signalbus_deferred", signal, stock.deferred);
+    meters::level("signalbus_dead_letters", signal, stock.dead);
+}
+
+/// How things are at the moment somebody asks for the metrics.
+pub(crate) fn now(connections: (usize, usize), generations: usize, ready: &[(String, bool)]) {
+    meters::level_of("signalbus_database_connections", connections.0);
+    meters::level_of("signalbus_database_connections_max", connections.1);
+    meters::level_of("signalbus_plugin_generations", generations);
+    for (signal, ready) in ready {
+        meters::level("signalbus_ready", signal, u64::from(*ready));
+    }
+}
+
+/// How commits are noticed.
+pub(crate) fn watching(how: &str) {
+    info!(how, "waiting for commits");
+}
+
+/// Commits are not announced: signals are looked for by polling alone.
+pub(crate) fn not_watching(error: &Error) {
+    if worth_saying(&format!("watch {error}")) {
+        warn!(%error, "commits are not announced, polling instead");
+    }
+}
+
+/// A plugin was called, and came back in some way.
+pub(crate) fn called(signal: &str, time: Duration) {
+    meters::time("signalbus_plugin_seconds", signal, time);
+}
+
+/// A call has no answer.
+pub(crate) fn call_failed(signal: &str, kind: &'static str) {
+    meters::count_kind("signalbus_plugin_failures_total", signal, "kind", kind);
+}
+
+/// What an instance has used.
+pub(crate) fn plugin_memory(signal: &str, bytes: usize) {
+    meters::high_water("signalbus_plugin_memory_bytes", signal, bytes);
+}
+
+/// A component was loaded; the cache's hits and misses so far.
+pub(crate) fn compiled(signal: &str, time: Duration, (hits, misses): (usize, usize)) {
+    meters::time("signalbus_plugin_compile_seconds", signal, time);
+    meters::count_up_to("signalbus_plugin_cache_hits_total", hits);
+    meters::count_up_to("signalbus_plugin_cache_misses_total", misses);
+}
+
+/// A plugin was changed while the relay runs.
+pub(crate) fn swapped(signal: &str, digest: &str) {
+    meters::count_kind("signalbus_plugin_swaps_total", signal, "result", "done");
+    info!(signal, digest, "plugin swapped");
+}
+
+/// A changed plugin can't be used; the one before stays.
+pub(crate) fn swap_refused(signal: &str, reason: &str) {
+    meters::count_kind("signalbus_plugin_swaps_total", signal, "result", "refused");
+    warn!(signal, reason, "plugin not swapped, the one before stays");
+}
+
+/// A generation was replaced by the one before.
+pub(crate) fn rolled_back(signal: &str, from: &str, to: &str, reason: &str) {
+    meters::count("signalbus_plugin_rollbacks_total", signal, 1);
+    warn!(signal, from, to, reason, "plugin rolled back");
+}
+
+/// The configuration was read again.
+pub(crate) fn reloaded(started: &[String], stopped: &[String], changed: &[String]) {
+    meters::count_of("signalbus_reloads_total", "result", "done");
+    let (started, stopped, changed) = (started.join(","), stopped.join(","), changed.join(","));
+    info!(started, stopped, changed, "configuration reloaded");
+}
+
+/// The configuration was read again, and can't be used.
+pub(crate) fn reload_refused(faults: &[String]) {
+    meters::count_of("signalbus_reloads_total", "result", "refused");
+    for fault in faults {
+        warn!(fault, "configuration not reloaded, the running one stays");
+    }
 }

@@ -5,6 +5,7 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+mod report;
 
 use std::process::Command;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use harness::database::{Database, System};
-use signalbus::flusher::Flusher;
+use report::Report;
+use signalbus::flusher::{Flusher, Patience};
 use signalbus::outbox::{Outbox, Source};
 use signalbus::plugin::{Engine, Grants, Limits, Plugin, Sender};
 use signalbus::relay::{Extent, Relay};
@@ -60,14 +62,14 @@ async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
         drains[3].push(measured(system, "plugin", 10_000.min(rows), None).await);
     }
     let [plugin, native, raw, few] = &drains;
-    report.rate(&format!("{name}: plugin"), plugin);
-    report.rate(&format!("{name}: native function"), native);
-    report.rate(&format!("{name}: raw loop"), raw);
-    report.rate(&format!("{name}: plugin, 10,000 pending"), few);
-    report.ratio(&format!("{name}: plugin / native function"), plugin, native, 0.9);
-    report.ratio(&format!("{name}: plugin / raw loop"), plugin, raw, 0.8);
-    report.ratio(&format!("{name}: {rows} pending / 10,000 pending"), plugin, few, 0.9);
-    report.memory(&format!("{name}: memory"), plugin);
+    rates(report, &format!("{name}: plugin"), plugin);
+    rates(report, &format!("{name}: native function"), native);
+    rates(report, &format!("{name}: raw loop"), raw);
+    rates(report, &format!("{name}: plugin, 10,000 pending"), few);
+    ratios(report, &format!("{name}: plugin / native function"), plugin, native, "0.9");
+    ratios(report, &format!("{name}: plugin / raw loop"), plugin, raw, "0.8");
+    ratios(report, &format!("{name}: {rows} pending / 10,000 pending"), plugin, few, "0.9");
+    report.add(&format!("{name}: memory"), plugin.iter().map(|drain| drain.memory).collect(), "MB", "below 80");
 }
 
 /// A REPEATABLE READ snapshot that is idle while the backlog is drained.
@@ -78,8 +80,8 @@ async fn held_snapshot(report: &mut Report, rows: u32, runs: usize) {
         with.push(measured(System::Postgres, "plugin", rows, Some(hold)).await);
         without.push(measured(System::Postgres, "plugin", rows, None).await);
     }
-    report.rate("postgres: plugin, snapshot held", &with);
-    report.ratio("postgres: with / without a held snapshot", &with, &without, 0.9);
+    rates(report, "postgres: plugin, snapshot held", &with);
+    ratios(report, "postgres: with / without a held snapshot", &with, &without, "0.9");
 }
 
 /// Fills a new database, and drains it in a process of its own.
@@ -139,8 +141,8 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         Arc::new(Plugin::load(&engine, &guest, None, "OrderPlaced", Limits::default(), Grants::default()).await.unwrap())
     };
     let policy = Policy { ordered: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
-    let flusher = Flusher { lane, sender, policy, burst_count: BATCH, concurrency: WORKERS };
-    let relay = Relay::of(vec![flusher], WORKERS as u32);
+    let patience = Patience::ONE_SHOT;
+    let relay = Relay::of(vec![Flusher { lane, sender, policy, burst_count: BATCH, concurrency: WORKERS, patience }]);
     let begun = Instant::now();
     let flushed = relay.flush(Extent::All, &CancellationToken::new(), |_| ()).await;
     assert!(flushed[0].halt.is_none(), "{:?}", flushed[0].halt);
@@ -192,43 +194,13 @@ async fn raw(url: &str) -> (u64, Duration) {
     begun_and_rows.await
 }
 
-/// What is printed and kept.
-#[derive(Default)]
-struct Report {
-    entries: Vec<serde_json::Value>,
+fn rates(report: &mut Report, name: &str, drains: &[Drain]) {
+    report.add(name, drains.iter().map(|drain| drain.rows_per_second).collect(), "rows/s", "");
 }
 
-impl Report {
-    fn rate(&mut self, name: &str, drains: &[Drain]) {
-        let rates = drains.iter().map(|drain| drain.rows_per_second).collect();
-        self.add(name, rates, "rows/s", serde_json::Value::Null);
-    }
-
-    fn ratio(&mut self, name: &str, drains: &[Drain], against: &[Drain], wanted: f64) {
-        let pairs = drains.iter().zip(against);
-        let ratios = pairs.map(|(drain, other)| drain.rows_per_second / other.rows_per_second).collect();
-        self.add(name, ratios, "ratio", wanted.into());
-    }
-
-    fn memory(&mut self, name: &str, drains: &[Drain]) {
-        self.add(name, drains.iter().map(|drain| drain.memory).collect(), "MB", 80.into());
-    }
-
-    /// Keeps the median.
-    fn add(&mut self, name: &str, mut values: Vec<f64>, unit: &str, against: serde_json::Value) {
-        values.sort_by(f64::total_cmp);
-        let (least, median, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
-        let digits = if unit == "ratio" { 2 } else { 0 };
-        println!("{name:<48} {median:>12.digits$} {unit:<7} ({least:.digits$} to {most:.digits$})  wanted {against}");
-        let entry = serde_json::json!({
-            "name": name, "value": median, "unit": unit, "runs": values.len(), "against": against,
-        });
-        self.entries.push(entry);
-    }
-
-    fn write(&self) {
-        let file = harness::target().join("bench.json");
-        std::fs::write(&file, serde_json::to_string_pretty(&self.entries).unwrap()).unwrap();
-        println!("written to {}", file.canonicalize().unwrap().display());
-    }
+/// Each drain against the one of the same round.
+fn ratios(report: &mut Report, name: &str, drains: &[Drain], against: &[Drain], wanted: &str) {
+    let pairs = drains.iter().zip(against);
+    let ratios = pairs.map(|(drain, other)| drain.rows_per_second / other.rows_per_second).collect();
+    report.add(name, ratios, "ratio", &format!("at least {wanted}"));
 }

@@ -4,6 +4,7 @@
 pub mod command;
 pub mod database;
 pub mod lane;
+pub mod relay;
 pub mod server;
 pub mod witness;
 

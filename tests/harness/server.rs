@@ -137,6 +137,8 @@ impl Server {
             Kind::Mariadb => {
                 let mut command = as_user(self.kind, Path::new("/usr/sbin/mariadbd"));
                 command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
+                // A server that starts clears its folder of temporary files, other servers' included.
+                command.arg(format!("--tmpdir={}", folder.display()));
                 command.arg(format!("--port={}", self.port)).arg("--bind-address=127.0.0.1");
                 command.arg(format!("--socket={}", folder.join("socket").display()));
                 command.args(["--character-set-server=utf8mb4", "--skip-name-resolve", "--innodb-buffer-pool-size=256M", "--max-connections=200"]);

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Exit, Failure, Output, open, print, printable, read_config};
 use crate::config::Config;
 use crate::outbox::{DeadLetter, Outbox};
+use crate::relay::{self, Redriven};
 use crate::telemetry;
 
 /// Which dead letters a command is about.
@@ -16,9 +17,6 @@ pub(crate) enum Choice {
     OfType(String),
     All,
 }
-
-/// How many letters are looked up at a time.
-const PAGE: usize = 500;
 
 pub(crate) async fn list(path: &Path, names: &[String], limit: usize, output: Output) -> Result<Exit, Failure> {
     let config = read_config(path)?;
@@ -61,35 +59,15 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Res
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let letters = chosen(&config, &outbox, choice).await?;
-    let mut lanes = std::collections::HashMap::new();
-    let mut redriven = 0;
-    let mut failed = 0;
-    for letter in &letters {
-        if !lanes.contains_key(&letter.signal) {
-            let Some(signal) = config.signals.iter().find(|signal| signal.name() == letter.signal) else {
-                let text = format!("there is no signal type \"{}\" any more; configure it, or discard the letter", letter.signal);
-                telemetry::failed(&format!("dead letter {}: {text}", letter.id));
-                failed += 1;
-                continue;
-            };
-            lanes.insert(letter.signal.clone(), outbox.lane(&signal.source).await?);
-        }
-        match lanes[&letter.signal].redrive(letter.id).await {
-            Ok(true) => redriven += 1,
-            // Somebody else was faster.
-            Ok(false) => {}
-            Err(error) if error.is_unreachable() => return Err(error.into()),
-            Err(error) => {
-                telemetry::failed(&format!("dead letter {}: {error}", letter.id));
-                failed += 1;
-            }
-        }
+    let Redriven { redriven, failed } = relay::redrive(&outbox, &config.signals, &letters).await?;
+    for text in &failed {
+        telemetry::failed(text);
     }
     match output {
-        Output::Json => print(json!({ "redriven": redriven, "failed": failed })),
+        Output::Json => print(json!({ "redriven": redriven, "failed": failed.len() })),
         Output::Text => print(format_args!("redriven {redriven}")),
     }
-    Ok(if failed > 0 { Exit::Failed } else { Exit::Done })
+    Ok(if failed.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 pub(crate) async fn discard(path: &Path, choice: &Choice, output: Output) -> Result<Exit, Failure> {
@@ -120,16 +98,7 @@ async fn chosen(config: &Config, outbox: &Outbox, choice: &Choice) -> Result<Vec
         Choice::All => Vec::new(),
     };
     config.chosen(&names, &[]).map_err(|text| Failure::new(Exit::Usage, text))?;
-    let mut letters: Vec<DeadLetter> = Vec::new();
-    loop {
-        let after = letters.last().map_or(0, |letter| letter.id);
-        let page = outbox.dead_letters_after(&names, after, PAGE).await?;
-        let last = page.len() < PAGE;
-        letters.extend(page);
-        if last {
-            return Ok(letters);
-        }
-    }
+    Ok(outbox.all_dead_letters(&names).await?)
 }
 
 fn unknown(id: i64) -> Failure {

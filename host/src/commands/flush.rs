@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, Output, Selection, open, print, printable, read_config, unreachable};
+use super::{Exit, Failure, Output, Selection, open, print, printable, read_config, stop_on_signals, unreachable};
 use crate::flusher::{Halt, Tally};
 use crate::outbox::{Outbox, Source};
 use crate::relay::{Extent, Flushed, Relay};
@@ -63,7 +62,7 @@ async fn show_progress(tallies: Vec<Arc<Tally>>, backlog: Backlog) {
     if !std::io::stderr().is_terminal() {
         return;
     }
-    let settled = || tallies.iter().map(|tally| tally.settled()).sum::<u64>();
+    let settled = || tallies.iter().map(|tally| tally.total()).sum::<u64>();
     let bar = Cleared(ProgressBar::no_length());
     bar.0.set_style(style("{spinner} {human_pos} signals, {per_sec}, {elapsed}"));
     telemetry::keep_below(Some(bar.0.clone()));
@@ -185,25 +184,4 @@ fn severity(exit: Exit) -> u8 {
         Exit::Unreachable => 3,
         Exit::Configuration => 4,
     }
-}
-
-/// SIGTERM and SIGINT drain; a second one ends at once.
-fn stop_on_signals() -> Result<CancellationToken, Failure> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = CancellationToken::new();
-    let stopper = stop.clone();
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            if !first {
-                std::process::exit(130);
-            }
-            stopper.cancel();
-        }
-    });
-    Ok(stop)
 }

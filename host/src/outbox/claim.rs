@@ -26,6 +26,10 @@ pub struct Batch {
     pub signals: Vec<Signal>,
     /// Two relays died while they sent this one signal: it is charged an attempt, and not sent now.
     pub suspect: bool,
+    /// Its claim was another's, who did not come back: it may have been sent already.
+    pub taken_over: bool,
+    /// It lies behind what was claimed before: its rows appeared late, or were left out.
+    pub late: bool,
 }
 
 /// What there was to claim.
@@ -43,14 +47,14 @@ pub enum Claimed {
 
 /// What a transaction took, before it is decoded.
 enum Taken {
-    Rows { token: String, rows: Fetched, suspect: bool },
+    Rows { token: String, rows: Fetched, suspect: bool, taken_over: bool, late: bool },
     Nothing(Claimed),
 }
 
 /// Where the scan of an unordered type stands.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    position: Option<String>,
+    pub(super) position: Option<String>,
     since: Option<Instant>,
 }
 
@@ -97,8 +101,8 @@ impl Worker<'_> {
         // Decoding holds up nobody any more.
         match taken {
             Taken::Nothing(nothing) => Ok(nothing),
-            Taken::Rows { token, rows, suspect } => {
-                Ok(Claimed::Batch(Batch { token, signals: rows.all()?, suspect }))
+            Taken::Rows { token, rows, suspect, taken_over, late } => {
+                Ok(Claimed::Batch(Batch { token, signals: rows.all()?, suspect, taken_over, late }))
             }
         }
     }
@@ -202,7 +206,7 @@ impl Worker<'_> {
             claim.to.clone_from(&expired.to);
         }
         self.record(&claim, LEASE).await?;
-        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: expired.takeovers > 1 }))
+        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: expired.takeovers > 1, taken_over: true, late: false }))
     }
 
     async fn take_ordered(&mut self, standing: &Standing, limit: usize, boundary: Option<&str>) -> Result<Option<Taken>, Error> {
@@ -212,7 +216,7 @@ impl Worker<'_> {
         }
         let window = Window { until: boundary, limit, ..Window::default() };
         let rows = self.read(&window, standing).await?;
-        self.claimed(None, rows).await
+        self.claimed(None, rows, false).await
     }
 
     async fn take_range(
@@ -230,26 +234,30 @@ impl Worker<'_> {
         if scan.since.is_none_or(|since| since.elapsed() > patience) {
             scan.restart();
         }
+        let mut tail = None;
         loop {
             let after = scan.position.take();
             let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
             let rows = self.read(&window, standing).await?;
             if let Some(last) = rows.last()? {
                 scan.position = Some(last.key);
-                return self.claimed(after.as_deref(), rows).await;
+                return self.claimed(after.as_deref(), rows, tail.is_some()).await;
             }
             if after.is_none() {
+                // What comes next comes, as a rule, behind what there was.
+                scan.position = tail;
                 return Ok(None);
             }
+            tail = after;
             scan.restart();
         }
     }
 
-    async fn claimed(&mut self, after: Option<&str>, rows: Fetched) -> Result<Option<Taken>, Error> {
+    async fn claimed(&mut self, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
         let Some(last) = rows.last()? else { return Ok(None) };
         let claim = self.recorded(after, &last, &rows)?;
         self.record(&claim, LEASE).await?;
-        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: false }))
+        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: false, taken_over: false, late }))
     }
 
     /// The claim that covers these signals.
@@ -326,6 +334,11 @@ impl Recorded {
 }
 
 impl Standing {
+    /// Some signals may be deferred, and nothing is claimed.
+    pub(super) fn deferred() -> Self {
+        Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: 0 }
+    }
+
     fn nothing(&self) -> Claimed {
         let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
         let others = self.claims.iter().filter(|claim| !claim.mine);

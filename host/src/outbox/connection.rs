@@ -1,17 +1,20 @@
 //! A session over any of the three drivers.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::database::{Cell, Extras, Fetched, Purpose, Session};
 use super::error::Error;
 use super::sql::{Arg, Sql};
 use super::table::Table;
 use crate::signal::{Signal, Value};
+
+/// Prepared statements that a connection keeps: a handful for each signal type.
+pub(super) const STATEMENTS: usize = 500;
 
 /// What differs between the drivers.
 pub(super) trait Driver: Send + Sync + 'static {
@@ -35,33 +38,79 @@ pub(super) trait Driver: Send + Sync + 'static {
     ) -> Result<Value, Error>;
 }
 
-/// Holds a connection once one was made. Sessions that share a slot take turns, a transaction each.
-pub(super) type Slot<Db> = Arc<Mutex<Option<PoolConnection<Db>>>>;
+/// Connections that sessions take turns with, a transaction each. (The pool itself would ask the
+/// server for a sign of life after every one.)
+pub(super) struct Shelf<Db: sqlx::Database> {
+    pool: Pool<Db>,
+    turns: Arc<Semaphore>,
+    /// Connections that nobody uses now; the one used last is taken first.
+    idle: Mutex<Vec<PoolConnection<Db>>>,
+}
 
-/// A connection that is taken from the pool when it is first used.
+impl<Db: sqlx::Database> Shelf<Db> {
+    pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
+        Arc::new(Self { pool, turns, idle: Mutex::default() })
+    }
+
+    /// How many connections are in use, of how many.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        let most = self.pool.options().get_max_connections() as usize;
+        (most.saturating_sub(self.turns.available_permits()), most)
+    }
+
+    async fn take(&self) -> Result<Held<Db>, Error> {
+        let closed = |_| Error::Unreachable("the connections are closed".into());
+        let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.pool.acquire().await?,
+        };
+        Ok(Held { connection, _turn: turn })
+    }
+
+    fn clear(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut connection in idle {
+            connection.close_on_drop();
+        }
+    }
+
+    fn put_back(&self, held: Held<Db>) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(held.connection);
+    }
+}
+
+/// A connection in use, and the right to use one.
+struct Held<Db: sqlx::Database> {
+    connection: PoolConnection<Db>,
+    _turn: OwnedSemaphorePermit,
+}
+
+/// A session: it has a connection from the beginning of a transaction to its end.
 pub(super) struct Connection<D: Driver> {
-    pool: Pool<D::Db>,
-    slot: Slot<D::Db>,
-    /// The slot's content, from the beginning of a transaction to its end.
-    held: Option<OwnedMutexGuard<Option<PoolConnection<D::Db>>>>,
+    shelf: Arc<Shelf<D::Db>>,
+    held: Option<Held<D::Db>>,
 }
 
 impl<D: Driver> Connection<D> {
-    pub(super) fn new(pool: Pool<D::Db>, slot: Slot<D::Db>) -> Self {
-        Self { pool, slot, held: None }
+    pub(super) fn new(shelf: Arc<Shelf<D::Db>>) -> Self {
+        Self { shelf, held: None }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
-        let held = self.held.as_mut().and_then(|slot| slot.as_mut());
-        Ok(held.ok_or_else(|| Error::Unreachable("the connection was lost".into()))?)
+        let held = self.held.as_mut().map(|held| &mut *held.connection);
+        held.ok_or_else(|| Error::Unreachable("the connection was lost".into()))
     }
 
-    /// A connection that failed is not used again.
+    /// A connection that failed is not used again, nor are those that rested meanwhile.
     fn checked<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
         result.map_err(|error| {
             let error = Error::from(error);
             if error.is_unreachable() {
                 self.drop_connection();
+                self.shelf.clear();
             }
             error
         })
@@ -69,8 +118,8 @@ impl<D: Driver> Connection<D> {
 
     /// Inside a transaction: what was begun must not be met by the next user of the connection.
     fn drop_connection(&mut self) {
-        if let Some(mut connection) = self.held.take().and_then(|mut slot| slot.take()) {
-            connection.close_on_drop();
+        if let Some(mut held) = self.held.take() {
+            held.connection.close_on_drop();
         }
     }
 }
@@ -89,11 +138,7 @@ where
     fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             self.drop_connection();
-            let mut slot = self.slot.clone().lock_owned().await;
-            if slot.is_none() {
-                *slot = Some(self.pool.acquire().await?);
-            }
-            self.held = Some(slot);
+            self.held = Some(self.shelf.take().await?);
             let begun = self.held()?.execute(AssertSqlSafe(D::begin(purpose))).await;
             self.checked(begun.map(drop))
         })
@@ -145,7 +190,9 @@ where
     async fn end(&mut self, statement: &'static str) -> Result<(), Error> {
         let ended = self.held()?.execute(statement).await;
         self.checked(ended.map(drop))?;
-        self.held = None;
+        if let Some(held) = self.held.take() {
+            self.shelf.put_back(held);
+        }
         Ok(())
     }
 }

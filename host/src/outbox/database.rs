@@ -54,6 +54,24 @@ pub(crate) trait Database: Send + Sync {
     fn session(&self) -> Box<dyn Session>;
     /// The table of that name, or `None` where there is none.
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>>;
+    /// How many connections are in use, of how many.
+    fn usage(&self) -> (usize, usize);
+    /// Something that tells of commits as they happen, where there is something and it was set up.
+    fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    /// Statements that make tables, each with its signal type, announce what is inserted.
+    fn announcing(&self, _: &[(Vec<String>, &str)]) -> Option<Vec<String>> {
+        None
+    }
+}
+
+/// Tells of commits as they happen.
+pub trait Watch: Send {
+    /// Waits for a commit; the answer names the signal type, where it is known.
+    ///
+    /// An error ends the watch.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<String>, Error>>;
 }
 
 /// A connection. A session that is dropped inside a transaction closes its connection.

@@ -50,6 +50,24 @@ impl Outbox {
         Ok(rows.iter().map(|row| DeadLetter::read(row)).collect())
     }
 
+    /// All dead letters of these types, or of all where none is named.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn all_dead_letters(&self, signals: &[String]) -> Result<Vec<DeadLetter>, Error> {
+        const PAGE: usize = 500;
+        let mut letters: Vec<DeadLetter> = Vec::new();
+        loop {
+            let after = letters.last().map_or(0, |letter| letter.id);
+            let page = self.dead_letters_after(signals, after, PAGE).await?;
+            let last = page.len() < PAGE;
+            letters.extend(page);
+            if last {
+                return Ok(letters);
+            }
+        }
+    }
+
     /// One dead letter with its row.
     ///
     /// # Errors

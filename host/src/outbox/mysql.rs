@@ -1,12 +1,13 @@
 //! MySQL and MariaDB: READ COMMITTED, so that no gap of a user's table is locked.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
 use sqlx::{Arguments, Executor, Row, TypeInfo, ValueRef};
 
-use super::connection::{Connection, Driver, Slot};
+use super::connection::{Connection, Driver, STATEMENTS, Shelf};
 use super::database::{Cell, Database, Dialect, Purpose, Session};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
@@ -16,7 +17,7 @@ use crate::signal::Value;
 
 /// A MySQL or MariaDB database.
 pub(super) struct MySql {
-    pool: sqlx::Pool<sqlx::MySql>,
+    shelf: Arc<Shelf<sqlx::MySql>>,
 }
 
 struct MySqlDriver;
@@ -30,14 +31,15 @@ const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
 impl MySql {
     pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
         let options = MySqlConnectOptions::from_str(url)
-            .map_err(|error| Error::Table(format!("database url: {error}")))?;
+            .map_err(|error| Error::Table(format!("database url: {error}")))?
+            .statement_cache_capacity(STATEMENTS);
         let pool = MySqlPoolOptions::new()
             .max_connections(max_connections)
             .test_before_acquire(false)
             .acquire_timeout(std::time::Duration::from_secs(10))
             .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { shelf: Shelf::new(pool) })
     }
 }
 
@@ -47,7 +49,11 @@ impl Database for MySql {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<MySqlDriver>::new(self.pool.clone(), Slot::default()))
+        Box::new(Connection::<MySqlDriver>::new(self.shelf.clone()))
+    }
+
+    fn usage(&self) -> (usize, usize) {
+        self.shelf.usage()
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -192,8 +198,16 @@ impl Driver for MySqlDriver {
         Ok(Some(match (name.contains("INT"), name.contains("UNSIGNED")) {
             (true, true) => row.try_get_unchecked::<u64, _>(position)?.to_string(),
             (true, false) => row.try_get_unchecked::<i64, _>(position)?.to_string(),
-            _ => row.try_get_unchecked::<String, _>(position)?,
+            _ => readable(row.try_get_unchecked::<Vec<u8>, _>(position)?),
         }))
+    }
+
+    fn key(row: &MySqlRow, position: usize) -> Result<Cell, Error> {
+        let is_text = row.try_get_unchecked::<Option<String>, _>(position).is_ok();
+        if is_text || row.try_get_raw(position)?.type_info().name().contains("INT") {
+            return Self::cell(row, position);
+        }
+        Err(Error::Table("a row's key is text that is not UTF-8".into()))
     }
 
     fn value(row: &MySqlRow, position: usize, column: &TableColumn) -> Result<Value, Error> {
@@ -214,6 +228,14 @@ impl Driver for MySqlDriver {
             kind => text::value(kind, row.try_get_unchecked(position)?),
         })
     }
+}
+
+/// Bytes for people: as text where they are text.
+fn readable(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let digits: String = error.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect();
+        format!("X'{digits}'")
+    })
 }
 
 impl Dialect for MySqlDialect {
@@ -312,10 +334,6 @@ impl Dialect for MySqlDialect {
             Kind::Bits => format!("CAST(CONVERT({reference} USING utf8mb4) AS UNSIGNED)"),
             _ => format!("CONVERT({reference} USING utf8mb4)"),
         }
-    }
-
-    fn shown(&self, reference: &str) -> String {
-        format!("CONVERT({reference} USING utf8mb4)")
     }
 
     /// `VALUES` lists and row constructors are not the same in MySQL and MariaDB: plain terms are.

@@ -1,13 +1,15 @@
 //! PostgreSQL: binary values where they are exact and simple, the server's own text elsewhere.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
-use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::{Arguments, Row, ValueRef};
 
-use super::connection::{Connection, Driver, Slot};
-use super::database::{Cell, Database, Dialect, Purpose, Session};
+use super::connection::{Connection, Driver, STATEMENTS, Shelf};
+use super::database::{Cell, Database, Dialect, Purpose, Session, Watch};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn, split_key};
@@ -16,7 +18,8 @@ use crate::signal::Value;
 
 /// A PostgreSQL database.
 pub(super) struct Postgres {
-    pool: sqlx::Pool<sqlx::Postgres>,
+    shelf: Arc<Shelf<sqlx::Postgres>>,
+    options: PgConnectOptions,
 }
 
 struct PostgresDriver;
@@ -26,13 +29,14 @@ impl Postgres {
     pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| Error::Table(format!("database url: {error}")))?
-            .application_name("signalbus");
+            .application_name("signalbus")
+            .statement_cache_capacity(STATEMENTS);
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .test_before_acquire(false)
-            .acquire_timeout(std::time::Duration::from_secs(10))
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_lazy_with(options.clone());
+        Ok(Self { shelf: Shelf::new(pool), options })
     }
 }
 
@@ -42,7 +46,44 @@ impl Database for Postgres {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<PostgresDriver>::new(self.pool.clone(), Slot::default()))
+        Box::new(Connection::<PostgresDriver>::new(self.shelf.clone()))
+    }
+
+    fn usage(&self) -> (usize, usize) {
+        self.shelf.usage()
+    }
+
+    fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
+        Box::pin(async move {
+            let mut session = self.session();
+            session.begin(Purpose::Read).await?;
+            let text = "SELECT tgname::text FROM pg_trigger WHERE tgname = 'signalbus_notify' LIMIT 1";
+            let triggers = session.rows(Sql::new(Placeholder::Numbered, text)).await?;
+            session.commit().await?;
+            if triggers.is_empty() {
+                return Ok(None);
+            }
+            let mut notifications = Notifications::listen(self.options.clone()).await?;
+            notifications.prove(&mut *session).await?;
+            Ok(Some(Box::new(notifications) as Box<dyn Watch>))
+        })
+    }
+
+    fn announcing(&self, tables: &[(Vec<String>, &str)]) -> Option<Vec<String>> {
+        let function = "CREATE OR REPLACE FUNCTION signalbus_notify() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN PERFORM pg_notify('signalbus', TG_ARGV[0]); RETURN NULL; END$$";
+        let trigger = |(table, signal): &(Vec<String>, &str)| {
+            let table = PostgresDialect.table_name(table);
+            let signal = signal.replace('\'', "''");
+            [
+                format!("DROP TRIGGER IF EXISTS signalbus_notify ON {table}"),
+                format!(
+                    "CREATE TRIGGER signalbus_notify AFTER INSERT ON {table} \
+                     FOR EACH STATEMENT EXECUTE FUNCTION signalbus_notify('{signal}')"
+                ),
+            ]
+        };
+        Some(std::iter::once(function.to_owned()).chain(tables.iter().flat_map(trigger)).collect())
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -52,6 +93,48 @@ impl Database for Postgres {
             let described = describe(&mut *session, &PostgresDialect.table_name(name)).await?;
             session.commit().await?;
             Ok(described)
+        })
+    }
+}
+
+/// Notifications of the channel `signalbus`, over a connection of their own.
+struct Notifications(PgListener);
+
+impl Notifications {
+    const CHANNEL: &str = "signalbus";
+    /// How long a notification may take that the relay sends itself.
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    async fn listen(options: PgConnectOptions) -> Result<Self, Error> {
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(Self::CHANNEL).await?;
+        Ok(Self(listener))
+    }
+
+    /// A pooler that shares connections lets LISTEN pass, and notifications get lost.
+    async fn prove(&mut self, session: &mut dyn Session) -> Result<(), Error> {
+        session.begin(Purpose::Settle).await?;
+        session.rows(Sql::new(Placeholder::Numbered, "SELECT pg_notify('signalbus', '')::text")).await?;
+        session.commit().await?;
+        match tokio::time::timeout(Self::PATIENCE, self.0.recv()).await {
+            Ok(heard) => Ok(heard.map(drop)?),
+            Err(_) => Err(Error::Table(
+                "LISTEN hears no notifications, so signals are looked for by polling; \
+                 is there a pooler in transaction mode between? Name the server itself in `database.url` to use LISTEN"
+                    .into(),
+            )),
+        }
+    }
+}
+
+impl Watch for Notifications {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<String>, Error>> {
+        Box::pin(async move {
+            match self.0.try_recv().await? {
+                Some(heard) => Ok(Some(heard.payload().to_owned()).filter(|signal| !signal.is_empty())),
+                None => Err(Error::Unreachable("the connection that listens was lost".into())),
+            }
         })
     }
 }

@@ -1,13 +1,18 @@
 //! SQLite: one connection, one writer at a time, values that tell their own type.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use notify::Watcher as _;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow};
 use sqlx::{Arguments, Decode, Row, TypeInfo, ValueRef};
+use tokio::sync::mpsc;
 
-use super::connection::{Connection, Driver, Slot};
-use super::database::{Cell, Database, Dialect, Purpose, Session, number};
+use super::connection::{Connection, Driver, STATEMENTS, Shelf};
+use super::database::{Cell, Database, Dialect, Purpose, Session, Watch, number};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, TableColumn};
@@ -15,9 +20,8 @@ use crate::signal::Value;
 
 /// An SQLite file.
 pub(super) struct Sqlite {
-    pool: sqlx::Pool<sqlx::Sqlite>,
-    /// The one connection that all sessions take turns with.
-    slot: Slot<sqlx::Sqlite>,
+    shelf: Arc<Shelf<sqlx::Sqlite>>,
+    file: PathBuf,
 }
 
 struct SqliteDriver;
@@ -29,13 +33,15 @@ impl Sqlite {
             .map_err(|error| Error::Table(format!("database url: {error}")))?
             .journal_mode(SqliteJournalMode::Wal)
             .row_buffer_size(1024)
-            .busy_timeout(std::time::Duration::from_secs(30));
+            .statement_cache_capacity(STATEMENTS)
+            .busy_timeout(Duration::from_secs(30));
+        let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool, slot: Slot::default() })
+        Ok(Self { shelf: Shelf::new(pool), file })
     }
 }
 
@@ -45,7 +51,20 @@ impl Database for Sqlite {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<SqliteDriver>::new(self.pool.clone(), self.slot.clone()))
+        Box::new(Connection::<SqliteDriver>::new(self.shelf.clone()))
+    }
+
+    fn usage(&self) -> (usize, usize) {
+        self.shelf.usage()
+    }
+
+    fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
+        Box::pin(async move {
+            let Some(writes) = Writes::of(&self.file) else { return Ok(None) };
+            let mut watch = LogWatch { writes, session: self.session(), seen: None };
+            watch.seen = Some(watch.version().await?);
+            Ok(Some(Box::new(watch) as Box<dyn Watch>))
+        })
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -55,6 +74,74 @@ impl Database for Sqlite {
             let described = describe(&mut *session, name).await?;
             session.commit().await?;
             Ok(described)
+        })
+    }
+}
+
+/// Hears of every write to the write-ahead log.
+struct Writes {
+    _watcher: notify::RecommendedWatcher,
+    heard: mpsc::Receiver<()>,
+}
+
+impl Writes {
+    /// `None` where files can't be watched.
+    fn of(file: &Path) -> Option<Self> {
+        let file = file.canonicalize().ok()?;
+        let mut log = file.file_name()?.to_owned();
+        log.push("-wal");
+        let (hears, heard) = mpsc::channel(1);
+        let watch = move |event: notify::Result<notify::Event>| {
+            let written = |event: &notify::Event| {
+                event.kind.is_modify() && event.paths.iter().any(|path| path.file_name() == Some(&log))
+            };
+            if event.is_ok_and(|event| written(&event)) {
+                // One that is not heard yet tells as much as two.
+                let _ = hears.try_send(());
+            }
+        };
+        let mut watcher = notify::recommended_watcher(watch).ok()?;
+        watcher.watch(file.parent()?, notify::RecursiveMode::NonRecursive).ok()?;
+        Some(Self { _watcher: watcher, heard })
+    }
+}
+
+/// Watches the write-ahead log, and asks SQLite whether another connection has committed.
+struct LogWatch {
+    writes: Writes,
+    session: Box<dyn Session>,
+    /// Changes with every commit of another connection, and only with those.
+    seen: Option<u64>,
+}
+
+impl LogWatch {
+    /// Most writes are heard of before the commit can be seen: it is asked for again after so long.
+    const DELAYS: [u64; 9] = [0, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600];
+
+    async fn version(&mut self) -> Result<u64, Error> {
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.session.rows(Sql::new(Placeholder::Question, "PRAGMA data_version")).await?;
+        self.session.commit().await?;
+        Ok(rows.first().map(|row| number(&row[0])).unwrap_or_default())
+    }
+}
+
+impl Watch for LogWatch {
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<String>, Error>> {
+        Box::pin(async move {
+            loop {
+                if self.writes.heard.recv().await.is_none() {
+                    return Err(Error::Unreachable("the write-ahead log can't be watched any more".into()));
+                }
+                for delay in Self::DELAYS {
+                    tokio::time::sleep(Duration::from_micros(delay)).await;
+                    let version = Some(self.version().await?);
+                    if version != self.seen {
+                        self.seen = version;
+                        return Ok(None);
+                    }
+                }
+            }
         })
     }
 }

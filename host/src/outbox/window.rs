@@ -58,16 +58,23 @@ impl Worker<'_> {
     /// # Errors
     /// The database's.
     pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
-        let lane = self.lane;
-        let order: Vec<String> = lane.compared_key().iter().map(|column| format!("{column} DESC")).collect();
-        let text = format!(
-            "SELECT {} FROM {} t ORDER BY {} LIMIT 1",
-            lane.texts.key,
-            lane.texts.table,
-            order.join(", ")
-        );
+        let order: Vec<String> = self.lane.compared_key().iter().map(|column| format!("{column} DESC")).collect();
+        self.first_key(&order.join(", ")).await
+    }
+
+    /// The key of the row that comes first; `None` in an empty table.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn head(&mut self) -> Result<Option<String>, Error> {
+        self.first_key(&self.lane.texts.order).await
+    }
+
+    async fn first_key(&mut self, order: &str) -> Result<Option<String>, Error> {
+        let texts = &self.lane.texts;
+        let text = format!("SELECT {} FROM {} t ORDER BY {order} LIMIT 1", texts.key, texts.table);
         self.session.begin(Purpose::Read).await?;
-        let rows = self.session.rows(lane.statement(&text, &[])).await?;
+        let rows = self.session.rows(self.lane.statement(&text, &[])).await?;
         self.session.commit().await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
     }
@@ -89,6 +96,15 @@ impl Lane {
                 self.compare(sql, operator, key);
             }
         }
+    }
+
+    /// Appends a query whose first row tells that something behind a key can be claimed, unless
+    /// another claim covers it.
+    pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
+        sql.push("SELECT 1 FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
+        self.within(sql, after, None, " AND ");
+        self.leave_out(sql, &Standing::deferred());
+        sql.push(" ORDER BY ").push(&self.texts.order).push(" LIMIT 1");
     }
 
     /// Appends a comparison of the whole key, in a form that the key's index serves.

@@ -17,6 +17,7 @@ use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
 use super::{Sender, Sending};
 use crate::signal::{Outage, Outcome, Signal, SignalType, Verdict};
+use crate::telemetry;
 
 impl Sender for Plugin {
     fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
@@ -25,6 +26,16 @@ impl Sender for Plugin {
 }
 
 impl Plugin {
+    /// Instantiates the plugin once, and throws the instance away.
+    pub(super) async fn try_instance(&self) -> Result<(), String> {
+        let _room = self.engine.room(self.slots).await;
+        let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
+        let host = Host { plugin: self, head: Head::new(&none), journal: Journal::new(self.origin.clone()) };
+        let mut store = host.store();
+        let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
+        host.in_time(instance).await.map_err(|failure| failure.reason)
+    }
+
     async fn take(&self, signal_type: &SignalType, signals: &[Signal]) -> Verdict {
         // The instances of one send follow one another, so that one place is enough for them.
         let _room = self.engine.room(self.slots).await;
@@ -109,6 +120,7 @@ impl Host<'_> {
             guest.call_send_signalbus_messages(&mut store, self.head.signal_type(), signals).await
         };
         let answer = self.in_time(call).await?;
+        self.measure(&store);
         Ok(match answer {
             Ok(outcomes) => Ok(outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect()),
             Err(outage) => Err(self.outage(outage)),
@@ -139,11 +151,16 @@ impl Host<'_> {
             Ok(((store, guest), answer))
         };
         let (alive, answer) = self.in_time(call).await?;
+        self.measure(&alive.0);
         let answer = match answer {
             Ok(outcome) => Ok(self.outcome(outcome)),
             Err(outage) => Err(self.outage(outage)),
         };
         Ok((alive, answer))
+    }
+
+    fn measure(&self, store: &Store<State>) {
+        telemetry::plugin_memory(&self.plugin.origin.signal_type, store.data().memory());
     }
 
     fn store(&self) -> Store<State> {
@@ -157,7 +174,11 @@ impl Host<'_> {
     /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let mut panicked = false;
-        let reason = match tokio::time::timeout(self.plugin.limits.timeout, call).await {
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(self.plugin.limits.timeout, call).await;
+        let signal_type = &self.plugin.origin.signal_type;
+        telemetry::called(signal_type, begun.elapsed());
+        let (kind, reason) = match answer {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => {
                 panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
@@ -165,6 +186,7 @@ impl Host<'_> {
             }
             Err(_) => self.late(),
         };
+        telemetry::call_failed(signal_type, kind);
         let reason = match self.journal.close_lines() {
             // That a panic ends in a trap says nothing more.
             Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
@@ -181,25 +203,26 @@ impl Host<'_> {
         tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "batch failed, sending one by one");
     }
 
-    fn reason(&self, error: &wasmtime::Error) -> String {
+    /// The kind of a failure, for the metrics, and its reason.
+    fn reason(&self, error: &wasmtime::Error) -> (&'static str, String) {
         if let Some(exhausted) = error.downcast_ref::<MemoryExhausted>() {
-            return exhausted.to_string();
+            return ("memory", exhausted.to_string());
         }
         if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
-            return format!("plugin called exit({status})");
+            return ("exit", format!("plugin called exit({status})"));
         }
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
-            return format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES);
+            return ("other", format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES));
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => self.late(),
-            Some(trap) => format!("plugin trapped: {trap}"),
-            None => format!("plugin failed: {}", error.root_cause()),
+            Some(trap) => ("trap", format!("plugin trapped: {trap}")),
+            None => ("other", format!("plugin failed: {}", error.root_cause())),
         }
     }
 
-    fn late(&self) -> String {
-        format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout)
+    fn late(&self) -> (&'static str, String) {
+        ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
     }
 
     fn outcome(&self, outcome: wit::Outcome) -> Outcome {

@@ -28,6 +28,9 @@ struct Parts {
     linker: Linker<State>,
     /// One permit for each memory that instances may hold, all plugins together.
     slots: Semaphore,
+    cache: Option<Cache>,
+    /// Everybody who holds it is a loaded plugin.
+    alive: Arc<()>,
 }
 
 /// How long a guest runs before it lets others run, and how late it may miss its deadline.
@@ -45,10 +48,14 @@ impl Engine {
     ///
     /// The processor is not supported.
     pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Self> {
-        let mut config = config(cache.as_deref()).or_else(|error| {
-            tracing::warn!(target: "plugin", error = format!("{error:#}"), "compiled plugins are not kept");
-            config(None)
-        })?;
+        let cache = cache.as_deref().and_then(|folder| match open_cache(folder) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!(target: "plugin", error = format!("{error:#}"), "compiled plugins are not kept");
+                None
+            }
+        });
+        let mut config = config(cache.clone());
         // Reserving the pool is the test whether the address space is large enough for it.
         let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
             .or_else(|_| wasmtime::Engine::new(frugal(&mut config)))
@@ -57,7 +64,7 @@ impl Engine {
         let linker = linker(&engine)?;
         keep_time(&engine).context("the plugin clock does not start")?;
         let slots = Semaphore::new(MEMORIES as usize);
-        Ok(Self(Arc::new(Parts { engine, linker, slots })))
+        Ok(Self(Arc::new(Parts { engine, linker, slots, cache, alive: Arc::default() })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -66,6 +73,21 @@ impl Engine {
 
     pub(super) fn linker(&self) -> &Linker<State> {
         &self.0.linker
+    }
+
+    /// How often compiled code was found in the cache, and how often not.
+    pub(super) fn cache(&self) -> (usize, usize) {
+        self.0.cache.as_ref().map_or((0, 0), |cache| (cache.cache_hits(), cache.cache_misses()))
+    }
+
+    /// One more plugin is loaded, until the answer is dropped.
+    pub(super) fn count(&self) -> Arc<()> {
+        self.0.alive.clone()
+    }
+
+    /// How many plugins are loaded, those included that only finish their last batches.
+    pub fn generations(&self) -> usize {
+        Arc::strong_count(&self.0.alive) - 1
     }
 
     /// Waits until there is room for an instance that takes so many slots.
@@ -82,20 +104,22 @@ pub(super) fn slots(component: &Component) -> u32 {
     needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_MEMORY)).clamp(1, Meter::MEMORIES as u32)
 }
 
-fn config(cache: Option<&Path>) -> anyhow::Result<Config> {
+fn config(cache: Option<Cache>) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
         // Guests are synchronous; support for others triples the price of an empty call.
         .concurrency_support(false)
-        .epoch_interruption(true);
-    if let Some(directory) = cache {
-        let unusable = || format!("the plugin cache \"{}\" is not usable", directory.display());
-        let mut cache = CacheConfig::new();
-        cache.with_directory(std::path::absolute(directory).with_context(unusable)?);
-        config.cache(Some(Cache::new(cache).map_err(anyhow::Error::from).with_context(unusable)?));
-    }
-    Ok(config)
+        .epoch_interruption(true)
+        .cache(cache);
+    config
+}
+
+fn open_cache(folder: &Path) -> anyhow::Result<Cache> {
+    let unusable = || format!("the plugin cache \"{}\" is not usable", folder.display());
+    let mut cache = CacheConfig::new();
+    cache.with_directory(std::path::absolute(folder).with_context(unusable)?);
+    Cache::new(cache).map_err(anyhow::Error::from).with_context(unusable)
 }
 
 /// Memory is reserved as addresses only; a few slots stay resident for the next instance.

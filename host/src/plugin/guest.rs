@@ -61,6 +61,13 @@ pub(super) fn arm(store: &mut Store<State>, timeout: Duration) {
     });
 }
 
+impl State {
+    /// Bytes that the instance holds.
+    pub(super) fn memory(&self) -> usize {
+        self.meter.used()
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }

@@ -62,6 +62,10 @@ impl Meter {
         Self { limit, used: 0, last: 0 }
     }
 
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
         self.last = bytes;
         self.used = self.used.saturating_add(bytes);

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, InstancePre};
@@ -14,6 +15,7 @@ use super::inspect::{self, Export, NoExport, Refused};
 use super::journal::Origin;
 use super::limits::Limits;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use crate::telemetry;
 
 /// One loaded generation of a plugin: compiled, linked, its imports checked.
 pub struct Plugin {
@@ -26,6 +28,8 @@ pub struct Plugin {
     pub(super) origin: Origin,
     digest: String,
     imports: Vec<String>,
+    /// Counts the generations that are loaded.
+    _alive: Arc<()>,
 }
 
 /// The function that a call enters.
@@ -62,6 +66,8 @@ pub enum LoadError {
     UnknownImports { path: PathBuf, imports: Vec<String> },
     #[error("plugin {path:?} does not compile: {reason}")]
     Compile { path: PathBuf, reason: String },
+    #[error("plugin {path:?} does not start: {reason}")]
+    Start { path: PathBuf, reason: String },
     #[error("plugin {path:?} does not link, build it with the relay's own WIT package: {reason}")]
     Link { path: PathBuf, reason: String },
 }
@@ -88,10 +94,16 @@ impl Plugin {
             signal_type: signal_type.into(),
             grants: Arc::new(grants),
         };
-        let engine = engine.clone();
-        let loading = tokio::task::spawn_blocking(move || file.load(engine, limits, origin));
+        let begun = Instant::now();
+        let loading = engine.clone();
+        let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
         match loading.await {
-            Ok(loaded) => loaded,
+            Ok(loaded) => {
+                let plugin = loaded?;
+                telemetry::compiled(signal_type, begun.elapsed(), engine.cache());
+                plugin.try_instance().await.map_err(|reason| LoadError::Start { path: path.to_owned(), reason })?;
+                Ok(plugin)
+            }
             Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
             Err(stopped) => {
                 Err(LoadError::Unreadable { path: path.to_owned(), reason: stopped.to_string() })
@@ -150,7 +162,8 @@ impl File {
             Export::Single => Entry::Single(sender::GuestIndices::new(&pre).map_err(link)?),
         };
         let slots = engine::slots(&component);
-        Ok(Plugin { engine, pre, entry, slots, limits, origin, digest, imports })
+        let alive = engine.count();
+        Ok(Plugin { engine, pre, entry, slots, limits, origin, digest, imports, _alive: alive })
     }
 
     fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
@@ -199,6 +212,11 @@ impl File {
             Ok(names.into_iter().map(str::to_owned).collect())
         }
     }
+}
+
+/// The digest of a file, if it can be read.
+pub(super) fn digest_of(path: &Path) -> Option<String> {
+    std::fs::read(path).ok().map(|bytes| digest(&bytes))
 }
 
 fn digest(bytes: &[u8]) -> String {

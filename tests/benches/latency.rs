@@ -1,0 +1,193 @@
+//! From the commit to the plugin's call, for each way in which a relay notices; and what the default
+//! way costs those who write. The relay is the real command, in a process of its own.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod report;
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use harness::database::{Database, System};
+use harness::relay::{Running, section};
+use report::Report;
+use sqlx::{Connection as _, Executor as _};
+
+/// How a relay is to notice.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Polling,
+    Listen,
+    WakeCall,
+    LogWatch,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let samples = std::env::var("SIGNALBUS_BENCH_SAMPLES").ok().and_then(|samples| samples.parse().ok()).unwrap_or(300);
+    let mut report = Report::default();
+    runtime.block_on(async {
+        for (name, system, way, wanted) in [
+            ("sqlite: log watch", System::Sqlite, Way::LogWatch, (2.0, 5.0)),
+            ("postgres: polling", System::Postgres, Way::Polling, (20.0, 20.0)),
+            ("postgres: listen", System::Postgres, Way::Listen, (2.0, 10.0)),
+            ("postgres: wake call", System::Postgres, Way::WakeCall, (2.0, 10.0)),
+            ("mariadb: polling", System::Mariadb, Way::Polling, (20.0, 20.0)),
+        ] {
+            let latencies = latencies(system, way, samples).await;
+            let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
+            report.add(&format!("{name}: commit to call, p50"), vec![at(0.5)], "ms", &format!("at most {}", wanted.0));
+            report.add(&format!("{name}: commit to call, p99"), vec![at(0.99)], "ms", &format!("at most {}", wanted.1));
+        }
+        writers(&mut report).await;
+    });
+    report.write();
+}
+
+async fn database(system: System) -> Database {
+    let database = match system {
+        System::Sqlite => Database::sqlite().await,
+        System::Postgres => Database::postgres().await,
+        System::Mariadb => Database::mariadb().await,
+    };
+    database.orders(0).await;
+    database
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// Sorted, in milliseconds.
+async fn latencies(system: System, way: Way, samples: u32) -> Vec<f64> {
+    let database = database(system).await;
+    let sections = section("OrderPlaced", &harness::guest("counts"), "");
+    let mut relay = Running::spawn(&database, &sections, "");
+    relay.wait_ready();
+    if way == Way::Listen {
+        relay.project.ok(&["migrate", "--notify"]);
+        assert_eq!(relay.stop(), Some(0));
+        relay.again();
+        relay.wait_ready();
+    }
+    if matches!(way, Way::Listen | Way::LogWatch) {
+        relay.witness.wait_until("the database announces commits");
+    }
+    let mut committed = HashMap::new();
+    let mut writer = Writer::connect(&database).await;
+    let mut random = fastrand::Rng::with_seed(7);
+    for id in 1..=samples {
+        tokio::time::sleep(Duration::from_millis(random.u64(15..45))).await;
+        writer.insert(i64::from(id)).await;
+        committed.insert(format!("OrderPlaced:{id}"), now());
+        if way == Way::WakeCall {
+            assert_eq!(relay.post("/api/v1/wake?signal=OrderPlaced").status, 200);
+        }
+    }
+    relay.witness.wait_for(samples as usize);
+    let mut latencies = Vec::new();
+    for line in relay.witness.text().lines().filter(|line| line.contains("counted")) {
+        let at = seconds_of_day(line);
+        let (_, ids) = line.split_once("ids=").unwrap();
+        for id in ids.trim().trim_matches('"').split(',') {
+            // A commit may be noticed before its writer hears of it.
+            latencies.push(((at - committed[id] % 86_400.0) * 1000.0).max(0.0));
+        }
+    }
+    latencies.sort_by(f64::total_cmp);
+    latencies
+}
+
+/// A log line begins with `2026-11-25T09:49:31.187502Z`.
+fn seconds_of_day(line: &str) -> f64 {
+    let time = line.split('T').nth(1).unwrap().split('Z').next().unwrap();
+    let parts: Vec<f64> = time.split(':').map(|part| part.parse().unwrap()).collect();
+    parts[0] * 3600.0 + parts[1] * 60.0 + parts[2]
+}
+
+enum Writer {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(sqlx::PgConnection),
+    Mariadb(sqlx::MySqlConnection),
+}
+
+impl Writer {
+    async fn connect(database: &Database) -> Self {
+        match database.system {
+            System::Sqlite => {
+                let mut connection = database.sqlite_connection().await;
+                connection.execute("PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000").await.unwrap();
+                Self::Sqlite(connection)
+            }
+            System::Postgres => Self::Postgres(database.postgres_connection().await),
+            System::Mariadb => Self::Mariadb(database.mariadb_connection().await),
+        }
+    }
+
+    async fn insert(&mut self, id: i64) {
+        let text = "INSERT INTO order_placed VALUES (?, 'c', 'p')";
+        match self {
+            Self::Sqlite(connection) => sqlx::query(text).bind(id).execute(connection).await.map(drop).unwrap(),
+            Self::Mariadb(connection) => sqlx::query(text).bind(id).execute(connection).await.map(drop).unwrap(),
+            Self::Postgres(connection) => {
+                let text = "INSERT INTO order_placed VALUES ($1, 'c', 'p')";
+                sqlx::query(text).bind(id).execute(connection).await.map(drop).unwrap();
+            }
+        }
+    }
+}
+
+/// Eight writers that commit row by row: alone, beside a relay that polls at its quickest, and
+/// beside one that is told by triggers.
+async fn writers(report: &mut Report) {
+    let (mut polled, mut told) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let alone = commits(None).await;
+        polled.push(commits(Some(Way::Polling)).await / alone);
+        told.push(commits(Some(Way::Listen)).await / alone);
+    }
+    report.add("postgres: writers beside a relay that polls / alone", polled, "ratio", "at least 0.97");
+    report.add("postgres: writers with `--notify` / alone", told, "ratio", "");
+}
+
+/// Commits per second into a table of which the relay has nothing to send: what is measured is how
+/// it notices, not how it sends.
+async fn commits(way: Option<Way>) -> f64 {
+    const TIME: Duration = Duration::from_secs(4);
+    let database = database(System::Postgres).await;
+    database.run("CREATE TABLE written (id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note TEXT)").await;
+    let sections = section("OrderPlaced", &harness::guest("sends"), "");
+    let relay = way.map(|way| {
+        let relay = Running::start(&database, &sections);
+        if way == Way::Listen {
+            relay.project.ok(&["migrate", "--notify"]);
+        }
+        relay
+    });
+    if way == Some(Way::Listen) {
+        database.run("CREATE TRIGGER signalbus_notify AFTER INSERT ON written FOR EACH STATEMENT EXECUTE FUNCTION signalbus_notify('OrderPlaced')").await;
+    }
+    let begun = std::time::Instant::now();
+    let writer = async || {
+        let mut connection = database.postgres_connection().await;
+        let mut commits = 0_u32;
+        while begun.elapsed() < TIME {
+            connection.execute("INSERT INTO written (note) VALUES ('x')").await.unwrap();
+            commits += 1;
+        }
+        connection.close().await.unwrap();
+        commits
+    };
+    // A row now and then keeps the relay at its quickest.
+    let trickle = async {
+        let mut connection = database.postgres_connection().await;
+        while begun.elapsed() < TIME {
+            connection.execute("INSERT INTO order_placed SELECT coalesce(max(id), 0) + 1, 'c', 'p' FROM order_placed").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1000)).await;
+        }
+    };
+    let writers = futures::future::join_all((0..8).map(|_| writer()));
+    let (commits, ()) = tokio::join!(writers, trickle);
+    drop(relay);
+    f64::from(commits.iter().sum::<u32>()) / begun.elapsed().as_secs_f64()
+}

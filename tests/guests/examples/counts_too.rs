@@ -1,0 +1,15 @@
+//! `counts`, in other words: another digest. Logs `counted` with the `ids` of the call, then sends; setting `delay_ms`: sleeps
+//! first.
+
+use signalbus_guest::{BulkResult, Outcome, Signal, log, plugin};
+use signalbus_test_guests::{ids, millis};
+
+fn send_all(signals: &[Signal]) -> BulkResult {
+    if let Some(delay) = millis("delay_ms") {
+        std::thread::sleep(delay);
+    }
+    log::info!("counted", by = "another", ids = ids(signals));
+    Ok(vec![Outcome::Sent; signals.len()])
+}
+
+plugin!(bulk send_all);

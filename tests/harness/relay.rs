@@ -1,0 +1,190 @@
+//! A relay that runs: `signalbus run`, with its admin listener on a free port.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use super::command::{Project, send};
+use super::database::Database;
+use super::server::free_port;
+use super::witness::Witness;
+
+/// A relay that runs, killed when dropped.
+pub struct Running {
+    pub project: Project,
+    pub witness: Witness,
+    pub port: u16,
+    process: Option<Child>,
+}
+
+/// An answer of the admin listener.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Running {
+    /// Writes the configuration into the database's folder, starts the relay, and waits until it is
+    /// ready. `signals` are the sections of the signal types.
+    pub fn start(database: &Database, signals: &str) -> Self {
+        let running = Self::spawn(database, signals, "");
+        running.wait_ready();
+        running
+    }
+
+    /// The same, without waiting; `admin` is what stands in `[admin]` beside `listen`.
+    pub fn spawn(database: &Database, signals: &str, admin: &str) -> Self {
+        let port = free_port();
+        let config = config(&database.url, port, admin, signals);
+        let mut running = Self {
+            project: Project::new(database.folder(), &config),
+            witness: Witness::new(database.folder()),
+            port,
+            process: None,
+        };
+        running.again();
+        running
+    }
+
+    /// Starts the relay once more.
+    pub fn again(&mut self) {
+        let child = self.project.command(&["run"]).stderr(self.witness.stderr()).spawn().unwrap();
+        self.process = Some(child);
+    }
+
+    /// Another relay of the same project, with no admin listener.
+    pub fn sibling(&self) -> Child {
+        let file = self.project.folder().join("signalbus.toml");
+        let text = std::fs::read_to_string(&file).unwrap().replace("[admin]\nlisten", "[admin]\n#");
+        let path = self.project.folder().join("sibling.toml");
+        std::fs::write(&path, text).unwrap();
+        let mut command = self.project.command(&["--config", path.to_str().unwrap(), "run"]);
+        command.stderr(self.witness.stderr()).spawn().unwrap()
+    }
+
+    /// Writes another configuration, which nobody has read yet.
+    pub fn configure(&self, database: &Database, signals: &str) {
+        let file = self.project.folder().join("signalbus.toml");
+        std::fs::write(file, config(&database.url, self.port, "", signals)).unwrap();
+    }
+
+    pub fn wait_ready(&self) {
+        self.wait("the relay is not ready", || self.try_get("/readyz").is_some_and(|answer| answer.status == 200));
+    }
+
+    /// Waits for something to become true, at most a minute.
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", self.witness.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.try_get(path).unwrap_or_else(|| panic!("{path} is not answered: {}", self.witness.text()))
+    }
+
+    pub fn post(&self, path: &str) -> Answer {
+        self.request("POST", path, "", "").unwrap()
+    }
+
+    fn try_get(&self, path: &str) -> Option<Answer> {
+        self.request("GET", path, "", "").ok()
+    }
+
+    /// One request; `headers` end with a line break each.
+    pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(70)))?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\
+             Content-Type: application/json\r\n{headers}\r\n{body}"
+        )?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        Ok(Answer { status, body: body.to_owned() })
+    }
+
+    /// What `/api/v1/status` says of a signal type.
+    pub fn status_of(&self, signal: &str) -> serde_json::Value {
+        let status = self.get("/api/v1/status").json();
+        let signals = status["signals"].as_array().unwrap();
+        signals.iter().find(|found| found["type"] == signal).cloned().unwrap_or_default()
+    }
+
+    /// The value of a metric, by its name and labels as they are written.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").body;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    pub fn signal(&self, name: &str) {
+        send(self.process.as_ref().unwrap(), name);
+    }
+
+    /// SIGTERM, then the exit status.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits for the end, and gives the exit status.
+    pub fn ended(&mut self) -> Option<i32> {
+        self.process.take().unwrap().wait().unwrap().code()
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn config(url: &str, port: u16, admin: &str, signals: &str) -> String {
+    format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n[database]\nurl = {url:?}\n{signals}")
+}
+
+/// The section of a signal type.
+pub fn section(name: &str, plugin: &std::path::Path, more: &str) -> String {
+    format!("[signals.{name}]\nplugin = {plugin:?}\n{more}\n")
+}
+
+/// A copy of a guest that a test may change.
+pub fn plugin_file(database: &Database, guest: &str) -> PathBuf {
+    let file = database.folder().join("plugin.wasm");
+    replace(&file, guest);
+    file
+}
+
+/// Puts another guest in a plugin's place, as a careful deployment does: in one step.
+pub fn replace(file: &std::path::Path, guest: &str) {
+    let fresh = file.with_extension("fresh");
+    std::fs::copy(super::guest(guest), &fresh).unwrap();
+    std::fs::rename(&fresh, file).unwrap();
+}

@@ -1,0 +1,187 @@
+//! Plugins are changed while signals are sent.
+
+use std::time::Duration;
+
+use crate::harness::database::Database;
+use crate::harness::guest;
+use crate::harness::relay::{Running, plugin_file, replace, section};
+
+async fn insert(database: &Database, id: u32) {
+    database.run(&format!("INSERT INTO order_placed VALUES ({id}, 'c', 'p')")).await;
+}
+
+fn digest(relay: &Running) -> String {
+    relay.status_of("OrderPlaced")["plugin"]["digest"].as_str().unwrap().to_owned()
+}
+
+fn fates(relay: &Running) -> Vec<String> {
+    let status = relay.status_of("OrderPlaced");
+    let history = status["plugin"]["history"].as_array().unwrap();
+    history.iter().map(|tenure| tenure["fate"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn until_sent(database: &Database, relay: &Running) {
+    let begun = std::time::Instant::now();
+    while database.number("SELECT count(*) FROM order_placed").await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn start(first: &str, more: &str) -> (Database, Running, std::path::PathBuf) {
+    let database = Database::sqlite().await;
+    database.orders(0).await;
+    let plugin = plugin_file(&database, first);
+    let relay = Running::start(&database, &section("OrderPlaced", &plugin, more));
+    (database, relay, plugin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_sends_the_next_batch() {
+    let (database, relay, plugin) = start("sends", "").await;
+    insert(&database, 1).await;
+    until_sent(&database, &relay).await;
+    let before = digest(&relay);
+    replace(&plugin, "counts");
+    relay.wait("it is not swapped", || digest(&relay) != before);
+    insert(&database, 2).await;
+    until_sent(&database, &relay).await;
+    assert_eq!(relay.witness.order(), ["OrderPlaced:2"]);
+    assert_eq!(fates(&relay), ["replaced", "current"]);
+    assert_eq!(relay.metric("signalbus_plugin_swaps_total{signal=\"OrderPlaced\",result=\"done\"}"), 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_load_changes_nothing() {
+    let (database, relay, plugin) = start("counts", "").await;
+    let before = digest(&relay);
+    let component = std::fs::read(guest("sends")).unwrap();
+    let bad: [(&[u8], &str); 2] = [(b"no component", "not a WebAssembly component"), (&component[..component.len() / 2], "does not compile")];
+    for (before, (bytes, words)) in bad.into_iter().enumerate() {
+        std::fs::write(&plugin, bytes).unwrap();
+        relay.witness.wait_until(words);
+        relay.wait("the refusal is not kept", || fates(&relay).iter().filter(|fate| *fate == "refused").count() > before);
+    }
+    for (guest, words) in [("opens_socket", "grants.tcp"), ("signalbus_test_unknown_version", "speaks signalbus:plugin 0.1.x")] {
+        replace(&plugin, guest);
+        relay.witness.wait_until(words);
+    }
+    assert_eq!(digest(&relay), before);
+    insert(&database, 1).await;
+    until_sent(&database, &relay).await;
+    assert_eq!(relay.witness.order(), ["OrderPlaced:1"]);
+    assert_eq!(relay.metric("signalbus_plugin_swaps_total{signal=\"OrderPlaced\",result=\"refused\"}"), 4.0);
+    // And once it is mended, it is loaded.
+    replace(&plugin, "sends");
+    relay.wait("it is not swapped", || digest(&relay) != before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_fails_at_once_is_rolled_back() {
+    for bad in ["traps", "answers_too_few", "misconfigured", "rejects"] {
+        let (database, relay, plugin) = start("counts", "[signals.OrderPlaced.retry.backoff]\nfirst = \"50ms\"").await;
+        insert(&database, 1).await;
+        until_sent(&database, &relay).await;
+        let good = digest(&relay);
+        replace(&plugin, bad);
+        relay.wait("it is not swapped", || digest(&relay) != good);
+        let mut id = 2;
+        while digest(&relay) != good {
+            assert!(id < 50, "{bad}: {}", relay.witness.text());
+            insert(&database, id).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            id += 1;
+        }
+        assert_eq!(fates(&relay), ["replaced", "rolled_back", "current"], "{bad}");
+        assert_eq!(relay.metric("signalbus_plugin_rollbacks_total{signal=\"OrderPlaced\"}"), 1.0);
+        until_sent(&database, &relay).await;
+        // The file is still the bad one; it is not loaded again by itself.
+        tokio::time::sleep(Duration::from_millis(800)).await;
+        assert_eq!(digest(&relay), good);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_of_the_bus_is_no_reason_to_roll_back() {
+    let (database, relay, plugin) = start("counts", "[signals.OrderPlaced.settings]\nafter_ms = 20").await;
+    insert(&database, 1).await;
+    until_sent(&database, &relay).await;
+    let good = digest(&relay);
+    replace(&plugin, "unavailable");
+    relay.wait("it is not swapped", || digest(&relay) != good);
+    insert(&database, 2).await;
+    let outages = "signalbus_outages_total{signal=\"OrderPlaced\",kind=\"unavailable\"}";
+    relay.wait("there is no outage", || relay.metric(outages) > 8.0);
+    assert_eq!(fates(&relay), ["replaced", "current"]);
+    assert_eq!(relay.get("/readyz").status, 503);
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    replace(&plugin, "counts");
+    until_sent(&database, &relay).await;
+    relay.wait_ready();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shell_swaps_and_rolls_back() {
+    let (_database, relay, plugin) = start("sends", "").await;
+    let first = digest(&relay);
+    let said = relay.project.run(&["plugin", "rollback", "OrderPlaced"]);
+    assert_eq!(said.status, 1, "{said:#?}");
+    assert!(said.stderr.contains("has no plugin to go back to"), "{said:#?}");
+    replace(&plugin, "counts");
+    let said = relay.project.ok(&["plugin", "swap", "OrderPlaced"]);
+    let second = digest(&relay);
+    assert_ne!(first, second);
+    assert_eq!(said, format!("OrderPlaced is sent by {second}\n"));
+    let said = relay.project.ok(&["plugin", "rollback", "OrderPlaced", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap()["digest"], first);
+    assert_eq!(digest(&relay), first);
+    let said = relay.project.run(&["plugin", "swap", "OrderPlcaed"]);
+    assert_eq!(said.status, 64, "{said:#?}");
+    std::fs::write(&plugin, "rubbish").unwrap();
+    let said = relay.project.run(&["plugin", "swap", "OrderPlaced"]);
+    assert_eq!(said.status, 1, "{said:#?}");
+    assert!(said.stderr.contains("not a WebAssembly component"), "{said:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_relay_to_swap_is_told() {
+    let database = Database::sqlite().await;
+    database.orders(0).await;
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("sends"), ""));
+    relay.stop();
+    let said = relay.project.run(&["plugin", "swap", "OrderPlaced"]);
+    assert_eq!(said.status, 69, "{said:#?}");
+    assert!(said.stderr.contains("is `signalbus run` running?"), "{said:#?}");
+}
+
+/// Under load, with two generations that take turns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {
+    const SWAPS: u32 = 1000;
+    let (database, relay, plugin) = start("counts", "burst_count = 50").await;
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let mut rows = 0;
+    let mut early = 0;
+    for swap in 0..SWAPS {
+        if swap % 5 == 0 {
+            let ids: Vec<String> = (rows + 1..=rows + 50).map(|id| format!("({id}, 'c', 'p')")).collect();
+            database.run(&format!("INSERT INTO order_placed VALUES {}", ids.join(", "))).await;
+            rows += 50;
+        }
+        replace(&plugin, if swap % 2 == 0 { "counts_too" } else { "counts" });
+        assert_eq!(relay.post("/api/v1/signals/OrderPlaced/plugin").status, 200, "{}", relay.witness.text());
+        if swap == SWAPS / 2 {
+            early = resident();
+        }
+    }
+    until_sent(&database, &relay).await;
+    let late = resident();
+    assert_eq!(relay.witness.all_sent(rows), 0, "sent twice");
+    assert!(relay.metric("signalbus_plugin_swaps_total{signal=\"OrderPlaced\",result=\"done\"}") >= f64::from(SWAPS) - 1.0);
+    assert!(relay.metric("signalbus_plugin_generations") <= 3.0);
+    assert!(late < early + 10_000, "{early} kB became {late} kB");
+}
