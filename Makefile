@@ -19,11 +19,12 @@ setup:
 	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
 
 servers:
-	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ]; then \
-	  echo '== installing PostgreSQL and MariaDB for the tests'; \
+	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \
+	  || [ ! -x /usr/sbin/pgbouncer ] || [ ! -x /usr/bin/faketime ]; then \
+	  echo '== installing PostgreSQL, PgBouncer, MariaDB and faketime for the tests'; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends postgresql mariadb-server >/dev/null; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends postgresql pgbouncer mariadb-server faketime >/dev/null; \
 	fi
 
 plugins: setup

@@ -2,11 +2,12 @@
 
 mod harness;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use harness::command::{Project, Said};
 use harness::database::{Database, System};
+use harness::disk::Disk;
 use harness::server::{Kind, Server};
 use harness::witness::Witness;
 
@@ -122,24 +123,6 @@ async fn a_read_only_file_is_told() {
     assert!(said.stderr.contains("readonly database"), "{said:#?}");
     database.url = writable;
     assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 50);
-}
-
-/// A disk of its own, as large as asked for; gone when dropped.
-struct Disk(std::path::PathBuf);
-
-impl Disk {
-    fn mount(folder: std::path::PathBuf, size: &str) -> Self {
-        std::fs::create_dir(&folder).unwrap();
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", size, "none"]).arg(&folder).status();
-        assert!(mounted.unwrap().success(), "this test mounts a small disk: run it as root");
-        Self(folder)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

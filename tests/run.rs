@@ -8,7 +8,13 @@ mod admin;
 mod autoflush;
 #[path = "run/drain.rs"]
 mod drain;
+#[path = "run/faults.rs"]
+mod faults;
+#[path = "run/many.rs"]
+mod many;
 #[path = "run/reload.rs"]
 mod reload;
+#[path = "run/supervised.rs"]
+mod supervised;
 #[path = "run/swap.rs"]
 mod swap;

@@ -45,6 +45,8 @@ impl Patience {
 /// Hears what happens to batches.
 pub trait Observer: Send + Sync {
     fn claimed(&self, _: &Batch) {}
+    /// A batch can't be settled for now; it will be tried again.
+    fn unsettled(&self, _: &Error) {}
     /// What the batch came to, once that is in the database.
     fn settled(&self, _: &Settlement) {}
     /// The claim was another relay's by the time the batch was to be settled.
@@ -188,7 +190,10 @@ impl Flusher {
         let settled = loop {
             match worker.settle(batch, settlement).await {
                 Ok(settled) => break settled,
-                Err(error) => trouble.wait(error, &never).await?,
+                Err(error) => {
+                    observer.unsettled(&error);
+                    trouble.wait(error, &never).await?;
+                }
             }
         };
         let troubled = trouble.since.is_some();

@@ -289,6 +289,14 @@ pub(crate) fn call_failed(signal: &str, kind: &'static str) {
     meters::count_kind("signalbus_plugin_failures_total", signal, "kind", kind);
 }
 
+/// A plugin asked for something that was not granted.
+pub(crate) fn denied(signal: &str, capability: &'static str) {
+    meters::count_kind("signalbus_plugin_denied_total", signal, "capability", capability);
+    if worth_saying(&format!("denied {signal} {capability}")) {
+        warn!(signal, capability, "plugin denied what it is not granted");
+    }
+}
+
 /// What an instance has used.
 pub(crate) fn plugin_memory(signal: &str, bytes: usize) {
     meters::high_water("signalbus_plugin_memory_bytes", signal, bytes);

@@ -1,5 +1,6 @@
-//! From the commit to the plugin's call, for each way in which a relay notices; and what the default
-//! way costs those who write. The relay is the real command, in a process of its own.
+//! From the commit to the plugin's call, for each way in which a relay notices; what the default way
+//! costs those who write; how relays share work, how soon one starts, and what it holds when idle.
+//! The relay is the real command, in a process of its own.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -40,6 +41,9 @@ fn main() {
             report.add(&format!("{name}: commit to call, p99"), vec![at(0.99)], "ms", &format!("at most {}", wanted.1));
         }
         writers(&mut report).await;
+        sharing(&mut report).await;
+        starts(&mut report).await;
+        idle(&mut report).await;
     });
     report.write();
 }
@@ -190,4 +194,64 @@ async fn commits(way: Option<Way>) -> f64 {
     let (commits, ()) = tokio::join!(writers, trickle);
     drop(relay);
     f64::from(commits.iter().sum::<u32>()) / begun.elapsed().as_secs_f64()
+}
+
+/// One process and four that send the same backlog, through a plugin that waits on its network.
+async fn sharing(report: &mut Report) {
+    let mut gains = Vec::new();
+    for _ in 0..3 {
+        let one = shared_by(1).await;
+        gains.push(one / shared_by(4).await);
+    }
+    report.add("postgres: four relays / one, plugin waits 20 ms", gains, "ratio", "at least 2.5");
+}
+
+/// Seconds that so many relays take.
+async fn shared_by(relays: usize) -> f64 {
+    let database = Database::postgres().await;
+    database.orders(10_000).await;
+    let config = harness::command::config(
+        &database.url,
+        &[("OrderPlaced", "counts", "burst_count = 10\n[signals.OrderPlaced.settings]\ndelay_ms = 20")],
+    );
+    let project = harness::command::Project::new(database.folder(), &config);
+    let begun = std::time::Instant::now();
+    let relay = || project.command(&["flushmany"]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
+    let relays: Vec<_> = (0..relays).map(|_| relay().unwrap()).collect();
+    for mut relay in relays {
+        assert!(relay.wait().unwrap().success());
+    }
+    begun.elapsed().as_secs_f64()
+}
+
+/// From the start of the process to the plugin's first call, its compiled code at hand.
+async fn starts(report: &mut Report) {
+    let mut times = Vec::new();
+    for _ in 0..7 {
+        let database = Database::sqlite().await;
+        database.orders(1).await;
+        let begun = now();
+        let relay = Running::spawn(&database, &section("OrderPlaced", &harness::guest("counts"), ""), "");
+        relay.witness.wait_for(1);
+        let text = relay.witness.text();
+        let called = text.lines().find(|line| line.contains("counted")).map(seconds_of_day).unwrap();
+        times.push((called - begun % 86_400.0) * 1000.0);
+    }
+    report.add("sqlite: start to first call", times, "ms", "at most 200");
+}
+
+/// Five plugins that have nothing to do.
+async fn idle(report: &mut Report) {
+    let database = Database::postgres().await;
+    let mut sections = String::new();
+    for (n, guest) in ["counts", "sends", "echoes", "outcomes", "publishes"].iter().enumerate() {
+        database.run(&format!("CREATE TABLE t{n} (id BIGINT PRIMARY KEY)")).await;
+        sections += &section(&format!("T{n}"), &harness::guest(guest), "");
+    }
+    let relay = Running::start(&database, &sections);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", relay.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kilobytes: f64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    report.add("postgres: idle memory with five plugins", vec![kilobytes / 1000.0], "MB", "below 60");
 }

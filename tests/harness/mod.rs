@@ -3,7 +3,9 @@
 
 pub mod command;
 pub mod database;
+pub mod disk;
 pub mod lane;
+pub mod proxy;
 pub mod relay;
 pub mod server;
 pub mod witness;

@@ -65,7 +65,9 @@ impl Running {
     pub fn sibling(&self) -> Child {
         let file = self.project.folder().join("signalbus.toml");
         let text = std::fs::read_to_string(&file).unwrap().replace("[admin]\nlisten", "[admin]\n#");
-        let path = self.project.folder().join("sibling.toml");
+        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let path = self.project.folder().join(format!("sibling-{number}.toml"));
         std::fs::write(&path, text).unwrap();
         let mut command = self.project.command(&["--config", path.to_str().unwrap(), "run"]);
         command.stderr(self.witness.stderr()).spawn().unwrap()

@@ -55,6 +55,35 @@ impl Server {
         server
     }
 
+    /// A PostgreSQL server that follows another, to be promoted when that one is gone. From now on
+    /// the other waits for it with every durable commit.
+    pub fn follow(leader: &Self) -> Self {
+        let folder = tempfile::Builder::new().prefix("signalbus-test-").tempdir().unwrap();
+        run(Command::new("chmod").arg("755").arg(folder.path()));
+        if is_root() {
+            run(Command::new("chown").arg("-R").arg(user(Kind::Postgres)).arg(folder.path()));
+        }
+        run(as_user(Kind::Postgres, &postgres_binary("pg_basebackup"))
+            .args(["-h", "127.0.0.1", "-U", "signalbus", "-c", "fast", "-R", "-X", "stream", "-p", &leader.port.to_string(), "-D"])
+            .arg(folder.path().join("data")));
+        let server = Self { kind: Kind::Postgres, port: free_port(), folder, process: Mutex::new(None) };
+        server.up();
+        let wait = "ALTER SYSTEM SET synchronous_standby_names = '*'";
+        for statement in [wait, "SELECT pg_reload_conf()"] {
+            run(Command::new(postgres_binary("psql")).arg(leader.url("postgres")).args(["-q", "-c", statement]));
+        }
+        server
+    }
+
+    /// Makes a follower the leader.
+    pub fn promote(&self) {
+        run(Command::new(postgres_binary("psql")).arg(self.url("postgres")).args(["-q", "-c", "SELECT pg_promote()"]));
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The address of a database of this server.
     pub fn url(&self, database: &str) -> String {
         match self.kind {

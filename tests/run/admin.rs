@@ -150,7 +150,7 @@ async fn a_port_that_is_taken_is_told() {
 async fn the_metrics_are_those_of_readme() {
     let database = orders(3).await;
     let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
-    relay.witness.wait_for(3);
+    relay.wait("it is not counted", || relay.metric("signalbus_sent_total{signal=\"OrderPlaced\"}") == 3.0);
     let text = relay.get("/metrics").body;
     let readme = include_str!("../../README.md");
     for (name, ..) in signalbus::telemetry::meters::METRICS {
@@ -165,4 +165,24 @@ async fn the_metrics_are_those_of_readme() {
     for name in ["signalbus_sent_total{signal=\"OrderPlaced\"} 3", "signalbus_up{version="] {
         assert!(text.contains(name), "{name}: {text}");
     }
+}
+
+/// The dashboard asks for metrics that there are.
+#[test]
+fn the_grafana_dashboard_knows_the_metrics() {
+    let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../host/grafana.json")).unwrap();
+    let mut asked = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            for word in words.filter(|word| word.starts_with("signalbus_")) {
+                let name = word.strip_suffix("_bucket").unwrap_or(word);
+                let known = signalbus::telemetry::meters::METRICS.iter().any(|(known, ..)| *known == name);
+                assert!(known, "{name} is no metric");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked >= 20, "{asked}");
 }

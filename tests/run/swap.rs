@@ -71,6 +71,7 @@ async fn what_does_not_load_changes_nothing() {
     until_sent(&database, &relay).await;
     assert_eq!(relay.witness.order(), ["OrderPlaced:1"]);
     assert_eq!(relay.metric("signalbus_plugin_swaps_total{signal=\"OrderPlaced\",result=\"refused\"}"), 4.0);
+    assert_eq!(relay.metric("signalbus_plugin_denied_total{signal=\"OrderPlaced\",capability=\"grants.tcp\"}"), 1.0);
     // And once it is mended, it is loaded.
     replace(&plugin, "sends");
     relay.wait("it is not swapped", || digest(&relay) != before);

@@ -11,9 +11,10 @@
 use std::time::{Duration, Instant};
 
 use super::database::{Fetched, Purpose, number};
-use super::sql::Arg;
+use super::sql::{Arg, Sql};
 use super::window::Window;
 use super::{Error, LEASE, Worker, millis};
+use crate::settlement::Settlement;
 use crate::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
@@ -47,8 +48,19 @@ pub enum Claimed {
 
 /// What a transaction took, before it is decoded.
 enum Taken {
-    Rows { token: String, rows: Fetched, suspect: bool, taken_over: bool, late: bool },
+    Rows { claim: Recorded, rows: Fetched, suspect: bool, taken_over: bool, late: bool },
+    /// A range whose rows are still to be read.
+    Range { claim: Recorded, standing: Standing, late: bool },
     Nothing(Claimed),
+}
+
+/// What became of a claim that had expired.
+enum TakenOver {
+    Rows(Taken),
+    /// Its rows are gone.
+    Empty,
+    /// Its owner has settled or renewed it after all.
+    Changed,
 }
 
 /// Where the scan of an unordered type stands.
@@ -71,14 +83,16 @@ pub(super) struct Recorded {
 }
 
 /// What is already spoken for when a claim is taken.
+#[derive(Default)]
 pub(super) struct Standing {
     pub(super) claims: Vec<Recorded>,
     /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
     pub(super) due: Option<(i64, i64)>,
     /// When the first of those that are not due yet is due, in ms from now.
     next_due: Option<i64>,
-    /// The database's clock.
-    now: i64,
+    /// The database's clock when all this was read. It goes on while rows are read: what is due must
+    /// not change between one row and the next.
+    pub(super) now: Option<i64>,
 }
 
 impl Worker<'_> {
@@ -87,38 +101,71 @@ impl Worker<'_> {
     /// # Errors
     /// The database's; nothing was taken then.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
-        let mut scan = self.lane.scan.lock().await;
-        self.session.begin(Purpose::Claim).await?;
-        let taken = match self.take(&mut scan, limit, boundary).await {
-            Ok(taken) => taken,
-            Err(error) => {
-                let _ = self.session.rollback().await;
-                return Err(error);
+        loop {
+            self.session.begin(Purpose::Claim).await?;
+            let mut scan = self.lane.scan.lock().await;
+            let taken = match self.take_and_record(&mut scan, limit, boundary).await {
+                Ok(taken) => taken,
+                Err(error) => {
+                    let _ = self.session.rollback().await;
+                    return Err(error);
+                }
+            };
+            drop(scan);
+            // Whoever waited for the lane would wait on this thread, behind all that follows.
+            tokio::task::yield_now().await;
+            let (claim, rows, suspect, taken_over, late) = match taken {
+                Taken::Nothing(nothing) => return Ok(nothing),
+                Taken::Rows { claim, rows, suspect, taken_over, late } => (claim, rows, suspect, taken_over, late),
+                Taken::Range { claim, standing, late } => {
+                    let rows = self.read_range(&claim, limit, &standing).await?;
+                    (claim, rows, false, false, late)
+                }
+            };
+            // Decoding holds up nobody any more.
+            let batch = Batch { token: claim.token, signals: rows.all()?, suspect, taken_over, late };
+            if !batch.signals.is_empty() {
+                return Ok(Claimed::Batch(batch));
             }
-        };
-        self.session.commit().await?;
-        drop(scan);
-        // Decoding holds up nobody any more.
-        match taken {
-            Taken::Nothing(nothing) => Ok(nothing),
-            Taken::Rows { token, rows, suspect, taken_over, late } => {
-                Ok(Claimed::Batch(Batch { token, signals: rows.all()?, suspect, taken_over, late }))
-            }
+            // Somebody else has deleted the rows meanwhile.
+            self.settle(&batch, &Settlement::default()).await?;
         }
+    }
+
+    async fn take_and_record(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
+        let taken = self.take(scan, limit, boundary).await?;
+        match &taken {
+            Taken::Rows { claim, .. } | Taken::Range { claim, .. } => {
+                let record = self.record(claim, LEASE);
+                self.session.execute_and_commit(record).await?;
+            }
+            Taken::Nothing(_) => self.session.commit().await?,
+        }
+        Ok(taken)
+    }
+
+    async fn read_range(&mut self, claim: &Recorded, limit: usize, standing: &Standing) -> Result<Fetched, Error> {
+        self.session.begin(Purpose::Read).await?;
+        let window = Window { after: claim.from.as_deref(), until: claim.to.as_deref(), limit, only: None };
+        let rows = self.read(&window, standing).await?;
+        self.session.commit().await?;
+        Ok(rows)
     }
 
     async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
         let mut standing = self.standing().await?;
         while let Some(n) = standing.claims.iter().position(|claim| claim.expires_in <= 0) {
             let expired = standing.claims.remove(n);
-            if let Some(taken) = self.take_over(&expired, &standing, limit).await? {
-                return Ok(taken);
+            match self.take_over(&expired, &standing, limit).await? {
+                TakenOver::Rows(taken) => return Ok(taken),
+                TakenOver::Empty => {}
+                TakenOver::Changed => standing = self.standing().await?,
             }
         }
         let taken = if self.lane.table.ordered() {
             self.take_ordered(&standing, limit, boundary).await?
         } else {
-            self.take_range(scan, &standing, limit, boundary).await?
+            self.take_range(scan, &mut standing, limit, boundary).await?
         };
         if taken.is_none() && boundary.is_none() {
             self.forget_orphans(&standing).await?;
@@ -136,7 +183,7 @@ impl Worker<'_> {
             return Ok(());
         }
         let text = "DELETE FROM signalbus_deferral WHERE signal_type = ? AND due_at <= ?";
-        let args = [self.lane.signal_type.name.as_str().into(), standing.now.into()];
+        let args = [self.lane.signal_type.name.as_str().into(), standing.now.unwrap_or_default().into()];
         self.session.execute(self.lane.statement(text, &args)).await?;
         Ok(())
     }
@@ -165,7 +212,7 @@ impl Worker<'_> {
         Ok(Standing {
             due: told(7).zip(told(8)),
             next_due: told(9),
-            now: told(10).unwrap_or_default(),
+            now: told(10),
             claims: rows.iter().map(|row| Recorded::read(row, &self.owner)).collect(),
         })
     }
@@ -173,11 +220,11 @@ impl Worker<'_> {
     /// Takes the rows of a claim whose owner did not come back.
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
-    async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<Option<Taken>, Error> {
+    async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<TakenOver, Error> {
         // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
         let text = "DELETE FROM signalbus_claim WHERE token = ? AND expires_at <= NOW";
         if self.session.execute(self.lane.timed(text, &[expired.token.as_str().into()])).await? != 1 {
-            return Ok(None);
+            return Ok(TakenOver::Changed);
         }
         let alone = expired.takeovers > 0;
         let ordered = self.lane.table.ordered();
@@ -188,16 +235,16 @@ impl Worker<'_> {
             limit: if alone { 1 } else { limit },
         };
         let rows = self.read(&window, standing).await?;
-        let Some(last) = rows.last()? else { return Ok(None) };
+        let Some(last) = rows.last()? else { return Ok(TakenOver::Empty) };
         if alone && !ordered {
             // What remains of the claim waits its turn, to be taken one by one.
             let rest = Recorded { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
-            self.record(&rest, Duration::ZERO).await?;
+            self.session.execute(self.record(&rest, Duration::ZERO)).await?;
         } else if alone && self.lane.table.order_key.len().min(expired.order_keys.len()) > 0 {
             let mut rest = Recorded { takeovers: 1, ..expired.rest() };
             rest.order_keys.retain(|key| *key != last.order_key);
             if !rest.order_keys.is_empty() {
-                self.record(&rest, Duration::ZERO).await?;
+                self.session.execute(self.record(&rest, Duration::ZERO)).await?;
             }
         }
         let mut claim = self.recorded(expired.from.as_deref(), &last, &rows)?;
@@ -205,8 +252,8 @@ impl Worker<'_> {
         if !ordered && rows.len < window.limit {
             claim.to.clone_from(&expired.to);
         }
-        self.record(&claim, LEASE).await?;
-        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: expired.takeovers > 1, taken_over: true, late: false }))
+        let suspect = expired.takeovers > 1;
+        Ok(TakenOver::Rows(Taken::Rows { claim, rows, suspect, taken_over: true, late: false }))
     }
 
     async fn take_ordered(&mut self, standing: &Standing, limit: usize, boundary: Option<&str>) -> Result<Option<Taken>, Error> {
@@ -216,13 +263,13 @@ impl Worker<'_> {
         }
         let window = Window { until: boundary, limit, ..Window::default() };
         let rows = self.read(&window, standing).await?;
-        self.claimed(None, rows, false).await
+        self.claimed(None, rows, false)
     }
 
     async fn take_range(
         &mut self,
         scan: &mut Scan,
-        standing: &Standing,
+        standing: &mut Standing,
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
@@ -238,10 +285,9 @@ impl Worker<'_> {
         loop {
             let after = scan.position.take();
             let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
-            let rows = self.read(&window, standing).await?;
-            if let Some(last) = rows.last()? {
-                scan.position = Some(last.key);
-                return self.claimed(after.as_deref(), rows, tail.is_some()).await;
+            if let Some((taken, position)) = self.take_window(&window, standing, tail.is_some()).await? {
+                scan.position = Some(position);
+                return Ok(Some(taken));
             }
             if after.is_none() {
                 // What comes next comes, as a rule, behind what there was.
@@ -253,11 +299,29 @@ impl Worker<'_> {
         }
     }
 
-    async fn claimed(&mut self, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
+    /// Claims what is due in a window; the last key of it. Where others wait for the lane meanwhile,
+    /// the rows themselves are read later.
+    async fn take_window(
+        &mut self,
+        window: &Window<'_>,
+        standing: &mut Standing,
+        late: bool,
+    ) -> Result<Option<(Taken, String)>, Error> {
+        if self.lane.database.dialect().for_update().is_empty() {
+            let rows = self.read(window, standing).await?;
+            let Some(last) = rows.last()? else { return Ok(None) };
+            let taken = self.claimed(window.after, rows, late)?;
+            return Ok(taken.map(|taken| (taken, last.key)));
+        }
+        let Some(until) = self.range_end(window, standing).await? else { return Ok(None) };
+        let claim = Recorded::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
+        Ok(Some((Taken::Range { claim, standing: std::mem::take(standing), late }, until)))
+    }
+
+    fn claimed(&self, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
         let Some(last) = rows.last()? else { return Ok(None) };
         let claim = self.recorded(after, &last, &rows)?;
-        self.record(&claim, LEASE).await?;
-        Ok(Some(Taken::Rows { token: claim.token, rows, suspect: false, taken_over: false, late }))
+        Ok(Some(Taken::Rows { claim, rows, suspect: false, taken_over: false, late }))
     }
 
     /// The claim that covers these signals.
@@ -269,18 +333,12 @@ impl Worker<'_> {
             order_keys.sort_unstable();
             order_keys.dedup();
         }
-        Ok(Recorded {
-            token: uuid::Uuid::new_v4().simple().to_string(),
-            mine: true,
-            from: after.filter(|_| range).map(str::to_owned),
-            to: range.then(|| last.key.clone()),
-            order_keys,
-            takeovers: 0,
-            expires_in: 0,
-        })
+        let from = after.filter(|_| range).map(str::to_owned);
+        Ok(Recorded::new(from, range.then(|| last.key.clone()), order_keys))
     }
 
-    async fn record(&mut self, claim: &Recorded, lease: Duration) -> Result<(), Error> {
+    /// The statement that records a claim.
+    fn record(&self, claim: &Recorded, lease: Duration) -> Sql {
         let text = "INSERT INTO signalbus_claim (token, signal_type, owner, from_key, to_key, order_keys, takeovers, expires_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ? + NOW)";
         let order_keys = serde_json::json!(claim.order_keys).to_string();
@@ -294,8 +352,7 @@ impl Worker<'_> {
             claim.takeovers.into(),
             millis(lease).into(),
         ];
-        self.session.execute(self.lane.timed(text, &args)).await?;
-        Ok(())
+        self.lane.timed(text, &args)
     }
 }
 
@@ -308,6 +365,11 @@ impl Scan {
 }
 
 impl Recorded {
+    fn new(from: Option<String>, to: Option<String>, order_keys: Vec<String>) -> Self {
+        let token = uuid::Uuid::new_v4().simple().to_string();
+        Self { token, mine: true, from, to, order_keys, takeovers: 0, expires_in: 0 }
+    }
+
     fn read(row: &[super::database::Cell], owner: &str) -> Self {
         let order_keys = serde_json::from_str(row[5].as_deref().unwrap_or_default());
         Self {
@@ -336,7 +398,7 @@ impl Recorded {
 impl Standing {
     /// Some signals may be deferred, and nothing is claimed.
     pub(super) fn deferred() -> Self {
-        Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: 0 }
+        Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: None }
     }
 
     fn nothing(&self) -> Claimed {

@@ -1,6 +1,8 @@
 //! A session over any of the three drivers.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
@@ -16,12 +18,27 @@ use crate::signal::{Signal, Value};
 /// Prepared statements that a connection keeps: a handful for each signal type.
 pub(super) const STATEMENTS: usize = 500;
 
+/// The longest that a claim or a settle waits for one statement: a server that has gone without a
+/// word is given up then. (SQLite gives up sooner by itself, where another writes.)
+const LONGEST: Duration = Duration::from_secs(60);
+/// To count a table of many millions may take longer.
+const LONGEST_READ: Duration = Duration::from_secs(3600);
+
+async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))));
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(late)
+}
+
 /// What differs between the drivers.
 pub(super) trait Driver: Send + Sync + 'static {
-    type Db: sqlx::Database;
+    type Db: sqlx::Database + sqlx::database::HasStatementCache;
+    /// Whether several statements with arguments may go in one message: each costs a change of
+    /// threads otherwise.
+    const JOINS_STATEMENTS: bool = false;
 
-    /// The statements that begin a transaction.
-    fn begin(purpose: Purpose) -> &'static str;
+    /// The statements that begin a transaction; `None` where each statement may stand by itself.
+    /// A connection is `lent` where a pooler hands it on between transactions.
+    fn begin(purpose: Purpose, lent: bool) -> Option<&'static str>;
     fn bind(args: Vec<Arg>) -> Result<<Self::Db as sqlx::Database>::Arguments, Error>;
     fn affected(result: &<Self::Db as sqlx::Database>::QueryResult) -> u64;
     /// A cell that holds text or an integer, as text.
@@ -42,6 +59,10 @@ pub(super) trait Driver: Send + Sync + 'static {
 /// server for a sign of life after every one.)
 pub(super) struct Shelf<Db: sqlx::Database> {
     pool: Pool<Db>,
+    /// A pooler hands connections on between transactions: nothing may be left behind on them, no
+    /// setting and no prepared statement.
+    lent: Arc<AtomicBool>,
+    plain: Option<<Db::Connection as sqlx::Connection>::Options>,
     turns: Arc<Semaphore>,
     /// Connections that nobody uses now; the one used last is taken first.
     idle: Mutex<Vec<PoolConnection<Db>>>,
@@ -50,7 +71,18 @@ pub(super) struct Shelf<Db: sqlx::Database> {
 impl<Db: sqlx::Database> Shelf<Db> {
     pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, turns, idle: Mutex::default() })
+        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default() })
+    }
+
+    /// Whether connections are lent turns out when one is made; `plain` is how to connect to a
+    /// pooler that refuses settings.
+    pub(super) fn perhaps_lent(
+        pool: Pool<Db>,
+        lent: Arc<AtomicBool>,
+        plain: <Db::Connection as sqlx::Connection>::Options,
+    ) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
+        Arc::new(Self { pool, lent, plain: Some(plain), turns, idle: Mutex::default() })
     }
 
     /// How many connections are in use, of how many.
@@ -59,15 +91,37 @@ impl<Db: sqlx::Database> Shelf<Db> {
         (most.saturating_sub(self.turns.available_permits()), most)
     }
 
+    /// Whether a pooler hands connections on between transactions, as far as is known.
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent.load(Relaxed)
+    }
+
     async fn take(&self) -> Result<Held<Db>, Error> {
         let closed = |_| Error::Unreachable("the connections are closed".into());
         let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.pool.acquire().await?,
+            None => self.connect().await?,
         };
-        Ok(Held { connection, _turn: turn })
+        Ok(Held { connection, beginning: None, begun: false, _turn: turn })
+    }
+
+    async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
+        let refused = match (self.pool.acquire().await, &self.plain) {
+            (Ok(connection), _) => return Ok(connection),
+            (Err(refused), None) => return Err(refused.into()),
+            (Err(refused), Some(plain)) => (refused, plain),
+        };
+        // PgBouncer calls a setting in the start-up packet a violation of the protocol.
+        let violation = |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "08P01");
+        let (refused, plain) = refused;
+        if self.is_lent() || !violation(&refused) {
+            return Err(refused.into());
+        }
+        self.lent.store(true, Relaxed);
+        self.pool.set_connect_options(plain.clone());
+        Ok(self.pool.acquire().await?)
     }
 
     fn clear(&self) {
@@ -85,18 +139,25 @@ impl<Db: sqlx::Database> Shelf<Db> {
 /// A connection in use, and the right to use one.
 struct Held<Db: sqlx::Database> {
     connection: PoolConnection<Db>,
+    /// What begins the transaction, where that goes with the first statement.
+    beginning: Option<&'static str>,
+    begun: bool,
     _turn: OwnedSemaphorePermit,
 }
+
+type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Arguments>;
 
 /// A session: it has a connection from the beginning of a transaction to its end.
 pub(super) struct Connection<D: Driver> {
     shelf: Arc<Shelf<D::Db>>,
     held: Option<Held<D::Db>>,
+    /// Of one statement.
+    limit: Duration,
 }
 
 impl<D: Driver> Connection<D> {
     pub(super) fn new(shelf: Arc<Shelf<D::Db>>) -> Self {
-        Self { shelf, held: None }
+        Self { shelf, held: None, limit: LONGEST }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
@@ -114,6 +175,12 @@ impl<D: Driver> Connection<D> {
             }
             error
         })
+    }
+
+    fn put_back(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.shelf.put_back(held);
+        }
     }
 
     /// Inside a transaction: what was begun must not be met by the next user of the connection.
@@ -139,23 +206,35 @@ where
         Box::pin(async move {
             self.drop_connection();
             self.held = Some(self.shelf.take().await?);
-            let begun = self.held()?.execute(AssertSqlSafe(D::begin(purpose))).await;
+            self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
+            let Some(begin) = D::begin(purpose, self.shelf.is_lent()) else { return Ok(()) };
+            if let Some(held) = &mut self.held {
+                held.begun = true;
+                held.beginning = D::JOINS_STATEMENTS.then_some(begin);
+            }
+            if D::JOINS_STATEMENTS {
+                return Ok(());
+            }
+            let begun = within(LONGEST, self.held()?.execute(AssertSqlSafe(begin))).await;
             self.checked(begun.map(drop))
         })
     }
 
     fn execute(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>> {
         Box::pin(async move {
-            let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(sql.text), D::bind(sql.args)?);
-            let result = query.execute(self.held()?).await;
+            if D::JOINS_STATEMENTS {
+                return self.execute_joined(sql, "").await;
+            }
+            let query = self.query(sql)?;
+            let result = within(self.limit, query.execute(self.held()?)).await;
             self.checked(result.map(|result| D::affected(&result)))
         })
     }
 
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>> {
         Box::pin(async move {
-            let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(sql.text), D::bind(sql.args)?);
-            let rows = query.fetch_all(self.held()?).await;
+            let query = self.query(sql)?;
+            let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
             let cells = |row: &<D::Db as sqlx::Database>::Row| {
                 (0..sqlx::Row::len(row)).map(|position| D::cell(row, position)).collect()
@@ -166,11 +245,23 @@ where
 
     fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>> {
         Box::pin(async move {
-            let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(sql.text), D::bind(sql.args)?);
-            let rows = query.fetch_all(self.held()?).await;
+            let query = self.query(sql)?;
+            let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
             let len = rows.len();
             Ok(Fetched { len, decode: Box::new(move |n| signal::<D>(&rows[n], &table, extras)) })
+        })
+    }
+
+    fn execute_and_commit(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            if !D::JOINS_STATEMENTS {
+                let affected = self.execute(sql).await?;
+                return self.commit().await.map(|()| affected);
+            }
+            let affected = self.execute_joined(sql, "; COMMIT").await?;
+            self.put_back();
+            Ok(affected)
         })
     }
 
@@ -186,13 +277,31 @@ where
 impl<D: Driver> Connection<D>
 where
     for<'c> &'c mut <D::Db as sqlx::Database>::Connection: Executor<'c, Database = D::Db>,
+    <D::Db as sqlx::Database>::Arguments: IntoArguments<D::Db>,
 {
+    fn query(&mut self, sql: Sql) -> Result<Query<D::Db>, Error> {
+        let beginning = self.held.as_mut().and_then(|held| held.beginning.take());
+        let text = match beginning {
+            Some(begin) => format!("{begin}; {}", sql.text),
+            None => sql.text,
+        };
+        let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(text), D::bind(sql.args)?);
+        Ok(query.persistent(!self.shelf.is_lent()))
+    }
+
+    /// Several statements in one message, of which the first is asked how much it has changed.
+    async fn execute_joined(&mut self, mut sql: Sql, commit: &str) -> Result<u64, Error> {
+        sql.push("; SELECT changes()").push(commit);
+        let changes = self.rows(sql).await?;
+        Ok(changes.last().map(|row| super::database::number(&row[0])).unwrap_or_default())
+    }
+
     async fn end(&mut self, statement: &'static str) -> Result<(), Error> {
-        let ended = self.held()?.execute(statement).await;
-        self.checked(ended.map(drop))?;
-        if let Some(held) = self.held.take() {
-            self.shelf.put_back(held);
+        if self.held.as_ref().is_none_or(|held| held.begun && held.beginning.is_none()) {
+            let ended = within(LONGEST, self.held()?.execute(statement)).await;
+            self.checked(ended.map(drop))?;
         }
+        self.put_back();
         Ok(())
     }
 }

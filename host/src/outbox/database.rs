@@ -78,6 +78,8 @@ pub trait Watch: Send {
 pub(crate) trait Session: Send {
     fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>>;
     fn execute(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
+    /// The transaction's last statement.
+    fn execute_and_commit(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
     /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
     fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>>;
@@ -167,19 +169,26 @@ pub(crate) trait Dialect: Send + Sync {
                 if column.nullable {
                     text = format!("coalesce({text}, '')");
                 }
-                if column.kind == Kind::Int {
-                    return text;
-                }
-                format!("replace(replace(replace({text}, '%', '%25'), ',', '%2C'), ':', '%3A')")
+                if column.kind == Kind::Int { text } else { self.encoded(text) }
             })
             .collect();
         self.concatenated(&parts)
+    }
+
+    /// A key's text without what divides its parts.
+    fn encoded(&self, text: String) -> String {
+        percent_encoded(&text)
     }
 
     /// SQL for strings joined with `,`.
     fn concatenated(&self, parts: &[String]) -> String {
         parts.join(" || ',' || ")
     }
+}
+
+/// SQL for a text in which `,`, `:` and `%` are percent-encoded.
+pub(crate) fn percent_encoded(text: &str) -> String {
+    format!("replace(replace(replace({text}, '%', '%25'), ',', '%2C'), ':', '%3A')")
 }
 
 /// A statement in the database's own way of writing places: `?` in a text with arguments. One

@@ -1,9 +1,13 @@
 //! Looking, without claiming: which signal types have something due, and how much waits.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::database::{Purpose, Watch, number};
 use super::{Error, Lane, Outbox, Source};
+
+/// The longest that a look may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What waits outside of the user's tables, by signal type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +35,8 @@ impl Outbox {
             sql.push(") THEN 1 ELSE 0 END");
         });
         let mut due = vec![false; views.len()];
-        for row in self.read(sql).await? {
+        let looked = tokio::time::timeout(PATIENCE, self.read(sql)).await;
+        for row in looked.map_err(|_| Error::Unreachable(format!("no answer within {PATIENCE:?}")))?? {
             due[number::<usize>(&row[0])] = number::<u8>(&row[1]) == 1;
         }
         Ok(due)

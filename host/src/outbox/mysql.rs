@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
-use sqlx::{Arguments, Executor, Row, TypeInfo, ValueRef};
+use sqlx::{Arguments, ConnectOptions as _, Executor, Row, TypeInfo, ValueRef};
 
 use super::connection::{Connection, Driver, STATEMENTS, Shelf};
 use super::database::{Cell, Database, Dialect, Purpose, Session};
@@ -32,7 +32,8 @@ impl MySql {
     pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
         let options = MySqlConnectOptions::from_str(url)
             .map_err(|error| Error::Table(format!("database url: {error}")))?
-            .statement_cache_capacity(STATEMENTS);
+            .statement_cache_capacity(STATEMENTS)
+            .disable_statement_logging();
         let pool = MySqlPoolOptions::new()
             .max_connections(max_connections)
             .test_before_acquire(false)
@@ -161,10 +162,10 @@ fn kind(data_type: &str, unsigned: bool) -> Kind {
 impl Driver for MySqlDriver {
     type Db = sqlx::MySql;
 
-    fn begin(purpose: Purpose) -> &'static str {
+    fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Claim | Purpose::Settle => "START TRANSACTION",
-            Purpose::Read => "START TRANSACTION READ ONLY",
+            Purpose::Claim | Purpose::Settle => Some("START TRANSACTION"),
+            Purpose::Read => None,
         }
     }
 

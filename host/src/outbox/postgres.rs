@@ -2,11 +2,12 @@
 
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
-use sqlx::{Arguments, Row, ValueRef};
+use sqlx::{Arguments, ConnectOptions as _, Executor as _, Row, ValueRef};
 
 use super::connection::{Connection, Driver, STATEMENTS, Shelf};
 use super::database::{Cell, Database, Dialect, Purpose, Session, Watch};
@@ -30,13 +31,26 @@ impl Postgres {
         let options = PgConnectOptions::from_str(url)
             .map_err(|error| Error::Table(format!("database url: {error}")))?
             .application_name("signalbus")
-            .statement_cache_capacity(STATEMENTS);
+            .statement_cache_capacity(STATEMENTS)
+            .extra_float_digits(None)
+            .disable_statement_logging();
+        let lent = Arc::new(AtomicBool::new(false));
+        let found = lent.clone();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .test_before_acquire(false)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_lazy_with(options.clone());
-        Ok(Self { shelf: Shelf::new(pool), options })
+            .after_connect(move |connection, _| {
+                let found = found.clone();
+                Box::pin(async move {
+                    // A pooler may have dropped the settings.
+                    let seqscan = connection.fetch_one("SELECT current_setting('enable_seqscan')").await?;
+                    found.fetch_or(seqscan.try_get::<&str, _>(0)? == "on", Relaxed);
+                    Ok(())
+                })
+            })
+            .connect_lazy_with(options.clone().options(SETTINGS));
+        Ok(Self { shelf: Shelf::perhaps_lent(pool, lent, options.clone()), options })
     }
 }
 
@@ -62,6 +76,9 @@ impl Database for Postgres {
             session.commit().await?;
             if triggers.is_empty() {
                 return Ok(None);
+            }
+            if self.shelf.is_lent() {
+                return Err(Notifications::unheard());
             }
             let mut notifications = Notifications::listen(self.options.clone()).await?;
             notifications.prove(&mut *session).await?;
@@ -119,12 +136,16 @@ impl Notifications {
         session.commit().await?;
         match tokio::time::timeout(Self::PATIENCE, self.0.recv()).await {
             Ok(heard) => Ok(heard.map(drop)?),
-            Err(_) => Err(Error::Table(
-                "LISTEN hears no notifications, so signals are looked for by polling; \
-                 is there a pooler in transaction mode between? Name the server itself in `database.url` to use LISTEN"
-                    .into(),
-            )),
+            Err(_) => Err(Self::unheard()),
         }
+    }
+
+    fn unheard() -> Error {
+        Error::Table(
+            "LISTEN hears no notifications, so signals are looked for by polling; \
+             is there a pooler in transaction mode between? Name the server itself in `database.url` to use LISTEN"
+                .into(),
+        )
     }
 }
 
@@ -210,8 +231,18 @@ fn kind(type_name: &str) -> Kind {
 }
 
 /// Settings that decide how values look as text, and plans that stay on the indexes: fresh
-/// statistics are rare on a table that is always being emptied. `LOCAL`, so that a pooler which
-/// hands the connection on between transactions does no harm.
+/// statistics are rare on a table that is always being emptied.
+const SETTINGS: [(&str, &str); 7] = [
+    ("datestyle", "ISO,YMD"),
+    ("timezone", "UTC"),
+    ("intervalstyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+    ("enable_seqscan", "off"),
+    ("jit", "off"),
+];
+
+/// The same for one transaction, so that a pooler which hands the connection on does no harm.
 macro_rules! begin {
     ($rest:literal) => {
         concat!(
@@ -227,11 +258,14 @@ macro_rules! begin {
 impl Driver for PostgresDriver {
     type Db = sqlx::Postgres;
 
-    fn begin(purpose: Purpose) -> &'static str {
-        match purpose {
-            Purpose::Claim => begin!("; SET LOCAL synchronous_commit = off"),
-            Purpose::Settle => begin!(""),
-            Purpose::Read => begin!("; SET TRANSACTION READ ONLY"),
+    fn begin(purpose: Purpose, lent: bool) -> Option<&'static str> {
+        match (purpose, lent) {
+            (Purpose::Claim, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"),
+            (Purpose::Settle, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            (Purpose::Read, false) => None,
+            (Purpose::Claim, true) => Some(begin!("; SET LOCAL synchronous_commit = off")),
+            (Purpose::Settle, true) => Some(begin!("")),
+            (Purpose::Read, true) => Some(begin!("; SET TRANSACTION READ ONLY")),
         }
     }
 

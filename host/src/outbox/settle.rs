@@ -28,7 +28,7 @@ impl Worker<'_> {
         self.session.begin(Purpose::Settle).await?;
         let applied = self.apply(batch, settlement).await;
         match applied {
-            Ok(settled @ Settled::Done { .. }) => self.session.commit().await.map(|()| settled),
+            Ok(settled @ Settled::Done { .. }) => Ok(settled),
             Ok(Settled::Fenced) => self.session.rollback().await.map(|()| Settled::Fenced),
             Err(error) => {
                 let _ = self.session.rollback().await;
@@ -60,11 +60,18 @@ impl Worker<'_> {
             positions.iter().map(|&n| &batch.signals[n]).collect()
         };
         let gone = signals(&settlement.delete);
+        let plain = settlement.bury.is_empty() && settlement.defer.is_empty() && gone.iter().all(|signal| signal.attempt == 1);
+        if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT {
+            let keys: Vec<&str> = gone.iter().map(|signal| signal.key.as_str()).collect();
+            let deleted = self.session.execute_and_commit(self.lane.delete_rows(&keys)).await?;
+            return Ok(Settled::Done { deleted });
+        }
         let deleted = self.delete_rows(&gone).await?;
         self.bury(batch, &settlement.bury).await?;
         let tried_before = gone.into_iter().filter(|signal| signal.attempt > 1).collect();
         self.forget_deferrals(tried_before).await?;
         self.defer(batch, &settlement.defer).await?;
+        self.session.commit().await?;
         Ok(Settled::Done { deleted })
     }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use notify::Watcher as _;
 use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow};
-use sqlx::{Arguments, Decode, Row, TypeInfo, ValueRef};
+use sqlx::{Arguments, ConnectOptions as _, Decode, Row, TypeInfo, ValueRef};
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, Driver, STATEMENTS, Shelf};
-use super::database::{Cell, Database, Dialect, Purpose, Session, Watch, number};
+use super::database::{Cell, Database, Dialect, Purpose, Session, Watch, number, percent_encoded};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, TableColumn};
@@ -34,6 +34,7 @@ impl Sqlite {
             .journal_mode(SqliteJournalMode::Wal)
             .row_buffer_size(1024)
             .statement_cache_capacity(STATEMENTS)
+            .disable_statement_logging()
             .busy_timeout(Duration::from_secs(30));
         let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
@@ -116,7 +117,7 @@ struct LogWatch {
 
 impl LogWatch {
     /// Most writes are heard of before the commit can be seen: it is asked for again after so long.
-    const DELAYS: [u64; 9] = [0, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600];
+    const DELAYS: [u64; 9] = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600];
 
     async fn version(&mut self) -> Result<u64, Error> {
         self.session.begin(Purpose::Read).await?;
@@ -129,20 +130,32 @@ impl LogWatch {
 impl Watch for LogWatch {
     fn next(&mut self) -> BoxFuture<'_, Result<Option<String>, Error>> {
         Box::pin(async move {
+            let mut checks = Self::DELAYS.len();
             loop {
-                if self.writes.heard.recv().await.is_none() {
-                    return Err(Error::Unreachable("the write-ahead log can't be watched any more".into()));
+                let delay = Self::DELAYS.get(checks).map(|micros| Duration::from_micros(*micros));
+                tokio::select! {
+                    // Every write may be a commit's last one, and there are ours among them.
+                    heard = self.writes.heard.recv() => match heard {
+                        Some(()) => checks = 0,
+                        None => return Err(Error::Unreachable("the write-ahead log can't be watched any more".into())),
+                    },
+                    () = sleep(delay) => checks += 1,
                 }
-                for delay in Self::DELAYS {
-                    tokio::time::sleep(Duration::from_micros(delay)).await;
-                    let version = Some(self.version().await?);
-                    if version != self.seen {
-                        self.seen = version;
-                        return Ok(None);
-                    }
+                let version = Some(self.version().await?);
+                if version != self.seen {
+                    self.seen = version;
+                    return Ok(None);
                 }
             }
         })
+    }
+}
+
+/// For ever where there is no time to wait.
+async fn sleep(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -212,12 +225,13 @@ fn affinity(declared: &str) -> Kind {
 
 impl Driver for SqliteDriver {
     type Db = sqlx::Sqlite;
+    const JOINS_STATEMENTS: bool = true;
 
-    fn begin(purpose: Purpose) -> &'static str {
+    fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Claim => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
-            Purpose::Settle => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
-            Purpose::Read => "BEGIN",
+            Purpose::Claim => Some("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE"),
+            Purpose::Settle => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
+            Purpose::Read => None,
         }
     }
 
@@ -330,10 +344,16 @@ impl Dialect for SqliteDialect {
                  THEN {literal} ELSE {reference} END"
             ),
         };
+        let text = percent_encoded(&text);
         format!(
             "CASE typeof({reference}) WHEN 'integer' THEN CAST({reference} AS TEXT) WHEN 'text' THEN {text} \
              WHEN 'null' THEN NULL ELSE quote({reference}) END"
         )
+    }
+
+    /// Only text needs it, and has got it: numbers and blobs are written without such signs.
+    fn encoded(&self, text: String) -> String {
+        text
     }
 
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {

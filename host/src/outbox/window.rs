@@ -38,19 +38,22 @@ impl Worker<'_> {
             sql.arg(lane.signal_type.name.as_str());
             sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
         }
-        sql.push(" FROM ").push(&lane.texts.table).push(" t WHERE 1 = 1");
-        // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
-        for column in lane.table.key_columns().filter(|column| column.nullable) {
-            sql.push(" AND t.").push(&lane.database.dialect().quote(&column.name)).push(" IS NOT NULL");
-        }
-        lane.within(&mut sql, window.after, window.until, " AND ");
-        if let Some(keys) = window.only {
-            lane.order_key_among(&mut sql, keys, "IN");
-        }
-        lane.leave_out(&mut sql, standing);
-        sql.push(" ORDER BY ").push(&lane.texts.order);
-        sql.push(" LIMIT ").push(&window.limit.to_string());
+        lane.due_within(&mut sql, window, standing);
         self.session.signals(sql, lane.table.clone(), extras).await
+    }
+
+    /// The last key of what is due within a window.
+    pub(super) async fn range_end(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Option<String>, Error> {
+        let lane = self.lane;
+        let dialect = lane.database.dialect();
+        let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
+        let columns: Vec<String> = lane.table.key_columns().map(quoted).collect();
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.key).push(" FROM (SELECT ").push(&columns.join(", "));
+        lane.due_within(&mut sql, window, standing);
+        sql.push(") t ORDER BY ").push(&lane.descending()).push(" LIMIT 1");
+        let rows = self.session.rows(sql).await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
     }
 
     /// The highest key that is there now; `None` in an empty table.
@@ -58,8 +61,7 @@ impl Worker<'_> {
     /// # Errors
     /// The database's.
     pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
-        let order: Vec<String> = self.lane.compared_key().iter().map(|column| format!("{column} DESC")).collect();
-        self.first_key(&order.join(", ")).await
+        self.first_key(&self.lane.descending()).await
     }
 
     /// The key of the row that comes first; `None` in an empty table.
@@ -88,6 +90,28 @@ impl Lane {
         self.table.key_columns().map(compared).collect()
     }
 
+    /// The key's columns, the highest first.
+    fn descending(&self) -> String {
+        let order: Vec<String> = self.compared_key().iter().map(|column| format!("{column} DESC")).collect();
+        order.join(", ")
+    }
+
+    /// Appends the part of a query behind its columns: what is due within a window.
+    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, standing: &Standing) {
+        sql.push(" FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
+        // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
+        for column in self.table.key_columns().filter(|column| column.nullable) {
+            sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(" IS NOT NULL");
+        }
+        self.within(sql, window.after, window.until, " AND ");
+        if let Some(keys) = window.only {
+            self.order_key_among(sql, keys, "IN");
+        }
+        self.leave_out(sql, standing);
+        sql.push(" ORDER BY ").push(&self.texts.order);
+        sql.push(" LIMIT ").push(&window.limit.to_string());
+    }
+
     /// Appends `key > after AND key <= until`, each where it is given, with `prefix` before each.
     fn within(&self, sql: &mut Sql, after: Option<&str>, until: Option<&str>, prefix: &str) {
         for (key, operator) in [(after, ">"), (until, "<=")] {
@@ -101,10 +125,8 @@ impl Lane {
     /// Appends a query whose first row tells that something behind a key can be claimed, unless
     /// another claim covers it.
     pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
-        sql.push("SELECT 1 FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
-        self.within(sql, after, None, " AND ");
-        self.leave_out(sql, &Standing::deferred());
-        sql.push(" ORDER BY ").push(&self.texts.order).push(" LIMIT 1");
+        sql.push("SELECT 1");
+        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &Standing::deferred());
     }
 
     /// Appends a comparison of the whole key, in a form that the key's index serves.
@@ -168,7 +190,12 @@ impl Lane {
                 (true, false) => sql.push(" AND d.order_key = ").push(&self.texts.order_key),
                 (true, true) => sql,
             };
-            sql.push(" AND d.due_at > ").push(self.database.dialect().now()).push(")");
+            sql.push(" AND d.due_at > ");
+            match standing.now {
+                Some(now) => sql.arg(now),
+                None => sql.push(self.database.dialect().now()),
+            };
+            sql.push(")");
         }
     }
 

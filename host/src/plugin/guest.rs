@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use super::journal::{self, Journal, Origin, Stream};
 use super::limits::{Limits, Meter};
 use super::wit::signalbus::plugin::{config, log, producer, types};
+use crate::telemetry;
 
 /// What a store holds.
 pub(super) struct State {
@@ -109,6 +110,7 @@ impl producer::Host for State {
         &mut self,
         _messages: Vec<types::Message>,
     ) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
+        telemetry::denied(&self.origin.signal_type, "connections");
         Ok(Err(types::Outage::Misconfigured("no connection is granted: name one in `grants.connections`".to_owned())))
     }
 }

@@ -1,5 +1,6 @@
 //! From a file to a plugin that can be called.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -154,7 +155,7 @@ impl File {
         let component = Component::new(engine.wasmtime(), &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
-        let imports = self.imports(&engine, &component, &origin.grants)?;
+        let imports = self.imports(&engine, &component, &origin)?;
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
         let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
         let entry = match export {
@@ -197,12 +198,14 @@ impl File {
         })
     }
 
-    fn imports(&self, engine: &Engine, component: &Component, grants: &Grants) -> Result<Vec<String>, LoadError> {
+    fn imports(&self, engine: &Engine, component: &Component, origin: &Origin) -> Result<Vec<String>, LoadError> {
         let path = self.path.clone();
         let interface = component.component_type();
         let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
-        let Refused { ungranted, unserved, unknown } = inspect::refused(names.iter().copied(), grants);
+        let Refused { ungranted, unserved, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
         if !ungranted.is_empty() {
+            let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
+            grants.iter().for_each(|grant| telemetry::denied(&origin.signal_type, grant));
             Err(LoadError::Ungranted { path, imports: ungranted })
         } else if !unknown.is_empty() {
             Err(LoadError::UnknownImports { path, imports: unknown })

@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// So long after the last work, looks become rarer.
 const LATELY: Duration = Duration::from_secs(3);
 /// How often a database that announces nothing is asked whether it has learnt to.
-const ASK_AGAIN: Duration = Duration::from_secs(60);
+const ASK_AGAIN: Duration = Duration::from_secs(600);
 
 /// When something was last sent.
 pub(super) struct Pulse {

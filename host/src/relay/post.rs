@@ -13,7 +13,7 @@ use super::lookout::Pulse;
 use crate::backoff::Backoff;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Halt, Observer, Rest, Tally};
-use crate::outbox::Batch;
+use crate::outbox::{Batch, Error};
 use crate::plugin::Generations;
 use crate::settlement::Settlement;
 use crate::signal::Outage;
@@ -63,6 +63,8 @@ struct Condition {
     pause: Option<Pause>,
     /// Pauses in a row.
     pauses: u32,
+    /// Why batches wait to be settled.
+    unsettled: Option<String>,
     /// Batches in a row of which nothing was sent.
     fruitless: u32,
     last_failure: String,
@@ -141,6 +143,9 @@ impl Post {
         let condition = self.condition();
         match &condition.pause {
             Some(pause) => Health::Paused { reason: pause.reason.clone() },
+            None if condition.unsettled.is_some() => {
+                Health::Paused { reason: condition.unsettled.clone().unwrap_or_default() }
+            }
             None if condition.pauses > 0 => Health::Paused { reason: condition.last_failure.clone() },
             None if condition.fruitless >= FRUITLESS => Health::Failing { reason: condition.last_failure.clone() },
             None => Health::Fine,
@@ -290,8 +295,13 @@ impl Observer for Post {
         }
     }
 
+    fn unsettled(&self, error: &Error) {
+        self.condition().unsettled = Some(error.to_string());
+    }
+
     fn settled(&self, settlement: &Settlement) {
         self.tally.settled(settlement);
+        self.condition().unsettled = None;
         if !settlement.delete.is_empty() {
             self.recovered();
             self.condition().fruitless = 0;
@@ -306,6 +316,7 @@ impl Observer for Post {
     }
 
     fn fenced(&self) {
+        self.condition().unsettled = None;
         self.tally.fenced();
     }
 }

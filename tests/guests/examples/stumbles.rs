@@ -1,0 +1,22 @@
+//! Sends each signal, in order where that is promised, and logs `counted` with the `ids` of what it
+//! sent; every so often one of them has to be tried again.
+
+use signalbus_guest::{BulkResult, Outcome, Signal, each, log, plugin};
+
+fn send_all(signals: &[Signal]) -> BulkResult {
+    let mut sent = Vec::new();
+    let answer = each(signals, |signal| {
+        let number: u64 = signal.id().bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        if number % 23 == 0 && signal.attempt() < 3 {
+            return Ok(Outcome::retry("it stumbled"));
+        }
+        sent.push(signal.id().to_owned());
+        Ok(Outcome::Sent)
+    });
+    if !sent.is_empty() {
+        log::info!("counted", ids = sent.join(","));
+    }
+    answer
+}
+
+plugin!(bulk send_all);

@@ -1,0 +1,270 @@
+//! What production does to a relay: it stays up, says what is wrong, goes on by itself, loses nothing.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::harness::database::{Database, System};
+use crate::harness::guest;
+use crate::harness::proxy::Proxy;
+use crate::harness::relay::{Running, section};
+use crate::harness::server::{Kind, Server, free_port};
+
+const SLOW: &str = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 5";
+
+async fn until_empty(database: &Database, relay: &Running) {
+    let begun = Instant::now();
+    while database.number("SELECT count(*) FROM order_placed").await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn server(kind: Kind) -> Server {
+    tokio::task::spawn_blocking(move || Server::start(kind)).await.unwrap()
+}
+
+/// The same database by another way.
+fn by_port(database: &Database, server: &Server, port: u16) -> String {
+    database.url.replace(&format!(":{}/", server.port()), &format!(":{port}/"))
+}
+
+async fn insert(database: &Database, from: u32, rows: u32) {
+    let source = database.series(rows);
+    database.run(&format!("INSERT INTO order_placed SELECT i + {from} - 1, 'c', 'p' FROM {source}")).await;
+}
+
+async fn restarted(system: System, kind: Kind) {
+    let server = server(kind).await;
+    let database = Database::on(system, &server).await;
+    database.orders(3000).await;
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
+    for sent in [100, 1000, 3000] {
+        relay.witness.wait_for(sent);
+        server.kill();
+        // With nothing left to send, a look must find out.
+        relay.wait("it is ready without a database", || sent == 3000 || relay.get("/readyz").status == 503);
+        assert_eq!(relay.get("/healthz").status, 200);
+        server.up();
+    }
+    insert(&database, 3001, 100).await;
+    until_empty(&database, &relay).await;
+    relay.wait_ready();
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    // A crash may take claims with it, which need not reach the disk: their batches are sent again.
+    assert!(relay.witness.all_sent(3100) <= 3 * 4 * 20);
+    // Once for each way in which it is said, and not at every try.
+    assert!(relay.witness.text().matches("database trouble").count() < 20, "{}", relay.witness.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_postgres_is_used_again() {
+    restarted(System::Postgres, Kind::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_mariadb_is_used_again() {
+    restarted(System::Mariadb, Kind::Mariadb).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_comes_later_is_waited_for() {
+    let server = server(Kind::Postgres).await;
+    let database = Database::on(System::Postgres, &server).await;
+    database.orders(10).await;
+    server.kill();
+    let relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), ""), "");
+    relay.wait("it does not listen", || relay.request("GET", "/readyz", "", "").is_ok());
+    let ready = relay.get("/readyz");
+    assert_eq!(ready.status, 503);
+    assert!(ready.body.contains("has not begun"), "{ready:?}");
+    server.up();
+    relay.wait_ready();
+    until_empty(&database, &relay).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_connections_are_replaced() {
+    let database = Database::postgres().await;
+    database.orders(4000).await;
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
+    for _ in 0..20 {
+        let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = 'signalbus' AND datname = current_database()";
+        database.lines(&format!("SELECT count(*)::text FROM ({kill}) killed")).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    until_empty(&database, &relay).await;
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    assert_eq!(relay.witness.all_sent(4000), 0, "sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_and_mended_loses_nothing() {
+    let server = server(Kind::Postgres).await;
+    let mut database = Database::on(System::Postgres, &server).await;
+    let direct = database.url.clone();
+    database.orders(4000).await;
+    let proxy = Proxy::to(server.port());
+    database.url = by_port(&database, &server, proxy.port);
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
+    database.url = direct;
+    for sent in [200, 1500] {
+        relay.witness.wait_for(sent);
+        // Nothing passes, nobody is told; then the connections turn out to be gone.
+        proxy.cut();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        proxy.reset();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        proxy.mend();
+    }
+    until_empty(&database, &relay).await;
+    relay.wait_ready();
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    assert_eq!(relay.witness.all_sent(4000), 0, "sent twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_standby_takes_over() {
+    let leader = server(Kind::Postgres).await;
+    let mut database = Database::on(System::Postgres, &leader).await;
+    database.orders(4000).await;
+    let follower = tokio::task::spawn_blocking(move || (Server::follow(&leader), leader)).await.unwrap();
+    let (follower, leader) = follower;
+    let proxy = Proxy::to(leader.port());
+    database.url = by_port(&database, &leader, proxy.port);
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
+    relay.witness.wait_for(500);
+    leader.kill();
+    follower.promote();
+    proxy.redirect(follower.port());
+    until_empty(&database, &relay).await;
+    relay.wait_ready();
+    insert(&database, 4001, 100).await;
+    until_empty(&database, &relay).await;
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    // A settle that the follower had not got is made again, by whoever sends the rows again.
+    assert!(relay.witness.all_sent(4100) <= 4 * 20);
+}
+
+/// PgBouncer, which hands connections on between transactions.
+struct Bouncer {
+    port: u16,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Bouncer {
+    fn before(server: &Server, more: &str) -> Self {
+        let folder = tempfile::TempDir::new().unwrap();
+        let port = free_port();
+        let config = format!(
+            "[databases]\n* = host=127.0.0.1 port={} user=signalbus\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nunix_socket_dir =\n{more}\n",
+            server.port()
+        );
+        let file = folder.path().join("pgbouncer.ini");
+        std::fs::write(&file, config).unwrap();
+        Command::new("chmod").args(["-R", "a+rX"]).arg(folder.path()).status().unwrap();
+        let process = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "pgbouncer", "-q"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "PgBouncer does not come up");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { port, process, _folder: folder }
+    }
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// With a pooler that refuses settings, and one that swallows them.
+#[tokio::test(flavor = "multi_thread")]
+async fn pgbouncer_in_transaction_mode_works_but_for_listen() {
+    for more in ["", "ignore_startup_parameters = options, extra_float_digits"] {
+        let server = tokio::task::spawn_blocking(|| Server::shared(Kind::Postgres)).await.unwrap();
+        let mut database = Database::postgres().await;
+        database.orders(2000).await;
+        let direct = database.url.clone();
+        let bouncer = Bouncer::before(server, more);
+        database.url = by_port(&database, server, bouncer.port);
+        let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
+        database.url.clone_from(&direct);
+        relay.project.ok(&["check"]);
+        relay.witness.wait_for(2000);
+        relay.project.ok(&["migrate", "--notify"]);
+        assert_eq!(relay.stop(), Some(0));
+        relay.again();
+        relay.witness.wait_until("is there a pooler in transaction mode between?");
+        relay.wait_ready();
+        insert(&database, 2001, 500).await;
+        until_empty(&database, &relay).await;
+        assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+        assert_eq!(relay.witness.all_sent(2500), 0, "sent twice");
+        // Nothing of the relay's is left on the pooler's connections.
+        let left = Command::new("psql")
+            .arg(by_port(&database, server, bouncer.port))
+            .args(["-Atc", "SELECT current_setting('enable_seqscan') || count(*) FROM pg_prepared_statements"])
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8_lossy(&left.stdout), "on0\n", "{left:?}");
+    }
+}
+
+/// The database's clock is the only one that counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_ten_minutes_apart_do_not_matter() {
+    let database = Database::postgres().await;
+    database.orders(3000).await;
+    let more = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 20";
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), more));
+    let mut siblings = Vec::new();
+    for offset in ["+10m", "-10m"] {
+        let binary = relay.project.command(&[]).get_program().to_owned();
+        let file = relay.project.folder().join(format!("{offset}.toml"));
+        let text = std::fs::read_to_string(relay.project.folder().join("signalbus.toml")).unwrap();
+        std::fs::write(&file, text.replace("[admin]\nlisten", "[admin]\n#")).unwrap();
+        let mut command = Command::new("faketime");
+        command.args(["-m", "-f", offset]).arg(binary).arg("--config").arg(&file).arg("run");
+        command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
+        siblings.push(command.stderr(relay.witness.stderr()).spawn().unwrap());
+    }
+    until_empty(&database, &relay).await;
+    for mut sibling in siblings {
+        crate::harness::command::terminate(&sibling);
+        let _ = sibling.wait();
+    }
+    assert_eq!(relay.stop(), Some(0));
+    assert_eq!(relay.witness.all_sent(3000), 0, "sent twice");
+    assert!(!relay.witness.text().contains("taken over"), "{}", relay.witness.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_waited_for() {
+    let mut database = Database::sqlite().await;
+    let disk = crate::harness::disk::Disk::mount(database.folder().join("disk"), "size=12m");
+    let file = disk.0.join("outbox.db");
+    database.url = format!("sqlite://{}?mode=rwc", file.display());
+    signalbus::outbox::Outbox::open(&database.url, 1).unwrap().migrate().await.unwrap();
+    database.orders(3000).await;
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
+    relay.witness.wait_for(100);
+    let rest = disk.0.join("rest");
+    let _ = std::fs::write(&rest, vec![0; 12 << 20]);
+    relay.wait("it does not say so", || relay.get("/readyz").body.contains("full"));
+    std::fs::remove_file(&rest).unwrap();
+    until_empty(&database, &relay).await;
+    relay.wait_ready();
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    assert!(relay.witness.all_sent(3000) <= 4 * 20);
+}

@@ -1,0 +1,129 @@
+//! Several relays of one database.
+
+use std::collections::HashMap;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use crate::harness::command::terminate;
+use crate::harness::database::Database;
+use crate::harness::guest;
+use crate::harness::relay::{Running, section};
+use crate::on_each_database;
+
+async fn until_empty(database: &Database, relay: &Running) {
+    let begun = Instant::now();
+    while database.number("SELECT count(*) FROM order_placed").await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(120), "{}", relay.witness.text());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn stop(siblings: Vec<Child>) {
+    siblings.iter().for_each(terminate);
+    for mut sibling in siblings {
+        assert_eq!(sibling.wait().unwrap().code(), Some(0));
+    }
+}
+
+mod cases {
+    use super::*;
+
+    pub async fn four_relays_send_nothing_twice(database: Database) {
+        const ROWS: u32 = 10_000;
+        database.orders(0).await;
+        let more = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 10";
+        let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), more));
+        let siblings: Vec<Child> = (0..3).map(|_| relay.sibling()).collect();
+        for part in 0..10 {
+            let (from, to) = (part * ROWS / 10 + 1, (part + 1) * ROWS / 10);
+            let source = database.series(ROWS / 10);
+            database.run(&format!("INSERT INTO order_placed SELECT i + {from} - 1, 'c', 'p' FROM {source}")).await;
+            assert!(to <= ROWS);
+        }
+        until_empty(&database, &relay).await;
+        stop(siblings);
+        assert_eq!(relay.stop(), Some(0));
+        assert_eq!(relay.witness.all_sent(ROWS), 0, "sent twice");
+        assert_eq!(database.number("SELECT count(*) FROM signalbus_claim").await, 0);
+    }
+
+    /// A relay that is killed in the midst of its batches; another finishes them.
+    pub async fn a_dead_relays_claims_are_taken_over(database: Database) {
+        database.orders(40).await;
+        let more = "burst_count = 10\nconcurrency = 1\n[signals.OrderPlaced.settings]\ndelay_ms = 60000";
+        let mut relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), &format!("timeout = \"100s\"\n{more}")), "");
+        let begun = Instant::now();
+        while database.number("SELECT count(*) FROM signalbus_claim").await == 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        relay.kill();
+        relay.configure(&database, &section("OrderPlaced", &guest("counts"), "burst_count = 10"));
+        relay.again();
+        let begun = Instant::now();
+        relay.wait_ready();
+        until_empty(&database, &relay).await;
+        assert!(begun.elapsed() < Duration::from_secs(14), "it took {:?}", begun.elapsed());
+        assert_eq!(relay.witness.all_sent(40), 0);
+        assert_eq!(relay.metric("signalbus_takeovers_total{signal=\"OrderPlaced\"}"), 1.0);
+        assert_eq!(relay.metric("signalbus_duplicates_suspected_total{signal=\"OrderPlaced\"}"), 10.0);
+    }
+
+    /// Relays are killed, rows commit late, some signals must be retried: within a key, nothing is
+    /// sent before what stands in front of it.
+    pub async fn order_within_a_key_survives_everything(database: Database) {
+        const ROWS: u32 = 6000;
+        const KEYS: u32 = 60;
+        let text = database.either("TEXT", "TEXT", "VARCHAR(50)");
+        database.run(&format!("CREATE TABLE order_placed (id BIGINT PRIMARY KEY, customer {text}, payload {text})")).await;
+        let more = "burst_count = 50\nconcurrency = 3\norder_by = [\"id\"]\norder_key = [\"customer\"]\n\
+                    [signals.OrderPlaced.retry.backoff]\nfirst = \"30ms\"\nmax = \"30ms\"";
+        let mut relay = Running::start(&database, &section("OrderPlaced", &guest("stumbles"), more));
+        let mut siblings = vec![relay.sibling(), relay.sibling()];
+        let mut random = fastrand::Rng::with_seed(11);
+        // Each key's rows appear in order; the keys' among one another do not.
+        let mut next: Vec<u32> = (0..KEYS).collect();
+        let mut rounds = 0;
+        while next.iter().any(|id| *id < ROWS) {
+            let mut rows = Vec::new();
+            for id in &mut next {
+                for _ in 0..random.u32(0..8) {
+                    if *id < ROWS {
+                        rows.push(format!("({id}, 'customer {}', 'p')", *id % KEYS));
+                        *id += KEYS;
+                    }
+                }
+            }
+            if !rows.is_empty() {
+                database.run(&format!("INSERT INTO order_placed VALUES {}", rows.join(", "))).await;
+            }
+            rounds += 1;
+            if rounds % 6 == 0 {
+                let mut victim = siblings.remove(0);
+                victim.kill().unwrap();
+                victim.wait().unwrap();
+                siblings.push(relay.sibling());
+            }
+        }
+        until_empty(&database, &relay).await;
+        stop(siblings);
+        assert_eq!(relay.stop(), Some(0));
+        let mut last: HashMap<u32, u32> = HashMap::new();
+        for id in relay.witness.order() {
+            let id: u32 = id.strip_prefix("OrderPlaced:").unwrap().parse().unwrap();
+            // What was sent twice begins again further back; a gap is what must not be.
+            let before = id.checked_sub(KEYS);
+            assert!(before <= last.get(&(id % KEYS)).copied(), "{id} was sent before {before:?}");
+            let highest = last.entry(id % KEYS).or_insert(id);
+            *highest = id.max(*highest);
+        }
+        let ends: Vec<u32> = (0..KEYS).map(|key| last[&key]).collect();
+        assert!(ends.iter().all(|id| *id >= ROWS - KEYS), "{ends:?}");
+    }
+}
+
+on_each_database!(
+    four_relays_send_nothing_twice,
+    a_dead_relays_claims_are_taken_over,
+    order_within_a_key_survives_everything,
+);
