@@ -289,9 +289,14 @@ pub(crate) fn call_failed(signal: &str, kind: &'static str) {
     meters::count_kind("signalbus_plugin_failures_total", signal, "kind", kind);
 }
 
+/// A plugin would need what is not granted; who loads it says so.
+pub(crate) fn needs(signal: &str, capability: &'static str) {
+    meters::count_kind("signalbus_plugin_denied_total", signal, "capability", capability);
+}
+
 /// A plugin asked for something that was not granted.
 pub(crate) fn denied(signal: &str, capability: &'static str) {
-    meters::count_kind("signalbus_plugin_denied_total", signal, "capability", capability);
+    needs(signal, capability);
     if worth_saying(&format!("denied {signal} {capability}")) {
         warn!(signal, capability, "plugin denied what it is not granted");
     }

@@ -205,7 +205,7 @@ impl File {
         let Refused { ungranted, unserved, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
         if !ungranted.is_empty() {
             let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
-            grants.iter().for_each(|grant| telemetry::denied(&origin.signal_type, grant));
+            grants.iter().for_each(|grant| telemetry::needs(&origin.signal_type, grant));
             Err(LoadError::Ungranted { path, imports: ungranted })
         } else if !unknown.is_empty() {
             Err(LoadError::UnknownImports { path, imports: unknown })
