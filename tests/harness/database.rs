@@ -129,7 +129,8 @@ impl Database {
             System::Mariadb => "REPEAT('x', 200)",
         };
         let text = if self.system == System::Mariadb { "VARCHAR(255)" } else { "TEXT" };
-        self.run(&format!("CREATE TABLE order_placed (id BIGINT PRIMARY KEY, customer {text}, payload {text})")).await;
+        let integer = if self.system == System::Sqlite { "INTEGER" } else { "BIGINT" };
+        self.run(&format!("CREATE TABLE order_placed (id {integer} PRIMARY KEY, customer {text}, payload {text})")).await;
         let source = self.series(rows);
         let key = match self.system {
             System::Sqlite => "'customer ' || (i % 7)",
