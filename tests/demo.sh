@@ -35,5 +35,6 @@ signalbus dead show 1         # the row that could not be sent
 signalbus dead redrive 1      # back into its table, to be sent again
 signalbus pending
 signalbus flush --wait 0
+signalbus run                 # the relay: sends whatever is inserted, until Ctrl-C
 signalbus init ../another     # a project of your own; then see "Your own plugin" in README.md
 END
