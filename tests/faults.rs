@@ -105,7 +105,9 @@ async fn a_killed_mariadb_loses_nothing() {
 async fn a_read_only_database_is_told() {
     let database = Database::postgres().await;
     database.orders(50).await;
-    database.run("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$").await;
+    database
+        .run("DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
+        .await;
     let said = project(&database).run(&["flushmany"]);
     assert_eq!(said.status, 1, "{said:#?}");
     assert!(said.stderr.contains("read-only transaction"), "{said:#?}");

@@ -135,7 +135,10 @@ async fn a_trap_is_a_retry_with_the_panics_words() {
         assert_eq!((said.status, said.stdout.as_str()), (1, "sent 3, deferred 3, buried 0\n"), "{said:#?}");
         trial.deferred(3, "panicked at ").await;
         for (key, _, reason) in trial.reasons("deferral").await {
-            assert!(reason.starts_with("plugin panicked at ") && reason.ends_with(&format!("poisoned by \"OrderPlaced:{key}\"")), "{reason}");
+            assert!(
+                reason.starts_with("plugin panicked at ") && reason.ends_with(&format!("poisoned by \"OrderPlaced:{key}\"")),
+                "{reason}"
+            );
         }
     }
 }
@@ -199,7 +202,9 @@ async fn plugins_that_hang_do_not_hold_up_another_type() {
     let database = Database::sqlite().await;
     let mut config = format!("[database]\nurl = {:?}\nmax_connections = 4\n", database.url);
     for (name, plugin) in [("hangs_a", "sleeps"), ("hangs_b", "spins"), ("hangs_c", "sleeps"), ("works", "counts")] {
-        database.run(&format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY); INSERT INTO {name} VALUES (1), (2), (3), (4), (5)")).await;
+        database
+            .run(&format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY); INSERT INTO {name} VALUES (1), (2), (3), (4), (5)"))
+            .await;
         let _ = writeln!(config, "[signals.{name}]\nplugin = {:?}\nburst_count = 1\ntimeout = '20s'", guest(plugin));
     }
     let project = Project::new(database.folder(), &config);
@@ -221,7 +226,9 @@ async fn memory_is_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_takes_from_the_relay_is_bounded() {
-    for (name, words) in [("hoards", "plugin holds more than 1000 resources of the relay at once"), ("repeats_itself", "too much data")] {
+    for (name, words) in
+        [("hoards", "plugin holds more than 1000 resources of the relay at once"), ("repeats_itself", "too much data")]
+    {
         let trial = Trial::of_guest(name, 1, "").await;
         assert_eq!(trial.flush().await.status, 1, "{name}");
         trial.deferred(1, words).await;
@@ -269,7 +276,10 @@ async fn nothing_of_the_process_is_seen() {
     let seen: serde_json::Value = serde_json::from_str(&letters[0].2).unwrap();
     for empty in ["variables", "arguments", "readable"] {
         let value = &seen[empty];
-        assert!(value == 0 || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty), "{seen}");
+        assert!(
+            value == 0 || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty),
+            "{seen}"
+        );
     }
 }
 
@@ -312,7 +322,12 @@ async fn refused(plugin: &str, more: &str, words: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_version_is_refused() {
     let plugin = guest("signalbus_test_unknown_version");
-    refused(plugin.to_str().unwrap(), "", &["\"signalbus:plugin/bulk-sender@0.9.0\"", "this relay speaks signalbus:plugin 0.1.x"]).await;
+    refused(
+        plugin.to_str().unwrap(),
+        "",
+        &["\"signalbus:plugin/bulk-sender@0.9.0\"", "this relay speaks signalbus:plugin 0.1.x"],
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,7 +352,8 @@ async fn what_is_no_component_is_refused() {
     };
     refused(&write("text.wasm", b"(component)"), "", &["is not a WebAssembly component", "wasm32-wasip2"]).await;
     refused(&write("empty.wasm", b""), "", &["is not a WebAssembly component"]).await;
-    refused(&write("core.wasm", b"\0asm\x01\0\0\0"), "", &["is a core module, not a component: build it for wasm32-wasip2"]).await;
+    refused(&write("core.wasm", b"\0asm\x01\0\0\0"), "", &["is a core module, not a component: build it for wasm32-wasip2"])
+        .await;
     refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports neither \"signalbus:plugin/sender\" nor"]).await;
     let whole = std::fs::read(guest("sends")).unwrap();
     refused(&write("half.wasm", &whole[..whole.len() / 2]), "", &["does not compile"]).await;
@@ -355,7 +371,8 @@ async fn a_file_with_another_digest_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_configured_digest_is_accepted() {
     use sha2::Digest as _;
-    let digest: String = sha2::Sha256::digest(std::fs::read(guest("sends")).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest: String =
+        sha2::Sha256::digest(std::fs::read(guest("sends")).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
     let trial = Trial::of_guest("sends", 2, &format!("digest = 'sha256:{digest}'")).await;
     assert_eq!(trial.flush().await.status, 0);
     trial.untouched(0).await;

@@ -49,7 +49,11 @@ async fn check_rows(database: &Database, types: &[&str], rows: &[Vec<(String, Va
     database.run("DROP TABLE IF EXISTS things; DELETE FROM signalbus_claim").await;
     let columns: Vec<String> = types.iter().enumerate().map(|(n, kind)| format!("c{n} {kind}")).collect();
     database.run(&format!("CREATE TABLE things (id INT PRIMARY KEY, {})", columns.join(", "))).await;
-    let mut script = String::from(if database.system == System::Mariadb { "SET sql_mode = 'PIPES_AS_CONCAT,ALLOW_INVALID_DATES';" } else { "" });
+    let mut script = String::from(if database.system == System::Mariadb {
+        "SET sql_mode = 'PIPES_AS_CONCAT,ALLOW_INVALID_DATES';"
+    } else {
+        ""
+    });
     for (n, row) in rows.iter().enumerate() {
         let literals: Vec<&str> = row.iter().map(|(literal, _)| literal.as_str()).collect();
         script.push_str(&format!("INSERT INTO things VALUES ({n}, {});\n", literals.join(", ")));
@@ -84,7 +88,13 @@ fn compare(types: &[&str], rows: &[Vec<(String, Value)>], batch: &Batch) {
         for (n, (literal, expected)) in row.iter().enumerate() {
             let arrived = &signal.values[n + 1];
             let short = &literal[..literal.floor_char_boundary(200)];
-            assert!(same(arrived, expected), "{} {short}: {:.500} instead of {:.500}", types[n], format!("{arrived:?}"), format!("{expected:?}"));
+            assert!(
+                same(arrived, expected),
+                "{} {short}: {:.500} instead of {:.500}",
+                types[n],
+                format!("{arrived:?}"),
+                format!("{expected:?}")
+            );
         }
     }
 }
@@ -114,7 +124,8 @@ fn property<R: std::fmt::Debug>(
 ) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let database = runtime.block_on(database());
-    let config = proptest::test_runner::Config { cases: 12, failure_persistence: None, max_shrink_iters: 60, ..Default::default() };
+    let config =
+        proptest::test_runner::Config { cases: 12, failure_persistence: None, max_shrink_iters: 60, ..Default::default() };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let batches = proptest::collection::vec(rows, 1..25);
     let outcome = runner.run(&batches, |batch| {

@@ -3,12 +3,7 @@
 //! Two worlds, because a component must export exactly what its world says. They share every
 //! type and import, so that the rest of the SDK knows one set only.
 
-#![allow(
-    unsafe_code,
-    clippy::all,
-    missing_docs,
-    reason = "generated: the canonical ABI works on raw memory"
-)]
+#![allow(unsafe_code, clippy::all, missing_docs, reason = "generated: the canonical ABI works on raw memory")]
 
 pub mod single {
     wit_bindgen::generate!({

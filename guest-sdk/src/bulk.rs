@@ -66,9 +66,7 @@ pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> Bulk
 /// The verdict on the signal that met the error.
 pub(crate) fn decided(error: Error) -> Outcome {
     let reason = error.reason.clone();
-    error
-        .into_outcome()
-        .unwrap_or_else(|_| Outcome::retry(reason))
+    error.into_outcome().unwrap_or_else(|_| Outcome::retry(reason))
 }
 
 /// Which orders may not go on in this call.
@@ -95,10 +93,7 @@ fn order(signal: &Signal) -> String {
 }
 
 /// The answer to the relay: an error that is no outage retries all, and deletes nothing.
-pub(crate) fn answer(
-    result: BulkResult,
-    signals: usize,
-) -> std::result::Result<Vec<Outcome>, crate::bindings::types::Outage> {
+pub(crate) fn answer(result: BulkResult, signals: usize) -> std::result::Result<Vec<Outcome>, crate::bindings::types::Outage> {
     let error = match result {
         Ok(outcomes) => return Ok(outcomes),
         Err(error) => error,

@@ -37,10 +37,7 @@ use crate::fault::Fault;
 use crate::host;
 use crate::{Error, Result};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{
-    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess,
-    Visitor,
-};
+use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use std::vec;
 
@@ -101,10 +98,7 @@ struct Settings {
 
 impl Settings {
     fn of(settings: Vec<(String, String)>) -> Self {
-        Self {
-            rest: settings.into_iter(),
-            current: Default::default(),
-        }
+        Self { rest: settings.into_iter(), current: Default::default() }
     }
 }
 
@@ -116,14 +110,12 @@ impl<'de> MapAccess<'de> for Settings {
             return Ok(None);
         };
         self.current = setting;
-        seed.deserialize(self.current.0.as_str().into_deserializer())
-            .map(Some)
+        seed.deserialize(self.current.0.as_str().into_deserializer()).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Read<S::Value> {
         let (key, value) = &self.current;
-        seed.deserialize(Setting(value))
-            .map_err(|fault| fault.at(&format!("setting \"{key}\""), &format!("{value:?}")))
+        seed.deserialize(Setting(value)).map_err(|fault| fault.at(&format!("setting \"{key}\""), &format!("{value:?}")))
     }
 }
 
@@ -162,20 +154,11 @@ impl<'de> Deserializer<'de> for Setting<'_> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Read<V::Value> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Read<V::Value> {
         visitor.visit_newtype_struct(self)
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: &'static [&'static str],
-        visitor: V,
-    ) -> Read<V::Value> {
+    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Read<V::Value> {
         visitor.visit_enum(self.0.into_deserializer())
     }
 

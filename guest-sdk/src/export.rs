@@ -21,10 +21,7 @@ pub fn bulk(
     signals: Vec<types::Signal>,
 ) -> std::result::Result<Vec<Outcome>, types::Outage> {
     let signal_type = Arc::new(signal_type);
-    let signals: Vec<_> = signals
-        .into_iter()
-        .map(|signal| Signal::new(signal, &signal_type))
-        .collect();
+    let signals: Vec<_> = signals.into_iter().map(|signal| Signal::new(signal, &signal_type)).collect();
     bulk::answer(send_all(&signals), signals.len())
 }
 
@@ -46,10 +43,7 @@ macro_rules! plugin {
                 fn send_signalbus_messages(
                     signal_type: $crate::__private::SignalType,
                     signals: ::std::vec::Vec<$crate::__private::Row>,
-                ) -> ::std::result::Result<
-                    ::std::vec::Vec<$crate::Outcome>,
-                    $crate::__private::Outage,
-                > {
+                ) -> ::std::result::Result<::std::vec::Vec<$crate::Outcome>, $crate::__private::Outage> {
                     $crate::__private::bulk($send_all, signal_type, signals)
                 }
             }

@@ -52,10 +52,7 @@ impl de::Error for Fault {
     }
 
     fn invalid_type(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        Self::Mismatch {
-            expected: expected.to_string(),
-            found: found.to_string(),
-        }
+        Self::Mismatch { expected: expected.to_string(), found: found.to_string() }
     }
 
     fn invalid_value(found: Unexpected<'_>, expected: &dyn Expected) -> Self {
@@ -63,17 +60,11 @@ impl de::Error for Fault {
     }
 
     fn unknown_variant(variant: &str, known: &'static [&'static str]) -> Self {
-        Self::Mismatch {
-            expected: quoted(known),
-            found: format!("\"{variant}\""),
-        }
+        Self::Mismatch { expected: quoted(known), found: format!("\"{variant}\"") }
     }
 
     fn unknown_field(field: &str, known: &'static [&'static str]) -> Self {
-        Self::Unknown {
-            field: field.to_owned(),
-            known: quoted(known),
-        }
+        Self::Unknown { field: field.to_owned(), known: quoted(known) }
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -83,9 +74,6 @@ impl de::Error for Fault {
 
 /// The names, quoted and separated by commas.
 pub(crate) fn quoted<T: AsRef<str>>(names: &[T]) -> String {
-    let names: Vec<_> = names
-        .iter()
-        .map(|name| format!("\"{}\"", name.as_ref()))
-        .collect();
+    let names: Vec<_> = names.iter().map(|name| format!("\"{}\"", name.as_ref())).collect();
     names.join(", ")
 }

@@ -18,11 +18,7 @@ impl fmt::Display for Base64<'_> {
             for position in 0..4 {
                 let index = (group >> (18 - 6 * position)) & 0x3f;
                 let used = position <= chunk.len();
-                out.write_char(if used {
-                    char::from(ALPHABET[index as usize])
-                } else {
-                    '='
-                })?;
+                out.write_char(if used { char::from(ALPHABET[index as usize]) } else { '=' })?;
             }
         }
         Ok(())
@@ -31,7 +27,5 @@ impl fmt::Display for Base64<'_> {
 
 /// Writes a JSON document into the surrounding one, digit by digit.
 pub(crate) fn embed<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serde_json::from_str::<&RawValue>(text)
-        .map_err(S::Error::custom)?
-        .serialize(serializer)
+    serde_json::from_str::<&RawValue>(text).map_err(S::Error::custom)?.serialize(serializer)
 }

@@ -15,9 +15,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 #[doc(inline)]
 pub use crate::bindings::single::signalbus::plugin::log::Level;
 #[doc(inline)]
-pub use crate::{
-    __debug as debug, __error as error, __info as info, __trace as trace, __warn as warn,
-};
+pub use crate::{__debug as debug, __error as error, __info as info, __trace as trace, __warn as warn};
 
 /// Reads a level from its lower-case name, e.g. as a setting.
 impl<'de> Deserialize<'de> for Level {
@@ -47,10 +45,7 @@ where
     V: Into<String>,
 {
     if enabled(level) {
-        let fields: Vec<_> = fields
-            .into_iter()
-            .map(|(key, value)| (key.into(), value.into()))
-            .collect();
+        let fields: Vec<_> = fields.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
         host::log_emit(level, message.as_ref(), &fields);
     }
 }

@@ -30,10 +30,7 @@ use serde::ser::Serialize;
 /// # Errors
 ///
 /// The outage that `message` or the bus met, while nothing had been published.
-pub fn publish_each(
-    signals: &[Signal],
-    mut message: impl FnMut(&Signal) -> Result<Message>,
-) -> BulkResult {
+pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
     if signals.first().is_some_and(Signal::is_ordered) {
         return each(signals, |signal| message(signal)?.publish());
     }
@@ -117,13 +114,8 @@ impl Message {
     /// # Errors
     ///
     /// Where the value has no form in JSON, e.g. a map whose keys are no texts.
-    pub fn json<T: Serialize + ?Sized>(
-        self,
-        value: &T,
-    ) -> std::result::Result<Self, serde_json::Error> {
-        Ok(self
-            .content_type("application/json")
-            .body(serde_json::to_vec(value)?))
+    pub fn json<T: Serialize + ?Sized>(self, value: &T) -> std::result::Result<Self, serde_json::Error> {
+        Ok(self.content_type("application/json").body(serde_json::to_vec(value)?))
     }
 
     /// The media type of the body.

@@ -12,18 +12,12 @@ pub type Result<T = Outcome> = std::result::Result<T, Error>;
 impl Outcome {
     /// Not accepted, and another attempt may cure it; the relay's backoff says when.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry(types::Retry {
-            reason: reason.into(),
-            after_ms: None,
-        })
+        Self::Retry(types::Retry { reason: reason.into(), after_ms: None })
     }
 
     /// Not accepted, and another attempt is of no use before `after` has passed.
     pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
-        Self::Retry(types::Retry {
-            reason: reason.into(),
-            after_ms: Some(millis(after)),
-        })
+        Self::Retry(types::Retry { reason: reason.into(), after_ms: Some(millis(after)) })
     }
 
     /// It can never be sent: it becomes a dead letter.
@@ -57,10 +51,7 @@ pub(crate) enum Meaning {
 
 impl Error {
     fn new(meaning: Meaning, reason: impl Into<String>) -> Self {
-        Self {
-            meaning,
-            reason: reason.into(),
-        }
+        Self { meaning, reason: reason.into() }
     }
 
     /// Another attempt may cure it.
@@ -99,19 +90,13 @@ impl Error {
 
     /// Whether it concerns the whole call and not one signal.
     pub fn is_outage(&self) -> bool {
-        matches!(
-            self.meaning,
-            Meaning::Unavailable(_) | Meaning::Misconfigured
-        )
+        matches!(self.meaning, Meaning::Unavailable(_) | Meaning::Misconfigured)
     }
 
     /// The verdict on the one signal that it happened to.
     pub(crate) fn into_outcome(self) -> std::result::Result<Outcome, types::Outage> {
         let Self { meaning, reason } = self;
-        let retry = |after: Option<Duration>| types::Retry {
-            reason: reason.clone(),
-            after_ms: after.map(millis),
-        };
+        let retry = |after: Option<Duration>| types::Retry { reason: reason.clone(), after_ms: after.map(millis) };
         match meaning {
             Meaning::Retry(after) => Ok(Outcome::Retry(retry(after))),
             Meaning::Skip => {
@@ -126,10 +111,9 @@ impl Error {
 
     pub(crate) fn of_outage(outage: types::Outage) -> Self {
         match outage {
-            types::Outage::Unavailable(types::Retry { reason, after_ms }) => Self::new(
-                Meaning::Unavailable(after_ms.map(Duration::from_millis)),
-                reason,
-            ),
+            types::Outage::Unavailable(types::Retry { reason, after_ms }) => {
+                Self::new(Meaning::Unavailable(after_ms.map(Duration::from_millis)), reason)
+            }
             types::Outage::Misconfigured(reason) => Self::misconfigured(reason),
         }
     }

@@ -3,9 +3,7 @@
 use crate::fault::{Fault, quoted};
 use crate::{Column, Signal, Value};
 use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer};
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::forward_to_deserialize_any;
 use std::fmt;
 use std::iter::Zip;
@@ -22,9 +20,7 @@ impl RowError {
     pub(crate) fn missing(column: &str, signal: &Signal) -> Self {
         let known: Vec<_> = signal.columns().iter().map(|known| &known.name).collect();
         let known = quoted(&known);
-        Self(format!(
-            "column \"{column}\" is not in the row, which has {known}"
-        ))
+        Self(format!("column \"{column}\" is not in the row, which has {known}"))
     }
 
     pub(crate) fn of(fault: Fault, signal: &Signal) -> Self {
@@ -55,10 +51,7 @@ struct Row<'de> {
 
 impl<'de> Row<'de> {
     fn of(signal: &'de Signal) -> Self {
-        Self {
-            cells: signal.cells(),
-            pending: None,
-        }
+        Self { cells: signal.cells(), pending: None }
     }
 }
 
@@ -77,20 +70,11 @@ impl<'de> Deserializer<'de> for RowDeserializer<'de> {
         self.deserialize_seq(visitor)
     }
 
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: usize,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_tuple_struct<V: Visitor<'de>>(self, _: &'static str, _: usize, visitor: V) -> Result<V::Value, Fault> {
         self.deserialize_seq(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -107,16 +91,12 @@ impl<'de> Deserializer<'de> for RowDeserializer<'de> {
 impl<'de> MapAccess<'de> for Row<'de> {
     type Error = Fault;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(
-        &mut self,
-        seed: K,
-    ) -> Result<Option<K::Value>, Fault> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Fault> {
         let Some((column, value)) = self.cells.next() else {
             return Ok(None);
         };
         self.pending = Some(Cell { column, value });
-        seed.deserialize(BorrowedStrDeserializer::new(&column.name))
-            .map(Some)
+        seed.deserialize(BorrowedStrDeserializer::new(&column.name)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
@@ -130,10 +110,7 @@ impl<'de> MapAccess<'de> for Row<'de> {
 impl<'de> SeqAccess<'de> for Row<'de> {
     type Error = Fault;
 
-    fn next_element_seed<S: DeserializeSeed<'de>>(
-        &mut self,
-        seed: S,
-    ) -> Result<Option<S::Value>, Fault> {
+    fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Fault> {
         let Some((column, value)) = self.cells.next() else {
             return Ok(None);
         };
@@ -149,12 +126,11 @@ pub(crate) struct Cell<'de> {
 
 impl<'de> Cell<'de> {
     pub fn read<S: DeserializeSeed<'de>>(self, seed: S) -> Result<S::Value, Fault> {
-        seed.deserialize(ValueDeserializer(self.value))
-            .map_err(|fault| {
-                let Column { name, db_type } = self.column;
-                let place = format!("column \"{name}\" of type \"{db_type}\"");
-                fault.at(&place, &self.value.describe())
-            })
+        seed.deserialize(ValueDeserializer(self.value)).map_err(|fault| {
+            let Column { name, db_type } = self.column;
+            let place = format!("column \"{name}\" of type \"{db_type}\"");
+            fault.at(&place, &self.value.describe())
+        })
     }
 }
 
@@ -192,14 +168,10 @@ macro_rules! nested {
 
 fn from_json<'de, T>(
     text: &'de str,
-    read: impl FnOnce(
-        &mut serde_json::Deserializer<serde_json::de::StrRead<'de>>,
-    ) -> serde_json::Result<T>,
+    read: impl FnOnce(&mut serde_json::Deserializer<serde_json::de::StrRead<'de>>) -> serde_json::Result<T>,
 ) -> Result<T, Fault> {
     let mut json = serde_json::Deserializer::from_str(text);
-    read(&mut json)
-        .and_then(|value| json.end().map(|()| value))
-        .map_err(|error| Fault::Said(discreet(error.to_string())))
+    read(&mut json).and_then(|value| json.end().map(|()| value)).map_err(|error| Fault::Said(discreet(error.to_string())))
 }
 
 /// The message without the text that was found: it may be private.
@@ -245,10 +217,9 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         // 2^53: the integers up to here are exact in an f64.
         const EXACT: u64 = 1 << 53;
         match self.0 {
-            Value::Int64(value) if value.unsigned_abs() > EXACT => Err(Fault::Mismatch {
-                expected: "an integer that f64 holds exactly".to_owned(),
-                found: String::new(),
-            }),
+            Value::Int64(value) if value.unsigned_abs() > EXACT => {
+                Err(Fault::Mismatch { expected: "an integer that f64 holds exactly".to_owned(), found: String::new() })
+            }
             _ => self.deserialize_any(visitor),
         }
     }
@@ -265,11 +236,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Fault> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Fault> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -280,9 +247,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         visitor: V,
     ) -> Result<V::Value, Fault> {
         match self.0 {
-            Value::Json(text) => {
-                from_json(text, |json| json.deserialize_enum(name, variants, visitor))
-            }
+            Value::Json(text) => from_json(text, |json| json.deserialize_enum(name, variants, visitor)),
             other => match other.as_text() {
                 Some(text) => visitor.visit_enum(text.into_deserializer()),
                 None => self.deserialize_any(visitor),

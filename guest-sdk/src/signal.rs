@@ -22,10 +22,7 @@ pub struct Signal {
 
 impl Signal {
     pub(crate) fn new(row: types::Signal, signal_type: &Arc<types::SignalType>) -> Self {
-        Self {
-            row,
-            signal_type: Arc::clone(signal_type),
-        }
+        Self { row, signal_type: Arc::clone(signal_type) }
     }
 
     /// The printable, stable identity of the row: `<signal type>:<primary key>`.
@@ -47,11 +44,7 @@ impl Signal {
 
     /// Context from the relay, e.g. `traceparent`.
     pub fn attribute(&self, key: &str) -> Option<&str> {
-        let found = self
-            .signal_type
-            .attributes
-            .iter()
-            .find(|(known, _)| known == key);
+        let found = self.signal_type.attributes.iter().find(|(known, _)| known == key);
         found.map(|(_, value)| value.as_str())
     }
 
@@ -68,9 +61,7 @@ impl Signal {
 
     /// The column's value as the relay handed it over; `None` where the table has no such column.
     pub fn value(&self, column: &str) -> Option<&Value> {
-        self.cells()
-            .find(|(known, _)| known.name == column)
-            .map(|(_, value)| value)
+        self.cells().find(|(known, _)| known.name == column).map(|(_, value)| value)
     }
 
     /// Every column with its value, in the table's order.
@@ -103,9 +94,7 @@ impl Signal {
     pub fn get<'a, T: Deserialize<'a>>(&'a self, column: &str) -> Result<T, RowError> {
         let found = self.cells().find(|(known, _)| known.name == column);
         let (column, value) = found.ok_or_else(|| RowError::missing(column, self))?;
-        Cell { column, value }
-            .read(PhantomData)
-            .map_err(|fault| RowError::of(fault, self))
+        Cell { column, value }.read(PhantomData).map_err(|fault| RowError::of(fault, self))
     }
 
     /// Reads the row into a type of your own, whose fields are named like the columns.
@@ -197,16 +186,8 @@ pub struct SignalBuilder {
 
 impl SignalBuilder {
     fn new(name: String) -> Self {
-        let row = types::Signal {
-            id: format!("{name}:1"),
-            attempt: 1,
-            values: Vec::new(),
-        };
-        let signal_type = types::SignalType {
-            name,
-            columns: Vec::new(),
-            attributes: Vec::new(),
-        };
+        let row = types::Signal { id: format!("{name}:1"), attempt: 1, values: Vec::new() };
+        let signal_type = types::SignalType { name, columns: Vec::new(), attributes: Vec::new() };
         Self { row, signal_type }
     }
 
@@ -230,16 +211,8 @@ impl SignalBuilder {
     }
 
     /// A column with the database's own name for its type, e.g. `numeric`.
-    pub fn typed(
-        mut self,
-        name: impl Into<String>,
-        db_type: impl Into<String>,
-        value: impl Into<Value>,
-    ) -> Self {
-        self.signal_type.columns.push(Column {
-            name: name.into(),
-            db_type: db_type.into(),
-        });
+    pub fn typed(mut self, name: impl Into<String>, db_type: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.signal_type.columns.push(Column { name: name.into(), db_type: db_type.into() });
         self.row.values.push(value.into());
         self
     }
@@ -252,9 +225,6 @@ impl SignalBuilder {
 
     /// The signal.
     pub fn build(self) -> Signal {
-        Signal {
-            row: self.row,
-            signal_type: Arc::new(self.signal_type),
-        }
+        Signal { row: self.row, signal_type: Arc::new(self.signal_type) }
     }
 }

@@ -50,17 +50,11 @@ fn relay<T>(use_it: impl FnOnce(&mut Relay) -> T) -> T {
 }
 
 fn owned<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Pairs {
-    pairs
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 fn find(pairs: &Pairs, key: &str) -> Option<String> {
-    pairs
-        .iter()
-        .find(|(known, _)| known == key)
-        .map(|(_, value)| value.clone())
+    pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
 }
 
 /// Replaces all settings.
@@ -98,11 +92,7 @@ pub(crate) mod host {
 
     pub fn log_emit(level: Level, message: &str, fields: &[(String, String)]) {
         eprintln!("{level:?}: {message} {fields:?}");
-        let record = Record {
-            level,
-            message: message.to_owned(),
-            fields: fields.to_vec(),
-        };
+        let record = Record { level, message: message.to_owned(), fields: fields.to_vec() };
         relay(|relay| relay.records.push(record));
     }
 

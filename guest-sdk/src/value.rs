@@ -37,9 +37,7 @@ impl Value {
             | Self::Datetime(text)
             | Self::Timestamp(text)
             | Self::Other(text) => Some(text),
-            Self::Null | Self::Boolean(_) | Self::Int64(_) | Self::Float64(_) | Self::Bytes(_) => {
-                None
-            }
+            Self::Null | Self::Boolean(_) | Self::Int64(_) | Self::Float64(_) | Self::Bytes(_) => None,
         }
     }
 

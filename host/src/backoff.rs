@@ -45,12 +45,7 @@ impl Backoff {
 impl Default for Backoff {
     /// 1 s, doubled each time up to 10 min, a fifth of it random.
     fn default() -> Self {
-        Self {
-            first: Duration::from_secs(1),
-            factor: 2.0,
-            max: Duration::from_secs(600),
-            jitter: 0.2,
-        }
+        Self { first: Duration::from_secs(1), factor: 2.0, max: Duration::from_secs(600), jitter: 0.2 }
     }
 }
 

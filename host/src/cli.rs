@@ -225,9 +225,7 @@ async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
     match &cli.command {
         Command::Init { folder, signals } => commands::init::run(folder, *signals).await,
         Command::Check => commands::check::run(config).await,
-        Command::Migrate { print, notify } => {
-            commands::migrate(config, Migration { print: *print, notify: *notify }).await
-        }
+        Command::Migrate { print, notify } => commands::migrate(config, Migration { print: *print, notify: *notify }).await,
         Command::Run { grace } => commands::run::run(config, seconds(*grace)).await,
         Command::Flush { flush, wait } => {
             let extent = Extent::Pending { wait: seconds(*wait) };

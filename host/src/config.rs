@@ -73,8 +73,21 @@ impl std::fmt::Debug for Database {
 }
 
 const SIGNAL_KEYS: &[&str] = &[
-    "table", "plugin", "digest", "order_by", "order_key", "burst_count", "concurrency", "autoflush",
-    "instances", "timeout", "memory", "retry", "settings", "secrets", "grants",
+    "table",
+    "plugin",
+    "digest",
+    "order_by",
+    "order_key",
+    "burst_count",
+    "concurrency",
+    "autoflush",
+    "instances",
+    "timeout",
+    "memory",
+    "retry",
+    "settings",
+    "secrets",
+    "grants",
 ];
 
 impl Config {
@@ -96,10 +109,7 @@ impl Config {
     /// The file can't be read.
     pub fn examine(path: &Path) -> Result<(Self, Vec<String>), String> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            format!(
-                "{}: {error}; `signalbus init` makes a starter project, `--config` names another file",
-                path.display()
-            )
+            format!("{}: {error}; `signalbus init` makes a starter project, `--config` names another file", path.display())
         })?;
         Ok(Self::parse(path, &text))
     }
@@ -189,10 +199,7 @@ fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Datab
     }
     let scheme = database.url.split(':').next().unwrap_or_default();
     if !database.url.is_empty() && !["sqlite", "postgres", "postgresql", "mysql", "mariadb"].contains(&scheme) {
-        faults.add(
-            section.place("url"),
-            "`database.url` must begin with sqlite://, postgres:// or mysql://",
-        );
+        faults.add(section.place("url"), "`database.url` must begin with sqlite://, postgres:// or mysql://");
         database.url.clear();
     }
     database
@@ -208,9 +215,13 @@ fn admin(root: &Section<'_>, faults: &mut Faults<'_>) -> Admin {
     let Some(text) = section.string("listen", faults) else { return Admin { listen: None, token } };
     let listen = text.parse::<SocketAddr>().ok();
     match listen {
-        None => faults.add(section.place("listen"), format!("`admin.listen`: \"{text}\" is no address and port; write \"127.0.0.1:9464\"")),
+        None => faults
+            .add(section.place("listen"), format!("`admin.listen`: \"{text}\" is no address and port; write \"127.0.0.1:9464\"")),
         Some(address) if !address.ip().is_loopback() && token.is_none() => {
-            faults.add(section.place("listen"), format!("`admin.listen`: {address} can be reached by others, so it needs an `admin.token`"));
+            faults.add(
+                section.place("listen"),
+                format!("`admin.listen`: {address} can be reached by others, so it needs an `admin.token`"),
+            );
         }
         Some(_) => {}
     }
@@ -220,9 +231,7 @@ fn admin(root: &Section<'_>, faults: &mut Faults<'_>) -> Admin {
 /// A relative SQLite file lies beside the configuration file.
 fn beside(url: &str, folder: &Path) -> String {
     match url.strip_prefix("sqlite://") {
-        Some(file) if !file.starts_with(['/', ':']) && !folder.as_os_str().is_empty() => {
-            sqlite_url(folder, &format!("/{file}"))
-        }
+        Some(file) if !file.starts_with(['/', ':']) && !folder.as_os_str().is_empty() => sqlite_url(folder, &format!("/{file}")),
         _ => url.to_owned(),
     }
 }
@@ -270,7 +279,10 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Strin
     }
     let instances = section.string("instances", faults).unwrap_or_else(|| "fresh".into());
     if instances != "fresh" {
-        faults.add(section.place("instances"), format!("`{}` must be \"fresh\"; \"warm\" is not supported yet", section.named("instances")));
+        faults.add(
+            section.place("instances"),
+            format!("`{}` must be \"fresh\"; \"warm\" is not supported yet", section.named("instances")),
+        );
     }
     let timeout = section.duration("timeout", Limits::default().timeout, faults);
     if timeout.is_zero() {
@@ -317,11 +329,8 @@ fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Poli
 }
 
 fn grants(section: &Section<'_>, connections: &[String], faults: &mut Faults<'_>) -> Grants {
-    let own = Grants {
-        settings: texts(section, "settings", faults),
-        secrets: texts(section, "secrets", faults),
-        ..Grants::default()
-    };
+    let own =
+        Grants { settings: texts(section, "settings", faults), secrets: texts(section, "secrets", faults), ..Grants::default() };
     let Some(grants) = section.section("grants", faults) else { return own };
     grants.refuse_unknown(&["connections", "http", "tcp"], faults);
     let granted = Grants {
@@ -409,13 +418,17 @@ mod tests {
 
     #[test]
     fn secrets_are_never_shown() {
-        let config = parse("[database]\nurl='mysql://u:topsecret@h/d'\n[signals.A]\nplugin='a'\n[signals.A.secrets]\nkey='topsecret'\n").unwrap();
+        let config =
+            parse("[database]\nurl='mysql://u:topsecret@h/d'\n[signals.A]\nplugin='a'\n[signals.A.secrets]\nkey='topsecret'\n")
+                .unwrap();
         assert!(!format!("{config:?}").contains("topsecret"));
     }
 
     #[test]
     fn table_names_are_snake_case() {
-        for (name, table) in [("OrderPlaced", "order_placed"), ("HTTPSent", "http_sent"), ("plain", "plain"), ("Order_Placed", "order_placed")] {
+        for (name, table) in
+            [("OrderPlaced", "order_placed"), ("HTTPSent", "http_sent"), ("plain", "plain"), ("Order_Placed", "order_placed")]
+        {
             assert_eq!(snake_case(name), table);
         }
     }

@@ -105,12 +105,7 @@ impl Flusher {
     ///
     /// # Errors
     /// Why it ended early. What was in flight is settled, or can be claimed again.
-    pub async fn work(
-        &self,
-        boundary: Option<&str>,
-        observer: &dyn Observer,
-        stop: &CancellationToken,
-    ) -> Result<Rest, Halt> {
+    pub async fn work(&self, boundary: Option<&str>, observer: &dyn Observer, stop: &CancellationToken) -> Result<Rest, Halt> {
         let mut worker = self.lane.session();
         let mut trouble = Trouble::new(self.patience.claim);
         while !stop.is_cancelled() {

@@ -207,9 +207,7 @@ impl Lane {
     fn new(database: Arc<dyn Database>, signal: &str, table: Table) -> Self {
         let dialect = database.dialect();
         let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
-        let columns: Vec<String> = (0..table.columns.len())
-            .map(|n| dialect.selected(&table.columns[n], &quoted(n)))
-            .collect();
+        let columns: Vec<String> = (0..table.columns.len()).map(|n| dialect.selected(&table.columns[n], &quoted(n))).collect();
         let order = |term: &OrderTerm| {
             let direction = if term.descending { " DESC" } else { "" };
             format!("{}{direction}", quoted(term.column))
@@ -223,10 +221,7 @@ impl Lane {
             order_key: dialect.joined_text(&table, &table.order_key),
             order: order.join(", "),
         };
-        let describe = |column: &table::TableColumn| Column {
-            name: column.name.clone(),
-            db_type: column.db_type.clone(),
-        };
+        let describe = |column: &table::TableColumn| Column { name: column.name.clone(), db_type: column.db_type.clone() };
         let mut attributes = Vec::new();
         if table.ordered() {
             attributes.push(("ordered".to_owned(), "true".to_owned()));
@@ -235,11 +230,8 @@ impl Lane {
             let names: Vec<&str> = table.order_key.iter().map(|&n| table.columns[n].name.as_str()).collect();
             attributes.push(("order_key".to_owned(), names.join(",")));
         }
-        let signal_type = SignalType {
-            name: signal.to_owned(),
-            columns: table.columns.iter().map(describe).collect(),
-            attributes,
-        };
+        let signal_type =
+            SignalType { name: signal.to_owned(), columns: table.columns.iter().map(describe).collect(), attributes };
         Self { database, signal_type, table: Arc::new(table), texts, scan: Mutex::default() }
     }
 

@@ -58,12 +58,7 @@ impl Settlement {
     /// A list of another length than the batch acknowledges nothing. Where order is promised,
     /// nothing behind a signal that stays is deleted, within its order key. `chance` gives random
     /// numbers in 0..1 for the jitter.
-    pub fn of(
-        signals: &[Signal],
-        verdict: Verdict,
-        policy: &Policy,
-        mut chance: impl FnMut() -> f64,
-    ) -> Self {
+    pub fn of(signals: &[Signal], verdict: Verdict, policy: &Policy, mut chance: impl FnMut() -> f64) -> Self {
         let mut settlement = Self::default();
         let outcomes = match verdict {
             Ok(outcomes) if outcomes.len() == signals.len() => outcomes,
@@ -87,11 +82,7 @@ impl Settlement {
                 Outcome::Held => {
                     held.insert(signal.order_key.as_str());
                 }
-                Outcome::Reject { reason } => settlement.bury.push(Burial {
-                    index,
-                    attempts: signal.attempt,
-                    reason,
-                }),
+                Outcome::Reject { reason } => settlement.bury.push(Burial { index, attempts: signal.attempt, reason }),
                 Outcome::Retry { reason, .. } if signal.attempt >= policy.max_attempts => {
                     settlement.bury.push(Burial {
                         index,
@@ -133,12 +124,7 @@ mod tests {
         order_keys
             .iter()
             .enumerate()
-            .map(|(n, order_key)| Signal {
-                key: n.to_string(),
-                order_key: (*order_key).to_string(),
-                attempt: 1,
-                values: vec![],
-            })
+            .map(|(n, order_key)| Signal { key: n.to_string(), order_key: (*order_key).to_string(), attempt: 1, values: vec![] })
             .collect()
     }
 

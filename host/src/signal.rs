@@ -97,10 +97,7 @@ pub enum Outcome {
 impl Outcome {
     /// A failure that another attempt may cure, at the relay's own pace.
     pub fn retry(reason: impl Into<String>) -> Self {
-        Self::Retry {
-            reason: reason.into(),
-            after: None,
-        }
+        Self::Retry { reason: reason.into(), after: None }
     }
 }
 
@@ -108,10 +105,7 @@ impl Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outage {
     /// The bus can't be reached: the signal type pauses.
-    Unavailable {
-        reason: String,
-        after: Option<Duration>,
-    },
+    Unavailable { reason: String, after: Option<Duration> },
     /// An operator has to act.
     Misconfigured { reason: String },
 }

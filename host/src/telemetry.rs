@@ -79,10 +79,7 @@ pub fn start(format: Format) {
         Some(Err(fault)) => (EnvFilter::new(USUAL), Some(fault)),
         None => (EnvFilter::new(USUAL), None),
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(|| Stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_writer(|| Stderr);
     match format {
         Format::Text => builder.init(),
         Format::Json => builder.json().flatten_event(true).init(),

@@ -186,7 +186,10 @@ async fn commits(way: Option<Way>) -> f64 {
     let trickle = async {
         let mut connection = database.postgres_connection().await;
         while begun.elapsed() < TIME {
-            connection.execute("INSERT INTO order_placed SELECT coalesce(max(id), 0) + 1, 'c', 'p' FROM order_placed").await.unwrap();
+            connection
+                .execute("INSERT INTO order_placed SELECT coalesce(max(id), 0) + 1, 'c', 'p' FROM order_placed")
+                .await
+                .unwrap();
             tokio::time::sleep(Duration::from_millis(1000)).await;
         }
     };
@@ -216,7 +219,8 @@ async fn shared_by(relays: usize) -> f64 {
     );
     let project = harness::command::Project::new(database.folder(), &config);
     let begun = std::time::Instant::now();
-    let relay = || project.command(&["flushmany"]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
+    let relay =
+        || project.command(&["flushmany"]).stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn();
     let relays: Vec<_> = (0..relays).map(|_| relay().unwrap()).collect();
     for mut relay in relays {
         assert!(relay.wait().unwrap().success());

@@ -13,8 +13,12 @@ async fn everything_that_is_wrong_is_told_at_once() {
     let url = format!("sqlite://{}?mode=rwc", database.display());
     let project = Project::new(folder.path(), &faulty(&url));
     std::fs::write(folder.path().join("text.wasm"), "#!/bin/sh\n").unwrap();
-    execute(&url, "CREATE TABLE keyless (id INTEGER); CREATE TABLE unindexed (id INTEGER PRIMARY KEY, at TEXT); \
-                   CREATE TABLE fine (id INTEGER PRIMARY KEY)").await;
+    execute(
+        &url,
+        "CREATE TABLE keyless (id INTEGER); CREATE TABLE unindexed (id INTEGER PRIMARY KEY, at TEXT); \
+                   CREATE TABLE fine (id INTEGER PRIMARY KEY)",
+    )
+    .await;
     let said = project.run(&["check"]);
     assert_eq!((said.status, said.stderr.as_str()), (78, ""), "{said:#?}");
     let told: Vec<&str> = said.stdout.lines().collect();
@@ -149,7 +153,12 @@ mod cases {
         let project = Project::new(database.folder(), &config(&database.url, &signals));
         let said = project.run(&["check"]);
         assert_eq!(said.status, 78, "{said:#?}");
-        for fault in ["there is no table \"missing\"", "\"keyless\" has no primary key", "column \"idd\"", "no index of table \"unindexed\""] {
+        for fault in [
+            "there is no table \"missing\"",
+            "\"keyless\" has no primary key",
+            "column \"idd\"",
+            "no index of table \"unindexed\"",
+        ] {
             assert!(said.stdout.contains(fault), "{fault}: {said:#?}");
         }
     }

@@ -18,7 +18,8 @@ fn a_new_project_is_ready_and_sends() {
     let (_folder, project) = started();
     assert_eq!(project.ok(&["check"]), "ready to send: OrderPlaced, PriceChanged\n");
     assert_eq!(project.ok(&["signals"]), "OrderPlaced\nPriceChanged\n");
-    let waiting = "     20 of type \"OrderPlaced\"\n     20 of type \"PriceChanged\"\n-------------------------\nTotal pending: 40\n";
+    let waiting =
+        "     20 of type \"OrderPlaced\"\n     20 of type \"PriceChanged\"\n-------------------------\nTotal pending: 40\n";
     assert_eq!(project.ok(&["pending"]), waiting);
     let flushed = project.run(&["flush", "-w", "0"]);
     assert_eq!((flushed.status, flushed.stdout.as_str()), (1, "sent 39, deferred 0, buried 1\n"), "{flushed:#?}");
@@ -33,9 +34,8 @@ fn a_dead_letter_is_listed_shown_redriven_and_discarded() {
     assert_eq!(project.ok(&["dead", "list"]), format!("      1  OrderPlaced:7  attempts 1  {reason}\n"));
     assert_eq!(project.ok(&["dead", "list", "PriceChanged"]), "no dead letters\n");
     let shown = project.ok(&["dead", "show", "1"]);
-    let expected = format!(
-        "signal    OrderPlaced:7\nattempts  1\nreason    {reason}\nrow\n  id = 7\n  customer = NULL\n  total = 17.07\n"
-    );
+    let expected =
+        format!("signal    OrderPlaced:7\nattempts  1\nreason    {reason}\nrow\n  id = 7\n  customer = NULL\n  total = 17.07\n");
     assert_eq!(shown, expected);
     assert_eq!(project.ok(&["dead", "redrive", "1"]), "redriven 1\n");
     assert!(project.ok(&["pending"]).starts_with("      1 of type \"OrderPlaced\"\n"));
@@ -87,7 +87,10 @@ fn json_is_one_document_and_nothing_else() {
     let signals = project.run(&["signals", "--json"]).json();
     assert_eq!(signals["signals"][1]["type"], "PriceChanged");
     assert_eq!(signals["signals"][1]["order_key"][0], "product");
-    assert_eq!(project.run(&["pending", "--json"]).json()["signals"][0], serde_json::json!({"type": "OrderPlaced", "pending": 20}));
+    assert_eq!(
+        project.run(&["pending", "--json"]).json()["signals"][0],
+        serde_json::json!({"type": "OrderPlaced", "pending": 20})
+    );
     let flushed = project.run(&["flush", "-w", "0", "--json"]);
     assert_eq!(flushed.status, 1);
     let told = flushed.json();
@@ -106,7 +109,8 @@ fn pending_lists_the_least_first() {
     let (_folder, project) = started();
     project.run(&["flush", "-w", "0", "OrderPlaced"]);
     project.ok(&["dead", "redrive", "--all"]);
-    let waiting = "      1 of type \"OrderPlaced\"\n     20 of type \"PriceChanged\"\n-------------------------\nTotal pending: 21\n";
+    let waiting =
+        "      1 of type \"OrderPlaced\"\n     20 of type \"PriceChanged\"\n-------------------------\nTotal pending: 21\n";
     assert_eq!(project.ok(&["pending"]), waiting);
 }
 

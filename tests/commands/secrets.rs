@@ -61,7 +61,9 @@ async fn of_the_database() {
         let url = with_password(&database);
         let nowhere = url.replace("127.0.0.1:", "127.0.0.1:1");
         let more = "[signals.OrderPlaced.secrets]\nkey = 'Tr0ub4dor&3'";
-        for url in [url.clone(), format!("{url}_not"), format!("{url}?password={PASSWORD}"), nowhere, url.replace("127.0.0.1:", "[")] {
+        for url in
+            [url.clone(), format!("{url}_not"), format!("{url}?password={PASSWORD}"), nowhere, url.replace("127.0.0.1:", "[")]
+        {
             let project = Project::new(database.folder(), &config(&url, &[("OrderPlaced", "secrets", more)]));
             for args in [&["check"][..], &["flush", "-w", "0"]] {
                 silent(&project, args);

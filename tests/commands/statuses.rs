@@ -50,7 +50,8 @@ fn usage_is_64_with_a_suggestion() {
         assert_eq!((said.status, said.stdout.as_str()), (64, ""), "{args:?}: {said:#?}");
         assert!(said.stderr.contains(hint), "{args:?}: {said:#?}");
     }
-    let nearest = "error: there is no signal type \"OrderPlcaed\"; did you mean \"OrderPlaced\"? (known: OrderPlaced, PriceChanged)\n";
+    let nearest =
+        "error: there is no signal type \"OrderPlcaed\"; did you mean \"OrderPlaced\"? (known: OrderPlaced, PriceChanged)\n";
     for args in [
         &["flush", "OrderPlcaed"][..],
         &["flushmany", "-e", "OrderPlcaed"],
@@ -82,7 +83,10 @@ async fn an_unknown_dead_letter_is_1() {
     };
     for args in [["dead", "show", "7"], ["dead", "redrive", "7"], ["dead", "discard", "7"]] {
         let said = project.run(&args);
-        assert_eq!((said.status, said.stderr.as_str()), (1, "error: there is no dead letter 7; `signalbus dead list` lists them\n"));
+        assert_eq!(
+            (said.status, said.stderr.as_str()),
+            (1, "error: there is no dead letter 7; `signalbus dead list` lists them\n")
+        );
     }
 }
 
@@ -202,7 +206,10 @@ async fn missing_side_tables_are_78_with_the_cure() {
     let text = format!("[database]\nurl = {url:?}\n[signals.A]\nplugin = {:?}\n", guest("sends"));
     let project = Project::new(folder.path(), &text);
     let said = project.run(&["flush", "-w", "0"]);
-    assert_eq!((said.status, said.stderr.as_str()), (78, "error: the side tables `signalbus_*` are missing; run `signalbus migrate`\n"));
+    assert_eq!(
+        (said.status, said.stderr.as_str()),
+        (78, "error: the side tables `signalbus_*` are missing; run `signalbus migrate`\n")
+    );
     assert_eq!(project.ok(&["migrate"]), "side tables created\n");
     assert_eq!(project.ok(&["migrate"]), "side tables are up to date\n");
     let said = project.run(&["flush", "-w", "0"]);

@@ -126,7 +126,11 @@ async fn every_line_of_a_json_log_is_json() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reason_cannot_command_the_terminal() {
     let (database, project) = project("sends", 1, "").await;
-    database.run("INSERT INTO signalbus_dead_letter VALUES (1, 'OrderPlaced', '1', 1, 'a' || char(27) || '[2J' || char(10) || 'b', 0)").await;
+    database
+        .run(
+            "INSERT INTO signalbus_dead_letter VALUES (1, 'OrderPlaced', '1', 1, 'a' || char(27) || '[2J' || char(10) || 'b', 0)",
+        )
+        .await;
     assert_eq!(project.ok(&["dead", "list"]), "      1  OrderPlaced:1  attempts 1  a\\u{1b}[2J\\nb\n");
     assert!(project.ok(&["dead", "show", "1"]).contains("reason    a\\u{1b}[2J\\nb\n"));
     assert_eq!(project.run(&["dead", "list", "--json"]).json()["dead_letters"][0]["reason"], "a\u{1b}[2J\nb");

@@ -145,9 +145,9 @@ impl Database {
     /// A table expression with the numbers from 1 on in its column `i`.
     pub fn series(&self, rows: u32) -> String {
         match self.system {
-            System::Sqlite => format!(
-                "(WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n)"
-            ),
+            System::Sqlite => {
+                format!("(WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) SELECT i FROM n)")
+            }
             System::Postgres => format!("generate_series(1, {rows}) AS n (i)"),
             System::Mariadb => format!("(SELECT seq AS i FROM seq_1_to_{rows}) n"),
         }

@@ -64,7 +64,20 @@ impl Server {
             run(Command::new("chown").arg("-R").arg(user(Kind::Postgres)).arg(folder.path()));
         }
         run(as_user(Kind::Postgres, &postgres_binary("pg_basebackup"))
-            .args(["-h", "127.0.0.1", "-U", "signalbus", "-c", "fast", "-R", "-X", "stream", "-p", &leader.port.to_string(), "-D"])
+            .args([
+                "-h",
+                "127.0.0.1",
+                "-U",
+                "signalbus",
+                "-c",
+                "fast",
+                "-R",
+                "-X",
+                "stream",
+                "-p",
+                &leader.port.to_string(),
+                "-D",
+            ])
             .arg(folder.path().join("data")));
         let server = Self { kind: Kind::Postgres, port: free_port(), folder, process: Mutex::new(None) };
         server.up();
@@ -170,7 +183,12 @@ impl Server {
                 command.arg(format!("--tmpdir={}", folder.display()));
                 command.arg(format!("--port={}", self.port)).arg("--bind-address=127.0.0.1");
                 command.arg(format!("--socket={}", folder.join("socket").display()));
-                command.args(["--character-set-server=utf8mb4", "--skip-name-resolve", "--innodb-buffer-pool-size=256M", "--max-connections=200"]);
+                command.args([
+                    "--character-set-server=utf8mb4",
+                    "--skip-name-resolve",
+                    "--innodb-buffer-pool-size=256M",
+                    "--max-connections=200",
+                ]);
                 command
             }
         };

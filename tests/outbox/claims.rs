@@ -148,18 +148,22 @@ mod cases {
         database.orders(3).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
-        database.run(database.either(
-            "ALTER TABLE order_placed RENAME TO gone",
-            "ALTER TABLE order_placed RENAME TO gone",
-            "RENAME TABLE order_placed TO gone",
-        )).await;
+        database
+            .run(database.either(
+                "ALTER TABLE order_placed RENAME TO gone",
+                "ALTER TABLE order_placed RENAME TO gone",
+                "RENAME TABLE order_placed TO gone",
+            ))
+            .await;
         worker.claim(2, None).await.unwrap_err();
         assert_eq!(database.count("signalbus_claim").await, 0);
-        database.run(database.either(
-            "ALTER TABLE gone RENAME TO order_placed",
-            "ALTER TABLE gone RENAME TO order_placed",
-            "RENAME TABLE gone TO order_placed",
-        )).await;
+        database
+            .run(database.either(
+                "ALTER TABLE gone RENAME TO order_placed",
+                "ALTER TABLE gone RENAME TO order_placed",
+                "RENAME TABLE gone TO order_placed",
+            ))
+            .await;
         assert_eq!(drain(&mut worker, 2).await, ["1", "2", "3"]);
     }
 }

@@ -4,7 +4,7 @@ mod cases {
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::{Database, System};
-    use crate::harness::lane::{Relay, attempts, buried, burials, claim, drain, keys, nothing, orders, sent, settle, source};
+    use crate::harness::lane::{Relay, attempts, burials, buried, claim, drain, keys, nothing, orders, sent, settle, source};
 
     async fn bury_all(relay: &Relay) {
         let mut worker = relay.worker();
@@ -110,18 +110,20 @@ mod cases {
     }
 
     pub async fn columns_that_the_database_fills_survive(database: Database) {
-        database.run(database.either(
-            "CREATE TABLE filled (id INTEGER PRIMARY KEY AUTOINCREMENT, price INT, twice INT AS (price * 2), \
+        database
+            .run(database.either(
+                "CREATE TABLE filled (id INTEGER PRIMARY KEY AUTOINCREMENT, price INT, twice INT AS (price * 2), \
              thrice INT AS (price * 3) STORED, at TEXT DEFAULT CURRENT_TIMESTAMP); \
              INSERT INTO filled (id, price, at) VALUES (41, 5, '2001-01-01'), (0, 6, NULL)",
-            "CREATE TABLE filled (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, price int, \
+                "CREATE TABLE filled (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, price int, \
              thrice int GENERATED ALWAYS AS (price * 3) STORED, at timestamptz DEFAULT now()); \
              INSERT INTO filled (id, price, at) OVERRIDING SYSTEM VALUE VALUES (41, 5, '2001-01-01'), (0, 6, NULL)",
-            "SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'; CREATE TABLE filled (id BIGINT AUTO_INCREMENT PRIMARY KEY, price INT, \
+                "SET sql_mode = 'NO_AUTO_VALUE_ON_ZERO'; CREATE TABLE filled (id BIGINT AUTO_INCREMENT PRIMARY KEY, price INT, \
              twice INT AS (price * 2) VIRTUAL, thrice INT AS (price * 3) STORED, \
              at TIMESTAMP(6) NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)); \
              INSERT INTO filled (id, price, at) VALUES (41, 5, '2001-01-01'), (0, 6, NULL)",
-        )).await;
+            ))
+            .await;
         let print = database.either(
             "SELECT quote(id) || quote(price) || quote(thrice) || quote(at) FROM filled ORDER BY id",
             "SELECT filled::text FROM filled ORDER BY id",

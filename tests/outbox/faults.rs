@@ -21,7 +21,10 @@ mod cases {
 
     pub async fn a_missing_table_is_named(database: Database) {
         let faults = fatal(&database, &source("order_placed")).await;
-        assert_eq!(faults, ["signal type \"OrderPlaced\": there is no table \"order_placed\"; create it, or name another with `table`"]);
+        assert_eq!(
+            faults,
+            ["signal type \"OrderPlaced\": there is no table \"order_placed\"; create it, or name another with `table`"]
+        );
         let outbox = Outbox::open(&database.url, 2).unwrap();
         let error = outbox.pending(&source("order_placed")).await.unwrap_err().to_string();
         assert!(error.starts_with("signal type \"OrderPlaced\": "), "{error}");

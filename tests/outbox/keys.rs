@@ -59,12 +59,23 @@ async fn visit(database: &Database, relay: &Relay, limit: usize) -> Vec<String> 
 }
 
 const TEXTS: [&str; 14] = [
-    "('a,b')", "('a:b')", "('100%')", "('%2C')", "('it''s')", "('\"x\"')", "('')", "('ünïcode')", "('日本')",
-    "('12')", "('012')", "('1e3')", "('X''00''')", "('NULL')",
+    "('a,b')",
+    "('a:b')",
+    "('100%')",
+    "('%2C')",
+    "('it''s')",
+    "('\"x\"')",
+    "('')",
+    "('ünïcode')",
+    "('日本')",
+    "('12')",
+    "('012')",
+    "('1e3')",
+    "('X''00''')",
+    "('NULL')",
 ];
-const TEXT_KEYS: [&str; 14] = [
-    "a%2Cb", "a%3Ab", "100%25", "%252C", "it's", "\"x\"", "", "ünïcode", "日本", "12", "012", "1e3", "X'00'", "NULL",
-];
+const TEXT_KEYS: [&str; 14] =
+    ["a%2Cb", "a%3Ab", "100%25", "%252C", "it's", "\"x\"", "", "ünïcode", "日本", "12", "012", "1e3", "X'00'", "NULL"];
 
 mod cases {
     use super::*;
@@ -92,7 +103,8 @@ mod cases {
         for kind in kinds {
             let mut expected = TEXT_KEYS.map(str::to_owned);
             if kind.starts_with("VARB") {
-                let hex = |row: &str| row[2..row.len() - 2].replace("''", "'").bytes().map(|byte| format!("{byte:02X}")).collect();
+                let hex =
+                    |row: &str| row[2..row.len() - 2].replace("''", "'").bytes().map(|byte| format!("{byte:02X}")).collect();
                 expected = TEXTS.map(hex);
             } else if matches!(*kind, "" | "BLOB") {
                 // Without an affinity, text must be told from numbers and blobs.
@@ -108,8 +120,12 @@ mod cases {
     }
 
     pub async fn uuids(database: Database) {
-        let ids = ["00000000-0000-0000-0000-000000000000", "550e8400-e29b-41d4-a716-446655440000",
-            "6ba7b810-9dad-11d1-80b4-00c04fd430c8", "ffffffff-ffff-ffff-ffff-ffffffffffff"];
+        let ids = [
+            "00000000-0000-0000-0000-000000000000",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+            "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        ];
         let texts = ids.map(|id| format!("('{id}')"));
         let texts = texts.each_ref().map(String::as_str);
         let kind = database.either("TEXT", "uuid", "UUID");
@@ -126,12 +142,19 @@ mod cases {
             System::Mariadb => hex.clone(),
         });
         let kind = database.either("BLOB", "bytea", "BINARY(16)");
-        walk(&database, &format!("(id {kind} PRIMARY KEY)"), &bytes.each_ref().map(String::as_str), &expected.each_ref().map(String::as_str)).await;
+        walk(
+            &database,
+            &format!("(id {kind} PRIMARY KEY)"),
+            &bytes.each_ref().map(String::as_str),
+            &expected.each_ref().map(String::as_str),
+        )
+        .await;
     }
 
     pub async fn composites(database: Database) {
         let text = database.either("TEXT", "text", "VARCHAR(40)");
-        let rows = ["('a,b', 1, 10)", "('a,b', 1, 9)", "('a,b', 2, 1)", "('b', -1, 0)", "('', 0, 0)", "(',', 0, 0)", "('%', 5, 5)"];
+        let rows =
+            ["('a,b', 1, 10)", "('a,b', 1, 9)", "('a,b', 2, 1)", "('b', -1, 0)", "('', 0, 0)", "(',', 0, 0)", "('%', 5, 5)"];
         let expected = ["1,a%2Cb,10", "1,a%2Cb,9", "2,a%2Cb,1", "-1,b,0", "0,,0", "0,%2C,0", "5,%25,5"];
         let definition = format!("(one {text}, two INT, three BIGINT, PRIMARY KEY (two, one, three))");
         walk(&database, &definition, &rows, &expected).await;
@@ -151,7 +174,13 @@ mod cases {
         let wide = "1234567890123456789012345678901234567890.12345678901234567890";
         let near = "1234567890123456789012345678901234567890.12345678901234567891";
         let rows = [format!("('{wide}')"), format!("('{near}')"), "('-0.50000000000000000000')".to_owned()];
-        walk(&database, &format!("(id {kind} PRIMARY KEY)"), &rows.each_ref().map(String::as_str), &[wide, near, "-0.50000000000000000000"]).await;
+        walk(
+            &database,
+            &format!("(id {kind} PRIMARY KEY)"),
+            &rows.each_ref().map(String::as_str),
+            &[wide, near, "-0.50000000000000000000"],
+        )
+        .await;
         let kind = database.either("TEXT", "timestamp", "DATETIME(6)");
         let rows = ["('2024-02-29 23:59:59.123456')", "('2024-02-29 23:59:59.123457')", "('1970-01-01 00:00:00.000001')"];
         let expected = ["2024-02-29 23%3A59%3A59.123456", "2024-02-29 23%3A59%3A59.123457", "1970-01-01 00%3A00%3A00.000001"];
@@ -172,15 +201,46 @@ mod cases {
         walk(&database, "(id INT PRIMARY KEY)", &mixed, &keys).await;
         walk(&database, "(id NUMERIC PRIMARY KEY)", &mixed, &keys).await;
         walk(&database, "(id INT PRIMARY KEY) WITHOUT ROWID", &mixed, &keys).await;
-        let mixed = [&mixed[..], &["('1')", "('1.5')", "(9e999)", "(-9e999)", "(0.30000000000000004)", "('a' || char(0) || 'b')", "('a')"]].concat();
-        let undeclared = ["1", "'one'", "1.5", "X'00FF'", "'1x'", "9007199254740993", "'it''s'", "'X''00'''", "0.1", "'1'", "'1.5'",
-            "9.0e+999", "-9.0e+999", "3.000000000000000445e-01", "'a\0b'", "'a'"];
+        let mixed = [
+            &mixed[..],
+            &["('1')", "('1.5')", "(9e999)", "(-9e999)", "(0.30000000000000004)", "('a' || char(0) || 'b')", "('a')"],
+        ]
+        .concat();
+        let undeclared = [
+            "1",
+            "'one'",
+            "1.5",
+            "X'00FF'",
+            "'1x'",
+            "9007199254740993",
+            "'it''s'",
+            "'X''00'''",
+            "0.1",
+            "'1'",
+            "'1.5'",
+            "9.0e+999",
+            "-9.0e+999",
+            "3.000000000000000445e-01",
+            "'a\0b'",
+            "'a'",
+        ];
         walk(&database, "(id PRIMARY KEY)", &mixed, &undeclared).await;
-        walk(&database, "(id PRIMARY KEY, n DEFAULT 1) WITHOUT ROWID".replace(", n DEFAULT 1", "").as_str(), &mixed, &undeclared).await;
-        walk(&database, "(id TEXT PRIMARY KEY)", &["('a' || char(0) || 'b')", "('a')", "(X'61')", "('''' || char(0) || 'b')", "('''')"],
-            &["a\0b", "a", "X'61'", "'''\0b'", "''''"]).await;
-        walk(&database, "(id REAL PRIMARY KEY)", &["(0.1)", "(0.30000000000000004)", "(1e22)", "('x')", "(123456789012345678)"],
-            &["0.1", "3.000000000000000445e-01", "1.0e+22", "x", "1.2345678901234568e+17"]).await;
+        walk(&database, "(id PRIMARY KEY, n DEFAULT 1) WITHOUT ROWID".replace(", n DEFAULT 1", "").as_str(), &mixed, &undeclared)
+            .await;
+        walk(
+            &database,
+            "(id TEXT PRIMARY KEY)",
+            &["('a' || char(0) || 'b')", "('a')", "(X'61')", "('''' || char(0) || 'b')", "('''')"],
+            &["a\0b", "a", "X'61'", "'''\0b'", "''''"],
+        )
+        .await;
+        walk(
+            &database,
+            "(id REAL PRIMARY KEY)",
+            &["(0.1)", "(0.30000000000000004)", "(1e22)", "('x')", "(123456789012345678)"],
+            &["0.1", "3.000000000000000445e-01", "1.0e+22", "x", "1.2345678901234568e+17"],
+        )
+        .await;
         walk(&database, "(id INTEGER PRIMARY KEY DESC)", &["(2)", "('two')"], &["2", "two"]).await;
     }
 
@@ -211,15 +271,30 @@ mod cases {
         if database.system != System::Postgres {
             return;
         }
-        database.run("CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); CREATE DOMAIN small AS int CHECK (value < 10); \
-            CREATE DOMAIN code AS text").await;
-        walk(&database, "(a mood, b int, PRIMARY KEY (a, b))", &["('happy', 1)", "('sad', 2)", "('ok', 3)"], &["happy,1", "sad,2", "ok,3"]).await;
+        database
+            .run(
+                "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy'); CREATE DOMAIN small AS int CHECK (value < 10); \
+            CREATE DOMAIN code AS text",
+            )
+            .await;
+        walk(
+            &database,
+            "(a mood, b int, PRIMARY KEY (a, b))",
+            &["('happy', 1)", "('sad', 2)", "('ok', 3)"],
+            &["happy,1", "sad,2", "ok,3"],
+        )
+        .await;
         walk(&database, "(id small PRIMARY KEY)", &["(1)", "(-5)"], &["1", "-5"]).await;
         walk(&database, "(id code PRIMARY KEY)", &["('a')", "('b,')"], &["a", "b%2C"]).await;
         walk(&database, "(id char(5) PRIMARY KEY)", &["('a')", "('b')"], &["a", "b"]).await;
         walk(&database, "(id inet PRIMARY KEY)", &["('10.0.0.1')", "('::1/64')"], &["10.0.0.1", "%3A%3A1/64"]).await;
-        walk(&database, "(id timestamptz PRIMARY KEY)", &["('infinity')", "('2024-01-01 00:00:00+02')", "('0044-03-15 12:00:00+00 BC')"],
-            &["infinity", "2023-12-31 22%3A00%3A00+00", "0044-03-15 12%3A00%3A00+00 BC"]).await;
+        walk(
+            &database,
+            "(id timestamptz PRIMARY KEY)",
+            &["('infinity')", "('2024-01-01 00:00:00+02')", "('0044-03-15 12:00:00+00 BC')"],
+            &["infinity", "2023-12-31 22%3A00%3A00+00", "0044-03-15 12%3A00%3A00+00 BC"],
+        )
+        .await;
         walk(&database, "(id float4 PRIMARY KEY)", &["(0.1)", "('NaN')", "('-Infinity')"], &["0.1", "NaN", "-Infinity"]).await;
         walk(&database, "(id numeric PRIMARY KEY)", &["(1.50)", "('NaN')", "('Infinity')"], &["1.50", "NaN", "Infinity"]).await;
         walk(&database, "(id int[] PRIMARY KEY)", &["('{1,2}')", "('{}')"], &["{1%2C2}", "{}"]).await;
@@ -234,24 +309,53 @@ mod cases {
         if database.system != System::Mariadb {
             return;
         }
-        walk(&database, "(id BIGINT UNSIGNED PRIMARY KEY)", &["(0)", "(9223372036854775808)", "(18446744073709551615)"],
-            &["0", "9223372036854775808", "18446744073709551615"]).await;
+        walk(
+            &database,
+            "(id BIGINT UNSIGNED PRIMARY KEY)",
+            &["(0)", "(9223372036854775808)", "(18446744073709551615)"],
+            &["0", "9223372036854775808", "18446744073709551615"],
+        )
+        .await;
         // An ENUM sorts by its place, and compares as its text.
-        walk(&database, "(a ENUM('small','big','a') , b INT, PRIMARY KEY (a, b))",
-            &["('small', 1)", "('big', 2)", "('a', 3)", "('small', 4)", "('a', 5)"], &["small,1", "big,2", "a,3", "small,4", "a,5"]).await;
-        walk(&database, "(id ENUM('z','b','c','a') PRIMARY KEY)", &["('z')", "('b')", "('c')", "('a')"], &["z", "b", "c", "a"]).await;
+        walk(
+            &database,
+            "(a ENUM('small','big','a') , b INT, PRIMARY KEY (a, b))",
+            &["('small', 1)", "('big', 2)", "('a', 3)", "('small', 4)", "('a', 5)"],
+            &["small,1", "big,2", "a,3", "small,4", "a,5"],
+        )
+        .await;
+        walk(&database, "(id ENUM('z','b','c','a') PRIMARY KEY)", &["('z')", "('b')", "('c')", "('a')"], &["z", "b", "c", "a"])
+            .await;
         walk(&database, "(id SET('z','b') PRIMARY KEY)", &["('z')", "('b')", "('z,b')", "('')"], &["z", "b", "z%2Cb", ""]).await;
         walk(&database, "(id BIT(64) PRIMARY KEY)", &["(b'1')", "(b'0')", "(~0)"], &["1", "0", "18446744073709551615"]).await;
         walk(&database, "(id YEAR PRIMARY KEY)", &["(1901)", "(2155)", "('0000')"], &["1901", "2155", "0000"]).await;
-        walk(&database, "(id TIME(6) PRIMARY KEY)", &["('-838:59:59.999999')", "('838:59:59')", "('00:00:00.5')"],
-            &["-838%3A59%3A59.999999", "838%3A59%3A59.000000", "00%3A00%3A00.500000"]).await;
-        walk(&database, "(id TIMESTAMP(3) PRIMARY KEY)", &["('2024-03-31 02:30:00.125')", "('1970-01-01 00:00:01')"],
-            &["2024-03-31 02%3A30%3A00.125", "1970-01-01 00%3A00%3A01.000"]).await;
-        walk(&database, "(id VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY)", &["('é')", "('z')", "('É2')"], &["é", "z", "É2"]).await;
+        walk(
+            &database,
+            "(id TIME(6) PRIMARY KEY)",
+            &["('-838:59:59.999999')", "('838:59:59')", "('00:00:00.5')"],
+            &["-838%3A59%3A59.999999", "838%3A59%3A59.000000", "00%3A00%3A00.500000"],
+        )
+        .await;
+        walk(
+            &database,
+            "(id TIMESTAMP(3) PRIMARY KEY)",
+            &["('2024-03-31 02:30:00.125')", "('1970-01-01 00:00:01')"],
+            &["2024-03-31 02%3A30%3A00.125", "1970-01-01 00%3A00%3A01.000"],
+        )
+        .await;
+        walk(&database, "(id VARCHAR(20) CHARACTER SET latin1 PRIMARY KEY)", &["('é')", "('z')", "('É2')"], &["é", "z", "É2"])
+            .await;
         walk(&database, "(id INET6 PRIMARY KEY)", &["('::1')", "('ffff::')"], &["%3A%3A1", "ffff%3A%3A"]).await;
-        walk(&database, "(id FLOAT PRIMARY KEY)", &["(0.1)", "(16777216)", "(1.5)"], &["0.10000000149011612", "16777216", "1.5"]).await;
+        walk(&database, "(id FLOAT PRIMARY KEY)", &["(0.1)", "(16777216)", "(1.5)"], &["0.10000000149011612", "16777216", "1.5"])
+            .await;
         walk(&database, "(id INT(8) ZEROFILL PRIMARY KEY)", &["(5)", "(12345678)"], &["00000005", "12345678"]).await;
-        walk(&database, "(id VARCHAR(20) COLLATE utf8mb4_nopad_bin PRIMARY KEY)", &["('a')", "('a ')", "('A')"], &["a", "a ", "A"]).await;
+        walk(
+            &database,
+            "(id VARCHAR(20) COLLATE utf8mb4_nopad_bin PRIMARY KEY)",
+            &["('a')", "('a ')", "('A')"],
+            &["a", "a ", "A"],
+        )
+        .await;
         walk(&database, "(id TEXT, PRIMARY KEY (id(20)))", &["('a')", "('b')"], &["a", "b"]).await;
     }
 }

@@ -39,7 +39,8 @@ mod cases {
         database.orders(0).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
-        let (early, late) = ("INSERT INTO order_placed VALUES (1, 'slow', '')", "INSERT INTO order_placed VALUES (2, 'quick', '')");
+        let (early, late) =
+            ("INSERT INTO order_placed VALUES (1, 'slow', '')", "INSERT INTO order_placed VALUES (2, 'quick', '')");
         match database.system {
             System::Mariadb => {
                 let mut slow = database.mariadb_connection().await;

@@ -51,7 +51,21 @@ mod cases {
     }
 
     pub async fn tables_may_have_any_name(database: Database) {
-        for table in ["Order Placed", "select", "UPPER", "semi;colon", "what?", "per%cent", "dash--", "ünï", "it's", "back`tick", "t", "d", "NOW"] {
+        for table in [
+            "Order Placed",
+            "select",
+            "UPPER",
+            "semi;colon",
+            "what?",
+            "per%cent",
+            "dash--",
+            "ünï",
+            "it's",
+            "back`tick",
+            "t",
+            "d",
+            "NOW",
+        ] {
             walk(&database, table, &quote(&database, table), ["id", "at", "account"]).await;
         }
         walk(&database, r#""Order ""Placed""""#, &quote(&database, r#"Order "Placed""#), ["id", "at", "account"]).await;
@@ -95,7 +109,9 @@ mod cases {
         match database.system {
             System::Sqlite => walk(&database, "main.Placed", "main.\"Placed\"", id).await,
             System::Postgres => {
-                database.run("CREATE SCHEMA shop; CREATE SCHEMA \"Odd.Schema\"; CREATE TABLE placed (other INT PRIMARY KEY)").await;
+                database
+                    .run("CREATE SCHEMA shop; CREATE SCHEMA \"Odd.Schema\"; CREATE TABLE placed (other INT PRIMARY KEY)")
+                    .await;
                 walk(&database, "shop.placed", "shop.placed", id).await;
                 walk(&database, "\"Odd.Schema\".Placed", "\"Odd.Schema\".\"Placed\"", id).await;
             }

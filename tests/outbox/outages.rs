@@ -57,7 +57,9 @@ async fn an_ended_session_is_an_outage_that_passes() {
                 database.run(end).await;
             }
             _ => {
-                let list = format!("SELECT CAST(id AS CHAR) FROM information_schema.processlist WHERE db = '{name}' AND id <> connection_id()");
+                let list = format!(
+                    "SELECT CAST(id AS CHAR) FROM information_schema.processlist WHERE db = '{name}' AND id <> connection_id()"
+                );
                 for id in database.lines(&list).await {
                     // One of them may be the last statement's own connection, on its way out.
                     database.run(&format!("BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; KILL {id}; END")).await;

@@ -36,7 +36,9 @@ async fn a_broken_type_is_not_ready_and_the_others_go_on() {
     database.run("CREATE TABLE b (id BIGINT PRIMARY KEY)").await;
     let sections = section("OrderPlaced", &guest("misconfigured"), "") + &section("B", &guest("counts"), "");
     let relay = Running::spawn(&database, &sections, "");
-    relay.wait("it is ready", || relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.body.contains("misconfigured")));
+    relay.wait("it is ready", || {
+        relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.body.contains("misconfigured"))
+    });
     assert_eq!(relay.get("/readyz").status, 503);
     assert_eq!(relay.get("/healthz").status, 200);
     assert_eq!(relay.status_of("OrderPlaced")["state"], "paused");
@@ -106,7 +108,8 @@ async fn dead_letters_are_redriven() {
     let relay = Running::spawn(&database, &section("OrderPlaced", &plugin, ""), "");
     let buried = "signalbus_buried_total{signal=\"OrderPlaced\"}";
     relay.wait("nothing is buried", || relay.request("GET", "/metrics", "", "").is_ok_and(|_| relay.metric(buried) == 3.0));
-    for (body, status) in [("{}", 400), ("{\"ids\": [7]}", 404), ("{\"all\": true, \"ids\": [1]}", 400), ("{\"al\": true}", 422)] {
+    for (body, status) in [("{}", 400), ("{\"ids\": [7]}", 404), ("{\"all\": true, \"ids\": [1]}", 400), ("{\"al\": true}", 422)]
+    {
         assert_eq!(relay.request("POST", "/api/v1/dead/redrive", "", body).unwrap().status, status, "{body}");
     }
     crate::harness::relay::replace(&plugin, "counts");

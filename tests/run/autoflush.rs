@@ -65,7 +65,8 @@ mod cases {
 
     pub async fn types_without_autoflush_are_left_alone(database: Database) {
         database.orders(3).await;
-        let sections = section("OrderPlaced", &guest("counts"), "autoflush = false") + &section("B", &guest("counts"), "table = \"b\"");
+        let sections =
+            section("OrderPlaced", &guest("counts"), "autoflush = false") + &section("B", &guest("counts"), "table = \"b\"");
         let text = database.either("TEXT", "TEXT", "VARCHAR(50)");
         database.run(&format!("CREATE TABLE b (id BIGINT PRIMARY KEY, note {text})")).await;
         let relay = Running::start(&database, &sections);

@@ -51,7 +51,8 @@ mod cases {
     pub async fn a_dead_relays_claims_are_taken_over(database: Database) {
         database.orders(40).await;
         let more = "burst_count = 10\nconcurrency = 1\n[signals.OrderPlaced.settings]\ndelay_ms = 60000";
-        let mut relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), &format!("timeout = \"100s\"\n{more}")), "");
+        let mut relay =
+            Running::spawn(&database, &section("OrderPlaced", &guest("counts"), &format!("timeout = \"100s\"\n{more}")), "");
         let begun = Instant::now();
         while database.number("SELECT count(*) FROM signalbus_claim").await == 0 {
             assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
@@ -122,8 +123,4 @@ mod cases {
     }
 }
 
-on_each_database!(
-    four_relays_send_nothing_twice,
-    a_dead_relays_claims_are_taken_over,
-    order_within_a_key_survives_everything,
-);
+on_each_database!(four_relays_send_nothing_twice, a_dead_relays_claims_are_taken_over, order_within_a_key_survives_everything,);

@@ -69,7 +69,11 @@ async fn a_bad_configuration_changes_nothing() {
     let bad = [
         (section("OrderPlaced", &counts, "burst_cuont = 3"), "did you mean \\\"burst_count\\\"?"),
         (section("OrderPlaced", &counts, "") + &section("B", &counts, ""), "there is no table \\\"b\\\""),
-        (section("OrderPlaced", &counts, "timeout = \"5s\"") + &section("B", &guest("sends"), "table = \"order_placed\"\ndigest = \"sha256:00\""), "is configured: restore the file"),
+        (
+            section("OrderPlaced", &counts, "timeout = \"5s\"")
+                + &section("B", &guest("sends"), "table = \"order_placed\"\ndigest = \"sha256:00\""),
+            "is configured: restore the file",
+        ),
     ];
     for (round, (signals, words)) in bad.into_iter().enumerate() {
         relay.configure(&database, &signals);

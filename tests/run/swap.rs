@@ -56,7 +56,8 @@ async fn what_does_not_load_changes_nothing() {
     let (database, relay, plugin) = start("counts", "").await;
     let before = digest(&relay);
     let component = std::fs::read(guest("sends")).unwrap();
-    let bad: [(&[u8], &str); 2] = [(b"no component", "not a WebAssembly component"), (&component[..component.len() / 2], "does not compile")];
+    let bad: [(&[u8], &str); 2] =
+        [(b"no component", "not a WebAssembly component"), (&component[..component.len() / 2], "does not compile")];
     for (before, (bytes, words)) in bad.into_iter().enumerate() {
         std::fs::write(&plugin, bytes).unwrap();
         relay.witness.wait_until(words);

@@ -4,17 +4,11 @@ use crate::{Error, Message, Outcome, Signal, bulk, each, publish_each, testing};
 const HELD: &str = "an earlier signal must be sent first";
 
 fn signals(payloads: &[&str]) -> Vec<Signal> {
-    (1..)
-        .zip(payloads)
-        .map(|(id, payload)| signal(id, payload))
-        .collect()
+    (1..).zip(payloads).map(|(id, payload)| signal(id, payload)).collect()
 }
 
 fn in_order(payloads: &[&str]) -> Vec<Signal> {
-    (1..)
-        .zip(payloads)
-        .map(|(id, payload)| ordered(id, payload))
-        .collect()
+    (1..).zip(payloads).map(|(id, payload)| ordered(id, payload)).collect()
 }
 
 fn message(signal: &Signal) -> crate::Result<Message> {
@@ -24,27 +18,14 @@ fn message(signal: &Signal) -> crate::Result<Message> {
 
 #[test]
 fn without_order_each_signal_has_its_own_fate() {
-    let expected = vec![
-        Outcome::retry("busy"),
-        Outcome::reject("broken"),
-        Outcome::Sent,
-    ];
-    assert_eq!(
-        each(&signals(&["retry", "reject", "sent"]), obey),
-        Ok(expected)
-    );
+    let expected = vec![Outcome::retry("busy"), Outcome::reject("broken"), Outcome::Sent];
+    assert_eq!(each(&signals(&["retry", "reject", "sent"]), obey), Ok(expected));
 }
 
 #[test]
 fn in_order_nothing_is_sent_past_a_retry() {
     let signals = in_order(&["sent", "reject", "retry", "never", "never"]);
-    let expected = [
-        Outcome::Sent,
-        Outcome::reject("broken"),
-        Outcome::retry("busy"),
-        Outcome::retry(HELD),
-        Outcome::retry(HELD),
-    ];
+    let expected = [Outcome::Sent, Outcome::reject("broken"), Outcome::retry("busy"), Outcome::retry(HELD), Outcome::retry(HELD)];
     assert_eq!(each(&signals, obey), Ok(expected.to_vec()));
 }
 
@@ -53,10 +34,7 @@ fn with_an_order_key_only_the_same_key_is_held() {
     let signals = [("Ann", "retry"), ("Bob", "sent"), ("Ann", "never")].map(|(key, payload)| {
         let builder = Signal::builder("T").attribute("ordered", "true");
         let builder = builder.attribute("order_key", "customer");
-        builder
-            .column("customer", key)
-            .column("payload", payload)
-            .build()
+        builder.column("customer", key).column("payload", payload).build()
     });
     let expected = vec![Outcome::retry("busy"), Outcome::Sent, Outcome::retry(HELD)];
     assert_eq!(each(&signals, obey), Ok(expected));
@@ -67,11 +45,7 @@ fn an_outage_concerns_the_call_only_while_nothing_is_decided() {
     let first = each(&signals(&["unavailable", "never"]), obey);
     assert_eq!(first, Err(Error::unavailable("down")));
     let later = each(&signals(&["sent", "unavailable", "never"]), obey);
-    let expected = vec![
-        Outcome::Sent,
-        Outcome::retry("down"),
-        Outcome::retry("down"),
-    ];
+    let expected = vec![Outcome::Sent, Outcome::retry("down"), Outcome::retry("down")];
     assert_eq!(later, Ok(expected));
 }
 
@@ -92,19 +66,11 @@ fn each_signal_has_the_fate_of_its_message() {
         assert_eq!(messages.len(), 2, "both in one call");
         Ok(vec![Outcome::Sent, Outcome::retry("full")])
     });
-    let outcomes = publish_each(
-        &signals(&["reject", "sent", "retry", "sent"]),
-        |signal| match obey(signal)? {
-            Outcome::Sent => message(signal),
-            _ => Err(Error::retry("busy")),
-        },
-    );
-    let expected = [
-        Outcome::reject("broken"),
-        Outcome::Sent,
-        Outcome::retry("busy"),
-        Outcome::retry("full"),
-    ];
+    let outcomes = publish_each(&signals(&["reject", "sent", "retry", "sent"]), |signal| match obey(signal)? {
+        Outcome::Sent => message(signal),
+        _ => Err(Error::retry("busy")),
+    });
+    let expected = [Outcome::reject("broken"), Outcome::Sent, Outcome::retry("busy"), Outcome::retry("full")];
     assert_eq!(outcomes, Ok(expected.to_vec()));
 }
 
@@ -112,20 +78,14 @@ fn each_signal_has_the_fate_of_its_message() {
 fn a_missing_answer_is_no_success() {
     testing::publish_with(|_| Ok(Vec::new()));
     let expected = Outcome::retry("relay gave no outcome for the message");
-    assert_eq!(
-        publish_each(&signals(&["sent"]), message),
-        Ok(vec![expected.clone()])
-    );
+    assert_eq!(publish_each(&signals(&["sent"]), message), Ok(vec![expected.clone()]));
     assert_eq!(Message::new("bus", "orders").publish(), Ok(expected));
 }
 
 #[test]
 fn nothing_is_published_without_messages_or_before_an_outage() {
     testing::publish_with(|_| panic!("nothing to publish"));
-    assert_eq!(
-        publish_each(&signals(&["reject"]), message),
-        Ok(vec![Outcome::reject("broken")])
-    );
+    assert_eq!(publish_each(&signals(&["reject"]), message), Ok(vec![Outcome::reject("broken")]));
     let outage = publish_each(&signals(&["sent", "unavailable"]), message);
     assert_eq!(outage, Err(Error::unavailable("down")));
 }
@@ -136,15 +96,8 @@ fn in_order_messages_go_out_one_by_one() {
     testing::publish_with(move |messages| {
         assert_eq!(messages.len(), 1);
         calls += 1;
-        Ok(vec![if calls == 2 {
-            Outcome::retry("full")
-        } else {
-            Outcome::Sent
-        }])
+        Ok(vec![if calls == 2 { Outcome::retry("full") } else { Outcome::Sent }])
     });
     let expected = vec![Outcome::Sent, Outcome::retry("full"), Outcome::retry(HELD)];
-    assert_eq!(
-        publish_each(&in_order(&["sent", "sent", "sent"]), message),
-        Ok(expected)
-    );
+    assert_eq!(publish_each(&in_order(&["sent", "sent", "sent"]), message), Ok(expected));
 }

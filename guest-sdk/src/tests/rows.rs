@@ -16,10 +16,7 @@ fn reads<T: DeserializeOwned + PartialEq + Debug>(value: impl Into<Value>, expec
 
 fn refuses<T: DeserializeOwned + Debug>(value: impl Into<Value>, expected: &str) {
     let error = one(value).get::<T>("c").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        format!("column \"c\" of type \"kind\": {expected}")
-    );
+    assert_eq!(error.to_string(), format!("column \"c\" of type \"kind\": {expected}"));
 }
 
 fn decimal(text: &str) -> Value {
@@ -36,18 +33,12 @@ fn integers_are_exact_or_refused() {
     reads(-9_007_199_254_740_993, -9_007_199_254_740_993_i64);
     reads(255, 255_u8);
     reads(decimal("18446744073709551615"), u64::MAX);
-    reads(
-        decimal("-170141183460469231731687303715884105728"),
-        i128::MIN,
-    );
+    reads(decimal("-170141183460469231731687303715884105728"), i128::MIN);
     reads(i64::MAX, i128::from(i64::MAX));
     refuses::<u8>(256, "expected u8, found int64 256");
     refuses::<u64>(-1, "expected u64, found int64 -1");
     refuses::<i64>(decimal("12.50"), "expected i64, found decimal");
-    refuses::<i64>(
-        decimal("18446744073709551615"),
-        "expected i64, found decimal",
-    );
+    refuses::<i64>(decimal("18446744073709551615"), "expected i64, found decimal");
     refuses::<i64>("12", "expected i64, found text");
     refuses::<i64>(12.0, "expected i64, found float64");
     refuses::<i64>(Value::Null, "expected i64, found null");
@@ -57,10 +48,7 @@ fn integers_are_exact_or_refused() {
 fn floats_are_exact_or_refused() {
     reads(0.1, 0.1_f64);
     reads(1 << 53, 9_007_199_254_740_992.0_f64);
-    refuses::<f64>(
-        (1 << 53) + 1,
-        "expected an integer that f64 holds exactly, found int64 9007199254740993",
-    );
+    refuses::<f64>((1 << 53) + 1, "expected an integer that f64 holds exactly, found int64 9007199254740993");
     refuses::<f64>(decimal("0.1"), "expected f64, found decimal");
 }
 
@@ -98,10 +86,7 @@ fn every_text_reads_as_text_and_stays_out_of_errors() {
         let value = case("\"secret\"".to_owned());
         reads(value.clone(), "\"secret\"".to_owned());
         let error = one(value).get::<Vec<u64>>("c").unwrap_err().to_string();
-        assert!(
-            error.starts_with("column \"c\" of type \"kind\": "),
-            "{error}"
-        );
+        assert!(error.starts_with("column \"c\" of type \"kind\": "), "{error}");
         assert!(!error.contains("secret"), "{error}");
     }
 }
@@ -131,28 +116,15 @@ fn bytes_read_as_a_list_of_bytes() {
 #[test]
 fn json_reads_as_nested_types() {
     reads(json("[1, 2]"), vec![1_i64, 2]);
-    reads(
-        json(r#"{"a": [true]}"#),
-        BTreeMap::from([("a".to_owned(), vec![true])]),
-    );
+    reads(json(r#"{"a": [true]}"#), BTreeMap::from([("a".to_owned(), vec![true])]));
     reads(json(r#"{"a": null}"#), serde_json::json!({"a": null}));
-    reads(
-        json("9007199254740993"),
-        serde_json::json!(9_007_199_254_740_993_i64),
-    );
+    reads(json("9007199254740993"), serde_json::json!(9_007_199_254_740_993_i64));
     let error = one(json("[1")).get::<Vec<i64>>("c").unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("column \"c\" of type \"kind\": EOF"),
-        "{error}"
-    );
+    assert!(error.to_string().starts_with("column \"c\" of type \"kind\": EOF"), "{error}");
 }
 
 fn order() -> Signal {
-    let builder = Signal::builder("OrderPlaced")
-        .column("id", 7)
-        .column("note", Value::Null);
+    let builder = Signal::builder("OrderPlaced").column("id", 7).column("note", Value::Null);
     builder.typed("total", "numeric", decimal("12.50")).build()
 }
 
@@ -165,17 +137,9 @@ fn a_row_reads_by_name_or_by_position() {
         note: Option<String>,
         absent: Option<i64>,
     }
-    let expected = Order {
-        total: "12.50".into(),
-        id: 7,
-        note: None,
-        absent: None,
-    };
+    let expected = Order { total: "12.50".into(), id: 7, note: None, absent: None };
     assert_eq!(order().row(), Ok(expected));
-    assert_eq!(
-        order().row(),
-        Ok((7_i64, None::<String>, "12.50".to_owned()))
-    );
+    assert_eq!(order().row(), Ok((7_i64, None::<String>, "12.50".to_owned())));
 }
 
 #[test]
@@ -192,10 +156,7 @@ fn a_row_that_does_not_fit_says_where() {
     }
     let missing = "column \"customer\" is not in the row, which has \"id\", \"note\", \"total\"";
     let told = |result: Result<(), RowError>| result.unwrap_err().to_string();
-    assert_eq!(
-        told(order().row::<Wrong>().map(drop)),
-        "column \"total\" of type \"numeric\": expected i64, found decimal"
-    );
+    assert_eq!(told(order().row::<Wrong>().map(drop)), "column \"total\" of type \"numeric\": expected i64, found decimal");
     assert_eq!(told(order().row::<Absent>().map(drop)), missing);
     assert_eq!(told(order().get::<String>("customer").map(drop)), missing);
 }
@@ -222,13 +183,7 @@ fn as_json_nothing_is_lost() {
 
 #[test]
 fn base64_is_padded() {
-    let cases = [
-        ("", ""),
-        ("f", "Zg=="),
-        ("fo", "Zm8="),
-        ("foo", "Zm9v"),
-        ("foob", "Zm9vYg=="),
-    ];
+    let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")];
     for (bytes, text) in cases {
         assert_eq!(crate::json::Base64(bytes.as_bytes()).to_string(), text);
     }

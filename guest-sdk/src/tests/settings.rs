@@ -45,22 +45,10 @@ fn settings_read_as_typed() {
 fn a_wrong_setting_is_named() {
     let cases: [(&[_], &str); 5] = [
         (&[("url", "x")], "setting \"port\" is missing"),
-        (
-            &[("url", "x"), ("port", "http")],
-            "setting \"port\": expected u16, found \"http\"",
-        ),
-        (
-            &[("url", "x"), ("port", "65536")],
-            "setting \"port\": expected u16, found \"65536\"",
-        ),
-        (
-            &[("level", "loud")],
-            "setting \"level\": expected \"trace\", \"debug\", \"info\", \"warn\", \"error\", found \"loud\"",
-        ),
-        (
-            &[("uri", "x")],
-            "setting \"uri\" is unknown, expected \"url\", \"port\", \"deep\", \"rate\", \"hosts\", \"level\"",
-        ),
+        (&[("url", "x"), ("port", "http")], "setting \"port\": expected u16, found \"http\""),
+        (&[("url", "x"), ("port", "65536")], "setting \"port\": expected u16, found \"65536\""),
+        (&[("level", "loud")], "setting \"level\": expected \"trace\", \"debug\", \"info\", \"warn\", \"error\", found \"loud\""),
+        (&[("uri", "x")], "setting \"uri\" is unknown, expected \"url\", \"port\", \"deep\", \"rate\", \"hosts\", \"level\""),
     ];
     for (settings, expected) in cases {
         assert_eq!(parse(settings), Err(Error::misconfigured(expected)));
@@ -69,10 +57,7 @@ fn a_wrong_setting_is_named() {
 
 #[test]
 fn what_is_required_and_missing_is_an_outage() {
-    assert_eq!(
-        config::require("url"),
-        Err(Error::misconfigured("setting \"url\" is missing"))
-    );
+    assert_eq!(config::require("url"), Err(Error::misconfigured("setting \"url\" is missing")));
     let missing = Err(Error::misconfigured("secret \"token\" is missing"));
     assert_eq!(config::require_secret("token"), missing);
     testing::settings([("url", "x")]);
@@ -90,13 +75,7 @@ fn records_keep_their_fields_in_order() {
     let fields = [("seconds", "2.5"), ("host", "a")];
     assert_eq!(records[0].level, Level::Warn);
     assert_eq!(records[0].message, "bus is slow");
-    assert_eq!(
-        records[0].fields,
-        fields.map(|(key, value)| (key.to_owned(), value.to_owned()))
-    );
-    assert_eq!(
-        (records[1].level, records[1].fields.len()),
-        (Level::Info, 0)
-    );
+    assert_eq!(records[0].fields, fields.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    assert_eq!((records[1].level, records[1].fields.len()), (Level::Info, 0));
     assert!(testing::take_records().is_empty());
 }

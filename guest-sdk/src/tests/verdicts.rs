@@ -28,19 +28,14 @@ impl std::error::Error for Outer {
 }
 
 fn outer(repeats: bool) -> std::result::Result<(), Outer> {
-    "x".parse::<i64>()
-        .map(drop)
-        .map_err(|cause| Outer { repeats, cause })
+    "x".parse::<i64>().map(drop).map_err(|cause| Outer { repeats, cause })
 }
 
 #[test]
 fn any_error_means_retry_and_tells_each_cause_once() {
     for repeats in [true, false] {
         let failed: Result<()> = (|| Ok(outer(repeats)?))();
-        assert_eq!(
-            failed,
-            Err(Error::retry("read order: invalid digit found in string"))
-        );
+        assert_eq!(failed, Err(Error::retry("read order: invalid digit found in string")));
     }
 }
 
@@ -64,59 +59,29 @@ fn a_verdict_decides_what_an_error_means() {
     let after = Duration::from_millis(1500);
     let failed = || Err("broken");
     assert_eq!(outcome(failed().or_reject()), Ok(Outcome::reject("broken")));
-    assert_eq!(
-        outcome(failed().or_retry_after(after)),
-        Ok(Outcome::retry_after(after, "broken"))
-    );
+    assert_eq!(outcome(failed().or_retry_after(after)), Ok(Outcome::retry_after(after, "broken")));
     assert_eq!(outcome(failed().or_skip()), Ok(Outcome::Skip));
-    assert_eq!(
-        testing::take_records()[0].fields,
-        [("reason".to_owned(), "broken".to_owned())]
-    );
-    let retry = Retry {
-        reason: "broken".into(),
-        after_ms: None,
-    };
-    assert_eq!(
-        outcome(failed().or_unavailable()),
-        Err(Outage::Unavailable(retry))
-    );
-    assert_eq!(
-        outcome(failed().or_misconfigured()),
-        Err(Outage::Misconfigured("broken".into()))
-    );
+    assert_eq!(testing::take_records()[0].fields, [("reason".to_owned(), "broken".to_owned())]);
+    let retry = Retry { reason: "broken".into(), after_ms: None };
+    assert_eq!(outcome(failed().or_unavailable()), Err(Outage::Unavailable(retry)));
+    assert_eq!(outcome(failed().or_misconfigured()), Err(Outage::Misconfigured("broken".into())));
 }
 
 #[test]
 fn after_is_kept_where_an_attempt_follows() {
     let after = Duration::from_secs(2);
-    let retry = Retry {
-        reason: "r".into(),
-        after_ms: Some(2000),
-    };
+    let retry = Retry { reason: "r".into(), after_ms: Some(2000) };
     let told = |error: Error| error.after(after).into_outcome();
     assert_eq!(told(Error::retry("r")), Ok(Outcome::Retry(retry.clone())));
-    assert_eq!(
-        told(Error::unavailable("r")),
-        Err(Outage::Unavailable(retry))
-    );
+    assert_eq!(told(Error::unavailable("r")), Err(Outage::Unavailable(retry)));
     assert_eq!(told(Error::reject("r")), Ok(Outcome::reject("r")));
     let forever = Outcome::retry_after(Duration::MAX, "r");
-    assert_eq!(
-        forever,
-        Outcome::Retry(Retry {
-            reason: "r".into(),
-            after_ms: Some(u64::MAX)
-        })
-    );
+    assert_eq!(forever, Outcome::Retry(Retry { reason: "r".into(), after_ms: Some(u64::MAX) }));
 }
 
 #[test]
 fn an_outage_of_the_bus_keeps_its_delay() {
-    let retry = Retry {
-        reason: "down".into(),
-        after_ms: Some(5),
-    };
+    let retry = Retry { reason: "down".into(), after_ms: Some(5) };
     let outage = Outage::Unavailable(retry);
     assert_eq!(Error::of_outage(outage.clone()).into_outcome(), Err(outage));
 }
@@ -124,27 +89,12 @@ fn an_outage_of_the_bus_keeps_its_delay() {
 #[test]
 fn the_exports_hand_over_rows_and_answers() {
     let columns = signal(1, "").columns().to_vec();
-    let signal_type = SignalType {
-        name: "T".into(),
-        columns,
-        attributes: Vec::new(),
-    };
-    let row = |payload: &str| Row {
-        id: "T:1".into(),
-        attempt: 1,
-        values: vec![1.into(), payload.into()],
-    };
-    assert_eq!(
-        export::single(obey, signal_type.clone(), row("sent")),
-        Ok(Outcome::Sent)
-    );
+    let signal_type = SignalType { name: "T".into(), columns, attributes: Vec::new() };
+    let row = |payload: &str| Row { id: "T:1".into(), attempt: 1, values: vec![1.into(), payload.into()] };
+    assert_eq!(export::single(obey, signal_type.clone(), row("sent")), Ok(Outcome::Sent));
     let rejected = export::single(obey, signal_type.clone(), row("reject"));
     assert_eq!(rejected, Ok(Outcome::reject("broken")));
     assert!(export::single(obey, signal_type.clone(), row("unavailable")).is_err());
-    let all = export::bulk(
-        |signals| crate::each(signals, obey),
-        signal_type,
-        vec![row("retry"); 2],
-    );
+    let all = export::bulk(|signals| crate::each(signals, obey), signal_type, vec![row("retry"); 2]);
     assert_eq!(all, Ok(vec![Outcome::retry("busy"); 2]));
 }

@@ -19,9 +19,7 @@ use crate::telemetry;
 
 pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> Result<Exit, Failure> {
     let config = read_config(path)?;
-    let chosen = config
-        .chosen(&selection.names, &selection.exclude)
-        .map_err(|text| Failure::new(Exit::Usage, text))?;
+    let chosen = config.chosen(&selection.names, &selection.exclude).map_err(|text| Failure::new(Exit::Usage, text))?;
     let stop = stop_on_signals()?;
     let sources = chosen.iter().map(|signal| signal.source.clone()).collect();
     let backlog = Backlog { outbox: open(&config)?, sources };

@@ -57,6 +57,7 @@ fn post(config: &Config, address: &str) -> Result<Value, Failure> {
 }
 
 fn encoded(path: &str) -> String {
-    const SPECIAL: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'_').remove(b'-').remove(b'.');
+    const SPECIAL: &percent_encoding::AsciiSet =
+        &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'_').remove(b'-').remove(b'.');
     percent_encoding::utf8_percent_encode(path, SPECIAL).to_string()
 }

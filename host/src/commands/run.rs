@@ -30,10 +30,7 @@ pub(crate) async fn run(path: &Path, grace: Duration) -> Result<Exit, Failure> {
     if live.drain(grace).await {
         return Ok(Exit::Done);
     }
-    Err(Failure::new(
-        Exit::Failed,
-        format!("what was in flight did not end within {grace:?}; it will be sent again"),
-    ))
+    Err(Failure::new(Exit::Failed, format!("what was in flight did not end within {grace:?}; it will be sent again")))
 }
 
 async fn listen(config: &Config, live: &Arc<Live>, meters: Meters) -> Result<Option<std::net::SocketAddr>, Failure> {

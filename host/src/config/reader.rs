@@ -174,7 +174,10 @@ impl<'t> Section<'t> {
         let Some((at, _)) = self.find(key) else { return default };
         let Some(text) = self.string(key, faults) else { return default };
         parse_duration(&text).unwrap_or_else(|| {
-            faults.add(at, format!("`{}`: \"{text}\" is no duration; write \"500ms\", \"30s\", \"10m\" or \"1h\"", self.named(key)));
+            faults.add(
+                at,
+                format!("`{}`: \"{text}\" is no duration; write \"500ms\", \"30s\", \"10m\" or \"1h\"", self.named(key)),
+            );
             default
         })
     }

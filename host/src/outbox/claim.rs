@@ -48,9 +48,19 @@ pub enum Claimed {
 
 /// What a transaction took, before it is decoded.
 enum Taken {
-    Rows { claim: Recorded, rows: Fetched, suspect: bool, taken_over: bool, late: bool },
+    Rows {
+        claim: Recorded,
+        rows: Fetched,
+        suspect: bool,
+        taken_over: bool,
+        late: bool,
+    },
     /// A range whose rows are still to be read.
-    Range { claim: Recorded, standing: Standing, late: bool },
+    Range {
+        claim: Recorded,
+        standing: Standing,
+        late: bool,
+    },
     Nothing(Claimed),
 }
 
@@ -404,9 +414,6 @@ impl Standing {
     fn nothing(&self) -> Claimed {
         let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
         let others = self.claims.iter().filter(|claim| !claim.mine);
-        Claimed::Nothing {
-            due_in: self.next_due.map(ahead),
-            claimed_for: others.map(|claim| ahead(claim.expires_in)).max(),
-        }
+        Claimed::Nothing { due_in: self.next_due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
     }
 }

@@ -114,7 +114,8 @@ impl<Db: sqlx::Database> Shelf<Db> {
             (Err(refused), Some(plain)) => (refused, plain),
         };
         // PgBouncer calls a setting in the start-up packet a violation of the protocol.
-        let violation = |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "08P01");
+        let violation =
+            |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "08P01");
         let (refused, plain) = refused;
         if self.is_lent() || !violation(&refused) {
             return Err(refused.into());
@@ -236,9 +237,8 @@ where
             let query = self.query(sql)?;
             let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
-            let cells = |row: &<D::Db as sqlx::Database>::Row| {
-                (0..sqlx::Row::len(row)).map(|position| D::cell(row, position)).collect()
-            };
+            let cells =
+                |row: &<D::Db as sqlx::Database>::Row| (0..sqlx::Row::len(row)).map(|position| D::cell(row, position)).collect();
             rows.iter().map(cells).collect()
         })
     }
@@ -306,11 +306,7 @@ where
     }
 }
 
-fn signal<D: Driver>(
-    row: &<D::Db as sqlx::Database>::Row,
-    table: &Table,
-    extras: Extras,
-) -> Result<Signal, Error> {
+fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: Extras) -> Result<Signal, Error> {
     let mut values = Vec::with_capacity(table.columns.len());
     for (position, column) in table.columns.iter().enumerate() {
         values.push(D::value(row, position, column)?);

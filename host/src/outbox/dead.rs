@@ -142,7 +142,8 @@ impl Lane {
             if column.generated {
                 continue;
             }
-            let kept = format!("(SELECT v.value FROM signalbus_dead_value v WHERE v.letter_id = {id} AND v.position = {position})");
+            let kept =
+                format!("(SELECT v.value FROM signalbus_dead_value v WHERE v.letter_id = {id} AND v.position = {position})");
             if !columns.is_empty() {
                 values.push(", ");
             }

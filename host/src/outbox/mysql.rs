@@ -79,9 +79,7 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
         };
         sql
     };
-    let mut sql = from(
-        "SELECT column_name, data_type, column_type, is_nullable, extra FROM information_schema.columns",
-    );
+    let mut sql = from("SELECT column_name, data_type, column_type, is_nullable, extra FROM information_schema.columns");
     sql.push(" ORDER BY ordinal_position");
     let mut columns: Vec<TableColumn> = session.rows(sql).await?.iter().map(|row| column(row)).collect();
     if columns.is_empty() {
@@ -102,11 +100,7 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
 }
 
 /// MariaDB's JSON is a LONGTEXT with a check that its text is valid.
-async fn mark_json(
-    session: &mut dyn Session,
-    from: impl Fn(&str) -> Sql,
-    columns: &mut [TableColumn],
-) -> Result<(), Error> {
+async fn mark_json(session: &mut dyn Session, from: impl Fn(&str) -> Sql, columns: &mut [TableColumn]) -> Result<(), Error> {
     let version = session.rows(Sql::new(Placeholder::Question, "SELECT version()")).await?;
     if !version.iter().flatten().flatten().any(|version| version.contains("MariaDB")) {
         return Ok(());
@@ -153,8 +147,8 @@ fn kind(data_type: &str, unsigned: bool) -> Kind {
         "datetime" => Kind::Datetime,
         "timestamp" => Kind::Timestamp,
         "bit" => Kind::Bits,
-        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
-        | "multipolygon" | "geometrycollection" | "geomcollection" => Kind::Geometry,
+        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
+        | "geometrycollection" | "geomcollection" => Kind::Geometry,
         _ => Kind::Other,
     }
 }
@@ -271,8 +265,9 @@ impl Dialect for MySqlDialect {
 
     fn selected(&self, column: &TableColumn, reference: &str) -> String {
         match column.kind {
-            Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Decimal | Kind::Uuid
-            | Kind::Other => format!("CAST({reference} AS CHAR)"),
+            Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Decimal | Kind::Uuid | Kind::Other => {
+                format!("CAST({reference} AS CHAR)")
+            }
             Kind::Bits => {
                 let width = column.sql_type.trim_start_matches("bit(").trim_end_matches(')');
                 format!("LPAD(BIN({reference} + 0), {width}, '0')")

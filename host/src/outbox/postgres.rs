@@ -185,11 +185,7 @@ async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Descri
     }
     let columns = rows.iter().map(|row| column(row)).collect();
     let place = |row: &Vec<Cell>| row[6].as_deref().and_then(|place| place.parse::<i32>().ok());
-    let mut key: Vec<(i32, usize)> = rows
-        .iter()
-        .enumerate()
-        .filter_map(|(n, row)| place(row).map(|place| (place, n)))
-        .collect();
+    let mut key: Vec<(i32, usize)> = rows.iter().enumerate().filter_map(|(n, row)| place(row).map(|place| (place, n))).collect();
     key.sort_unstable();
     let mut sql = Sql::new(Placeholder::Numbered, INDEXES);
     sql.arg(name).push(") ORDER BY i.indexrelid, k.place");
@@ -383,8 +379,9 @@ impl Dialect for PostgresDialect {
 
     fn selected(&self, column: &TableColumn, reference: &str) -> String {
         match column.kind {
-            Kind::Decimal | Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Network
-            | Kind::Other => written(column, reference),
+            Kind::Decimal | Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Network | Kind::Other => {
+                written(column, reference)
+            }
             _ => reference.to_owned(),
         }
     }

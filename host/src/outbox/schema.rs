@@ -46,9 +46,9 @@ impl Outbox {
         match self.schema().await? {
             Schema::Current => Ok(()),
             Schema::Missing => Err(Error::Schema("the side tables `signalbus_*` are missing".into())),
-            Schema::Old(version) => Err(Error::Schema(format!(
-                "the side tables are of version {version}, this release needs {VERSION}"
-            ))),
+            Schema::Old(version) => {
+                Err(Error::Schema(format!("the side tables are of version {version}, this release needs {VERSION}")))
+            }
             Schema::New(version) => Err(Error::Table(format!(
                 "the side tables are of version {version}, newer than this release ({VERSION}); use a newer release"
             ))),
@@ -155,4 +155,3 @@ fn serves(described: &Description, source: &Source) -> bool {
     let begins = |index: &Vec<String>| index.iter().zip(&wanted).filter(|(a, b)| a == *b).count() == wanted.len();
     begins(&key) || described.indexes.iter().any(begins)
 }
-

@@ -56,9 +56,7 @@ impl Worker<'_> {
         if self.session.execute(fence).await? != 1 {
             return Ok(Settled::Fenced);
         }
-        let signals = |positions: &[usize]| -> Vec<&Signal> {
-            positions.iter().map(|&n| &batch.signals[n]).collect()
-        };
+        let signals = |positions: &[usize]| -> Vec<&Signal> { positions.iter().map(|&n| &batch.signals[n]).collect() };
         let gone = signals(&settlement.delete);
         let plain = settlement.bury.is_empty() && settlement.defer.is_empty() && gone.iter().all(|signal| signal.attempt == 1);
         if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT {

@@ -38,10 +38,7 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(30));
         let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
-        let pool = SqlitePoolOptions::new()
-            .max_connections(1)
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
+        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
         Ok(Self { shelf: Shelf::new(pool), file })
     }
 }
@@ -93,9 +90,8 @@ impl Writes {
         log.push("-wal");
         let (hears, heard) = mpsc::channel(1);
         let watch = move |event: notify::Result<notify::Event>| {
-            let written = |event: &notify::Event| {
-                event.kind.is_modify() && event.paths.iter().any(|path| path.file_name() == Some(&log))
-            };
+            let written =
+                |event: &notify::Event| event.kind.is_modify() && event.paths.iter().any(|path| path.file_name() == Some(&log));
             if event.is_ok_and(|event| written(&event)) {
                 // One that is not heard yet tells as much as two.
                 let _ = hears.try_send(());
@@ -183,10 +179,7 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
         // A key without an index is the row's own number: nothing but an integer, and never NULL.
         (columns[only].kind, columns[only].nullable) = (Kind::Int, false);
     }
-    let mut sql = Sql::new(
-        Placeholder::Question,
-        "SELECT l.name, i.name FROM pragma_index_list(",
-    );
+    let mut sql = Sql::new(Placeholder::Question, "SELECT l.name, i.name FROM pragma_index_list(");
     sql.arg(table).push(", ").arg(schema).push(") l, pragma_index_info(l.name, ").arg(schema);
     sql.push(") i WHERE l.partial = 0 ORDER BY l.seq, i.seqno");
     let indexes = super::table::grouped(session.rows(sql).await?);

@@ -116,10 +116,8 @@ pub(crate) fn name_parts(name: &str) -> Vec<String> {
 
 /// Joins the parts of a key: `,` between them, percent-encoded where they hold `,`, `:` or `%`.
 pub(crate) fn join_key(parts: &[&str]) -> String {
-    let encoded: Vec<String> = parts
-        .iter()
-        .map(|part| part.replace('%', "%25").replace(',', "%2C").replace(':', "%3A"))
-        .collect();
+    let encoded: Vec<String> =
+        parts.iter().map(|part| part.replace('%', "%25").replace(',', "%2C").replace(':', "%3A")).collect();
     encoded.join(",")
 }
 

@@ -65,11 +65,7 @@ impl<'a> Head<'a> {
     }
 
     pub(super) fn signal_type(&self) -> wit::SignalType<'_> {
-        wit::SignalType {
-            name: self.name,
-            columns: &self.columns,
-            attributes: &self.attributes,
-        }
+        wit::SignalType { name: self.name, columns: &self.columns, attributes: &self.attributes }
     }
 }
 
@@ -101,10 +97,7 @@ impl From<wit::Outcome> for Outcome {
         match outcome {
             wit::Outcome::Sent => Self::Sent,
             wit::Outcome::Skip => Self::Skip,
-            wit::Outcome::Retry(retry) => Self::Retry {
-                after: retry.after_ms.map(Duration::from_millis),
-                reason: retry.reason,
-            },
+            wit::Outcome::Retry(retry) => Self::Retry { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason },
             wit::Outcome::Reject(reason) => Self::Reject { reason },
         }
     }
@@ -113,10 +106,9 @@ impl From<wit::Outcome> for Outcome {
 impl From<wit::Outage> for Outage {
     fn from(outage: wit::Outage) -> Self {
         match outage {
-            wit::Outage::Unavailable(retry) => Self::Unavailable {
-                after: retry.after_ms.map(Duration::from_millis),
-                reason: retry.reason,
-            },
+            wit::Outage::Unavailable(retry) => {
+                Self::Unavailable { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason }
+            }
             wit::Outage::Misconfigured(reason) => Self::Misconfigured { reason },
         }
     }
@@ -132,11 +124,8 @@ mod tests {
 
     #[test]
     fn every_signal_keeps_its_own_id_and_values() {
-        let signals = [
-            signal("O", vec![Value::Null, Value::Text("a".into())]),
-            signal("", vec![]),
-            signal("é,2", vec![Value::Int64(7)]),
-        ];
+        let signals =
+            [signal("O", vec![Value::Null, Value::Text("a".into())]), signal("", vec![]), signal("é,2", vec![Value::Int64(7)])];
         let flat = Flat::new("Order", &signals);
         let lowered = flat.signals();
         let ids: Vec<&str> = lowered.iter().map(|signal| signal.id).collect();

@@ -91,9 +91,7 @@ impl Calls for Guests<'_> {
                 let verdict = self.host.bulk(entry, std::slice::from_ref(signal)).await?;
                 Ok(verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
                     Ok([outcome]) => outcome,
-                    Err(outcomes) => {
-                        Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len()))
-                    }
+                    Err(outcomes) => Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len())),
                 }))
             }
         }

@@ -7,9 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{
-    Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig,
-};
+use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
@@ -150,10 +148,7 @@ fn pool() -> InstanceAllocationStrategy {
 /// Where addresses are scarce: no pool, and few more addresses for a memory than it uses. Every
 /// access is checked, which costs about a seventh.
 fn frugal(config: &mut Config) -> &mut Config {
-    config
-        .memory_reservation(1 << 20)
-        .memory_reservation_for_growth(16 << 20)
-        .memory_guard_size(64 << 10)
+    config.memory_reservation(1 << 20).memory_reservation_for_growth(16 << 20).memory_guard_size(64 << 10)
 }
 
 /// Everything a plugin may import; of the network, nothing.

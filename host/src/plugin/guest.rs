@@ -27,12 +27,7 @@ pub(super) struct State {
 pub(super) const RESOURCES: usize = 1000;
 
 /// A store for one instance, within its limits. It has to be armed before the guest runs.
-pub(super) fn store(
-    engine: &wasmtime::Engine,
-    limits: &Limits,
-    origin: Origin,
-    journal: Journal,
-) -> Store<State> {
+pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, journal: Journal) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
     let wasi = WasiCtx::builder()
@@ -106,10 +101,7 @@ impl config::Host for State {
 }
 
 impl producer::Host for State {
-    fn publish(
-        &mut self,
-        _messages: Vec<types::Message>,
-    ) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
+    fn publish(&mut self, _messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
         telemetry::denied(&self.origin.signal_type, "connections");
         Ok(Err(types::Outage::Misconfigured("no connection is granted: name one in `grants.connections`".to_owned())))
     }

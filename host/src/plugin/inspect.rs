@@ -109,9 +109,7 @@ fn split(name: &str) -> (&str, &str) {
 
 /// Versions of one track interchange; a pre-release is like no other version.
 fn is_spoken(interface: &str, version: &str) -> bool {
-    TRACKS.iter().any(|(package, track)| {
-        interface.starts_with(package) && version.starts_with(track) && !version.contains('-')
-    })
+    TRACKS.iter().any(|(package, track)| interface.starts_with(package) && version.starts_with(track) && !version.contains('-'))
 }
 
 #[cfg(test)]
@@ -161,10 +159,10 @@ mod tests {
             "signalbus:plugin/log@0.1.3",
         ];
         let bare = refused(names.into_iter(), &Grants::default());
-        assert_eq!(bare.ungranted, [
-            ("wasi:http/types@0.2.4".to_owned(), "grants.http"),
-            ("wasi:sockets/tcp@0.2.0".to_owned(), "grants.tcp"),
-        ]);
+        assert_eq!(
+            bare.ungranted,
+            [("wasi:http/types@0.2.4".to_owned(), "grants.http"), ("wasi:sockets/tcp@0.2.0".to_owned(), "grants.tcp"),]
+        );
         assert_eq!(bare.unknown, ["wasi:keyvalue/store@0.2.0", "wasi:cli/stdout@0.3.0"]);
         let grants = Grants { http: vec!["https://shop.example".into()], ..Grants::default() };
         let granted = refused(names.into_iter(), &grants);

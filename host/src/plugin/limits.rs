@@ -16,10 +16,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(30),
-            memory: 64 << 20,
-        }
+        Self { timeout: Duration::from_secs(30), memory: 64 << 20 }
     }
 }
 

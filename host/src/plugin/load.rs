@@ -51,9 +51,13 @@ pub enum LoadError {
     CoreModule { path: PathBuf },
     #[error("plugin {path:?} is not a WebAssembly component: name the file that a build for wasm32-wasip2 makes")]
     NotAComponent { path: PathBuf },
-    #[error("plugin {path:?} exports {export:?}, but this relay speaks signalbus:plugin 0.1.x: build it with that version of the WIT package")]
+    #[error(
+        "plugin {path:?} exports {export:?}, but this relay speaks signalbus:plugin 0.1.x: build it with that version of the WIT package"
+    )]
     UnknownVersion { path: PathBuf, export: String },
-    #[error("plugin {path:?} exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\": build it for the world \"sender-plugin\" or \"bulk-sender-plugin\"")]
+    #[error(
+        "plugin {path:?} exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\": build it for the world \"sender-plugin\" or \"bulk-sender-plugin\""
+    )]
     NoSender { path: PathBuf },
     #[error("plugin {path:?} imports {}: add these grants, or build it without these imports", Ungranted(imports))]
     Ungranted {
@@ -61,7 +65,10 @@ pub enum LoadError {
         /// Each import, and the key of the grant that would serve it.
         imports: Vec<(String, &'static str)>,
     },
-    #[error("plugin {path:?} imports {}, which this release cannot serve yet in spite of the grant: build it without", Quoted(imports))]
+    #[error(
+        "plugin {path:?} imports {}, which this release cannot serve yet in spite of the grant: build it without",
+        Quoted(imports)
+    )]
     Unserved { path: PathBuf, imports: Vec<String> },
     #[error("plugin {path:?} imports {}, which this relay does not offer: build it without", Quoted(imports))]
     UnknownImports { path: PathBuf, imports: Vec<String> },
@@ -90,11 +97,7 @@ impl Plugin {
     ) -> Result<Self, LoadError> {
         let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
         let file = File { path: path.to_owned(), wanted: digest.map(str::to_owned) };
-        let origin = Origin {
-            plugin: stem.into(),
-            signal_type: signal_type.into(),
-            grants: Arc::new(grants),
-        };
+        let origin = Origin { plugin: stem.into(), signal_type: signal_type.into(), grants: Arc::new(grants) };
         let begun = Instant::now();
         let loading = engine.clone();
         let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
@@ -106,9 +109,7 @@ impl Plugin {
                 Ok(plugin)
             }
             Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
-            Err(stopped) => {
-                Err(LoadError::Unreadable { path: path.to_owned(), reason: stopped.to_string() })
-            }
+            Err(stopped) => Err(LoadError::Unreadable { path: path.to_owned(), reason: stopped.to_string() }),
         }
     }
 
@@ -148,8 +149,8 @@ struct File {
 impl File {
     fn load(self, engine: Engine, limits: Limits, origin: Origin) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
-        let bytes = std::fs::read(&self.path)
-            .map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
+        let bytes =
+            std::fs::read(&self.path).map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
         let digest = self.digest(&bytes)?;
         self.check_header(&bytes)?;
         let component = Component::new(engine.wasmtime(), &bytes)
@@ -170,11 +171,9 @@ impl File {
     fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
         let found = digest(bytes);
         match &self.wanted {
-            Some(wanted) if !wanted.eq_ignore_ascii_case(&found) => Err(LoadError::Digest {
-                path: self.path.clone(),
-                found,
-                wanted: wanted.clone(),
-            }),
+            Some(wanted) if !wanted.eq_ignore_ascii_case(&found) => {
+                Err(LoadError::Digest { path: self.path.clone(), found, wanted: wanted.clone() })
+            }
             _ => Ok(found),
         }
     }
@@ -300,10 +299,7 @@ mod tests {
     fn every_missing_grant_is_listed() {
         let error = LoadError::Ungranted {
             path: "p.wasm".into(),
-            imports: vec![
-                ("wasi:http/types@0.2.4".into(), "grants.http"),
-                ("wasi:sockets/tcp@0.2.0".into(), "grants.tcp"),
-            ],
+            imports: vec![("wasi:http/types@0.2.4".into(), "grants.http"), ("wasi:sockets/tcp@0.2.0".into(), "grants.tcp")],
         };
         assert_eq!(
             error.to_string(),

@@ -86,9 +86,13 @@ struct Pause {
 pub(super) enum Health {
     Fine,
     /// It waits before it tries again.
-    Paused { reason: String },
+    Paused {
+        reason: String,
+    },
     /// Batches are sent, and nothing of them arrives.
-    Failing { reason: String },
+    Failing {
+        reason: String,
+    },
 }
 
 /// Batches without a sent signal, after which a type counts as failing.
@@ -101,7 +105,12 @@ const THOROUGH_WHILE_BUSY: Duration = Duration::from_secs(1);
 const MOST_VAIN: Duration = Duration::from_millis(250);
 
 impl Post {
-    pub(super) fn new(config: SignalConfig, (flusher, generations): super::Opened, pulse: Arc<Pulse>, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        config: SignalConfig,
+        (flusher, generations): super::Opened,
+        pulse: Arc<Pulse>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             config,
             flusher,
@@ -143,9 +152,7 @@ impl Post {
         let condition = self.condition();
         match &condition.pause {
             Some(pause) => Health::Paused { reason: pause.reason.clone() },
-            None if condition.unsettled.is_some() => {
-                Health::Paused { reason: condition.unsettled.clone().unwrap_or_default() }
-            }
+            None if condition.unsettled.is_some() => Health::Paused { reason: condition.unsettled.clone().unwrap_or_default() },
             None if condition.pauses > 0 => Health::Paused { reason: condition.last_failure.clone() },
             None if condition.fruitless >= FRUITLESS => Health::Failing { reason: condition.last_failure.clone() },
             None => Health::Fine,

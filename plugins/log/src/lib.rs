@@ -20,11 +20,7 @@ fn send_all(signals: &[Signal]) -> BulkResult {
     let Settings { level } = config::parse()?;
     each(signals, |signal| {
         let columns = serde_json::to_string(signal)?;
-        log::emit(
-            level,
-            "signal",
-            [("id", signal.id()), ("columns", &columns)],
-        );
+        log::emit(level, "signal", [("id", signal.id()), ("columns", &columns)]);
         Ok(Outcome::Sent)
     })
 }
@@ -48,18 +44,9 @@ mod tests {
         assert_eq!(send_all(&signals()), Ok(vec![Outcome::Sent, Outcome::Sent]));
         let records = testing::take_records();
         assert_eq!(records.len(), 2);
-        assert_eq!(
-            (records[1].level, records[1].message.as_str()),
-            (Level::Info, "signal")
-        );
-        let fields = [
-            ("id", "OrderPlaced:8"),
-            ("columns", r#"{"id":8,"total":"12.50"}"#),
-        ];
-        assert_eq!(
-            records[1].fields,
-            fields.map(|(key, value)| (key.to_owned(), value.to_owned()))
-        );
+        assert_eq!((records[1].level, records[1].message.as_str()), (Level::Info, "signal"));
+        let fields = [("id", "OrderPlaced:8"), ("columns", r#"{"id":8,"total":"12.50"}"#)];
+        assert_eq!(records[1].fields, fields.map(|(key, value)| (key.to_owned(), value.to_owned())));
     }
 
     #[test]

@@ -11,10 +11,7 @@ fn exact(value: &Value) -> String {
         Value::Int64(value) => value.to_string(),
         Value::Float64(value) => format!("{:016x}", value.to_bits()),
         Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        other => other
-            .as_text()
-            .expect("the rest travels as text")
-            .to_owned(),
+        other => other.as_text().expect("the rest travels as text").to_owned(),
     };
     format!("{}:{text}", value.case())
 }

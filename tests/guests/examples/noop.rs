@@ -38,31 +38,15 @@ mod by_hand {
     }
 
     #[unsafe(no_mangle)]
-    unsafe extern "C" fn cabi_realloc(
-        old: usize,
-        old_size: usize,
-        align: usize,
-        size: usize,
-    ) -> usize {
+    unsafe extern "C" fn cabi_realloc(old: usize, old_size: usize, align: usize, size: usize) -> usize {
         let new = allocate(align, size);
-        unsafe {
-            std::ptr::copy_nonoverlapping(old as *const u8, new as *mut u8, old_size.min(size))
-        };
+        unsafe { std::ptr::copy_nonoverlapping(old as *const u8, new as *mut u8, old_size.min(size)) };
         new
     }
 
     /// The list of signals is the last argument; the rest is the signal type.
     #[unsafe(export_name = "signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages")]
-    unsafe extern "C" fn send(
-        _: usize,
-        _: usize,
-        _: usize,
-        _: usize,
-        _: usize,
-        _: usize,
-        _: usize,
-        signals: usize,
-    ) -> usize {
+    unsafe extern "C" fn send(_: usize, _: usize, _: usize, _: usize, _: usize, _: usize, _: usize, signals: usize) -> usize {
         let answer = allocate(8, 40);
         let outcomes = allocate(8, signals * OUTCOME);
         unsafe {

@@ -13,10 +13,7 @@ use signalbus::plugin::log::{Level, emit};
 struct Plugin;
 
 impl Guest for Plugin {
-    fn send_signalbus_messages(
-        _: SignalType,
-        signals: Vec<Signal>,
-    ) -> Result<Vec<Outcome>, Outage> {
+    fn send_signalbus_messages(_: SignalType, signals: Vec<Signal>) -> Result<Vec<Outcome>, Outage> {
         let text = "x".repeat(1000);
         emit(Level::Info, "repeated", &vec![("text", text.as_str()); 100_000]);
         Ok(signals.iter().map(|_| Outcome::Sent).collect())

@@ -11,7 +11,20 @@ fn text(text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn any_class_in_any_column() {
     let mut cases = Vec::new();
-    for kind in ["", "BLOB", "TEXT", "INTEGER", "BIGINT", "REAL", "NUMERIC", "BOOLEAN", "DATETIME", "JSON", "DECIMAL(10,5)", "VARCHAR(10)"] {
+    for kind in [
+        "",
+        "BLOB",
+        "TEXT",
+        "INTEGER",
+        "BIGINT",
+        "REAL",
+        "NUMERIC",
+        "BOOLEAN",
+        "DATETIME",
+        "JSON",
+        "DECIMAL(10,5)",
+        "VARCHAR(10)",
+    ] {
         let textual = matches!(kind, "TEXT" | "VARCHAR(10)");
         let real = kind == "REAL";
         let integer = |number: i64| match (textual, real) {

@@ -11,10 +11,7 @@ use exports::signalbus::plugin::bulk_sender::{Guest, Outage, Outcome, Signal, Si
 struct Plugin;
 
 impl Guest for Plugin {
-    fn send_signalbus_messages(
-        _: SignalType,
-        signals: Vec<Signal>,
-    ) -> Result<Vec<Outcome>, Outage> {
+    fn send_signalbus_messages(_: SignalType, signals: Vec<Signal>) -> Result<Vec<Outcome>, Outage> {
         let outcome = |signal: &Signal| match acme::oracle::answers::ask(&signal.id) {
             true => Outcome::Sent,
             false => Outcome::Skip,

@@ -7,10 +7,7 @@ use exports::signalbus::plugin::bulk_sender::{Guest, Outage, Outcome, Signal, Si
 struct Plugin;
 
 impl Guest for Plugin {
-    fn send_signalbus_messages(
-        _: SignalType,
-        signals: Vec<Signal>,
-    ) -> Result<Vec<Outcome>, Outage> {
+    fn send_signalbus_messages(_: SignalType, signals: Vec<Signal>) -> Result<Vec<Outcome>, Outage> {
         Ok(vec![Outcome::Sent; signals.len()])
     }
 }
