@@ -50,11 +50,8 @@ async fn attend(live: &Arc<Live>, hangup: &mut Signal, stop: &CancellationToken)
         tokio::select! {
             () = stop.cancelled() => return,
             _ = hangup.recv() => {
-                let reloading = NotifyState::monotonic_usec_now().ok();
-                tell_supervisor(&reloading.map_or(vec![], |now| vec![NotifyState::Reloading, now]));
-                // Faults are told in the log; the running configuration stays.
-                let _ = live.reload().await;
-                tell_supervisor(&[NotifyState::Ready]);
+                // It waits for batches in flight: nothing else should.
+                tokio::spawn(reload(live.clone()));
             }
             () = tokio::time::sleep(beat) => {
                 if watchdog.is_some() {
@@ -63,6 +60,14 @@ async fn attend(live: &Arc<Live>, hangup: &mut Signal, stop: &CancellationToken)
             }
         }
     }
+}
+
+/// Faults are told in the log; the running configuration stays then.
+async fn reload(live: Arc<Live>) {
+    let reloading = NotifyState::monotonic_usec_now().ok();
+    tell_supervisor(&reloading.map_or(vec![], |now| vec![NotifyState::Reloading, now]));
+    let _ = live.reload().await;
+    tell_supervisor(&[NotifyState::Ready]);
 }
 
 /// Nobody may be listening: then there is no systemd.
