@@ -123,6 +123,27 @@ async fn a_network_that_is_cut_and_mended_loses_nothing() {
     assert_eq!(relay.witness.all_sent(4000), 0, "sent twice");
 }
 
+/// A look that gets no answer has nothing to finish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_network_does_not_hold_up_a_stop() {
+    let server = tokio::task::spawn_blocking(|| Server::shared(Kind::Postgres)).await.unwrap();
+    let mut database = Database::postgres().await;
+    database.orders(10).await;
+    let proxy = Proxy::to(server.port());
+    let direct = database.url.clone();
+    database.url = by_port(&database, server, proxy.port);
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
+    database.url = direct;
+    until_empty(&database, &relay).await;
+    proxy.cut();
+    // Long enough for several looks.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let begun = Instant::now();
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    proxy.mend();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_promoted_standby_takes_over() {
     let leader = server(Kind::Postgres).await;

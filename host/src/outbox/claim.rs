@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::database::{Fetched, Purpose, number};
 use super::sql::{Arg, Sql};
 use super::window::Window;
-use super::{Error, LEASE, Worker, millis};
+use super::{Error, LEASE, RENEWAL, Worker, millis};
 use crate::settlement::Settlement;
 use crate::signal::Signal;
 
@@ -109,7 +109,7 @@ impl Worker<'_> {
     /// Takes up to `limit` due rows; with `boundary`, none whose key is above it.
     ///
     /// # Errors
-    /// The database's; nothing was taken then.
+    /// The database's; nothing was taken then, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         loop {
             self.session.begin(Purpose::Claim).await?;
@@ -122,6 +122,7 @@ impl Worker<'_> {
                 }
             };
             drop(scan);
+            let recorded = Instant::now();
             // Whoever waited for the lane would wait on this thread, behind all that follows.
             tokio::task::yield_now().await;
             let (claim, rows, suspect, taken_over, late) = match taken {
@@ -134,6 +135,10 @@ impl Worker<'_> {
             };
             // Decoding holds up nobody any more.
             let batch = Batch { token: claim.token, signals: rows.all()?, suspect, taken_over, late };
+            // Where reading took long, the claim may be another's by now.
+            if recorded.elapsed() > RENEWAL && !self.renew(&batch).await? {
+                continue;
+            }
             if !batch.signals.is_empty() {
                 return Ok(Claimed::Batch(batch));
             }

@@ -1,6 +1,6 @@
 //! The relay's own side tables, and what it expects of a user's table.
 
-use super::database::{Purpose, number};
+use super::database::number;
 use super::table::{Description, OrderTerm, Table};
 use super::{Error, Fault, Outbox, Source};
 
@@ -76,12 +76,8 @@ impl Outbox {
 
     /// Runs statements, divided by `;`, in one transaction.
     pub(crate) async fn run_script(&self, script: &str) -> Result<(), Error> {
-        let mut session = self.database.session();
-        session.begin(Purpose::Settle).await?;
-        for text in script.split(';').map(str::trim).filter(|text| !text.is_empty()) {
-            session.execute(self.statement(text, &[])).await?;
-        }
-        session.commit().await
+        let statements = script.split(';').map(str::trim).filter(|text| !text.is_empty());
+        self.run(&statements.map(str::to_owned).collect::<Vec<_>>()).await
     }
 }
 

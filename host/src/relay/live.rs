@@ -94,14 +94,19 @@ impl Live {
                 return Ok(());
             }
         }
+        // These have nothing to finish: a stop ends them wherever they are.
         let live = self.clone();
-        self.tasks.spawn(async move { live.lookout.look(&live.stop).await });
-        let live = self.clone();
-        self.tasks.spawn(async move { live.lookout.listen(&live.stop).await });
-        let live = self.clone();
-        self.tasks.spawn(async move { live.samples.keep(&live.lookout, &live.stop).await });
-        let live = self.clone();
-        self.tasks.spawn(async move { live.files.watch(&live.posts, &live.stop).await });
+        self.tasks.spawn(async move {
+            let all = async {
+                tokio::join!(
+                    live.lookout.look(&live.stop),
+                    live.lookout.listen(&live.stop),
+                    live.samples.keep(&live.lookout, &live.stop),
+                    live.files.watch(&live.posts, &live.stop),
+                )
+            };
+            live.stop.run_until_cancelled(all).await
+        });
         self.started.store(true, Relaxed);
         Ok(())
     }
