@@ -192,6 +192,8 @@ pub struct Lane {
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
+    /// Tokens of claims that were perhaps recorded, and whose rows never reached a plugin.
+    orphans: std::sync::Mutex<Vec<String>>,
 }
 
 struct Texts {
@@ -232,7 +234,18 @@ impl Lane {
         }
         let signal_type =
             SignalType { name: signal.to_owned(), columns: table.columns.iter().map(describe).collect(), attributes };
-        Self { database, signal_type, table: Arc::new(table), texts, scan: Mutex::default() }
+        Self {
+            database,
+            signal_type,
+            table: Arc::new(table),
+            texts,
+            scan: Mutex::default(),
+            orphans: std::sync::Mutex::default(),
+        }
+    }
+
+    fn orphaned(&self, token: &str) {
+        self.orphans.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(token.to_owned());
     }
 
     /// The signal type, as plugins see it.

@@ -8,6 +8,7 @@
 //! An ordered type is always scanned from the start. What must wait (claimed by others, or
 //! deferred) holds back everything with the same order key; without `order_key` that is everything.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::database::{Fetched, Purpose, number};
@@ -129,7 +130,8 @@ impl Worker<'_> {
                 Taken::Nothing(nothing) => return Ok(nothing),
                 Taken::Rows { claim, rows, suspect, taken_over, late } => (claim, rows, suspect, taken_over, late),
                 Taken::Range { claim, standing, late } => {
-                    let rows = self.read_range(&claim, limit, &standing).await?;
+                    let rows = self.read_range(&claim, limit, &standing).await;
+                    let rows = rows.inspect_err(|_| self.lane.orphaned(&claim.token))?;
                     (claim, rows, false, false, late)
                 }
             };
@@ -148,14 +150,23 @@ impl Worker<'_> {
     }
 
     async fn take_and_record(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
+        // Claims that this relay never got to send are given back.
+        let orphans = self.lane.orphans.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for token in &orphans {
+            let text = "DELETE FROM signalbus_claim WHERE token = ?";
+            self.session.execute(self.lane.statement(text, &[token.as_str().into()])).await?;
+        }
         let taken = self.take(scan, limit, boundary).await?;
         match &taken {
             Taken::Rows { claim, .. } | Taken::Range { claim, .. } => {
                 let record = self.record(claim, LEASE);
-                self.session.execute_and_commit(record).await?;
+                // Where the connection is lost, it may have been recorded all the same.
+                let recorded = self.session.execute_and_commit(record).await;
+                recorded.inspect_err(|_| self.lane.orphaned(&claim.token))?;
             }
             Taken::Nothing(_) => self.session.commit().await?,
         }
+        self.lane.orphans.lock().unwrap_or_else(PoisonError::into_inner).retain(|token| !orphans.contains(token));
         Ok(taken)
     }
 
