@@ -5,11 +5,12 @@ WASM := wasm32-wasip2
 PLUGINS := log starter
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-unknown-import
 
-.PHONY: help demo test plugins guests bench lint setup servers
+.PHONY: help demo test soak plugins guests bench lint setup servers
 
 help:
 	@echo 'make demo     build, and send a few thousand signals from an SQLite outbox'
 	@echo 'make test     install what the tests need, and run all of them'
+	@echo 'make soak     the tests of endurance at full length: about an hour'
 	@echo 'make plugins  build the ready-made plugins into target/plugins'
 	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
 	@echo 'make lint     format and lint checks'
@@ -47,6 +48,9 @@ demo: plugins
 test: servers plugins guests
 	@echo '== running the tests'
 	@cargo test -p signalbus -p signalbus-guest -p signalbus-log
+
+soak: servers plugins guests
+	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_that_is_cut
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'

@@ -11,7 +11,8 @@ use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::backoff::Backoff;
 use crate::outbox::Source;
-use crate::plugin::{Grants, Limits, Recipe};
+use crate::bus::ConnectionConfig;
+use crate::plugin::{Connections, Grants, Limits, Recipe};
 use crate::settlement::Policy;
 use crate::suggest;
 use reader::{Faults, Section};
@@ -40,6 +41,12 @@ impl std::fmt::Debug for Admin {
     }
 }
 
+/// A connection of the file; without `config` it is faulty.
+struct Connection {
+    name: String,
+    config: Option<ConnectionConfig>,
+}
+
 /// Where the outbox is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Database {
@@ -64,6 +71,8 @@ pub struct SignalConfig {
     pub policy: Policy,
     /// Settings and secrets too.
     pub grants: Grants,
+    /// Those that are granted.
+    pub connections: Vec<ConnectionConfig>,
 }
 
 impl std::fmt::Debug for Database {
@@ -121,7 +130,7 @@ impl Config {
         root.refuse_unknown(&["database", "admin", "defaults", "signals", "connections"], &mut faults);
         let folder = path.parent().unwrap_or(Path::new(""));
         let database = database(&root, folder, &mut faults);
-        let connections = connections(&root, &mut faults);
+        let connections = connections(&root, folder, &mut faults);
         let admin = admin(&root, &mut faults);
         let defaults = root.section("defaults", &mut faults);
         if let Some(defaults) = &defaults {
@@ -180,6 +189,7 @@ impl SignalConfig {
             digest: self.digest.clone(),
             limits: self.limits,
             grants: self.grants.clone(),
+            connections: Connections::default(),
         }
     }
 }
@@ -242,20 +252,34 @@ pub(crate) fn sqlite_url(path: &Path, rest: &str) -> String {
     format!("sqlite://{}{rest}", percent_encode(path.as_os_str().as_bytes(), SPECIAL))
 }
 
-fn connections(root: &Section<'_>, faults: &mut Faults<'_>) -> Vec<String> {
+fn connections(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Vec<Connection> {
     let Some(section) = root.section("connections", faults) else { return Vec::new() };
-    let names: Vec<String> = section.entries().into_iter().map(|(name, _)| name).collect();
-    for name in &names {
-        if let Some(connection) = section.section(name, faults)
-            && connection.string("url", faults).is_none()
-        {
-            faults.add(connection.offset(), format!("`connections.{name}.url` is missing"));
-        }
-    }
-    names
+    let names = section.entries().into_iter().map(|(name, _)| name);
+    let read = |name: String| {
+        let config = section.section(&name, faults).and_then(|own| connection(&name, &own, folder, faults));
+        Connection { name, config }
+    };
+    names.map(read).collect()
 }
 
-fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[String], faults: &mut Faults<'_>) -> SignalConfig {
+fn connection(name: &str, section: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Option<ConnectionConfig> {
+    section.refuse_unknown(&["url", "ca", "timeout", "options"], faults);
+    if section.find("url").is_none() {
+        faults.add(section.offset(), format!("`{}` is missing", section.named("url")));
+    }
+    let ca = section.string("ca", faults).and_then(|file| {
+        let file = folder.join(file);
+        let text = std::fs::read_to_string(&file);
+        text.map_err(|error| faults.add(section.place("ca"), format!("`{}`: {}: {error}", section.named("ca"), file.display()))).ok()
+    });
+    let timeout = section.duration("timeout", Duration::from_secs(10), faults);
+    let options = texts(section, "options", faults);
+    let url = section.string("url", faults)?;
+    let config = ConnectionConfig::new(name, &url, ca, timeout, options);
+    config.map_err(|fault| faults.add(section.place("url"), format!("`{}`: {fault}", section.named("url")))).ok()
+}
+
+fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Connection], faults: &mut Faults<'_>) -> SignalConfig {
     let table = section.string("table", faults).unwrap_or_else(|| snake_case(name));
     let source = Source {
         signal: name.to_owned(),
@@ -290,6 +314,8 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Strin
     }
     let concurrency = section.number("concurrency", 4, 1, faults) as usize;
     let strict = !source.order_by.is_empty() && source.order_key.is_empty();
+    let grants = grants(section, connections, faults);
+    let granted = |connection: &&Connection| grants.connections.contains(&connection.name);
     SignalConfig {
         place: faults.place(section.offset()),
         plugin: if plugin.is_empty() { PathBuf::new() } else { folder.join(plugin) },
@@ -299,7 +325,8 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Strin
         autoflush: section.boolean("autoflush", true, faults),
         limits: Limits { timeout, memory: section.size("memory", Limits::default().memory, faults) },
         policy: policy(section, !source.order_by.is_empty(), faults),
-        grants: grants(section, connections, faults),
+        connections: connections.iter().filter(granted).filter_map(|connection| connection.config.clone()).collect(),
+        grants,
         source,
     }
 }
@@ -328,7 +355,7 @@ fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Poli
     policy
 }
 
-fn grants(section: &Section<'_>, connections: &[String], faults: &mut Faults<'_>) -> Grants {
+fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
     let own =
         Grants { settings: texts(section, "settings", faults), secrets: texts(section, "secrets", faults), ..Grants::default() };
     let Some(grants) = section.section("grants", faults) else { return own };
@@ -339,8 +366,8 @@ fn grants(section: &Section<'_>, connections: &[String], faults: &mut Faults<'_>
         tcp: grants.strings("tcp", faults),
         ..own
     };
-    for name in granted.connections.iter().filter(|name| !connections.contains(name)) {
-        let nearest = suggest::nearest(name, connections.iter().map(String::as_str));
+    for name in granted.connections.iter().filter(|name| connections.iter().all(|known| known.name != **name)) {
+        let nearest = suggest::nearest(name, connections.iter().map(|known| known.name.as_str()));
         faults.add(
             grants.place("connections"),
             format!("`{}`: there is no `[connections.{name}]`{nearest}", grants.named("connections")),

@@ -110,7 +110,12 @@ impl Flusher {
         let mut trouble = Trouble::new(self.patience.claim);
         while !stop.is_cancelled() {
             let begun = Instant::now();
-            let found = match worker.claim(self.burst_count, boundary).await {
+            let found = tokio::select! {
+                biased;
+                found = worker.claim(self.burst_count, boundary) => found,
+                () = overdue(stop) => break,
+            };
+            let found = match found {
                 Ok(found) => found,
                 Err(error) => {
                     trouble.wait(error, stop).await?;
@@ -260,6 +265,13 @@ impl Trouble {
         }
         self.tries = 0;
     }
+}
+
+/// When a claim that was begun before a stop is given up: the network is silent, and what the claim
+/// may have taken falls free by itself.
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
 /// A wait that a stop cuts short.

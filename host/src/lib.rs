@@ -3,10 +3,12 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod bus;
 pub mod cli;
 mod commands;
 pub mod config;
 pub mod flusher;
+pub mod message;
 pub mod outbox;
 pub mod plugin;
 pub mod relay;

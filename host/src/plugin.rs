@@ -10,6 +10,7 @@ mod inspect;
 mod journal;
 mod limits;
 mod load;
+mod produce;
 mod send;
 mod wit;
 
@@ -21,6 +22,7 @@ pub use generations::{Fate, Generations, Recipe, Tenure};
 pub use grants::Grants;
 pub use limits::Limits;
 pub use load::{LoadError, Plugin};
+pub use produce::Connections;
 
 use crate::signal::{Signal, SignalType, Verdict};
 

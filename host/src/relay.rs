@@ -17,6 +17,7 @@ use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::Buses;
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Flusher, Halt, Patience, Tally};
 use crate::outbox::{Error, Outbox};
@@ -73,7 +74,7 @@ impl Relay {
         let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
         outbox.require_schema().await?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
-        let opened = open_all(&outbox, &engine, signals, Patience::ONE_SHOT).await?;
+        let opened = open_all(&outbox, &engine, &Buses::default(), signals, Patience::ONE_SHOT).await?;
         Ok(Self::of(opened.into_iter().map(|(flusher, _)| flusher).collect()))
     }
 
@@ -202,10 +203,11 @@ type Opened = (Flusher, Arc<Generations>);
 async fn open_all(
     outbox: &Outbox,
     engine: &Engine,
+    buses: &Buses,
     signals: &[SignalConfig],
     patience: Patience,
 ) -> Result<Vec<Opened>, Refusal> {
-    let opening = signals.iter().map(|signal| open_one(outbox, engine, signal, patience));
+    let opening = signals.iter().map(|signal| open_one(outbox, engine, buses, signal, patience));
     let mut opened = Vec::new();
     let mut faults = Vec::new();
     for one in join_all(opening).await {
@@ -218,8 +220,19 @@ async fn open_all(
     if faults.is_empty() { Ok(opened) } else { Err(Refusal::Faults(faults)) }
 }
 
-async fn open_one(outbox: &Outbox, engine: &Engine, signal: &SignalConfig, patience: Patience) -> Result<Opened, Refusal> {
-    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), Generations::load(engine, signal.recipe()));
+async fn open_one(
+    outbox: &Outbox,
+    engine: &Engine,
+    buses: &Buses,
+    signal: &SignalConfig,
+    patience: Patience,
+) -> Result<Opened, Refusal> {
+    let mut recipe = signal.recipe();
+    for connection in &signal.connections {
+        let publisher = buses.open(connection).map_err(|fault| Refusal::Faults(vec![fault]))?;
+        recipe.connections.grant(&connection.name, publisher);
+    }
+    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), Generations::load(engine, recipe));
     let (lane, plugin) = match (lane, plugin) {
         (Ok(lane), Ok(plugin)) => (lane, plugin),
         (Err(error @ (Error::Unreachable(_) | Error::Refused { .. })), _) => return Err(error.into()),

@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::outbox::{Batch, Error};
 use crate::settlement::Settlement;
-use crate::signal::Outage;
+use crate::signal::{Outage, Outcome, Verdict};
 
 /// The form of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,6 +296,24 @@ pub(crate) fn denied(signal: &str, capability: &'static str) {
     needs(signal, capability);
     if worth_saying(&format!("denied {signal} {capability}")) {
         warn!(signal, capability, "plugin denied what it is not granted");
+    }
+}
+
+/// A list of messages has come back from a bus.
+pub(crate) fn published(connection: &str, verdict: &Verdict, time: Duration) {
+    let outcomes = verdict.as_ref().ok().map(|outcomes| {
+        let of = |wanted: fn(&&Outcome) -> bool| outcomes.iter().filter(wanted).count();
+        [
+            ("sent", of(|outcome| matches!(outcome, Outcome::Sent))),
+            ("retry", of(|outcome| matches!(outcome, Outcome::Retry { .. }))),
+            ("reject", of(|outcome| matches!(outcome, Outcome::Reject { .. }))),
+        ]
+    });
+    meters::published(connection, outcomes, time);
+    if let Err(Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = verdict
+        && worth_saying(&format!("bus {connection}"))
+    {
+        warn!(connection, reason, "bus not available");
     }
 }
 

@@ -16,7 +16,7 @@ use harness::database::{Database, System};
 use report::Report;
 use signalbus::flusher::{Flusher, Patience};
 use signalbus::outbox::{Outbox, Source};
-use signalbus::plugin::{Engine, Grants, Limits, Plugin, Sender};
+use signalbus::plugin::{Engine, Plugin, Recipe, Sender};
 use signalbus::relay::{Extent, Relay};
 use signalbus::settlement::Policy;
 use signalbus::signal::{Outcome, Signal, SignalType};
@@ -137,8 +137,8 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
         let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
-        let guest = harness::guest("noop");
-        Arc::new(Plugin::load(&engine, &guest, None, "OrderPlaced", Limits::default(), Grants::default()).await.unwrap())
+        let recipe = Recipe { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..Recipe::default() };
+        Arc::new(Plugin::load(&engine, &recipe).await.unwrap())
     };
     let policy = Policy { ordered: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let patience = Patience::ONE_SHOT;

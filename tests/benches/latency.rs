@@ -42,6 +42,8 @@ fn main() {
         }
         writers(&mut report).await;
         sharing(&mut report).await;
+        neighbours(&mut report).await;
+        swaps(&mut report).await;
         starts(&mut report).await;
         idle(&mut report).await;
     });
@@ -226,6 +228,87 @@ async fn shared_by(relays: usize) -> f64 {
         assert!(relay.wait().unwrap().success());
     }
     begun.elapsed().as_secs_f64()
+}
+
+/// What a signal type loses beside another that is broken or has endless work. Its plugin waits on
+/// its network, as plugins do: on so few cores, what is left of the processors would be measured
+/// otherwise.
+async fn neighbours(report: &mut Report) {
+    let waits = "burst_count = 100\n[signals.Other.settings]\ndelay_ms = 10";
+    for (name, guest, table, more) in [
+        ("a plugin that traps", "traps", true, ""),
+        ("a plugin that never ends", "spins", true, "timeout = \"1s\""),
+        ("a missing table", "sends", false, ""),
+        ("an endless backlog", "counts", true, waits),
+    ] {
+        let mut kept = Vec::new();
+        for _ in 0..3 {
+            let alone = rate("", false).await;
+            let other = section("Other", &harness::guest(guest), more);
+            kept.push(rate(&other, table).await / alone);
+        }
+        report.add(&format!("postgres: rate beside {name} / alone"), kept, "ratio", "at least 0.9");
+    }
+}
+
+/// Signals that a type sends in a second, beside another one.
+async fn rate(other: &str, table: bool) -> f64 {
+    let database = Database::postgres().await;
+    database.orders(400_000).await;
+    if table {
+        database.run("CREATE TABLE other AS SELECT * FROM order_placed").await;
+        database.run("ALTER TABLE other ADD PRIMARY KEY (id)").await;
+    }
+    let waits = "burst_count = 100\n[signals.OrderPlaced.settings]\ndelay_ms = 10\n";
+    let sections = section("OrderPlaced", &harness::guest("counts"), waits) + other;
+    let relay = Running::spawn(&database, &sections, "");
+    relay.witness.wait_for(1);
+    let sent = || relay.metric("signalbus_sent_total{signal=\"OrderPlaced\"}");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let (before, begun) = (sent(), std::time::Instant::now());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    (sent() - before) / begun.elapsed().as_secs_f64()
+}
+
+/// A hundred new plugins under load: each is compiled, checked and takes over while the one before
+/// sends.
+async fn swaps(report: &mut Report) {
+    const SWAPS: u32 = 100;
+    let (mut pauses, mut kept) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let (_, alone) = pause(0, Duration::from_secs(8)).await;
+        let (longest, rate) = pause(SWAPS, Duration::from_secs(8)).await;
+        pauses.push(longest);
+        kept.push(rate / alone);
+    }
+    report.add("postgres: longest time without a send in 100 swaps", pauses, "ms", "at most 100");
+    report.add("postgres: rate under 12 swaps a second / without", kept, "ratio", "");
+}
+
+/// The longest time between two batches, in milliseconds, and the batches per second.
+async fn pause(swaps: u32, time: Duration) -> (f64, f64) {
+    let database = Database::postgres().await;
+    database.orders(400_000).await;
+    let plugin = harness::relay::plugin_file(&database, "counts");
+    let waits = "burst_count = 100\n[signals.OrderPlaced.settings]\ndelay_ms = 10\n";
+    let relay = Running::start(&database, &section("OrderPlaced", &plugin, waits));
+    relay.witness.wait_for(1);
+    let begun = now();
+    for swap in 0..swaps {
+        harness::relay::replace_by_edition(&plugin, "counts", swap);
+        assert_eq!(relay.post("/api/v1/signals/OrderPlaced/plugin").status, 200);
+        let due = begun + time.as_secs_f64() * f64::from(swap + 1) / f64::from(swaps);
+        tokio::time::sleep(Duration::from_secs_f64((due - now()).max(0.0))).await;
+    }
+    if swaps == 0 {
+        tokio::time::sleep(time).await;
+    }
+    let (text, took) = (relay.witness.text(), now() - begun);
+    let mut calls: Vec<f64> = text.lines().filter(|line| line.contains("counted")).map(seconds_of_day).collect();
+    calls.retain(|call| *call >= begun % 86_400.0);
+    calls.sort_by(f64::total_cmp);
+    let longest = calls.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    (longest * 1000.0, calls.len() as f64 / took)
 }
 
 /// From the start of the process to the plugin's first call, its compiled code at hand.

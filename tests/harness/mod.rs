@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: real servers, real guests, the real command.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod broker;
 pub mod command;
 pub mod database;
 pub mod disk;
@@ -23,6 +24,11 @@ pub fn guest(name: &str) -> PathBuf {
 /// The folder that builds go to.
 pub fn target() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target")
+}
+
+/// How much of something a test does: the usual, or with `make soak` as much as months bring.
+pub fn amount(usual: u32, soak: u32) -> u32 {
+    if std::env::var_os("SIGNALBUS_SOAK").is_some() { soak } else { usual }
 }
 
 /// Makes one test for each database from a function of a `Database`.

@@ -43,10 +43,10 @@ impl Server {
             run(Command::new("chown").arg("-R").arg(user(kind)).arg(folder.path()));
         }
         match kind {
-            Kind::Postgres => run(as_user(kind, &postgres_binary("initdb"))
+            Kind::Postgres => run(as_user(user(kind), &postgres_binary("initdb"))
                 .args(["-U", "signalbus", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
                 .arg(&data)),
-            Kind::Mariadb => run(as_user(kind, Path::new("mariadb-install-db"))
+            Kind::Mariadb => run(as_user(user(kind), Path::new("mariadb-install-db"))
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
                 .arg(format!("--datadir={}", data.display()))),
         }
@@ -63,7 +63,7 @@ impl Server {
         if is_root() {
             run(Command::new("chown").arg("-R").arg(user(Kind::Postgres)).arg(folder.path()));
         }
-        run(as_user(Kind::Postgres, &postgres_binary("pg_basebackup"))
+        run(as_user(user(Kind::Postgres), &postgres_binary("pg_basebackup"))
             .args([
                 "-h",
                 "127.0.0.1",
@@ -107,8 +107,7 @@ impl Server {
 
     /// Starts the process, on the same port as before, and waits until it answers.
     pub fn up(&self) {
-        let child = self.spawn();
-        *self.process.lock().unwrap() = Some(child);
+        *self.process.lock().unwrap() = Some(spawn(self.command()));
         let begun = Instant::now();
         while !self.answers() {
             assert!(begun.elapsed() < Duration::from_secs(60), "the {:?} server does not come up", self.kind);
@@ -144,25 +143,6 @@ impl Server {
         }
     }
 
-    /// The server dies with this process: from a thread that lives as long as it does, since Linux
-    /// counts the parent's death by thread.
-    fn spawn(&self) -> Child {
-        type Job = (Command, mpsc::Sender<Child>);
-        static SPAWNER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
-        let spawner = SPAWNER.get_or_init(|| {
-            let (jobs, queue) = mpsc::channel::<Job>();
-            std::thread::spawn(move || {
-                for (mut command, done) in queue {
-                    done.send(command.spawn().unwrap()).unwrap();
-                }
-            });
-            Mutex::new(jobs)
-        });
-        let (done, spawned) = mpsc::channel();
-        spawner.lock().unwrap().send((self.command(), done)).unwrap();
-        spawned.recv().unwrap()
-    }
-
     fn command(&self) -> Command {
         let folder = self.folder.path();
         let data = folder.join("data");
@@ -170,14 +150,14 @@ impl Server {
         let mut command = match self.kind {
             Kind::Postgres => {
                 let _ = std::fs::remove_file(data.join("postmaster.pid"));
-                let mut command = as_user(self.kind, &postgres_binary("postgres"));
+                let mut command = as_user(user(self.kind), &postgres_binary("postgres"));
                 command.arg("-D").arg(&data).args(["-p", &self.port.to_string(), "-k"]).arg(folder);
                 command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
                 command.args(["-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"]);
                 command
             }
             Kind::Mariadb => {
-                let mut command = as_user(self.kind, Path::new("/usr/sbin/mariadbd"));
+                let mut command = as_user(user(self.kind), Path::new("/usr/sbin/mariadbd"));
                 command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
                 // A server that starts clears its folder of temporary files, other servers' included.
                 command.arg(format!("--tmpdir={}", folder.display()));
@@ -210,18 +190,37 @@ fn user(kind: Kind) -> &'static str {
     }
 }
 
+/// A server dies with this process: it is started from a thread that lives as long, since Linux
+/// counts the parent's death by thread.
+pub fn spawn(command: Command) -> Child {
+    type Job = (Command, mpsc::Sender<Child>);
+    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        std::thread::spawn(move || {
+            for (mut command, done) in queue {
+                done.send(command.spawn().unwrap()).unwrap();
+            }
+        });
+        Mutex::new(jobs)
+    });
+    let (done, spawned) = mpsc::channel();
+    spawner.lock().unwrap().send((command, done)).unwrap();
+    spawned.recv().unwrap()
+}
+
 /// Servers refuse to run as root, and end when their parent does.
-fn as_user(kind: Kind, program: &Path) -> Command {
+pub fn as_user(user: &str, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]);
     if is_root() {
-        command.args(["--reuid", user(kind), "--regid", user(kind), "--clear-groups"]);
+        command.args(["--reuid", user, "--regid", user, "--clear-groups"]);
     }
     command.arg("--").arg(program).current_dir("/");
     command
 }
 
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0)
 }
 
@@ -234,7 +233,7 @@ fn postgres_binary(name: &str) -> PathBuf {
     found.pop().unwrap_or_else(|| name.into())
 }
 
-fn run(command: &mut Command) {
+pub fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

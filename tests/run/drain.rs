@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::database::Database;
-use crate::harness::guest;
+use crate::harness::{amount, guest};
 use crate::harness::relay::{Running, section};
 use crate::on_each_database;
 
@@ -14,10 +14,11 @@ mod cases {
 
     /// Restarted again and again under load, as a deployment does, each by a different signal.
     pub async fn rolling_restarts_send_nothing_twice(database: Database) {
-        const ROUNDS: u32 = 40;
-        database.orders(20_000).await;
+        let rounds = amount(40, 500);
+        let rows = rounds * 500;
+        database.orders(rows).await;
         let mut relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), SLOW), "");
-        for round in 0..ROUNDS {
+        for round in 0..rounds {
             let before = relay.witness.counts().len();
             relay.witness.wait_for(before + 20);
             relay.signal(if round % 2 == 0 { "TERM" } else { "INT" });
@@ -31,7 +32,7 @@ mod cases {
         let counts = relay.witness.counts();
         assert!(counts.values().all(|count| *count == 1), "sent twice");
         let left = database.number("SELECT count(*) FROM order_placed").await;
-        assert_eq!(left + i64::try_from(counts.len()).unwrap(), 20_000);
+        assert_eq!(left + i64::try_from(counts.len()).unwrap(), i64::from(rows));
     }
 }
 

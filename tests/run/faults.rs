@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::database::{Database, System};
-use crate::harness::guest;
+use crate::harness::{amount, guest};
 use crate::harness::proxy::Proxy;
 use crate::harness::relay::{Running, section};
 use crate::harness::server::{Kind, Server, free_port};
@@ -112,7 +112,7 @@ async fn a_network_that_is_cut_and_mended_loses_nothing() {
         relay.witness.wait_for(sent);
         // Nothing passes, nobody is told; then the connections turn out to be gone.
         proxy.cut();
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(amount(3, 60).into())).await;
         proxy.reset();
         tokio::time::sleep(Duration::from_secs(1)).await;
         proxy.mend();
@@ -135,6 +135,7 @@ async fn a_silent_network_does_not_hold_up_a_stop() {
     let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
     database.url = direct;
     until_empty(&database, &relay).await;
+    relay.wait("a batch is not settled", || relay.metric("signalbus_batches_in_flight{signal=\"OrderPlaced\"}") == 0.0);
     proxy.cut();
     // Long enough for several looks.
     tokio::time::sleep(Duration::from_secs(1)).await;

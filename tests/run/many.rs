@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::harness::command::terminate;
 use crate::harness::database::Database;
-use crate::harness::guest;
+use crate::harness::{amount, guest};
 use crate::harness::relay::{Running, section};
 use crate::on_each_database;
 
 async fn until_empty(database: &Database, relay: &Running) {
     let begun = Instant::now();
     while database.number("SELECT count(*) FROM order_placed").await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(120), "{}", relay.witness.text());
+        assert!(begun.elapsed() < Duration::from_secs(1200), "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -73,8 +73,7 @@ mod cases {
     /// Relays are killed, rows commit late, some signals must be retried: within a key, nothing is
     /// sent before what stands in front of it.
     pub async fn order_within_a_key_survives_everything(database: Database) {
-        const ROWS: u32 = 6000;
-        const KEYS: u32 = 60;
+        let (rows, keys) = (amount(6000, 1_000_000), amount(60, 1000));
         let text = database.either("TEXT", "TEXT", "VARCHAR(50)");
         database.run(&format!("CREATE TABLE order_placed (id BIGINT PRIMARY KEY, customer {text}, payload {text})")).await;
         let more = "burst_count = 50\nconcurrency = 3\norder_by = [\"id\"]\norder_key = [\"customer\"]\n\
@@ -83,23 +82,23 @@ mod cases {
         let mut siblings = vec![relay.sibling(), relay.sibling()];
         let mut random = fastrand::Rng::with_seed(11);
         // Each key's rows appear in order; the keys' among one another do not.
-        let mut next: Vec<u32> = (0..KEYS).collect();
-        let mut rounds = 0;
-        while next.iter().any(|id| *id < ROWS) {
-            let mut rows = Vec::new();
+        let mut next: Vec<u32> = (0..keys).collect();
+        let (mut rounds, kill_every) = (0, amount(6, 12));
+        while next.iter().any(|id| *id < rows) {
+            let mut batch = Vec::new();
             for id in &mut next {
                 for _ in 0..random.u32(0..8) {
-                    if *id < ROWS {
-                        rows.push(format!("({id}, 'customer {}', 'p')", *id % KEYS));
-                        *id += KEYS;
+                    if *id < rows {
+                        batch.push(format!("({id}, 'customer {}', 'p')", *id % keys));
+                        *id += keys;
                     }
                 }
             }
-            if !rows.is_empty() {
-                database.run(&format!("INSERT INTO order_placed VALUES {}", rows.join(", "))).await;
+            if !batch.is_empty() {
+                database.run(&format!("INSERT INTO order_placed VALUES {}", batch.join(", "))).await;
             }
             rounds += 1;
-            if rounds % 6 == 0 {
+            if rounds % kill_every == 0 {
                 let mut victim = siblings.remove(0);
                 victim.kill().unwrap();
                 victim.wait().unwrap();
@@ -113,13 +112,13 @@ mod cases {
         for id in relay.witness.order() {
             let id: u32 = id.strip_prefix("OrderPlaced:").unwrap().parse().unwrap();
             // What was sent twice begins again further back; a gap is what must not be.
-            let before = id.checked_sub(KEYS);
-            assert!(before <= last.get(&(id % KEYS)).copied(), "{id} was sent before {before:?}");
-            let highest = last.entry(id % KEYS).or_insert(id);
+            let before = id.checked_sub(keys);
+            assert!(before <= last.get(&(id % keys)).copied(), "{id} was sent before {before:?}");
+            let highest = last.entry(id % keys).or_insert(id);
             *highest = id.max(*highest);
         }
-        let ends: Vec<u32> = (0..KEYS).map(|key| last[&key]).collect();
-        assert!(ends.iter().all(|id| *id >= ROWS - KEYS), "{ends:?}");
+        let ends: Vec<u32> = (0..keys).map(|key| last[&key]).collect();
+        assert!(ends.iter().all(|id| *id >= rows - keys), "{ends:?}");
     }
 }
 

@@ -1,10 +1,11 @@
 //! Plugins are changed while signals are sent.
 
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crate::harness::database::Database;
 use crate::harness::guest;
-use crate::harness::relay::{Running, plugin_file, replace, section};
+use crate::harness::relay::{Running, plugin_file, replace, replace_by_edition, section};
 
 async fn insert(database: &Database, id: u32) {
     database.run(&format!("INSERT INTO order_placed VALUES ({id}, 'c', 'p')")).await;
@@ -186,4 +187,34 @@ async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {
     assert!(relay.metric("signalbus_plugin_swaps_total{signal=\"OrderPlaced\",result=\"done\"}") >= f64::from(SWAPS) - 1.0);
     assert!(relay.metric("signalbus_plugin_generations") <= 3.0);
     assert!(late < early + 10_000, "{early} kB became {late} kB");
+}
+
+/// Each batch takes many calls, and swaps come in their midst.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_sent_by_one_generation() {
+    const SWAPS: u32 = 30;
+    let (database, relay, plugin) =
+        start("counts_one", "burst_count = 40\n[signals.OrderPlaced.settings]\ndelay_ms = 1").await;
+    let source = database.series(20_000);
+    database.run(&format!("INSERT INTO order_placed SELECT i, 'c', 'p' FROM {source}")).await;
+    for swap in 1..=SWAPS {
+        relay.witness.wait_for(swap as usize * 200);
+        replace_by_edition(&plugin, "counts_one", swap);
+        assert_eq!(relay.post("/api/v1/signals/OrderPlaced/plugin").status, 200, "{}", relay.witness.text());
+    }
+    until_sent(&database, &relay).await;
+    let mut batches: HashMap<String, HashSet<String>> = HashMap::new();
+    let mut generations = HashSet::new();
+    let text = relay.witness.text();
+    for line in text.lines().filter(|line| line.contains("counted")) {
+        let field = |name: &str| {
+            let (_, rest) = line.split_once(&format!(" {name}=")).unwrap_or_else(|| panic!("no {name} in {line}"));
+            rest.split(' ').next().unwrap_or_default().trim_matches('"').to_owned()
+        };
+        batches.entry(field("batch")).or_default().insert(field("generation"));
+        generations.insert(field("generation"));
+    }
+    assert!(batches.values().all(|generations| generations.len() == 1), "{batches:?}");
+    assert!(batches.len() >= 500, "{}", batches.len());
+    assert!(generations.len() as u32 > SWAPS * 2 / 3, "{}", generations.len());
 }

@@ -89,9 +89,7 @@ impl Report {
     async fn plugins(&mut self, config: &Config) -> Result<(), Failure> {
         let engine = Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))?;
         for signal in config.signals.iter().filter(|signal| !signal.plugin.as_os_str().is_empty()) {
-            let (digest, grants) = (signal.digest.as_deref(), signal.grants.clone());
-            let loaded = Plugin::load(&engine, &signal.plugin, digest, signal.name(), signal.limits, grants).await;
-            if let Err(error) = loaded {
+            if let Err(error) = Plugin::load(&engine, &signal.recipe()).await {
                 self.errors.push(format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));
             }
         }

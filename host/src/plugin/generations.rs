@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Engine, Grants, Limits, LoadError, Plugin, Sender, Sending};
+use super::{Connections, Engine, Grants, Limits, LoadError, Plugin, Sender, Sending};
 use crate::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use crate::telemetry;
 
 /// What a signal type's plugin is made from, again and again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Recipe {
     pub signal_type: String,
     pub path: PathBuf,
@@ -18,6 +18,8 @@ pub struct Recipe {
     pub digest: Option<String>,
     pub limits: Limits,
     pub grants: Grants,
+    /// What it may publish through.
+    pub connections: Connections,
 }
 
 /// The plugin of a signal type, which may be changed while it sends. A batch is sent by one
@@ -86,7 +88,7 @@ impl Generations {
     /// # Errors
     /// The file can't be used.
     pub async fn load(engine: &Engine, recipe: Recipe) -> Result<Arc<Self>, LoadError> {
-        let plugin = recipe.load(engine).await?;
+        let plugin = Plugin::load(engine, &recipe).await?;
         let tenure = Tenure { digest: plugin.digest().to_owned(), since: now(), fate: Fate::Current, reason: None };
         let seat = Seat {
             current: Arc::new(plugin),
@@ -119,7 +121,7 @@ impl Generations {
     /// # Errors
     /// The file can't be used; the generation before stays.
     pub async fn swap(&self) -> Result<bool, LoadError> {
-        let loaded = self.recipe.load(&self.engine).await;
+        let loaded = Plugin::load(&self.engine, &self.recipe).await;
         let mut seat = self.seat();
         match loaded {
             Ok(plugin) if plugin.digest() == seat.current.digest() => Ok(false),
@@ -166,13 +168,6 @@ impl Generations {
 impl Sender for Generations {
     fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
         Box::pin(self.send_now(signal_type, signals))
-    }
-}
-
-impl Recipe {
-    async fn load(&self, engine: &Engine) -> Result<Plugin, LoadError> {
-        let (digest, grants) = (self.digest.as_deref(), self.grants.clone());
-        Plugin::load(engine, &self.path, digest, &self.signal_type, self.limits, grants).await
     }
 }
 

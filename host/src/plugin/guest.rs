@@ -12,7 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use super::journal::{self, Journal, Origin, Stream};
 use super::limits::{Limits, Meter};
 use super::wit::signalbus::plugin::{config, log, producer, types};
-use crate::telemetry;
+use crate::message::Message;
 
 /// What a store holds.
 pub(super) struct State {
@@ -101,9 +101,10 @@ impl config::Host for State {
 }
 
 impl producer::Host for State {
-    fn publish(&mut self, _messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
-        telemetry::denied(&self.origin.signal_type, "connections");
-        Ok(Err(types::Outage::Misconfigured("no connection is granted: name one in `grants.connections`".to_owned())))
+    async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
+        let messages = messages.into_iter().map(Message::from).collect();
+        let verdict = self.origin.connections.publish(messages, &self.origin.signal_type).await;
+        Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
     }
 }
 

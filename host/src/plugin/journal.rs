@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Level;
 
 use super::grants::Grants;
+use super::produce::Connections;
 
 /// The target of every event that a plugin causes.
 macro_rules! target {
@@ -16,12 +18,22 @@ macro_rules! target {
 }
 
 /// Where a plugin's words come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
     /// The stem of the plugin's file name.
     pub(super) plugin: Arc<str>,
+    /// The first digits of the file's digest.
+    pub(super) generation: Arc<str>,
     pub(super) signal_type: Arc<str>,
     pub(super) grants: Arc<Grants>,
+    pub(super) connections: Arc<Connections>,
+}
+
+impl Origin {
+    /// Nothing is granted, and no file is read yet.
+    pub(super) fn of(plugin: &str, signal_type: &str) -> Self {
+        Self { plugin: plugin.into(), signal_type: signal_type.into(), ..Self::default() }
+    }
 }
 
 /// The journal of one send, shared by whatever the plugin can write to.
@@ -37,6 +49,8 @@ pub(super) enum Stream {
 
 struct Pages {
     origin: Origin,
+    /// Tells apart the sends of one process.
+    batch: u64,
     records: usize,
     bytes: usize,
     dropped: u64,
@@ -54,8 +68,10 @@ impl Journal {
     const LINE: usize = 8 << 10;
 
     pub(super) fn new(origin: Origin) -> Self {
+        static BATCHES: AtomicU64 = AtomicU64::new(1);
         Self(Arc::new(Mutex::new(Pages {
             origin,
+            batch: BATCHES.fetch_add(1, Ordering::Relaxed),
             records: 0,
             bytes: 0,
             dropped: 0,
@@ -110,7 +126,7 @@ impl Pages {
         }
         self.records += 1;
         self.bytes += bytes;
-        emit(&self.origin, level, message, fields);
+        emit(&self.origin, self.batch, level, message, fields);
     }
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
@@ -156,7 +172,7 @@ impl Drop for Pages {
         self.end_line(Stream::Error);
         if self.dropped > 0 {
             let message = format!("{} log records dropped", self.dropped);
-            emit(&self.origin, Level::WARN, &message, "");
+            emit(&self.origin, self.batch, Level::WARN, &message, "");
         }
     }
 }
@@ -210,17 +226,16 @@ pub(super) fn enabled(level: Level) -> bool {
     }
 }
 
-fn emit(origin: &Origin, level: Level, message: &str, fields: &str) {
-    let plugin = &*origin.plugin;
-    let signal_type = &*origin.signal_type;
+fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &str) {
+    let (plugin, generation, signal_type) = (&*origin.plugin, &*origin.generation, &*origin.signal_type);
     let message: Cow<'_, str> = origin.grants.redact(message);
     let fields: Cow<'_, str> = origin.grants.redact(fields);
     macro_rules! event {
         ($level:expr) => {
             if fields.is_empty() {
-                tracing::event!(target: target!(), $level, plugin, signal_type, "{message}")
+                tracing::event!(target: target!(), $level, plugin, generation, signal_type, batch, "{message}")
             } else {
-                tracing::event!(target: target!(), $level, plugin, signal_type, fields = %fields, "{message}")
+                tracing::event!(target: target!(), $level, plugin, generation, signal_type, batch, fields = %fields, "{message}")
             }
         };
     }
@@ -239,7 +254,7 @@ mod tests {
 
     fn journal() -> Journal {
         let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
-        Journal::new(Origin { plugin: "p".into(), signal_type: "T".into(), grants: grants.into() })
+        Journal::new(Origin { grants: grants.into(), ..Origin::of("p", "T") })
     }
 
     fn counts(journal: &Journal) -> (usize, u64) {

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, InstancePre};
 
 use super::engine::{self, Engine};
+use super::generations::Recipe;
 use super::grants::Grants;
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
@@ -72,6 +73,10 @@ pub enum LoadError {
     Unserved { path: PathBuf, imports: Vec<String> },
     #[error("plugin {path:?} imports {}, which this relay does not offer: build it without", Quoted(imports))]
     UnknownImports { path: PathBuf, imports: Vec<String> },
+    #[error(
+        "plugin {path:?} is to publish through connection \"{connection}\", which is not granted: name it in `grants.connections`"
+    )]
+    NoConnection { path: PathBuf, connection: String },
     #[error("plugin {path:?} does not compile: {reason}")]
     Compile { path: PathBuf, reason: String },
     #[error("plugin {path:?} does not start: {reason}")]
@@ -81,35 +86,29 @@ pub enum LoadError {
 }
 
 impl Plugin {
-    /// Loads the plugin of a signal type from a file. With a `digest`, `sha256:` and 64
-    /// hexadecimal digits, no other file is accepted. Compiles on a thread of its own.
+    /// Loads the plugin of a signal type from its file. Compiles on a thread of its own.
     ///
     /// # Errors
     ///
     /// The file is no plugin that this relay can run with these grants.
-    pub async fn load(
-        engine: &Engine,
-        path: &Path,
-        digest: Option<&str>,
-        signal_type: &str,
-        limits: Limits,
-        grants: Grants,
-    ) -> Result<Self, LoadError> {
+    pub async fn load(engine: &Engine, recipe: &Recipe) -> Result<Self, LoadError> {
+        let Recipe { signal_type, path, digest, limits, grants, connections } = recipe.clone();
         let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
-        let file = File { path: path.to_owned(), wanted: digest.map(str::to_owned) };
-        let origin = Origin { plugin: stem.into(), signal_type: signal_type.into(), grants: Arc::new(grants) };
+        let mut origin = Origin::of(&stem, &signal_type);
+        (origin.grants, origin.connections) = (Arc::new(grants), Arc::new(connections));
+        let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
         let loading = engine.clone();
         let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
         match loading.await {
             Ok(loaded) => {
                 let plugin = loaded?;
-                telemetry::compiled(signal_type, begun.elapsed(), engine.cache());
-                plugin.try_instance().await.map_err(|reason| LoadError::Start { path: path.to_owned(), reason })?;
+                telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
+                plugin.try_instance().await.map_err(|reason| LoadError::Start { path, reason })?;
                 Ok(plugin)
             }
             Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
-            Err(stopped) => Err(LoadError::Unreadable { path: path.to_owned(), reason: stopped.to_string() }),
+            Err(stopped) => Err(LoadError::Unreadable { path, reason: stopped.to_string() }),
         }
     }
 
@@ -147,11 +146,12 @@ struct File {
 }
 
 impl File {
-    fn load(self, engine: Engine, limits: Limits, origin: Origin) -> Result<Plugin, LoadError> {
+    fn load(self, engine: Engine, limits: Limits, mut origin: Origin) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
         let bytes =
             std::fs::read(&self.path).map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
         let digest = self.digest(&bytes)?;
+        origin.generation = short(&digest).into();
         self.check_header(&bytes)?;
         let component = Component::new(engine.wasmtime(), &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
@@ -210,10 +210,20 @@ impl File {
             Err(LoadError::UnknownImports { path, imports: unknown })
         } else if !unserved.is_empty() {
             Err(LoadError::Unserved { path, imports: unserved })
+        } else if let Some(connection) = ungranted_connection(&names, &origin.grants) {
+            Err(LoadError::NoConnection { path, connection })
         } else {
             Ok(names.into_iter().map(str::to_owned).collect())
         }
     }
+}
+
+/// The connection that the setting `connection` names, where a plugin that publishes is not granted it.
+fn ungranted_connection(imports: &[&str], grants: &Grants) -> Option<String> {
+    let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
+    let connection = grants.setting("connection").filter(|_| publishes)?;
+    let granted = grants.connections.iter().any(|granted| granted == connection);
+    (!granted).then(|| connection.to_owned())
 }
 
 /// The digest of a file, if it can be read.
@@ -228,6 +238,12 @@ fn digest(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// Enough of a digest for a log line.
+fn short(digest: &str) -> &str {
+    let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+    digits.get(..12).unwrap_or(digits)
 }
 
 struct Quoted<'a>(&'a [String]);
@@ -264,7 +280,7 @@ mod tests {
         let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
         std::fs::write(&path, bytes).unwrap();
         let engine = Engine::new(None).unwrap();
-        let origin = Origin { plugin: "p".into(), signal_type: "T".into(), grants: Arc::default() };
+        let origin = Origin::of("p", "T");
         let file = File { path, wanted: digest.map(str::to_owned) };
         file.load(engine, Limits::default(), origin).unwrap_err()
     }
@@ -290,7 +306,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
-        let origin = Origin { plugin: "p".into(), signal_type: "T".into(), grants: Arc::default() };
+        let origin = Origin::of("p", "T");
         let error = file.load(Engine::new(None).unwrap(), Limits::default(), origin).unwrap_err();
         assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
     }

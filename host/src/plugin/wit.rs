@@ -12,7 +12,7 @@ wasmtime::component::bindgen!({
     ",
     world: "signalbus:host/plugin",
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { default: trappable },
+    imports: { "signalbus:plugin/producer": async | trappable, default: trappable },
     exports: { default: async },
     require_store_data_send: true,
 });

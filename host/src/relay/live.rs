@@ -15,6 +15,7 @@ use super::post::{Health, Post, Posts};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
 use super::{Opened, Redriven, Refusal, cache_folder, open_all, redrive};
+use crate::bus::Buses;
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
 use crate::outbox::{DeadLetter, Error, Outbox};
@@ -27,6 +28,7 @@ pub struct Live {
     config: Mutex<Config>,
     outbox: Outbox,
     engine: Engine,
+    buses: Buses,
     posts: Arc<Posts>,
     lookout: Lookout,
     samples: Samples,
@@ -60,6 +62,7 @@ impl Live {
             lookout: Lookout::new(outbox.clone(), posts.clone(), pulse),
             outbox,
             engine,
+            buses: Buses::default(),
             posts,
             samples: Samples::default(),
             files: Files::default(),
@@ -114,7 +117,7 @@ impl Live {
     async fn open(&self, signals: &[SignalConfig]) -> Result<Vec<Opened>, Refusal> {
         self.outbox.require_schema().await?;
         signals.iter().for_each(|signal| self.files.note(signal));
-        open_all(&self.outbox, &self.engine, signals, Patience::FOREVER).await
+        open_all(&self.outbox, &self.engine, &self.buses, signals, Patience::FOREVER).await
     }
 
     fn post(&self, signals: &[SignalConfig], opened: Vec<Opened>) {

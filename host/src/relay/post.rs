@@ -244,7 +244,7 @@ impl Post {
         };
         match halt {
             Halt::Outage(Outage::Unavailable { reason, after }) => {
-                let wait = after.unwrap_or_else(|| self.backoff(1000, 4));
+                let wait = after.unwrap_or_else(|| self.backoff(1000, 3));
                 self.pause(wait, format!("the bus is not available: {reason}"));
             }
             Halt::Outage(Outage::Misconfigured { reason }) => {

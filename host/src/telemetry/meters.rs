@@ -46,6 +46,15 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
         "Calls without an answer: `trap`, `deadline`, `memory`, `exit`, `other`",
     ),
     ("signalbus_plugin_denied_total", Kind::Counter, "signal,capability", "What a plugin asked for and was not granted"),
+    (
+        "signalbus_bus_messages_total",
+        Kind::Counter,
+        "connection,outcome",
+        "Messages that were published: `sent`, `retry` or `reject`",
+    ),
+    ("signalbus_bus_outages_total", Kind::Counter, "connection", "Lists of messages that met an outage of the bus"),
+    ("signalbus_bus_publish_seconds", Kind::Histogram, "connection", "Time to publish a list of messages, confirmations included"),
+    ("signalbus_bus_up", Kind::Gauge, "connection", "1 while the bus confirms, 0 since an outage"),
     ("signalbus_plugin_compile_seconds", Kind::Histogram, "signal", "Time to load a component, compiled or from the cache"),
     ("signalbus_plugin_cache_hits_total", Kind::Counter, "", "Components whose compiled code was in the cache"),
     ("signalbus_plugin_cache_misses_total", Kind::Counter, "", "Components that were compiled"),
@@ -127,6 +136,20 @@ pub(crate) fn count(name: &'static str, signal: &str, number: usize) {
 /// Counts something of a kind.
 pub(crate) fn count_kind(name: &'static str, signal: &str, key: &'static str, kind: &'static str) {
     counter!(name, with(signal, key, kind)).increment(1);
+}
+
+/// What happened to a list of messages on a connection; `None`: it met an outage.
+pub(crate) fn published(connection: &str, outcomes: Option<[(&'static str, usize); 3]>, time: Duration) {
+    let of = || vec![Label::new("connection", connection.to_owned())];
+    histogram!("signalbus_bus_publish_seconds", of()).record(time);
+    gauge!("signalbus_bus_up", of()).set(if outcomes.is_some() { 1.0 } else { 0.0 });
+    let Some(outcomes) = outcomes else {
+        return counter!("signalbus_bus_outages_total", of()).increment(1);
+    };
+    for (outcome, number) in outcomes.into_iter().filter(|(_, number)| *number > 0) {
+        let labels = vec![Label::new("connection", connection.to_owned()), Label::from_static_parts("outcome", outcome)];
+        counter!("signalbus_bus_messages_total", labels).increment(number as u64);
+    }
 }
 
 /// Counts something that is no signal type's.

@@ -1,0 +1,173 @@
+//! Brokers on free loopback ports and temporary folders, which tests may kill.
+
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::server::{as_user, free_port, is_root, run, spawn};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Rabbitmq,
+    Nats,
+    Redis,
+    Mosquitto,
+}
+
+/// A broker of the tests' own.
+pub struct Broker {
+    kind: Kind,
+    port: u16,
+    /// Lines for its configuration file.
+    more: String,
+    folder: TempDir,
+    process: Mutex<Option<Child>>,
+}
+
+impl Broker {
+    /// A new broker, which is up when this returns. `more` are lines for its configuration file.
+    pub fn start(kind: Kind, more: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("signalbus-test-").tempdir().unwrap();
+        run(Command::new("chmod").arg("755").arg(folder.path()));
+        let broker = Self { kind, port: free_port(), more: more.to_owned(), folder, process: Mutex::new(None) };
+        broker.configure();
+        if is_root() {
+            run(Command::new("chown").arg("-R").arg(broker.user()).arg(broker.folder.path()));
+        }
+        broker.up();
+        broker
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address, as it stands in a configuration.
+    pub fn url(&self) -> String {
+        let port = self.port;
+        match self.kind {
+            Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
+            Kind::Nats => format!("nats://127.0.0.1:{port}"),
+            Kind::Redis => format!("redis://127.0.0.1:{port}"),
+            Kind::Mosquitto => format!("mqtt://127.0.0.1:{port}"),
+        }
+    }
+
+    /// Starts the process, on the same port as before, and waits until it answers.
+    pub fn up(&self) {
+        self.launch();
+        let begun = Instant::now();
+        while !self.answers() {
+            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            assert!(begun.elapsed() < Duration::from_secs(90), "the {:?} broker does not come up: {log}", self.kind);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Starts the process, and does not wait.
+    pub fn launch(&self) {
+        *self.process.lock().unwrap() = Some(spawn(self.command()));
+    }
+
+    /// Ends the process with SIGKILL.
+    pub fn kill(&self) {
+        if let Some(mut child) = self.process.lock().unwrap().take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() && begun.elapsed() < Duration::from_secs(10) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn configure(&self) {
+        let (folder, port, more) = (self.folder.path().display(), self.port, &self.more);
+        let text = match self.kind {
+            Kind::Rabbitmq => format!(
+                "listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n{more}\n"
+            ),
+            Kind::Nats => format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{folder}\" }}\n{more}\n"),
+            Kind::Redis => format!("bind 127.0.0.1\nport {port}\ndir {folder}\nappendonly yes\nappendfsync always\n{more}\n"),
+            Kind::Mosquitto => format!(
+                "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n\
+                 autosave_on_changes true\nautosave_interval 1\n{more}\n"
+            ),
+        };
+        std::fs::write(self.folder.path().join("broker.conf"), text).unwrap();
+        if self.kind == Kind::Rabbitmq {
+            std::fs::write(self.folder.path().join("plugins"), "[].\n").unwrap();
+        }
+    }
+
+    fn command(&self) -> Command {
+        let folder = self.folder.path();
+        let config = folder.join("broker.conf");
+        let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        let program = match self.kind {
+            // The wrapper of Debian insists on its own folders and user.
+            Kind::Rabbitmq => "/usr/lib/rabbitmq/bin/rabbitmq-server",
+            Kind::Nats => "nats-server",
+            Kind::Redis => "redis-server",
+            Kind::Mosquitto => "mosquitto",
+        };
+        let mut command = as_user(self.user(), program.as_ref());
+        match self.kind {
+            Kind::Rabbitmq => {
+                let distribution = free_port().to_string();
+                command
+                    .env("HOME", folder)
+                    .env("RABBITMQ_NODENAME", format!("test{}@localhost", self.port))
+                    .env("RABBITMQ_DIST_PORT", distribution)
+                    .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+                    .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"))
+                    .env("RABBITMQ_CONFIG_FILE", &config)
+                    .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+                    .env("RABBITMQ_LOG_BASE", folder)
+                    .env("RABBITMQ_LOGS", "-")
+                    .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
+                    .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("generated"))
+                    .env("RABBITMQ_PID_FILE", folder.join("pid"))
+                    .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none");
+            }
+            Kind::Nats => drop(command.arg("-c").arg(&config)),
+            Kind::Redis => drop(command.arg(&config)),
+            Kind::Mosquitto => drop(command.arg("-c").arg(&config)),
+        }
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        command
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        use std::io::{Read as _, Write as _};
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let (hello, begins): (&[u8], &[u8]) = match self.kind {
+            // It listens before it serves: what it answers is the beginning of its handshake.
+            Kind::Rabbitmq => (b"AMQP\x00\x00\x09\x01", b"\x01"),
+            Kind::Nats => (b"", b"INFO"),
+            Kind::Redis => (b"PING\r\n", b"+PONG"),
+            Kind::Mosquitto => return true,
+        };
+        let mut answer = vec![0; begins.len()];
+        stream.write_all(hello).is_ok() && stream.read_exact(&mut answer).is_ok() && answer == begins
+    }
+
+    fn user(&self) -> &'static str {
+        match self.kind {
+            Kind::Rabbitmq => "rabbitmq",
+            Kind::Nats => "nats",
+            Kind::Redis => "redis",
+            Kind::Mosquitto => "mosquitto",
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
