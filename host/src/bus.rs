@@ -32,10 +32,8 @@ pub struct ConnectionConfig {
 }
 
 /// The schemes that are known, and what each is for.
-const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 2] = [
-    ("amqp", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
-    ("amqps", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
-];
+const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 2] =
+    [("amqp", |config| Ok(Box::new(amqp::Amqp::new(config)?))), ("amqps", |config| Ok(Box::new(amqp::Amqp::new(config)?)))];
 
 impl ConnectionConfig {
     /// A connection by its URL; `ca` is PEM text.

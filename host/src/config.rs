@@ -10,8 +10,8 @@ use std::time::Duration;
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
 use crate::backoff::Backoff;
-use crate::outbox::Source;
 use crate::bus::ConnectionConfig;
+use crate::outbox::Source;
 use crate::plugin::{Connections, Grants, Limits, Recipe};
 use crate::settlement::Policy;
 use crate::suggest;
@@ -270,7 +270,8 @@ fn connection(name: &str, section: &Section<'_>, folder: &Path, faults: &mut Fau
     let ca = section.string("ca", faults).and_then(|file| {
         let file = folder.join(file);
         let text = std::fs::read_to_string(&file);
-        text.map_err(|error| faults.add(section.place("ca"), format!("`{}`: {}: {error}", section.named("ca"), file.display()))).ok()
+        text.map_err(|error| faults.add(section.place("ca"), format!("`{}`: {}: {error}", section.named("ca"), file.display())))
+            .ok()
     });
     let timeout = section.duration("timeout", Duration::from_secs(10), faults);
     let options = texts(section, "options", faults);
@@ -335,6 +336,10 @@ fn texts(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(Stri
     section.section(key, faults).map(|section| section.texts(faults)).unwrap_or_default()
 }
 
+fn documents(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    section.section(key, faults).map(|section| section.documents(faults)).unwrap_or_default()
+}
+
 fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Policy {
     let mut policy = Policy { ordered, max_attempts: 20, backoff: Backoff::default() };
     let Some(retry) = section.section("retry", faults) else { return policy };
@@ -356,8 +361,11 @@ fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Poli
 }
 
 fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
-    let own =
-        Grants { settings: texts(section, "settings", faults), secrets: texts(section, "secrets", faults), ..Grants::default() };
+    let own = Grants {
+        settings: documents(section, "settings", faults),
+        secrets: texts(section, "secrets", faults),
+        ..Grants::default()
+    };
     let Some(grants) = section.section("grants", faults) else { return own };
     grants.refuse_unknown(&["connections", "http", "tcp"], faults);
     let granted = Grants {

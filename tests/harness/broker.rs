@@ -119,6 +119,8 @@ impl Broker {
             Kind::Rabbitmq => {
                 let distribution = free_port().to_string();
                 command
+                    // So that it replaces its shell, and a kill meets the broker itself.
+                    .env("RUNNING_UNDER_SYSTEMD", "1")
                     .env("HOME", folder)
                     .env("RABBITMQ_NODENAME", format!("test{}@localhost", self.port))
                     .env("RABBITMQ_DIST_PORT", distribution)

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::harness::database::Database;
-use crate::harness::{amount, guest};
 use crate::harness::relay::{Running, section};
+use crate::harness::{amount, guest};
 use crate::on_each_database;
 
 const SLOW: &str = "burst_count = 10\nconcurrency = 2\n[signals.OrderPlaced.settings]\ndelay_ms = 20";

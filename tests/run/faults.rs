@@ -4,10 +4,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::database::{Database, System};
-use crate::harness::{amount, guest};
 use crate::harness::proxy::Proxy;
 use crate::harness::relay::{Running, section};
 use crate::harness::server::{Kind, Server, free_port};
+use crate::harness::{amount, guest};
 
 const SLOW: &str = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 5";
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::harness::command::terminate;
 use crate::harness::database::Database;
-use crate::harness::{amount, guest};
 use crate::harness::relay::{Running, section};
+use crate::harness::{amount, guest};
 use crate::on_each_database;
 
 async fn until_empty(database: &Database, relay: &Running) {

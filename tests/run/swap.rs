@@ -193,8 +193,7 @@ async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_sent_by_one_generation() {
     const SWAPS: u32 = 30;
-    let (database, relay, plugin) =
-        start("counts_one", "burst_count = 40\n[signals.OrderPlaced.settings]\ndelay_ms = 1").await;
+    let (database, relay, plugin) = start("counts_one", "burst_count = 40\n[signals.OrderPlaced.settings]\ndelay_ms = 1").await;
     let source = database.series(20_000);
     database.run(&format!("INSERT INTO order_placed SELECT i, 'c', 'p' FROM {source}")).await;
     for swap in 1..=SWAPS {

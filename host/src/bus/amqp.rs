@@ -9,7 +9,9 @@ use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
 use lapin::tcp::OwnedTLSConfig;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Confirmation, ConnectionBuilder, ConnectionProperties, ErrorKind, ExchangeKind, PublisherConfirm};
+use lapin::{
+    BasicProperties, Channel, Confirmation, ConnectionBuilder, ConnectionProperties, ErrorKind, ExchangeKind, PublisherConfirm,
+};
 use tokio::time::{Instant, timeout_at};
 
 use super::link::Link;
@@ -278,7 +280,10 @@ fn judged(confirmation: Confirmation) -> Outcome {
         Confirmation::Ack(None) => Outcome::Sent,
         Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => reject(format!(
             "RabbitMQ returned the message: {} {}; bind a queue to exchange {:?} for key {:?}",
-            returned.reply_code, returned.reply_text, returned.delivery.exchange.as_str(), returned.delivery.routing_key.as_str(),
+            returned.reply_code,
+            returned.reply_text,
+            returned.delivery.exchange.as_str(),
+            returned.delivery.routing_key.as_str(),
         )),
         Confirmation::Nack(None) => Outcome::retry("RabbitMQ did not accept the message: a queue is full, or not available"),
         Confirmation::NotRequested => Outcome::retry("RabbitMQ was not asked to confirm"),
@@ -315,9 +320,7 @@ fn refused(error: &lapin::Error, uri: &AMQPUri) -> Outage {
     match error.kind() {
         ErrorKind::ProtocolError(fault) => {
             let (said, user, vhost) = (fault.get_message(), &uri.authority.userinfo.username, &uri.vhost);
-            Outage::Misconfigured {
-                reason: format!("{host}:{port} refuses user \"{user}\" on virtual host \"{vhost}\": {said}"),
-            }
+            Outage::Misconfigured { reason: format!("{host}:{port} refuses user \"{user}\" on virtual host \"{vhost}\": {said}") }
         }
         _ => unavailable(format!("{host}:{port}: {error}")),
     }

@@ -227,6 +227,19 @@ impl<'t> Section<'t> {
         texts
     }
 
+    /// The same, with lists and tables as JSON.
+    pub(super) fn documents(&self, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+        let mut texts = Vec::new();
+        for (key, (at, value)) in self.entries() {
+            let text = match json(value, at, faults) {
+                Some(serde_json::Value::String(text)) => Some(text),
+                other => other.map(|value| value.to_string()),
+            };
+            texts.extend(text.map(|text| (key, text)));
+        }
+        texts
+    }
+
     fn wrong(&self, key: &str, at: usize, wanted: &str, found: &DeValue<'_>, faults: &mut Faults<'_>) {
         let found = match found {
             DeValue::String(_) => "a string",
@@ -265,6 +278,28 @@ fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
     }
     expanded.push_str(rest);
     Some(expanded)
+}
+
+/// A value as JSON, the environment's values filled in. A number that JSON can't carry is text.
+fn json(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<serde_json::Value> {
+    let number = |text: String| serde_json::from_str(&text.replace('_', "")).unwrap_or(serde_json::Value::String(text));
+    Some(match value {
+        DeValue::String(text) => expanded(text, at, faults)?.into(),
+        DeValue::Integer(value) => number(value.to_string()),
+        DeValue::Float(value) => number(value.to_string()),
+        DeValue::Boolean(value) => (*value).into(),
+        DeValue::Datetime(value) => value.to_string().into(),
+        DeValue::Array(items) => {
+            items.iter().map(|item| json(item.get_ref(), item.span().start, faults)).collect::<Option<Vec<_>>>()?.into()
+        }
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
+                let key: &std::borrow::Cow<'_, str> = key.get_ref();
+                Some((key.to_string(), json(value.get_ref(), value.span().start, faults)?))
+            };
+            serde_json::Value::Object(table.iter().map(entry).collect::<Option<_>>()?)
+        }
+    })
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

@@ -29,7 +29,8 @@ impl Connections {
             let Some((_, publisher)) = self.0.iter().find(|(name, _)| *name == message.connection) else {
                 telemetry::denied(signal_type, "grants.connections");
                 let name = message.connection;
-                let reason = format!("connection \"{name}\" is not granted; name it in `signals.{signal_type}.grants.connections`");
+                let reason =
+                    format!("connection \"{name}\" is not granted; name it in `signals.{signal_type}.grants.connections`");
                 return Err(Outage::Misconfigured { reason });
             };
             match parts.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, publisher)) {

@@ -53,7 +53,12 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
         "Messages that were published: `sent`, `retry` or `reject`",
     ),
     ("signalbus_bus_outages_total", Kind::Counter, "connection", "Lists of messages that met an outage of the bus"),
-    ("signalbus_bus_publish_seconds", Kind::Histogram, "connection", "Time to publish a list of messages, confirmations included"),
+    (
+        "signalbus_bus_publish_seconds",
+        Kind::Histogram,
+        "connection",
+        "Time to publish a list of messages, confirmations included",
+    ),
     ("signalbus_bus_up", Kind::Gauge, "connection", "1 while the bus confirms, 0 since an outage"),
     ("signalbus_plugin_compile_seconds", Kind::Histogram, "signal", "Time to load a component, compiled or from the cache"),
     ("signalbus_plugin_cache_hits_total", Kind::Counter, "", "Components whose compiled code was in the cache"),

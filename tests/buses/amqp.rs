@@ -1,0 +1,295 @@
+//! RabbitMQ.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::command::{Project, Said};
+use crate::harness::database::Database;
+use crate::harness::guest;
+use crate::harness::relay::{Running, section};
+
+/// The broker that the tests share which do not kill it.
+fn shared() -> &'static Broker {
+    static BROKER: OnceLock<Broker> = OnceLock::new();
+    BROKER.get_or_init(|| Broker::start(Kind::Rabbitmq, "max_message_size = 100000"))
+}
+
+async fn broker(more: &'static str) -> Broker {
+    tokio::task::spawn_blocking(move || Broker::start(Kind::Rabbitmq, more)).await.unwrap()
+}
+
+/// A signal type that the `publish` plugin sends, and a connection to the broker.
+fn published(url: &str, settings: &str) -> String {
+    let more = format!(
+        "burst_count = 100\n[signals.OrderPlaced.retry]\nmax_attempts = 3\nbackoff = {{ first = \"10ms\", max = \"10ms\" }}\n\
+         [signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n\
+         [connections.bus]\nurl = {url:?}\ntimeout = \"3s\"\n\
+         [signals.OrderPlaced.settings]\nconnection = \"bus\"\n{settings}\n"
+    );
+    section("OrderPlaced", &guest("signalbus_publish"), &more)
+}
+
+struct Trial {
+    database: Database,
+    project: Project,
+    channel: Channel,
+    /// An exchange of this trial's own, and a durable queue of that name with everything in it.
+    name: String,
+    _connection: Connection,
+}
+
+impl Trial {
+    async fn new(rows: u32, settings: &str) -> Self {
+        let broker = tokio::task::spawn_blocking(shared).await.unwrap();
+        Self::with(&broker.url(), &broker.url(), rows, settings, FieldTable::default()).await
+    }
+
+    async fn with(broker: &str, url: &str, rows: u32, settings: &str, arguments: FieldTable) -> Self {
+        let database = Database::sqlite().await;
+        database.orders(rows).await;
+        let (connection, channel) = consumer(broker).await;
+        let name = format!("orders-{}", uuid::Uuid::new_v4());
+        let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, durable, FieldTable::default()).await.unwrap();
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
+        let bind = QueueBindOptions::default();
+        channel.queue_bind(name.as_str().into(), name.as_str().into(), "#".into(), bind, FieldTable::default()).await.unwrap();
+        let settings = settings.replace("EXCHANGE", &name);
+        let text = format!("[database]\nurl = {:?}\n{}", database.url, published(url, &settings));
+        let project = Project::new(database.folder(), &text);
+        Self { database, project, channel, name, _connection: connection }
+    }
+
+    async fn flush(&self) -> Said {
+        let mut command = self.project.command(&["flushmany"]);
+        tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
+    }
+
+    /// Until every attempt is made; what the last flush said.
+    async fn flush_out(&self) -> Said {
+        loop {
+            let said = self.flush().await;
+            if self.left().await == 0 {
+                return said;
+            }
+            assert_eq!(said.status, 1, "{said:#?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn left(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM order_placed").await
+    }
+
+    /// Everything that is in the queue, by the message's id.
+    async fn received(&self) -> HashMap<String, Vec<Delivery>> {
+        received(&self.channel, &self.name).await
+    }
+
+    fn dead(&self) -> serde_json::Value {
+        let listed: serde_json::Value = serde_json::from_str(&self.project.ok(&["dead", "list", "--json"])).unwrap();
+        listed["dead_letters"].clone()
+    }
+}
+
+async fn consumer(url: &str) -> (Connection, Channel) {
+    let begun = Instant::now();
+    loop {
+        match Connection::connect(url, ConnectionProperties::default()).await {
+            Ok(connection) => {
+                let channel = connection.create_channel().await.unwrap();
+                return (connection, channel);
+            }
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn received(channel: &Channel, queue: &str) -> HashMap<String, Vec<Delivery>> {
+    let options = BasicConsumeOptions::default();
+    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap();
+    let mut found: HashMap<String, Vec<Delivery>> = HashMap::new();
+    while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await {
+        let delivery = delivery.unwrap();
+        delivery.ack(BasicAckOptions::default()).await.unwrap();
+        let id = delivery.properties.message_id().as_ref().unwrap().to_string();
+        found.entry(id).or_default().push(delivery);
+    }
+    found
+}
+
+fn missing(received: &HashMap<String, Vec<Delivery>>, rows: u32) -> Vec<u32> {
+    (1..=rows).filter(|id| !received.contains_key(&format!("OrderPlaced:{id}"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_row_becomes_a_message() {
+    let settings = "destination = \"EXCHANGE\"\nkey = \"orders.{customer}\"\nheaders = { x-shop = \"Zoë\", x-row = \"{id}\" }\n\
+                    options = { \"amqp.mandatory\" = true, \"amqp.priority\" = 4, \"amqp.expiration\" = 60000, \
+                    \"amqp.app-id\" = \"shop\", \"amqp.correlation-id\" = \"c{id}\", \"amqp.timestamp\" = 1700000000 }";
+    let trial = Trial::new(3000, settings).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert_eq!(trial.left().await, 0);
+    let received = trial.received().await;
+    assert_eq!(received.len(), 3000);
+    assert!(received.values().all(|copies| copies.len() == 1), "a message came twice");
+    let message = &received["OrderPlaced:7"][0];
+    let row: serde_json::Value = serde_json::from_slice(&message.data).unwrap();
+    assert_eq!(row["id"], 7);
+    let customer = row["customer"].as_str().unwrap();
+    assert_eq!(message.routing_key.as_str(), format!("orders.{customer}"));
+    let properties = &message.properties;
+    assert_eq!(properties.content_type().as_ref().unwrap().as_str(), "application/json");
+    assert_eq!((*properties.delivery_mode(), *properties.priority()), (Some(2), Some(4)));
+    assert_eq!(*properties.timestamp(), Some(1_700_000_000));
+    assert_eq!(properties.app_id().as_ref().unwrap().as_str(), "shop");
+    assert_eq!(properties.correlation_id().as_ref().unwrap().as_str(), "c7");
+    let headers = properties.headers().as_ref().unwrap().inner();
+    assert_eq!(headers["x-shop"], AMQPValue::LongString("Zoë".into()));
+    assert_eq!(headers["x-row"], AMQPValue::LongString("7".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_queue_takes_is_a_dead_letter_where_it_must_arrive() {
+    let settings = "destination = \"amq.direct\"\nkey = \"nobody\"\noptions = { \"amqp.mandatory\" = true }";
+    let trial = Trial::new(3, settings).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 1, "{said:#?}");
+    assert!(
+        trial.dead().to_string().contains("RabbitMQ returned the message: 312 NO_ROUTE; bind a queue to exchange"),
+        "{}",
+        trial.dead()
+    );
+    // Without the switch, what nobody wants is gone: RabbitMQ has accepted it.
+    let trial = Trial::new(3, "destination = \"amq.direct\"\nkey = \"nobody\"").await;
+    assert_eq!(trial.flush().await.status, 0);
+}
+
+/// One exchange is missing, one message is too large: the others in the batch arrive, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_faulty_message_does_not_disturb_its_neighbours() {
+    let trial = Trial::new(100, "destination = \"{customer}\"\nkey = \"k\"\nbody_column = \"payload\"").await;
+    let (database, name) = (&trial.database, &trial.name);
+    database.run(&format!("UPDATE order_placed SET customer = '{name}', payload = 'p'")).await;
+    database.run("UPDATE order_placed SET customer = 'no such exchange' WHERE id IN (20, 30)").await;
+    database.run("UPDATE order_placed SET payload = hex(zeroblob(100000)) WHERE id = 50").await;
+    trial.flush_out().await;
+    let dead = trial.dead();
+    let reason = |id: u32| {
+        let letters = dead.as_array().unwrap_or_else(|| panic!("{dead}"));
+        let letter = letters.iter().find(|letter| letter["key"] == id.to_string());
+        letter.unwrap_or_else(|| panic!("{id} is no dead letter: {dead}"))["reason"].as_str().unwrap().to_owned()
+    };
+    for id in [20, 30] {
+        let wanted = "NOT_FOUND - no exchange 'no such exchange' in vhost '/'; declare it, or correct `destination`";
+        assert!(reason(id).starts_with(wanted), "{}", reason(id));
+    }
+    assert!(reason(50).contains("message size 200000 is larger than configured max size 100000"), "{}", reason(50));
+    assert_eq!(trial.left().await, 0);
+    let received = trial.received().await;
+    assert_eq!(missing(&received, 100), [20, 30, 50]);
+    assert!(received.values().flatten().all(|delivery| delivery.data == b"p"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_tried_again() {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(10));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let url = tokio::task::spawn_blocking(shared).await.unwrap().url();
+    let trial = Trial::with(&url, &url, 30, "destination = \"EXCHANGE\"\nkey = \"k\"", arguments).await;
+    let said = trial.flush().await;
+    assert!(said.stderr.contains("RabbitMQ did not accept the message: a queue is full"), "{said:#?}");
+    trial.flush_out().await;
+    let received = trial.received().await;
+    assert!((10..30).contains(&received.len()), "{}", received.len());
+    let dead = trial.dead().as_array().unwrap().len();
+    assert_eq!(received.len() + dead, 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_credentials_are_told_without_the_password() {
+    let url = tokio::task::spawn_blocking(shared).await.unwrap().url();
+    for (wrong, words) in [
+        (url.replace("guest:guest", "guest:wr0ng-secret"), "refuses user \"guest\""),
+        (url.replace("%2f", "nowhere"), "on virtual host \"nowhere\""),
+    ] {
+        let settings = "destination = \"EXCHANGE\"\nkey = \"k\"";
+        let trial = Trial::with(&url, &wrong, 5, settings, FieldTable::default()).await;
+        let said = trial.flush().await;
+        assert_eq!(said.status, 78, "{said:#?}");
+        assert!(said.stderr.contains(words), "{said:#?}");
+        assert!(!said.stderr.contains("wr0ng-secret"), "{said:#?}");
+        assert_eq!(trial.left().await, 5);
+        assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_that_is_down_or_blocks_charges_nothing() {
+    let closed = crate::harness::server::free_port();
+    let url = tokio::task::spawn_blocking(shared).await.unwrap().url();
+    let down = format!("amqp://guest:guest@127.0.0.1:{closed}/%2f");
+    let trial = Trial::with(&url, &down, 5, "destination = \"EXCHANGE\"", FieldTable::default()).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 69, "{said:#?}");
+    assert!(said.stderr.contains(&format!("connection \"bus\": 127.0.0.1:{closed}: ")), "{said:#?}");
+    assert_eq!(trial.left().await, 5);
+    // No memory at all: it takes connections, and reads nothing that is published.
+    let tight = broker("vm_memory_high_watermark.absolute = 1MB").await;
+    let trial = Trial::with(&url, &tight.url(), 5, "destination = \"amq.topic\"", FieldTable::default()).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 69, "{said:#?}");
+    assert!(said.stderr.contains("RabbitMQ "), "{said:#?}");
+    assert_eq!(trial.left().await, 5);
+    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+}
+
+/// SIGKILL in the midst of the flow, twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_loses_and_charges_nothing() {
+    const ROWS: u32 = 20_000;
+    let broker = broker("").await;
+    let trial =
+        Trial::with(&broker.url(), &broker.url(), 0, "destination = \"EXCHANGE\"\nkey = \"k\"", FieldTable::default()).await;
+    let settings = format!("destination = {:?}\nkey = \"k\"", trial.name);
+    let mut relay = Running::start(&trial.database, &published(&broker.url(), &settings));
+    let sent = || relay.metric("signalbus_sent_total{signal=\"OrderPlaced\"}");
+    for part in 0..2 {
+        let source = trial.database.series(ROWS / 2);
+        let first = part * ROWS / 2;
+        trial.database.run(&format!("INSERT INTO order_placed SELECT i + {first}, 'c', 'p' FROM {source}")).await;
+        relay.wait("nothing is sent", || sent() > f64::from(first));
+        broker.kill();
+        relay.wait("the outage is not noticed", || relay.get("/readyz").status == 503);
+        let before = sent();
+        tokio::task::block_in_place(|| broker.up());
+        let back = Instant::now();
+        relay.wait("it does not flow again", || sent() > before);
+        assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+    }
+    let begun = Instant::now();
+    while trial.left().await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    assert_eq!(relay.metric("signalbus_deferred_total{signal=\"OrderPlaced\"}"), 0.0);
+    assert_eq!(relay.stop(), Some(0));
+    let (_connection, channel) = consumer(&broker.url()).await;
+    let received = received(&channel, &trial.name).await;
+    assert_eq!(missing(&received, ROWS), Vec::<u32>::new());
+    let copies: usize = received.values().map(Vec::len).sum();
+    println!("{} came twice", copies - received.len());
+}
