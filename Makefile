@@ -56,6 +56,7 @@ bench: servers plugins guests
 	@echo '== running the benchmarks'
 	@cargo bench --quiet -p signalbus --bench drain
 	@cargo bench --quiet -p signalbus --bench latency
+	@cargo bench --quiet -p signalbus --bench buses
 
 lint: setup
 	@cargo fmt --all --check

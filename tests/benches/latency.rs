@@ -41,6 +41,7 @@ fn main() {
             report.add(&format!("{name}: commit to call, p99"), vec![at(0.99)], "ms", &format!("at most {}", wanted.1));
         }
         writers(&mut report).await;
+        beside_a_drain(&mut report).await;
         sharing(&mut report).await;
         neighbours(&mut report).await;
         swaps(&mut report).await;
@@ -199,6 +200,32 @@ async fn commits(way: Option<Way>) -> f64 {
     let (commits, ()) = tokio::join!(writers, trickle);
     drop(relay);
     f64::from(commits.iter().sum::<u32>()) / begun.elapsed().as_secs_f64()
+}
+
+/// What a writer of an SQLite file waits for its commit while a backlog is drained: SQLite lets
+/// writers in by chance.
+async fn beside_a_drain(report: &mut Report) {
+    let (mut usual, mut longest) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        let database = Database::sqlite().await;
+        database.orders(1_500_000).await;
+        let _relay = Running::start(&database, &section("OrderPlaced", &harness::guest("sends"), ""));
+        let mut writer = Writer::connect(&database).await;
+        let (begun, mut waits, mut id) = (std::time::Instant::now(), Vec::new(), 10_000_000);
+        while begun.elapsed() < Duration::from_secs(3) {
+            let asked = std::time::Instant::now();
+            id += 1;
+            writer.insert(id).await;
+            waits.push(asked.elapsed().as_secs_f64() * 1000.0);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert!(database.number("SELECT count(*) FROM order_placed").await > 0, "the drain has ended");
+        waits.sort_by(f64::total_cmp);
+        usual.push(waits[waits.len() * 99 / 100]);
+        longest.push(waits[waits.len() - 1]);
+    }
+    report.add("sqlite: a writer's commit beside a drain, p99", usual, "ms", "");
+    report.add("sqlite: a writer's commit beside a drain, longest", longest, "ms", "");
 }
 
 /// One process and four that send the same backlog, through a plugin that waits on its network.

@@ -165,3 +165,54 @@ mod cases {
 }
 
 on_each_database!(a_tables_faults_are_told_on_each_database);
+
+/// What a plugin is to publish through is known before anything starts.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_checked_before_anything_starts() {
+    let database = Database::sqlite().await;
+    database.orders(1).await;
+    let plugin = guest("publishes");
+    for (more, place, words) in [
+        (
+            "[connections.bus]\nurl = \"ftp://u:s3cret-word@host\"",
+            "signalbus.toml:6:7: `connections.bus.url`: ",
+            "there is no bus for \"ftp://\" (known: amqp://",
+        ),
+        ("[connections.bus]\nurl = \"s3cret-word\"", "signalbus.toml:6:7: `connections.bus.url`: ", "no URL"),
+        (
+            "[connections.bus]\nurll = \"amqp://h\"",
+            "signalbus.toml:6:1: unknown key `connections.bus.urll`",
+            "did you mean \"url\"?",
+        ),
+        (
+            "[connections.bus]\nurl = \"amqp://h\"\nca = \"gone.pem\"",
+            "signalbus.toml:7:6: `connections.bus.ca`: gone.pem: ",
+            "No such file",
+        ),
+        (
+            "[connections.bus]\nurl = \"amqp://h\"\ntimeout = \"soon\"",
+            "signalbus.toml:7:11: `connections.bus.timeout`: ",
+            "\"soon\" is no duration",
+        ),
+        (
+            "[signals.OrderPlaced.grants]\nconnections = [\"buss\"]\n[connections.bus]\nurl = \"amqp://h\"",
+            "signalbus.toml:6:15: `signals.OrderPlaced.grants.connections`: there is no `[connections.buss]`",
+            "did you mean \"bus\"?",
+        ),
+        (
+            "[signals.OrderPlaced.settings]\nconnection = \"bus\"\n[connections.bus]\nurl = \"amqp://h\"",
+            "signalbus.toml:3:1: signal type \"OrderPlaced\": plugin",
+            "connection \"bus\", which is not granted: name it in `grants.connections`",
+        ),
+    ] {
+        let text = format!("[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\n{more}\n", database.url);
+        let project = Project::new(database.folder(), &text);
+        let said = project.run(&["check"]);
+        assert_eq!(said.status, 78, "{said:#?}");
+        let line = said.stdout.lines().find(|line| line.contains(place)).unwrap_or_else(|| panic!("{place}: {said:#?}"));
+        assert!(line.contains(words), "{line}");
+        assert!(!said.stdout.contains("s3cret-word"), "{said:#?}");
+        let flushed = project.run(&["flush", "-w", "0"]);
+        assert_eq!(flushed.status, 78, "{flushed:#?}");
+    }
+}

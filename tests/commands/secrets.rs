@@ -5,6 +5,7 @@ use crate::harness::database::{Database, System};
 
 const SECRET: &str = "Tr0ub4dor&3";
 const PASSWORD: &str = "correct-h0rse";
+const SCHEMES: [&str; 2] = ["amqp", "amqps"];
 
 /// Runs a command with everything logged, and looks through all of it.
 fn silent(project: &Project, args: &[&str]) -> Said {
@@ -85,6 +86,29 @@ fn of_a_configuration_with_faults() {
         let project = Project::new(folder.path(), &text);
         for args in [&["check"][..], &["flush"], &["pending", "--json"]] {
             assert_eq!(silent(&project, args).status, 78, "{text}");
+        }
+    }
+}
+
+/// Of a connection to a bus that is not there, one that says nothing, and one that talks of other
+/// things; and of options.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_connection() {
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = deaf.local_addr().unwrap().port();
+    let closed = crate::harness::server::free_port();
+    for scheme in SCHEMES {
+        for port in [port, closed] {
+            let database = Database::sqlite().await;
+            database.orders(1).await;
+            let more = format!(
+                "[signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n\
+                 [connections.bus]\nurl = \"{scheme}://user:{PASSWORD}@127.0.0.1:{port}/x\"\ntimeout = \"1s\""
+            );
+            let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "publishes", &more)]));
+            silent(&project, &["check"]);
+            let said = silent(&project, &["flush", "-w", "0", "--json"]);
+            assert_eq!(said.status, 69, "{scheme}: {said:#?}");
         }
     }
 }

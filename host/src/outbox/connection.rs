@@ -1,8 +1,8 @@
 //! A session over any of the three drivers.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
@@ -66,12 +66,21 @@ pub(super) struct Shelf<Db: sqlx::Database> {
     turns: Arc<Semaphore>,
     /// Connections that nobody uses now; the one used last is taken first.
     idle: Mutex<Vec<PoolConnection<Db>>>,
+    /// Where others wait for the same lock by trying again and again.
+    pauses: Option<Mutex<Pauses>>,
 }
 
 impl<Db: sqlx::Database> Shelf<Db> {
     pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default() })
+        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses: None })
+    }
+
+    /// The same, for a database in which one writer locks out all others.
+    pub(super) fn considerate(pool: Pool<Db>) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(1));
+        let pauses = Some(Mutex::new(Pauses::default()));
+        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses })
     }
 
     /// Whether connections are lent turns out when one is made; `plain` is how to connect to a
@@ -82,7 +91,7 @@ impl<Db: sqlx::Database> Shelf<Db> {
         plain: <Db::Connection as sqlx::Connection>::Options,
     ) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, lent, plain: Some(plain), turns, idle: Mutex::default() })
+        Arc::new(Self { pool, lent, plain: Some(plain), turns, idle: Mutex::default(), pauses: None })
     }
 
     /// How many connections are in use, of how many.
@@ -99,12 +108,16 @@ impl<Db: sqlx::Database> Shelf<Db> {
     async fn take(&self) -> Result<Held<Db>, Error> {
         let closed = |_| Error::Unreachable("the connections are closed".into());
         let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
+        let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Held { connection, beginning: None, begun: false, _turn: turn })
+        Ok(Held { connection, beginning: None, begun: false, since: Instant::now(), _turn: turn })
     }
 
     async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
@@ -132,8 +145,41 @@ impl<Db: sqlx::Database> Shelf<Db> {
         }
     }
 
+    fn pauses(&self) -> Option<MutexGuard<'_, Pauses>> {
+        self.pauses.as_ref().map(|pauses| pauses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn put_back(&self, held: Held<Db>) {
+        if let Some(mut pauses) = self.pauses().filter(|_| held.begun) {
+            pauses.owe(held.since, Instant::now());
+        }
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(held.connection);
+    }
+}
+
+/// How long to leave the database's lock alone, so that those who poll for it find it free: half as
+/// long as it was held.
+#[derive(Default)]
+struct Pauses {
+    owed: Duration,
+    released: Option<Instant>,
+}
+
+impl Pauses {
+    /// Shorter ones are saved up: the timer is no finer.
+    const LEAST: Duration = Duration::from_millis(2);
+    const MOST: Duration = Duration::from_millis(50);
+
+    fn owe(&mut self, since: Instant, now: Instant) {
+        self.owed = (self.owed + now.duration_since(since) / 2).min(Self::MOST);
+        self.released = Some(now);
+    }
+
+    /// What is to be waited for now; time that nobody held the lock anyway counts.
+    fn due(&mut self, now: Instant) -> Duration {
+        let free = self.released.take().map(|released| now.duration_since(released)).unwrap_or_default();
+        self.owed = self.owed.saturating_sub(free);
+        if self.owed < Self::LEAST { Duration::ZERO } else { std::mem::take(&mut self.owed) }
     }
 }
 
@@ -143,6 +189,7 @@ struct Held<Db: sqlx::Database> {
     /// What begins the transaction, where that goes with the first statement.
     beginning: Option<&'static str>,
     begun: bool,
+    since: Instant,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -329,4 +376,24 @@ fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras
         _ => return Err(Error::Table(format!("table \"{}\": a row has no key", table.name.join(".")))),
     };
     Ok(Signal { key, order_key, attempt: attempts + 1, values })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_left_alone_half_as_long_as_it_was_held() {
+        let (begun, ms) = (Instant::now(), Duration::from_millis);
+        let mut pauses = Pauses::default();
+        pauses.owe(begun, begun + ms(3));
+        assert_eq!(pauses.due(begun + ms(3)), Duration::ZERO);
+        pauses.owe(begun + ms(3), begun + ms(8));
+        assert_eq!(pauses.due(begun + ms(8)), ms(4));
+        // Nobody had it for a while.
+        pauses.owe(begun + ms(20), begun + ms(30));
+        assert_eq!(pauses.due(begun + ms(40)), Duration::ZERO);
+        pauses.owe(begun + ms(40), begun + ms(5000));
+        assert_eq!(pauses.due(begun + ms(5000)), ms(50));
+    }
 }

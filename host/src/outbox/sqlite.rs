@@ -39,7 +39,7 @@ impl Sqlite {
         let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
         let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
-        Ok(Self { shelf: Shelf::new(pool), file })
+        Ok(Self { shelf: Shelf::considerate(pool), file })
     }
 }
 

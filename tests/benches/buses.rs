@@ -1,0 +1,191 @@
+//! Rows from PostgreSQL to a bus that confirms each: the relay with the `publish` plugin, and loops as
+//! one would write them by hand with the same clients, in one run.
+
+#[path = "../harness/mod.rs"]
+mod harness;
+mod report;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use futures::future::{join_all, try_join_all};
+use harness::broker::{Broker, Kind};
+use harness::command::Project;
+use harness::database::Database;
+use harness::relay::section;
+use report::Report;
+use sqlx::{Connection as _, Row as _};
+
+/// Rows of one batch, for all.
+const BATCH: usize = 500;
+/// Workers of the relay, and of the loop by hand that shares its work among several.
+const WORKERS: usize = 4;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let rows = std::env::var("SIGNALBUS_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(100_000);
+    let mut report = Report::default();
+    runtime.block_on(async {
+        for (name, kind) in [("rabbitmq", Kind::Rabbitmq), ("nats jetstream", Kind::Nats), ("redis", Kind::Redis)] {
+            let (mut rates, mut ratios) = (Vec::new(), Vec::new());
+            for _ in 0..3 {
+                let broker = tokio::task::block_in_place(|| Broker::start(kind, ""));
+                prepare(kind, &broker).await;
+                let relay = relay(kind, &broker, rows).await;
+                let alone = by_hand(kind, &broker, rows, 1).await;
+                let shared = by_hand(kind, &broker, rows, WORKERS).await;
+                println!("{name}: relay {relay:.0}, one loop {alone:.0}, {WORKERS} loops {shared:.0} rows/s");
+                rates.push(relay);
+                ratios.push(relay / alone.max(shared));
+            }
+            report.add(&format!("postgres to {name}: rows through `publish`"), rates, "rows/s", "");
+            report.add(&format!("postgres to {name}: relay / the better loop by hand"), ratios, "ratio", "at least 0.85");
+        }
+    });
+    report.write();
+}
+
+/// What takes the messages: a queue, a stream.
+async fn prepare(kind: Kind, broker: &Broker) {
+    match kind {
+        Kind::Rabbitmq => {
+            let channel = rabbitmq(broker).await;
+            let durable = lapin::options::QueueDeclareOptions { durable: true, ..Default::default() };
+            channel.queue_declare("orders".into(), durable, Default::default()).await.unwrap();
+        }
+        Kind::Nats => {
+            let client = async_nats::connect(broker.url()).await.unwrap();
+            let config = async_nats::jetstream::stream::Config {
+                name: "orders".into(),
+                subjects: vec!["orders".into()],
+                ..Default::default()
+            };
+            async_nats::jetstream::new(client).create_stream(config).await.unwrap();
+        }
+        Kind::Redis | Kind::Mosquitto => {}
+    }
+}
+
+async fn rabbitmq(broker: &Broker) -> lapin::Channel {
+    let connection = lapin::Connection::connect(&broker.url(), Default::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    channel.confirm_select(Default::default()).await.unwrap();
+    // It lives as long as the bench.
+    std::mem::forget(connection);
+    channel
+}
+
+/// Rows per second of the relay, its start included.
+async fn relay(kind: Kind, broker: &Broker, rows: u32) -> f64 {
+    let database = Database::postgres().await;
+    database.orders(rows).await;
+    let (destination, key) = if kind == Kind::Rabbitmq { ("", "orders") } else { ("orders", "") };
+    let more = format!(
+        "[signals.OrderPlaced.settings]\nconnection = \"bus\"\ndestination = {destination:?}\nkey = {key:?}\n\
+         [signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n[connections.bus]\nurl = {:?}\n",
+        broker.url()
+    );
+    let sections = section("OrderPlaced", &harness::guest("signalbus_publish"), &more);
+    let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
+    let begun = Instant::now();
+    let output = tokio::task::block_in_place(|| project.command(&["flushmany"]).output().unwrap());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    f64::from(rows) / begun.elapsed().as_secs_f64()
+}
+
+/// Rows per second of as many loops, each with a connection to the database of its own.
+async fn by_hand(kind: Kind, broker: &Broker, rows: u32, loops: usize) -> f64 {
+    let database = Database::postgres().await;
+    database.orders(rows).await;
+    let sender = Sender::connect(kind, broker, loops).await;
+    let begun = Instant::now();
+    join_all((0..loops).map(|number| work(&database, &sender, number))).await;
+    f64::from(rows) / begun.elapsed().as_secs_f64()
+}
+
+async fn work(database: &Database, sender: &Sender, number: usize) {
+    let mut connection = database.postgres_connection().await;
+    loop {
+        let mut transaction = connection.begin().await.unwrap();
+        let query = format!("SELECT id, customer, payload FROM order_placed ORDER BY id LIMIT {BATCH} FOR UPDATE SKIP LOCKED");
+        let rows = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_all(&mut *transaction).await.unwrap();
+        if rows.is_empty() {
+            return;
+        }
+        let ids: Vec<i64> = rows.iter().map(|row| row.get(0)).collect();
+        let bodies = rows.iter().map(|row| {
+            let (id, customer, payload): (i64, &str, &str) = (row.get(0), row.get(1), row.get(2));
+            serde_json::to_vec(&serde_json::json!({ "id": id, "customer": customer, "payload": payload })).unwrap()
+        });
+        sender.send(number, ids.iter().map(|id| format!("OrderPlaced:{id}")).zip(bodies).collect()).await;
+        sqlx::query("DELETE FROM order_placed WHERE id = ANY($1)").bind(ids).execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+}
+
+/// A client of each kind, as its documentation suggests to use it for many messages.
+enum Sender {
+    Rabbitmq(Vec<lapin::Channel>),
+    Nats(async_nats::jetstream::Context),
+    Redis(redis::aio::MultiplexedConnection),
+}
+
+impl Sender {
+    async fn connect(kind: Kind, broker: &Broker, loops: usize) -> Self {
+        match kind {
+            Kind::Rabbitmq => Self::Rabbitmq(join_all((0..loops).map(|_| rabbitmq(broker))).await),
+            Kind::Nats => Self::Nats(async_nats::jetstream::new(async_nats::connect(broker.url()).await.unwrap())),
+            Kind::Redis => {
+                let client = redis::Client::open(broker.url()).unwrap();
+                let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
+                Self::Redis(client.get_multiplexed_async_connection_with_config(&patient).await.unwrap())
+            }
+            Kind::Mosquitto => unreachable!(),
+        }
+    }
+
+    /// Publishes all, and waits for every confirmation.
+    async fn send(&self, number: usize, messages: Vec<(String, Vec<u8>)>) {
+        match self {
+            Self::Rabbitmq(channels) => {
+                let mut confirms = Vec::with_capacity(messages.len());
+                for (id, body) in &messages {
+                    let properties = lapin::BasicProperties::default()
+                        .with_delivery_mode(2)
+                        .with_content_type("application/json".into())
+                        .with_message_id(id.as_str().into());
+                    let options = Default::default();
+                    confirms.push(
+                        channels[number].basic_publish("".into(), "orders".into(), options, body, properties).await.unwrap(),
+                    );
+                }
+                all(confirms
+                    .into_iter()
+                    .map(|confirm| async { confirm.await.map(|confirmation| assert!(confirmation.is_ack())) }))
+                .await;
+            }
+            Self::Nats(context) => {
+                let mut confirms = Vec::with_capacity(messages.len());
+                for (id, body) in messages {
+                    let mut headers = async_nats::HeaderMap::new();
+                    headers.insert("Nats-Msg-Id", id);
+                    headers.insert("Content-Type", "application/json");
+                    confirms.push(context.publish_with_headers("orders", headers, body.into()).await.unwrap());
+                }
+                all(confirms.into_iter().map(|confirm| async { confirm.await.map(drop) })).await;
+            }
+            Self::Redis(connection) => {
+                let mut pipeline = redis::pipe();
+                for (id, body) in &messages {
+                    pipeline.cmd("XADD").arg("orders").arg("*").arg("id").arg(id).arg("content_type").arg("application/json");
+                    pipeline.arg("body").arg(body.as_slice());
+                }
+                let _: Vec<String> = pipeline.query_async(&mut connection.clone()).await.unwrap();
+            }
+        }
+    }
+}
+
+async fn all<E: std::fmt::Debug>(confirms: impl Iterator<Item = impl Future<Output = Result<(), E>>>) {
+    try_join_all(confirms).await.unwrap();
+}
