@@ -42,7 +42,7 @@ pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> Bulk
     let mut held = Held::default();
     for signal in signals {
         if held.holds(signal) {
-            outcomes.push(Outcome::retry("an earlier signal must be sent first"));
+            outcomes.push(Outcome::retry(EARLIER));
             continue;
         }
         let outcome = match send(signal) {
@@ -62,6 +62,9 @@ pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> Bulk
     }
     Ok(outcomes)
 }
+
+/// Why a signal was not tried.
+pub(crate) const EARLIER: &str = "an earlier signal must be sent first";
 
 /// The verdict on the signal that met the error.
 pub(crate) fn decided(error: Error) -> Outcome {
@@ -86,7 +89,7 @@ impl Held {
 }
 
 /// The order that the signal belongs to; all of a call belong to one unless there is a key.
-fn order(signal: &Signal) -> String {
+pub(crate) fn order(signal: &Signal) -> String {
     let columns = signal.attribute("order_key").unwrap_or_default().split(',');
     let values: Vec<_> = columns.filter_map(|column| signal.value(column)).collect();
     format!("{values:?}")

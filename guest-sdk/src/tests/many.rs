@@ -101,3 +101,40 @@ fn in_order_messages_go_out_one_by_one() {
     let expected = vec![Outcome::Sent, Outcome::retry("full"), Outcome::retry(HELD)];
     assert_eq!(publish_each(&in_order(&["sent", "sent", "sent"]), message), Ok(expected));
 }
+
+#[test]
+fn messages_of_different_keys_go_out_together() {
+    let row = |key: &str, fate: &str| {
+        let builder = Signal::builder("OrderPlaced").attribute("ordered", "true").attribute("order_key", "key");
+        builder.column("key", key).column("fate", fate).build()
+    };
+    let rows = [row("a", "1"), row("a", "2"), row("b", "3"), row("a", "4"), row("b", "none"), row("b", "5"), row("c", "6")];
+    let make = |signal: &Signal| match signal.get("fate")? {
+        "none" => Err(Error::reject("broken")),
+        fate => Ok(Message::new("bus", "orders").id(fate)),
+    };
+    let calls = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let seen = calls.clone();
+    testing::publish_with(move |messages| {
+        let ids: Vec<String> = messages.iter().filter_map(|message| message.id.clone()).collect();
+        let answer = |id: &String| if id == "2" { Outcome::retry("full") } else { Outcome::Sent };
+        let answers = ids.iter().map(answer).collect();
+        seen.borrow_mut().push(ids);
+        Ok(answers)
+    });
+    let retry = |reason: &str| Outcome::retry(reason);
+    let sent = Outcome::Sent;
+    let expected = [sent.clone(), retry("full"), sent.clone(), retry(HELD), Outcome::reject("broken"), sent.clone(), sent];
+    assert_eq!(publish_each(&rows, make), Ok(expected.to_vec()));
+    assert_eq!(*calls.borrow(), [vec!["1", "3", "6"], vec!["2", "5"]]);
+    // An outage later keeps what is decided, and tries the rest again.
+    let mut first = true;
+    testing::publish_with(move |messages| match std::mem::replace(&mut first, false) {
+        true => Ok(vec![Outcome::Sent; messages.len()]),
+        false => Err(Error::unavailable("down")),
+    });
+    let outcomes = publish_each(&rows, make).unwrap();
+    assert_eq!((&outcomes[0], &outcomes[1], &outcomes[3]), (&Outcome::Sent, &retry("down"), &retry("down")));
+    testing::publish_with(|_| Err(Error::unavailable("down")));
+    assert_eq!(publish_each(&rows[..4], make), Err(Error::unavailable("down")));
+}
