@@ -109,8 +109,10 @@ impl Database {
         }
     }
 
+    /// As patient as an application that shares its file with others should be.
     pub async fn sqlite_connection(&self) -> sqlx::SqliteConnection {
-        sqlx::SqliteConnection::connect(&self.url).await.unwrap()
+        let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse().unwrap();
+        sqlx::SqliteConnection::connect_with(&options.busy_timeout(std::time::Duration::from_secs(60))).await.unwrap()
     }
 
     pub async fn postgres_connection(&self) -> sqlx::PgConnection {
