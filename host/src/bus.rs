@@ -2,6 +2,10 @@
 
 mod amqp;
 mod link;
+mod mqtt;
+mod nats;
+mod redis;
+mod tls;
 mod watched;
 
 use std::collections::HashMap;
@@ -23,6 +27,8 @@ pub struct ConnectionConfig {
     pub name: String,
     /// With the password, if there is one: not to be shown.
     url: Url,
+    /// The servers that the URL names after its first, as `host:port`.
+    others: Vec<String>,
     /// Certificates that are trusted beside the system's, as PEM.
     ca: Option<String>,
     /// The longest that connecting takes, and that the bus has to confirm.
@@ -32,8 +38,16 @@ pub struct ConnectionConfig {
 }
 
 /// The schemes that are known, and what each is for.
-const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 2] =
-    [("amqp", |config| Ok(Box::new(amqp::Amqp::new(config)?))), ("amqps", |config| Ok(Box::new(amqp::Amqp::new(config)?)))];
+const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 8] = [
+    ("amqp", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
+    ("amqps", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
+    ("nats", |config| Ok(Box::new(nats::Nats::new(config)?))),
+    ("tls", |config| Ok(Box::new(nats::Nats::new(config)?))),
+    ("redis", |config| Ok(Box::new(redis::Redis::new(config)?))),
+    ("rediss", |config| Ok(Box::new(redis::Redis::new(config)?))),
+    ("mqtt", |config| Ok(Box::new(mqtt::Mqtt::new(config)?))),
+    ("mqtts", |config| Ok(Box::new(mqtt::Mqtt::new(config)?))),
+];
 
 impl ConnectionConfig {
     /// A connection by its URL; `ca` is PEM text.
@@ -48,8 +62,9 @@ impl ConnectionConfig {
         timeout: Duration,
         options: Vec<(String, String)>,
     ) -> Result<Self, String> {
-        let url = Url::parse(url).map_err(|error| format!("no URL: {error}"))?;
-        let config = Self { name: name.to_owned(), url, ca, timeout, options };
+        let (url, others) = first_server(url);
+        let url = Url::parse(&url).map_err(|error| format!("no URL: {error}"))?;
+        let config = Self { name: name.to_owned(), url, others, ca, timeout, options };
         config.bus().map(|_| config)
     }
 
@@ -62,7 +77,39 @@ impl ConnectionConfig {
         self.url.password().map(decoded)
     }
 
+    /// The servers as `host:port`, for a bus that is happy with any of them.
+    fn servers(&self, port: u16) -> Vec<String> {
+        let first = format!("{}:{}", self.url.host_str().unwrap_or("localhost"), self.url.port().unwrap_or(port));
+        std::iter::once(first).chain(self.others.iter().cloned()).collect()
+    }
+
+    /// The one server, as `host:port`.
+    ///
+    /// # Errors
+    /// There are more.
+    fn server(&self, port: u16) -> Result<String, String> {
+        match self.others.as_slice() {
+            [] => Ok(self.servers(port).remove(0)),
+            _ => Err(format!("{}:// names one server, not several", self.url.scheme())),
+        }
+    }
+
+    /// What the URL says behind its `?` under this name.
+    fn query(&self, name: &str) -> Option<String> {
+        self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// # Errors
+    /// The URL has something behind its `?` that is none of these.
+    fn refuse_unknown(&self, known: &[&str]) -> Result<(), String> {
+        match self.url.query_pairs().find(|(key, _)| !known.contains(&key.as_ref())) {
+            Some((key, _)) => Err(format!("\"?{key}=\" is not known (known: {})", known.join(", "))),
+            None => Ok(()),
+        }
+    }
+
     fn bus(&self) -> Result<Box<dyn Bus>, String> {
+        tls::provide();
         let scheme = self.url.scheme();
         match SCHEMES.iter().find(|(known, _)| *known == scheme) {
             Some((_, bus)) => bus(self),
@@ -82,6 +129,16 @@ impl fmt::Debug for ConnectionConfig {
 
 fn decoded(part: &str) -> String {
     percent_decode_str(part).decode_utf8_lossy().into_owned()
+}
+
+/// A URL with the first of its servers alone, and the others: `scheme://host:port,host:port/`.
+fn first_server(url: &str) -> (String, Vec<String>) {
+    let begin = url.find("://").map_or(0, |at| at + 3);
+    let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
+    let begin = url[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
+    let mut servers = url[begin..end].split(',').map(str::to_owned);
+    let first = servers.next().unwrap_or_default();
+    (format!("{}{first}{}", &url[..begin], &url[end..]), servers.collect())
 }
 
 /// The open connections of a process; none connects before it is needed.
@@ -132,4 +189,31 @@ fn unavailable(reason: impl Into<String>) -> Outage {
 /// A message that this kind of bus can't carry.
 fn reject(reason: impl Into<String>) -> Outcome {
     Outcome::Reject { reason: reason.into() }
+}
+
+/// An option of a message, as a bus reads it.
+fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
+    value.parse().map_err(|_| reject(format!("option \"{name}\" can't be {value:?}")))
+}
+
+/// A bus whose client library is told nothing beside the URL.
+fn refuse_options(bus: &str, config: &ConnectionConfig) -> Result<(), String> {
+    match config.options.is_empty() {
+        true => Ok(()),
+        false => Err(format!("{bus} knows no `options`; what it needs stands in the URL")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_may_name_several_servers() {
+        let (url, others) = first_server("kafka://u:p,@a:1,b:2,[::1]:3/x?y=z,");
+        assert_eq!((url.as_str(), others), ("kafka://u:p,@a:1/x?y=z,", vec!["b:2".to_owned(), "[::1]:3".to_owned()]));
+        for url in ["amqp://u:p@h/%2f", "nats://h", "no url", "", "a://"] {
+            assert_eq!(first_server(url), (url.to_owned(), vec![]));
+        }
+    }
 }

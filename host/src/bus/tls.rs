@@ -1,0 +1,68 @@
+//! What all buses trust: the system's certificates, and those of the configuration.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+
+/// Names the cryptography for all clients that leave the choice open. May be called at any time.
+pub(super) fn provide() {
+    // It fails only where there is one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// What a client needs for TLS; `ca` is PEM.
+///
+/// # Errors
+/// `ca` holds no certificate.
+pub(super) fn client(ca: Option<&str>) -> Result<ClientConfig, String> {
+    provide();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in ca.map(certificates).transpose()?.unwrap_or_default() {
+        roots.add(certificate).map_err(|error| format!("`ca`: {error}"))?;
+    }
+    Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The same as PEM, for clients that would trust `ca` alone.
+///
+/// # Errors
+/// `ca` holds no certificate.
+pub(super) fn roots(ca: &str) -> Result<String, String> {
+    let own = certificates(ca)?;
+    let mut text = String::new();
+    for certificate in rustls_native_certs::load_native_certs().certs.iter().chain(&own) {
+        let base64 = base64::engine::general_purpose::STANDARD.encode(certificate);
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for at in (0..base64.len()).step_by(64) {
+            let _ = writeln!(text, "{}", &base64[at..base64.len().min(at + 64)]);
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    Ok(text)
+}
+
+fn certificates(ca: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca.as_bytes()).collect();
+    match found {
+        Ok(found) if found.is_empty() => Err("`ca` holds no certificate".into()),
+        Ok(found) => Ok(found),
+        Err(error) => Err(format!("`ca`: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_certificate_is_refused() {
+        for ca in ["", "x", "-----BEGIN CERTIFICATE-----\nAA=A\n-----END CERTIFICATE-----\n"] {
+            assert!(client(Some(ca)).is_err() && roots(ca).is_err(), "{ca}");
+        }
+        assert!(client(None).is_ok());
+    }
+}
