@@ -1,6 +1,8 @@
 //! Buses: the connections that plugins publish through. The relay owns them, one of each name.
 
 mod amqp;
+mod inbox;
+mod kafka;
 mod link;
 mod mqtt;
 mod nats;
@@ -38,7 +40,7 @@ pub struct ConnectionConfig {
 }
 
 /// The schemes that are known, and what each is for.
-const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 8] = [
+const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 12] = [
     ("amqp", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
     ("amqps", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
     ("nats", |config| Ok(Box::new(nats::Nats::new(config)?))),
@@ -47,6 +49,10 @@ const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 8
     ("rediss", |config| Ok(Box::new(redis::Redis::new(config)?))),
     ("mqtt", |config| Ok(Box::new(mqtt::Mqtt::new(config)?))),
     ("mqtts", |config| Ok(Box::new(mqtt::Mqtt::new(config)?))),
+    ("kafka", |config| Ok(Box::new(kafka::Kafka::new(config)?))),
+    ("kafkas", |config| Ok(Box::new(kafka::Kafka::new(config)?))),
+    ("postgres", |config| Ok(Box::new(inbox::Inbox::new(config)?))),
+    ("postgresql", |config| Ok(Box::new(inbox::Inbox::new(config)?))),
 ];
 
 impl ConnectionConfig {
