@@ -89,15 +89,9 @@ impl ConnectionConfig {
         std::iter::once(first).chain(self.others.iter().cloned()).collect()
     }
 
-    /// The one server, as `host:port`.
-    ///
-    /// # Errors
-    /// There are more.
-    fn server(&self, port: u16) -> Result<String, String> {
-        match self.others.as_slice() {
-            [] => Ok(self.servers(port).remove(0)),
-            _ => Err(format!("{}:// names one server, not several", self.url.scheme())),
-        }
+    /// The first server, as `host:port`.
+    fn server(&self, port: u16) -> String {
+        self.servers(port).remove(0)
     }
 
     /// What the URL says behind its `?` under this name.
@@ -117,6 +111,9 @@ impl ConnectionConfig {
     fn bus(&self) -> Result<Box<dyn Bus>, String> {
         tls::provide();
         let scheme = self.url.scheme();
+        if !self.others.is_empty() && !["kafka", "kafkas", "nats", "tls"].contains(&scheme) {
+            return Err(format!("{scheme}:// names one server, not several"));
+        }
         match SCHEMES.iter().find(|(known, _)| *known == scheme) {
             Some((_, bus)) => bus(self),
             None => {

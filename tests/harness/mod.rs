@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod broker;
+pub mod bus;
 pub mod command;
 pub mod database;
 pub mod disk;

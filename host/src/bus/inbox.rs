@@ -40,7 +40,7 @@ impl Inbox {
             Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
             None => options,
         };
-        Ok(Self { options, address: config.server(5432)?, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { options, address: config.server(5432), timeout: config.timeout, link: Link::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Mutex<PgConnection>, Outage> {

@@ -44,7 +44,6 @@ impl Mqtt {
         config.refuse_unknown(&[])?;
         let secure = config.url.scheme() == "mqtts";
         let port = if secure { 8883 } else { 1883 };
-        config.server(port)?;
         let tls = if secure { Some(Arc::new(tls::client(config.ca.as_deref())?)) } else { None };
         let login = match (config.user(), config.password()) {
             (None, None) => None,

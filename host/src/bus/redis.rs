@@ -30,7 +30,7 @@ impl Redis {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
         refuse_options("Redis", config)?;
         config.refuse_unknown(&[])?;
-        let address = config.server(6379)?;
+        let address = config.server(6379);
         let mut url = config.url.clone();
         // It could switch the verification of certificates off.
         url.set_fragment(None);

@@ -1,13 +1,31 @@
-//! Publishes every signal as JSON over the connection `connection` (bus) to `destination`
-//! (orders), and answers what the relay answered.
+//! Publishes every signal as JSON over the connection `connection` (bus) to `destination` (orders),
+//! or to what its column `destination` says, and answers what the relay answered. The settings
+//! `headers` and `options` are `name=value,name=value`, `key` names a column, `id` is `none` for
+//! messages without one.
 
 use signalbus_guest::{BulkResult, Message, Signal, config, plugin, publish_each};
+
+fn pairs(setting: &str) -> Vec<(String, String)> {
+    let text = config::get(setting).unwrap_or_default();
+    let pairs = text.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
 
 fn send_all(signals: &[Signal]) -> BulkResult {
     let connection = config::get("connection").unwrap_or_else(|| "bus".to_owned());
     let destination = config::get("destination").unwrap_or_else(|| "orders".to_owned());
+    let (headers, options) = (pairs("headers"), pairs("options"));
     publish_each(signals, |signal| {
-        let message = Message::new(&connection, &destination).id(signal.id());
+        let own: Option<String> = signal.get("destination").ok();
+        let mut message = Message::new(&connection, own.as_ref().unwrap_or(&destination));
+        if config::get("id").as_deref() != Some("none") {
+            message = message.id(signal.id());
+        }
+        if let Some(column) = config::get("key") {
+            message = message.key(signal.get::<String>(&column)?);
+        }
+        message.headers = headers.clone();
+        message.options = options.clone();
         Ok(message.json(signal)?)
     })
 }

@@ -1,0 +1,151 @@
+//! An outbox whose signals the `publishes` guest takes to a bus.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::broker::Broker;
+use super::command::{Project, Said};
+use super::database::Database;
+use super::relay::Running;
+use super::server::run;
+
+pub struct Shop {
+    pub database: Database,
+    pub project: Project,
+    sections: String,
+}
+
+impl Shop {
+    /// This many orders; `connection` are lines of the connection's section, `settings` of the guest's.
+    pub async fn with(rows: u32, connection: &str, settings: &str) -> Self {
+        let database = Database::sqlite().await;
+        database.orders(rows).await;
+        Self::of(database, connection, settings)
+    }
+
+    /// Two orders.
+    pub async fn small(connection: &str, settings: &str) -> Self {
+        Self::with(2, connection, settings).await
+    }
+
+    pub fn of(database: Database, connection: &str, settings: &str) -> Self {
+        let plugin = super::guest("publishes");
+        let sections = format!(
+            "[connections.bus]\n{connection}\n[signals.OrderPlaced]\nplugin = {plugin:?}\nburst_count = 50\nconcurrency = 2\n\
+             timeout = '60s'\n[signals.OrderPlaced.grants]\nconnections = ['bus']\n[signals.OrderPlaced.settings]\n{settings}\n"
+        );
+        let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
+        Self { database, project, sections }
+    }
+
+    pub fn flush(&self) -> Said {
+        self.project.run(&["flush", "-w", "0"])
+    }
+
+    pub async fn left(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM order_placed").await
+    }
+
+    /// Everything was sent.
+    pub async fn sends(&self) {
+        let said = self.flush();
+        assert_eq!((said.status, self.left().await), (0, 0), "{said:#?}");
+        assert_eq!((self.reasons("deferral").await, self.reasons("dead_letter").await), (vec![], vec![]), "{said:#?}");
+    }
+
+    /// The reason of each row of a side table.
+    pub async fn reasons(&self, table: &str) -> Vec<String> {
+        let mut connection = self.database.sqlite_connection().await;
+        let query = format!("SELECT reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)");
+        let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    }
+
+    /// All that is left is to be tried again, for a reason with these words in it.
+    pub async fn defers(&self, rows: usize, words: &str) {
+        let said = self.flush();
+        let reasons = self.reasons("deferral").await;
+        assert_eq!((said.status, reasons.len()), (1, rows), "{reasons:?}: {said:#?}");
+        assert!(reasons.iter().all(|reason| reason.contains(words)), "{reasons:?}");
+        assert_eq!((self.left().await, self.reasons("dead_letter").await), (i64::try_from(rows).unwrap(), vec![]));
+    }
+
+    /// So many are dead letters, for a reason with these words in it, and the others were sent.
+    pub async fn buries(&self, rows: usize, words: &str) {
+        let said = self.flush();
+        let listed = self.project.run(&["dead", "list", "--json"]).json();
+        let letters = listed["dead_letters"].as_array().unwrap();
+        let reasons: Vec<&str> = letters.iter().filter_map(|letter| letter["reason"].as_str()).collect();
+        assert_eq!((said.status, reasons.len(), self.left().await), (1, rows, 0), "{reasons:?}: {said:#?}");
+        assert!(reasons.iter().all(|reason| reason.contains(words)), "{reasons:?}");
+    }
+
+    /// An outage, told with these words and without the password: nothing is charged.
+    pub async fn cannot(&self, status: i32, words: &[&str]) {
+        let left = self.left().await;
+        let said = self.flush();
+        assert_eq!((said.status, self.left().await), (status, left), "{said:#?}");
+        for words in words {
+            assert!(said.stderr.contains(words), "{words:?}: {said:#?}");
+        }
+        assert!(!said.stderr.contains("hunter2"), "{said:#?}");
+        assert_eq!((self.reasons("deferral").await, self.reasons("dead_letter").await), (vec![], vec![]), "{said:#?}");
+    }
+
+    /// Runs the relay, takes the bus away in mid-flow and gives it back: no attempt is charged, and
+    /// it flows again at once.
+    pub async fn survives(&self, down: impl Fn(), up: impl Fn()) {
+        let orders = self.left().await;
+        let mut running = Running::spawn(&self.database, &self.sections, "");
+        self.wait(orders - 200, Duration::from_secs(60), &running).await;
+        down();
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        let left = self.left().await;
+        assert!(left > 1000, "the bus was taken away too late: {left} are left");
+        up();
+        self.wait(left - 1, Duration::from_secs(5), &running).await;
+        self.wait(0, Duration::from_secs(60), &running).await;
+        assert_eq!(running.stop(), Some(0), "{}", running.witness.text());
+        assert_eq!((self.reasons("deferral").await, self.reasons("dead_letter").await), (vec![], vec![]));
+    }
+
+    /// The same, with a broker that is killed.
+    pub async fn survives_death_of(&self, broker: &Broker) {
+        self.survives(|| broker.kill(), || broker.up()).await;
+    }
+
+    async fn wait(&self, left: i64, patience: Duration, running: &Running) {
+        let begun = Instant::now();
+        loop {
+            let now = self.left().await;
+            if now <= left {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "{now} are left, not {left}, after {patience:?}: {}", running.witness.text());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// The identities of the orders from 1 to `rows`, sorted.
+pub fn ids(rows: u32) -> Vec<String> {
+    let mut ids: Vec<String> = (1..=rows).map(|order| format!("OrderPlaced:{order}")).collect();
+    ids.sort();
+    ids
+}
+
+/// Puts `ca.pem`, `server.pem` and `server.key` into a folder, for a server on this machine.
+pub fn certificates(folder: &Path) {
+    let openssl = |args: &[&str]| run(Command::new("openssl").args(args).current_dir(folder));
+    std::fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    let new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+    let authority = ["req", "-x509", "-subj", "/CN=test", "-days", "9", "-keyout", "ca.key", "-out", "ca.pem"];
+    openssl(&[&authority[..], &new].concat());
+    openssl(&[&["req", "-subj", "/CN=here", "-keyout", "server.key", "-out", "request"][..], &new].concat());
+    let sign = ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
+    openssl(&[&sign[..], &["-days", "9", "-extfile", "names", "-out", "server.pem"]].concat());
+    run(Command::new("chmod").arg("-R").arg("a+rX").arg(folder));
+}

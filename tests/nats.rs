@@ -1,0 +1,134 @@
+//! NATS with JetStream, a real server of it: what arrives, what is refused, and what an outage costs.
+
+mod harness;
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::Config as Pull;
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
+use async_nats::jetstream::{self, Message};
+use futures::StreamExt as _;
+use harness::broker::{Broker, Kind};
+use harness::bus::{Shop, certificates, ids};
+
+/// A stream for the subjects `orders` and `orders.*`.
+async fn stream(broker: &Broker, more: Config) -> jetstream::stream::Stream {
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let config = Config { name: "ORDERS".into(), subjects: vec!["orders".into(), "orders.*".into()], ..more };
+    jetstream::new(client).create_stream(config).await.unwrap()
+}
+
+async fn messages(stream: &jetstream::stream::Stream) -> Vec<Message> {
+    let count = usize::try_from(stream.get_info().await.unwrap().state.messages).unwrap();
+    let consumer = stream.create_consumer(Pull { max_ack_pending: -1, ..Pull::default() }).await.unwrap();
+    let all = consumer.batch().max_messages(count).expires(Duration::from_secs(20)).messages().await.unwrap();
+    all.take(count).map(Result::unwrap).collect().await
+}
+
+fn header<'a>(message: &'a Message, name: &str) -> &'a str {
+    message.headers.as_ref().and_then(|headers| headers.get(name)).map_or("", |value| value.as_str())
+}
+
+fn url(broker: &Broker) -> String {
+    format!("url = {:?}", broker.url())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives() {
+    let broker = Broker::start(Kind::Nats, "");
+    let stream = stream(&broker, Config::default()).await;
+    let settings = "key = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'nats.expected-stream=ORDERS,amqp.priority=1'";
+    let shop = Shop::with(120, &url(&broker), settings).await;
+    shop.sends().await;
+    let messages = messages(&stream).await;
+    let mut arrived: Vec<&str> = messages.iter().map(|message| header(message, "Nats-Msg-Id")).collect();
+    arrived.sort_unstable();
+    assert_eq!(arrived, ids(120));
+    for message in &messages {
+        let told = ["Content-Type", "tenant", "trace"].map(|name| header(message, name));
+        assert_eq!((message.subject.as_str(), told), ("orders", ["application/json", "a", "b"]));
+        let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(format!("OrderPlaced:{}", body["id"]), header(message, "Nats-Msg-Id"));
+        assert_eq!(body["payload"].as_str().unwrap().len(), 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_costs_nothing() {
+    let broker = Broker::start(Kind::Nats, "");
+    stream(&broker, Config::default()).await;
+    let shop = Shop::with(12_000, &url(&broker), "").await;
+    shop.survives_death_of(&broker).await;
+    let client = async_nats::connect(broker.url()).await.unwrap();
+    let stream = jetstream::new(client).get_stream("ORDERS").await.unwrap();
+    let mut arrived: Vec<String> =
+        messages(&stream).await.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
+    arrived.sort_unstable();
+    // What was sent twice is stored once.
+    assert_eq!(arrived, ids(12_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stream_does_not_take_waits() {
+    let broker = Broker::start(Kind::Nats, "");
+    Shop::small(&url(&broker), "").await.defers(2, "no stream takes subject \"orders\"; create one").await;
+    let full = Config { max_messages: 1, discard: DiscardPolicy::New, ..Config::default() };
+    stream(&broker, full).await;
+    Shop::small(&url(&broker), "").await.defers(1, "the stream is full, or its disk").await;
+    Shop::small(&url(&broker), "options = 'nats.expected-stream=OTHER'").await.defers(2, "expected stream does not match").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_arrive_is_a_dead_letter() {
+    let broker = Broker::start(Kind::Nats, "max_payload: 2000");
+    let stream = stream(&broker, Config::default()).await;
+    let shop = Shop::small(&url(&broker), "").await;
+    shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 1").await;
+    shop.buries(1, "max payload").await;
+    assert_eq!(messages(&stream).await.len(), 1);
+    for subject in ["orders.*", "orders.>", "a b", "orders..x", ""] {
+        Shop::small(&url(&broker), &format!("destination = '{subject}'")).await.buries(2, "is no subject").await;
+    }
+    Shop::small(&url(&broker), "options = 'nats.mandatory=1'").await.buries(2, "NATS has no option \"nats.mandatory\"").await;
+    Shop::small(&url(&broker), "headers = 'a b=1'").await.buries(2, "header \"a b\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_in_is_told_so() {
+    let broker = Broker::start(
+        Kind::Nats,
+        "authorization { users: [{ user: ann, password: treasure, permissions: { publish: { deny: \"orders.secret\" } } }] }",
+    );
+    let port = broker.port();
+    for login in ["ann:hunter2@", "", "hunter2@"] {
+        let connection = format!("url = 'nats://{login}127.0.0.1:{port}'");
+        let words = ["connection \"bus\": NATS at 127.0.0.1:", "refuses the login: correct it in the URL"];
+        Shop::small(&connection, "").await.cannot(78, &words).await;
+    }
+    let connection = format!("url = 'nats://ann:treasure@127.0.0.1:{port}'");
+    let words = "does not allow this user to publish to subject \"orders.secret\"";
+    Shop::small(&connection, "destination = 'orders.secret'").await.defers(2, words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_listens_nothing_is_charged() {
+    let port = harness::server::free_port();
+    let connection = format!("url = 'nats://ann:hunter2@127.0.0.1:{port}'");
+    Shop::small(&connection, "").await.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_travels_encrypted_with_a_token() {
+    let folder = tempfile::TempDir::new().unwrap();
+    certificates(folder.path());
+    let path = folder.path().display();
+    let tls = format!("tls {{ cert_file: \"{path}/server.pem\", key_file: \"{path}/server.key\" }}\nauthorization {{ token: treasure }}");
+    let broker = Broker::start(Kind::Nats, &tls);
+    let port = broker.port();
+    // One of several servers is enough.
+    let nobody = harness::server::free_port();
+    let url = format!("url = 'tls://treasure@127.0.0.1:{nobody},127.0.0.1:{port}'");
+    Shop::small(&url, "").await.cannot(69, &["certificate"]).await;
+    let connection = format!("{url}\nca = '{path}/ca.pem'");
+    Shop::small(&connection, "").await.defers(2, "no stream takes subject").await;
+}
