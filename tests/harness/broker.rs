@@ -84,6 +84,14 @@ impl Broker {
         }
     }
 
+    /// Ends the process with SIGTERM, and waits for that.
+    pub fn end(&self) {
+        if let Some(mut child) = self.process.lock().unwrap().take() {
+            run(Command::new("kill").arg(child.id().to_string()));
+            let _ = child.wait();
+        }
+    }
+
     fn configure(&self) {
         let (folder, port, more) = (self.folder.path().display(), self.port, &self.more);
         let text = match self.kind {

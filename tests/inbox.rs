@@ -1,0 +1,109 @@
+//! The inbox of another service, in a real PostgreSQL: what arrives, what is refused, and what an
+//! outage costs.
+
+mod harness;
+
+use harness::bus::{Shop, ids};
+use harness::database::{Database, System};
+use harness::server::{Kind, Server};
+
+/// As README says.
+const INBOX: &str = "CREATE TABLE inbox (id text PRIMARY KEY, key text, content_type text, headers jsonb, body bytea)";
+
+async fn inbox() -> Database {
+    let database = Database::postgres().await;
+    database.run(INBOX).await;
+    database
+}
+
+fn url(database: &Database) -> String {
+    format!("url = {:?}", database.url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives() {
+    let inbox = inbox().await;
+    let settings = "destination = 'inbox'\nkey = 'customer'\nheaders = 'tenant=a,trace=\"b\"'";
+    let shop = Shop::with(120, &url(&inbox), settings).await;
+    shop.sends().await;
+    assert_eq!(inbox.lines("SELECT id FROM inbox ORDER BY id COLLATE \"C\"").await, ids(120));
+    let whole = "SELECT count(*) FROM inbox WHERE content_type = 'application/json' \
+                 AND headers = '{\"tenant\": \"a\", \"trace\": \"\\\"b\\\"\"}' \
+                 AND id = 'OrderPlaced:' || (convert_from(body, 'UTF8')::jsonb ->> 'id') \
+                 AND key = convert_from(body, 'UTF8')::jsonb ->> 'customer'";
+    assert_eq!(inbox.number(whole).await, 120);
+    // What comes a second time is known.
+    shop.database.run("INSERT INTO order_placed VALUES (1, 'new', 'x'), (121, 'new', 'x')").await;
+    shop.sends().await;
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 121);
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox WHERE key = 'new'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_are_named_with_their_schema() {
+    let inbox = inbox().await;
+    inbox.run("CREATE SCHEMA \"Shop\"; CREATE TABLE \"Shop\".\"in\"\"box\" (LIKE inbox INCLUDING ALL)").await;
+    Shop::small(&url(&inbox), "destination = 'Shop.in\"box'").await.sends().await;
+    assert_eq!(inbox.number("SELECT count(*) FROM \"Shop\".\"in\"\"box\"").await, 2);
+    Shop::small(&url(&inbox), "destination = 'a.b.c'").await.buries(2, "is no table; write \"table\" or \"schema.table\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_row_at_fault_is_singled_out() {
+    let inbox = inbox().await;
+    inbox.run("ALTER TABLE inbox ADD CHECK (key <> 'bad'), ADD CHECK (length(body) < 5000)").await;
+    let shop = Shop::with(50, &url(&inbox), "destination = 'inbox'\nkey = 'customer'").await;
+    shop.database.run("UPDATE order_placed SET customer = 'bad' WHERE id = 17").await;
+    shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 31").await;
+    // PostgreSQL's text has no zero byte.
+    shop.database.run("UPDATE order_placed SET customer = 'zero' || char(0) WHERE id = 50").await;
+    shop.buries(3, "inbox \"inbox\" refuses the row: ").await;
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 47);
+    let mixed = Shop::small(&url(&inbox), "destination = 'inbox'\nid = 'none'").await;
+    mixed.buries(2, "the message has no `id`, which an inbox needs").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_table_is_waited_for() {
+    let inbox = Database::postgres().await;
+    let shop = Shop::small(&url(&inbox), "destination = 'inbox'").await;
+    shop.defers(2, "relation \"inbox\" does not exist; create the table as README says").await;
+    inbox.run("CREATE TABLE inbox (id text PRIMARY KEY, body bytea)").await;
+    let shop = Shop::small(&url(&inbox), "destination = 'inbox'").await;
+    shop.defers(2, "column \"key\" of relation \"inbox\" does not exist; create the table").await;
+    inbox.run("DROP TABLE inbox; CREATE TABLE inbox (id text, key text, content_type text, headers jsonb, body bytea)").await;
+    Shop::small(&url(&inbox), "destination = 'inbox'").await.defers(2, "no unique or exclusion constraint").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_destination_does_not_harm_another() {
+    let inbox = inbox().await;
+    let shop = Shop::with(30, &url(&inbox), "destination = 'inbox'").await;
+    shop.database.run("ALTER TABLE order_placed ADD COLUMN destination TEXT DEFAULT 'inbox'").await;
+    shop.database.run("UPDATE order_placed SET destination = 'gone' WHERE id % 10 = 0").await;
+    shop.defers(3, "relation \"gone\" does not exist").await;
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 27);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_costs_nothing() {
+    let server = tokio::task::spawn_blocking(|| Server::start(Kind::Postgres)).await.unwrap();
+    let inbox = Database::on(System::Postgres, &server).await;
+    inbox.run(INBOX).await;
+    let shop = Shop::with(12_000, &url(&inbox), "destination = 'inbox'").await;
+    shop.survives(|| server.kill(), || server.up()).await;
+    assert_eq!(inbox.lines("SELECT id FROM inbox ORDER BY id COLLATE \"C\"").await, ids(12_000));
+    // The same server, to those it does not let in.
+    inbox.run("CREATE ROLE ann LOGIN PASSWORD 'treasure'").await;
+    inbox.run("DO $$ BEGIN EXECUTE format('COPY (SELECT %L) TO %L', 'host all ann all scram-sha-256', current_setting('hba_file')); END $$; SELECT pg_reload_conf()").await;
+    let (port, words) = (server.port(), ["connection \"bus\": PostgreSQL at 127.0.0.1:", "password authentication failed"]);
+    let of = |login: &str| format!("url = 'postgres://{login}@127.0.0.1:{port}/test_0'");
+    Shop::small(&of("ann:hunter2"), "destination = 'inbox'").await.cannot(78, &words).await;
+    let shop = Shop::small(&of("ann:treasure"), "destination = 'inbox'").await;
+    shop.defers(2, "permission denied for table inbox").await;
+    let nowhere = format!("url = 'postgres://ann:treasure@127.0.0.1:{port}/nowhere'");
+    Shop::small(&nowhere, "").await.cannot(78, &["database \"nowhere\" does not exist"]).await;
+    let port = harness::server::free_port();
+    let nobody = format!("url = 'postgres://ann:hunter2@127.0.0.1:{port}/x'");
+    Shop::small(&nobody, "").await.cannot(69, &[&format!("PostgreSQL at 127.0.0.1:{port}: ")]).await;
+}

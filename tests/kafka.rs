@@ -1,0 +1,170 @@
+//! Kafka, with the cluster that librdkafka simulates over real sockets. It leaves untested what it
+//! does not simulate: logins, TLS, access rules, and what a server loses when it dies.
+
+mod harness;
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use harness::bus::{Shop, ids};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+struct Record {
+    key: Option<String>,
+    headers: HashMap<String, String>,
+    body: serde_json::Value,
+    partition: i32,
+    timestamp: Option<i64>,
+}
+
+fn cluster() -> Cluster {
+    let cluster = MockCluster::new(1).unwrap();
+    cluster.create_topic("orders", 4, 1).unwrap();
+    cluster
+}
+
+/// The records of topic `orders`, those of a partition in their order.
+fn records(cluster: &Cluster, at_least: usize) -> Vec<Record> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "test").set("auto.offset.reset", "earliest");
+    config.set("enable.partition.eof", "false").set("isolation.level", "read_uncommitted");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let mut places = rdkafka::TopicPartitionList::new();
+    places.add_partition_range("orders", 0, 3);
+    places.set_all_offsets(rdkafka::Offset::Beginning).unwrap();
+    consumer.assign(&places).unwrap();
+    let (mut records, begun, mut quiet) = (Vec::new(), Instant::now(), 0);
+    while records.len() < at_least || quiet < 3 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{} of {at_least} arrived", records.len());
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => records.push(record(&message)),
+            Some(Err(error)) => eprintln!("{error}"),
+            None => quiet += 1,
+        }
+    }
+    records
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record {
+        key: message.key().map(text),
+        headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
+        body: serde_json::from_slice(message.payload().unwrap()).unwrap(),
+        partition: message.partition(),
+        timestamp: message.timestamp().to_millis(),
+    }
+}
+
+fn arrived(records: &[Record]) -> Vec<String> {
+    let mut arrived: Vec<String> = records.iter().map(|record| record.headers["id"].clone()).collect();
+    arrived.sort();
+    arrived
+}
+
+fn url(cluster: &Cluster) -> String {
+    format!("url = 'kafka://{}'", cluster.bootstrap_servers())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives() {
+    let cluster = cluster();
+    let settings = "key = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'kafka.timestamp=1700000000000'";
+    // One of several servers is enough.
+    let servers = url(&cluster).replace("kafka://", &format!("kafka://127.0.0.1:{},", harness::server::free_port()));
+    let connection = format!("{servers}\noptions = {{ \"compression.type\" = \"gzip\", \"linger.ms\" = \"1\" }}");
+    Shop::with(120, &connection, settings).await.sends().await;
+    let records = records(&cluster, 120);
+    assert_eq!(arrived(&records), ids(120));
+    let mut places = HashMap::new();
+    for record in &records {
+        let told = ["content-type", "tenant", "trace"].map(|name| record.headers[name].as_str());
+        assert_eq!((told, record.timestamp), (["application/json", "a", "b"], Some(1_700_000_000_000)));
+        assert_eq!(format!("OrderPlaced:{}", record.body["id"]), record.headers["id"]);
+        assert_eq!(record.body["customer"].as_str(), record.key.as_deref());
+        assert_eq!(places.entry(&record.key).or_insert(record.partition), &record.partition, "a key has one partition");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_may_be_chosen() {
+    let cluster = cluster();
+    Shop::with(20, &url(&cluster), "options = 'kafka.partition=2'").await.sends().await;
+    assert!(records(&cluster, 20).iter().all(|record| record.partition == 2 && record.key.is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_goes_away_costs_nothing() {
+    let cluster = cluster();
+    let shop = Shop::with(12_000, &url(&cluster), "").await;
+    shop.survives(|| cluster.broker_down(1).unwrap(), || cluster.broker_up(1).unwrap()).await;
+    let mut arrived = arrived(&records(&cluster, 12_000));
+    arrived.dedup();
+    assert_eq!(arrived, ids(12_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_topic_is_waited_for() {
+    let cluster = cluster();
+    let connection = format!("{}\noptions = {{ \"allow.auto.create.topics\" = \"false\" }}\ntimeout = '5s'", url(&cluster));
+    cluster.topic_error("gone", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let shop = Shop::with(20, &connection, "").await;
+    shop.database.run("ALTER TABLE order_placed ADD COLUMN destination TEXT DEFAULT 'orders'").await;
+    shop.database.run("UPDATE order_placed SET destination = 'gone' WHERE id % 10 = 0").await;
+    shop.defers(2, "Kafka has no topic \"gone\"").await;
+    Shop::small(&url(&cluster), "options = 'kafka.partition=9'").await.defers(2, "or not this partition of it").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_arrive_is_a_dead_letter() {
+    let cluster = cluster();
+    for topic in ["a b", "a/b", ""] {
+        Shop::small(&url(&cluster), &format!("destination = '{topic}'")).await.buries(2, "is no name that a topic can have").await;
+    }
+    Shop::small(&url(&cluster), "options = 'kafka.partition=-1'").await.buries(2, "can't be \"-1\"").await;
+    Shop::small(&url(&cluster), "options = 'kafka.acks=0'").await.buries(2, "Kafka has no option \"kafka.acks\"").await;
+    // The first batch is too large, and of its messages the first.
+    let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[too_large, too_large]);
+    Shop::small(&url(&cluster), "options = 'kafka.partition=0'").await.buries(1, "is larger than topic \"orders\" allows").await;
+    assert_eq!(records(&cluster, 1).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_not_allowed_is_waited_for() {
+    let cluster = cluster();
+    let denied = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    cluster.request_errors(RDKafkaApiKey::Produce, &[denied]);
+    let shop = Shop::small(&url(&cluster), "options = 'kafka.partition=0'").await;
+    shop.defers(2, "does not allow this user to write to topic \"orders\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_listens_nothing_is_charged() {
+    let port = harness::server::free_port();
+    let connection = format!("url = 'kafka://ann:hunter2@127.0.0.1:{port}'\ntimeout = '3s'");
+    let words = [&format!("Kafka at 127.0.0.1:{port}: "), "refused"];
+    Shop::small(&connection, "").await.cannot(69, &words).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_are_checked_before_anything_is_sent() {
+    for (options, words) in [
+        ("\"compression.tpye\" = \"zstd\"", "`options`: \"compression.tpye\": No such configuration property"),
+        ("\"compression.type\" = \"best\"", "`options`: \"compression.type\": Invalid value"),
+        ("acks = \"1\"", "`options`: \"acks\" can't be changed"),
+    ] {
+        let shop = Shop::small(&format!("url = 'kafka://127.0.0.1:1'\noptions = {{ {options} }}"), "").await;
+        let said = shop.project.run(&["check"]);
+        let told = format!("{}{}", said.stdout, said.stderr);
+        assert!(said.status == 78 && told.contains(words), "{said:#?}");
+    }
+}

@@ -1,0 +1,176 @@
+//! MQTT 5, with a real Mosquitto: what arrives, what is refused, and what an outage costs.
+
+mod harness;
+
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use harness::broker::{Broker, Kind};
+use harness::bus::{Shop, certificates, ids};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Publish;
+use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
+
+/// A subscriber of `orders/#`, whose session outlives the server.
+struct Subscriber {
+    seen: Arc<Mutex<Vec<Publish>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Subscriber {
+    async fn of(broker: &Broker) -> Self {
+        let mut options = MqttOptions::new("subscriber", "127.0.0.1", broker.port());
+        options.set_clean_start(false).set_session_expiry_interval(Some(3600)).set_keep_alive(Duration::from_secs(5));
+        let (client, mut events) = AsyncClient::new(options, 10);
+        client.subscribe("orders/#", QoS::AtLeastOnce).await.unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (ready, subscribed) = tokio::sync::oneshot::channel();
+        let (to, mut ready) = (seen.clone(), Some(ready));
+        let task = tokio::spawn(async move {
+            let _client = client;
+            loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Incoming::Publish(message))) => to.lock().unwrap().push(message),
+                    Ok(Event::Incoming(Incoming::SubAck(_))) => drop(ready.take().map(|ready| ready.send(()))),
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        });
+        subscribed.await.unwrap();
+        Self { seen, task }
+    }
+
+    /// Waits for the messages of this many orders.
+    async fn all(&self, rows: u32) -> Vec<Publish> {
+        let begun = Instant::now();
+        loop {
+            let seen = self.seen.lock().unwrap().clone();
+            let mut arrived: Vec<String> = seen.iter().map(|message| property(message, "id")).collect();
+            arrived.sort();
+            arrived.dedup();
+            if arrived == ids(rows) {
+                return seen;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{} of {rows} arrived", arrived.len());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn property(message: &Publish, name: &str) -> String {
+    let properties = &message.properties.as_ref().unwrap().user_properties;
+    properties.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+fn url(broker: &Broker) -> String {
+    format!("url = {:?}", broker.url())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives() {
+    let broker = Broker::start(Kind::Mosquitto, "");
+    let subscriber = Subscriber::of(&broker).await;
+    let settings = "destination = 'orders/new'\nkey = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'mqtt.expiry=600'";
+    Shop::with(120, &url(&broker), settings).await.sends().await;
+    for message in subscriber.all(120).await {
+        assert_eq!((message.topic.as_ref(), message.qos), (&b"orders/new"[..], QoS::AtLeastOnce));
+        assert_eq!(["tenant", "trace"].map(|name| property(&message, name)), ["a", "b"]);
+        let properties = message.properties.as_ref().unwrap();
+        assert_eq!(properties.content_type.as_deref(), Some("application/json"));
+        assert!(properties.message_expiry_interval.is_some_and(|seconds| (500..=600).contains(&seconds)));
+        let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+        assert_eq!(format!("OrderPlaced:{}", body["id"]), property(&message, "id"));
+        assert_eq!(body["customer"], property(&message, "key").as_str());
+    }
+    assert_eq!(subscriber.seen.lock().unwrap().len(), 120);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retained_message_waits_for_who_comes() {
+    let broker = Broker::start(Kind::Mosquitto, "");
+    // It is sent, though nobody has subscribed yet.
+    Shop::with(1, &url(&broker), "destination = 'orders/1'\noptions = 'mqtt.retain=true'").await.sends().await;
+    Shop::with(1, &url(&broker), "destination = 'orders/2'").await.sends().await;
+    let subscriber = Subscriber::of(&broker).await;
+    let seen = subscriber.all(1).await;
+    assert_eq!((seen.len(), seen[0].topic.as_ref(), seen[0].retain), (1, &b"orders/1"[..], true));
+}
+
+/// Mosquitto keeps what it has acknowledged when it is told to end; when it is killed it may lose
+/// some, whoever sent it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_restarts_costs_nothing() {
+    let broker = Broker::start(Kind::Mosquitto, "max_queued_messages 0");
+    let subscriber = Subscriber::of(&broker).await;
+    let shop = Shop::with(12_000, &url(&broker), "destination = 'orders/new'").await;
+    shop.survives(|| broker.end(), || broker.up()).await;
+    subscriber.all(12_000).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_charges_nothing() {
+    let broker = Broker::start(Kind::Mosquitto, "");
+    Shop::with(12_000, &url(&broker), "").await.survives_death_of(&broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_arrive_is_a_dead_letter() {
+    let broker = Broker::start(Kind::Mosquitto, "max_packet_size 2000\nretain_available false");
+    let subscriber = Subscriber::of(&broker).await;
+    let shop = Shop::small(&url(&broker), "destination = 'orders/new'").await;
+    shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 2").await;
+    shop.buries(1, "takes packets of 2000 bytes at most, not 5").await;
+    assert_eq!(subscriber.all(1).await.len(), 1);
+    for topic in ["orders/#", "a/+/b", ""] {
+        Shop::small(&url(&broker), &format!("destination = '{topic}'")).await.buries(2, "is no topic").await;
+    }
+    Shop::small(&url(&broker), "options = 'mqtt.retain=true'").await.buries(2, "does not retain messages").await;
+    Shop::small(&url(&broker), "options = 'mqtt.qos=0'").await.buries(2, "MQTT has no option \"mqtt.qos\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_in_is_told_so() {
+    let folder = tempfile::TempDir::new().unwrap();
+    certificates(folder.path());
+    let (path, secure) = (folder.path().display(), harness::server::free_port());
+    let passwords = folder.path().join("passwords");
+    harness::server::run(Command::new("mosquitto_passwd").arg("-b").arg("-c").arg(&passwords).args(["ann", "treasure"]));
+    std::fs::write(folder.path().join("rules"), "user ann\ntopic write allowed/#\n").unwrap();
+    harness::server::run(Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()));
+    let broker = Broker::start(
+        Kind::Mosquitto,
+        &format!(
+            "allow_anonymous false\npassword_file {path}/passwords\nacl_file {path}/rules\n\
+             listener {secure} 127.0.0.1\ncertfile {path}/server.pem\nkeyfile {path}/server.key"
+        ),
+    );
+    let port = broker.port();
+    for login in ["ann:hunter2@", "", "bob:hunter2@"] {
+        let connection = format!("url = 'mqtt://{login}127.0.0.1:{port}'");
+        let words = ["connection \"bus\": MQTT server 127.0.0.1:", "refuses the login: correct it in the URL"];
+        Shop::small(&connection, "").await.cannot(78, &words).await;
+    }
+    let connection = format!("url = 'mqtt://ann:treasure@127.0.0.1:{port}'");
+    Shop::small(&connection, "").await.defers(2, "does not allow this user to publish to the topic").await;
+    Shop::small(&connection, "destination = 'allowed/orders'").await.sends().await;
+    // The same, encrypted.
+    let connection = format!("url = 'mqtts://ann:treasure@127.0.0.1:{secure}'");
+    Shop::small(&connection, "").await.cannot(69, &["certificate"]).await;
+    let connection = format!("{connection}\nca = '{path}/ca.pem'");
+    Shop::small(&connection, "destination = 'allowed/orders'").await.sends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_listens_nothing_is_charged() {
+    let port = harness::server::free_port();
+    let connection = format!("url = 'mqtt://ann:hunter2@127.0.0.1:{port}'");
+    Shop::small(&connection, "").await.cannot(69, &[&format!("MQTT server 127.0.0.1:{port}: "), "refused"]).await;
+}

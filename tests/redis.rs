@@ -1,0 +1,120 @@
+//! Redis streams, with a real server: what arrives, what is refused, and what an outage costs.
+
+mod harness;
+
+use std::collections::HashMap;
+
+use harness::broker::{Broker, Kind};
+use harness::bus::{Shop, certificates, ids};
+use redis::streams::StreamRangeReply;
+use redis::{AsyncTypedCommands as _, FromRedisValue as _};
+
+type Entry = HashMap<String, String>;
+
+async fn connection(broker: &Broker) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(broker.url()).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+/// All entries of the stream `orders`.
+async fn entries(broker: &Broker) -> Vec<Entry> {
+    let reply: StreamRangeReply = connection(broker).await.xrange_all("orders").await.unwrap();
+    let text = |value: &redis::Value| String::from_redis_value_ref(value).unwrap();
+    let entry = |entry: &redis::streams::StreamId| entry.map.iter().map(|(name, value)| (name.clone(), text(value))).collect();
+    reply.ids.iter().map(entry).collect()
+}
+
+fn url(broker: &Broker) -> String {
+    format!("url = {:?}", broker.url())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_arrives() {
+    let broker = Broker::start(Kind::Redis, "");
+    let shop = Shop::with(120, &url(&broker), "key = 'customer'\nheaders = 'tenant=a,trace=b'").await;
+    shop.sends().await;
+    let entries = entries(&broker).await;
+    let mut arrived: Vec<&str> = entries.iter().map(|entry| entry["id"].as_str()).collect();
+    arrived.sort_unstable();
+    assert_eq!(arrived, ids(120));
+    for entry in &entries {
+        let told = ["content_type", "header.tenant", "header.trace"].map(|name| entry[name].as_str());
+        assert_eq!((entry.len(), told), (6, ["application/json", "a", "b"]));
+        let body: serde_json::Value = serde_json::from_str(&entry["body"]).unwrap();
+        assert_eq!((format!("OrderPlaced:{}", body["id"]), &body["customer"]), (entry["id"].clone(), &entry["key"].as_str().into()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_may_be_kept_short() {
+    let broker = Broker::start(Kind::Redis, "stream-node-max-entries 10");
+    Shop::with(500, &url(&broker), "options = 'redis.maxlen=20,redis.field=payload'").await.sends().await;
+    let entries = entries(&broker).await;
+    assert!((20..60).contains(&entries.len()), "{}", entries.len());
+    assert!(entries[0].contains_key("payload") && !entries[0].contains_key("body"), "{entries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_server_costs_nothing() {
+    let broker = Broker::start(Kind::Redis, "");
+    let shop = Shop::with(12_000, &url(&broker), "").await;
+    shop.survives_death_of(&broker).await;
+    let mut arrived: Vec<String> = entries(&broker).await.into_iter().map(|entry| entry["id"].clone()).collect();
+    let sent = arrived.len();
+    arrived.sort();
+    arrived.dedup();
+    assert_eq!(arrived, ids(12_000));
+    // No more than the batches in flight come twice.
+    assert!(sent <= 12_000 + 100, "{sent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_arrive_is_a_dead_letter() {
+    let broker = Broker::start(Kind::Redis, "proto-max-bulk-len 1mb");
+    let shop = Shop::small(&url(&broker), "").await;
+    shop.database.run("UPDATE order_placed SET payload = printf('%.2000000c', 'x') WHERE id = 1").await;
+    shop.buries(1, "Redis takes values of 1048576 bytes at most, not 2000").await;
+    assert_eq!(entries(&broker).await.len(), 1);
+    connection(&broker).await.set("text", "x").await.unwrap();
+    Shop::small(&url(&broker), "destination = 'text'").await.buries(2, "key \"text\" holds something that is no stream").await;
+    Shop::small(&url(&broker), "destination = ''").await.buries(2, "`destination` is empty").await;
+    Shop::small(&url(&broker), "options = 'redis.maxlen=many'").await.buries(2, "option \"redis.maxlen\" can't be \"many\"").await;
+    Shop::small(&url(&broker), "options = 'redis.nomkstream=1'").await.buries(2, "no option \"redis.nomkstream\"").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_nothing_is_an_outage() {
+    let broker = Broker::start(Kind::Redis, "maxmemory 100kb");
+    Shop::small(&url(&broker), "").await.cannot(69, &["connection \"bus\": Redis: ", "OOM"]).await;
+    let follower = Broker::start(Kind::Redis, "replicaof 127.0.0.1 1\nreplica-serve-stale-data yes");
+    Shop::small(&url(&follower), "").await.cannot(69, &["Redis: ", "READONLY"]).await;
+    let port = harness::server::free_port();
+    let connection = format!("url = 'redis://ann:hunter2@127.0.0.1:{port}'");
+    Shop::small(&connection, "").await.cannot(69, &[&format!("Redis at 127.0.0.1:{port}: "), "refused"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_in_is_told_so() {
+    let broker = Broker::start(Kind::Redis, "requirepass treasure\nuser ann on >treasure ~allowed* +@all");
+    let port = broker.port();
+    for login in ["ann:hunter2@", "", ":hunter2@"] {
+        let connection = format!("url = 'redis://{login}127.0.0.1:{port}'");
+        let words = ["connection \"bus\": Redis at 127.0.0.1:", "refuses the login: correct it in the URL"];
+        Shop::small(&connection, "").await.cannot(78, &words).await;
+    }
+    let connection = format!("url = 'redis://ann:treasure@127.0.0.1:{port}'");
+    Shop::small(&connection, "").await.defers(2, "does not allow this user to add to stream \"orders\"").await;
+    Shop::small(&connection, "destination = 'allowed'").await.sends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_travels_encrypted_with_a_password() {
+    let folder = tempfile::TempDir::new().unwrap();
+    certificates(folder.path());
+    let (path, port) = (folder.path().display(), harness::server::free_port());
+    let tls = format!("tls-port {port}\ntls-cert-file {path}/server.pem\ntls-key-file {path}/server.key\ntls-auth-clients no");
+    let _broker = Broker::start(Kind::Redis, &format!("{tls}\nuser ann on >treasure ~* +@all"));
+    let url = format!("url = 'rediss://ann:treasure@127.0.0.1:{port}'");
+    Shop::small(&url, "").await.cannot(69, &["certificate"]).await;
+    Shop::small(&format!("{url}\nca = '{path}/ca.pem'"), "").await.sends().await;
+}
