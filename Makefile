@@ -17,15 +17,21 @@ help:
 
 setup:
 	@command -v cargo >/dev/null || { echo 'Rust is missing: install it with rustup, then try again'; exit 1; }
+	@pkg-config --exists openssl 2>/dev/null || { echo '== installing the headers of OpenSSL, which the client of Kafka is built with'; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev pkg-config >/dev/null; }
 	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
 
 servers:
 	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \
-	  || [ ! -x /usr/sbin/pgbouncer ] || [ ! -x /usr/bin/faketime ]; then \
-	  echo '== installing PostgreSQL, PgBouncer, MariaDB and faketime for the tests'; \
+	  || [ ! -x /usr/sbin/pgbouncer ] || [ ! -x /usr/bin/faketime ] || [ ! -x /usr/sbin/rabbitmq-server ] \
+	  || [ ! -x /usr/sbin/nats-server ] || [ ! -x /usr/bin/redis-server ] || [ ! -x /usr/sbin/mosquitto ]; then \
+	  echo '== installing databases, brokers and faketime for the tests'; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && \
-	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends postgresql pgbouncer mariadb-server faketime >/dev/null; \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    postgresql pgbouncer mariadb-server faketime rabbitmq-server nats-server redis-server mosquitto openssl >/dev/null; \
 	fi
 
 plugins: setup

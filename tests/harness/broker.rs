@@ -159,11 +159,13 @@ impl Broker {
             // It listens before it serves: what it answers is the beginning of its handshake.
             Kind::Rabbitmq => (b"AMQP\x00\x00\x09\x01", b"\x01"),
             Kind::Nats => (b"", b"INFO"),
+            // Or it asks for a password first.
             Kind::Redis => (b"PING\r\n", b"+PONG"),
             Kind::Mosquitto => return true,
         };
         let mut answer = vec![0; begins.len()];
-        stream.write_all(hello).is_ok() && stream.read_exact(&mut answer).is_ok() && answer == begins
+        let answered = stream.write_all(hello).is_ok() && stream.read_exact(&mut answer).is_ok();
+        answered && (answer == begins || answer == b"-NOAU")
     }
 
     fn user(&self) -> &'static str {
