@@ -127,7 +127,10 @@ async fn a_missing_topic_is_waited_for() {
 async fn what_can_never_arrive_is_a_dead_letter() {
     let cluster = cluster();
     for topic in ["a b", "a/b", ""] {
-        Shop::small(&url(&cluster), &format!("destination = '{topic}'")).await.buries(2, "is no name that a topic can have").await;
+        Shop::small(&url(&cluster), &format!("destination = '{topic}'"))
+            .await
+            .buries(2, "is no name that a topic can have")
+            .await;
     }
     Shop::small(&url(&cluster), "options = 'kafka.partition=-1'").await.buries(2, "can't be \"-1\"").await;
     Shop::small(&url(&cluster), "options = 'kafka.acks=0'").await.buries(2, "Kafka has no option \"kafka.acks\"").await;

@@ -122,7 +122,9 @@ async fn it_travels_encrypted_with_a_token() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
     let path = folder.path().display();
-    let tls = format!("tls {{ cert_file: \"{path}/server.pem\", key_file: \"{path}/server.key\" }}\nauthorization {{ token: treasure }}");
+    let tls = format!(
+        "tls {{ cert_file: \"{path}/server.pem\", key_file: \"{path}/server.key\" }}\nauthorization {{ token: treasure }}"
+    );
     let broker = Broker::start(Kind::Nats, &tls);
     let port = broker.port();
     // One of several servers is enough.

@@ -41,7 +41,10 @@ async fn everything_arrives() {
         let told = ["content_type", "header.tenant", "header.trace"].map(|name| entry[name].as_str());
         assert_eq!((entry.len(), told), (6, ["application/json", "a", "b"]));
         let body: serde_json::Value = serde_json::from_str(&entry["body"]).unwrap();
-        assert_eq!((format!("OrderPlaced:{}", body["id"]), &body["customer"]), (entry["id"].clone(), &entry["key"].as_str().into()));
+        assert_eq!(
+            (format!("OrderPlaced:{}", body["id"]), &body["customer"]),
+            (entry["id"].clone(), &entry["key"].as_str().into())
+        );
     }
 }
 
@@ -78,7 +81,10 @@ async fn what_can_never_arrive_is_a_dead_letter() {
     connection(&broker).await.set("text", "x").await.unwrap();
     Shop::small(&url(&broker), "destination = 'text'").await.buries(2, "key \"text\" holds something that is no stream").await;
     Shop::small(&url(&broker), "destination = ''").await.buries(2, "`destination` is empty").await;
-    Shop::small(&url(&broker), "options = 'redis.maxlen=many'").await.buries(2, "option \"redis.maxlen\" can't be \"many\"").await;
+    Shop::small(&url(&broker), "options = 'redis.maxlen=many'")
+        .await
+        .buries(2, "option \"redis.maxlen\" can't be \"many\"")
+        .await;
     Shop::small(&url(&broker), "options = 'redis.nomkstream=1'").await.buries(2, "no option \"redis.nomkstream\"").await;
 }
 

@@ -87,7 +87,8 @@ impl Mqtt {
         };
         let server = server.unwrap_or(NOTHING_SAID);
         if server.max_qos == Some(0) {
-            let reason = format!("MQTT server {}:{} acknowledges no messages: quality of service 1 is needed", self.host, self.port);
+            let reason =
+                format!("MQTT server {}:{} acknowledges no messages: quality of service 1 is needed", self.host, self.port);
             return Err(Outage::Misconfigured { reason });
         }
         let acks = Arc::new(Acks::default());

@@ -61,7 +61,8 @@ impl Nats {
         };
         let servers = config.servers(4222);
         let addresses = servers.iter().map(|server| {
-            let url = Url::parse(&format!("{}://{server}", config.url.scheme())).map_err(|error| format!("\"{server}\": {error}"))?;
+            let url =
+                Url::parse(&format!("{}://{server}", config.url.scheme())).map_err(|error| format!("\"{server}\": {error}"))?;
             ServerAddr::from_url(url).map_err(|error| error.to_string())
         });
         Ok(Self {

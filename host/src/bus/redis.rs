@@ -66,7 +66,9 @@ impl Redis {
         let address = &self.address;
         let login = error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
         match login {
-            true => Outage::Misconfigured { reason: format!("Redis at {address} refuses the login: correct it in the URL: {error}") },
+            true => {
+                Outage::Misconfigured { reason: format!("Redis at {address} refuses the login: correct it in the URL: {error}") }
+            }
             false => unavailable(format!("Redis at {address}: {error}")),
         }
     }

@@ -110,7 +110,9 @@ fn judged(reason: PubAckReason, said: Option<String>) -> Outcome {
         PubAckReason::NotAuthorized => {
             Outcome::retry(format!("the MQTT server does not allow this user to publish to the topic{said}"))
         }
-        PubAckReason::QuotaExceeded => Outcome::retry(format!("the MQTT server has no room for the message: quota exceeded{said}")),
+        PubAckReason::QuotaExceeded => {
+            Outcome::retry(format!("the MQTT server has no room for the message: quota exceeded{said}"))
+        }
         other => Outcome::retry(format!("the MQTT server refuses the message: {other:?}{said}")),
     }
 }
