@@ -25,7 +25,7 @@ pub enum Format {
 }
 
 /// What is logged unless `RUST_LOG` says otherwise.
-const USUAL: &str = "info,sqlx=error";
+const USUAL: &str = "info,sqlx=error,async_nats=error,lapin=error,rumqttc=error,librdkafka=error";
 
 static FORMAT: OnceLock<Format> = OnceLock::new();
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);

@@ -19,6 +19,16 @@ pub struct Running {
     process: Option<Child>,
 }
 
+/// A relay beside another one, killed when dropped.
+pub struct Sibling(pub Child);
+
+impl Drop for Sibling {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// An answer of the admin listener.
 #[derive(Debug)]
 pub struct Answer {
@@ -62,7 +72,7 @@ impl Running {
     }
 
     /// Another relay of the same project, with no admin listener.
-    pub fn sibling(&self) -> Child {
+    pub fn sibling(&self) -> Sibling {
         let file = self.project.folder().join("signalbus.toml");
         let text = std::fs::read_to_string(&file).unwrap().replace("[admin]\nlisten", "[admin]\n#");
         static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
@@ -70,7 +80,7 @@ impl Running {
         let path = self.project.folder().join(format!("sibling-{number}.toml"));
         std::fs::write(&path, text).unwrap();
         let mut command = self.project.command(&["--config", path.to_str().unwrap(), "run"]);
-        command.stderr(self.witness.stderr()).spawn().unwrap()
+        Sibling(command.stderr(self.witness.stderr()).spawn().unwrap())
     }
 
     /// Writes another configuration, which nobody has read yet.

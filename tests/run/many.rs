@@ -1,12 +1,11 @@
 //! Several relays of one database.
 
 use std::collections::HashMap;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::harness::command::terminate;
 use crate::harness::database::Database;
-use crate::harness::relay::{Running, section};
+use crate::harness::relay::{Running, Sibling, section};
 use crate::harness::{amount, guest};
 use crate::on_each_database;
 
@@ -18,10 +17,10 @@ async fn until_empty(database: &Database, relay: &Running) {
     }
 }
 
-fn stop(siblings: Vec<Child>) {
-    siblings.iter().for_each(terminate);
-    for mut sibling in siblings {
-        assert_eq!(sibling.wait().unwrap().code(), Some(0));
+fn stop(mut siblings: Vec<Sibling>) {
+    siblings.iter().for_each(|sibling| terminate(&sibling.0));
+    for sibling in &mut siblings {
+        assert_eq!(sibling.0.wait().unwrap().code(), Some(0));
     }
 }
 
@@ -33,7 +32,7 @@ mod cases {
         database.orders(0).await;
         let more = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 10";
         let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), more));
-        let siblings: Vec<Child> = (0..3).map(|_| relay.sibling()).collect();
+        let siblings: Vec<Sibling> = (0..3).map(|_| relay.sibling()).collect();
         for part in 0..10 {
             let (from, to) = (part * ROWS / 10 + 1, (part + 1) * ROWS / 10);
             let source = database.series(ROWS / 10);
@@ -99,9 +98,7 @@ mod cases {
             }
             rounds += 1;
             if rounds % kill_every == 0 {
-                let mut victim = siblings.remove(0);
-                victim.kill().unwrap();
-                victim.wait().unwrap();
+                drop(siblings.remove(0));
                 siblings.push(relay.sibling());
             }
         }
