@@ -5,6 +5,7 @@ mod harness;
 
 use harness::bus::{Shop, ids};
 use harness::database::{Database, System};
+use harness::proxy::Proxy;
 use harness::server::{Kind, Server};
 
 /// As README says.
@@ -93,6 +94,16 @@ async fn a_killed_server_costs_nothing() {
     let shop = Shop::with(12_000, &url(&inbox), "destination = 'inbox'").await;
     shop.survives(|| server.kill(), || server.up()).await;
     assert_eq!(inbox.lines("SELECT id FROM inbox ORDER BY id COLLATE \"C\"").await, ids(12_000));
+    let proxy = Proxy::to(server.port());
+    let connection =
+        format!("url = {:?}\ntimeout = '1s'", inbox.url.replace(&server.port().to_string(), &proxy.port.to_string()));
+    Shop::with(6000, &connection, "destination = 'inbox'").await.survives_silence_of(&proxy).await;
+    let shop = Shop::small(&url(&inbox), "destination = 'inbox'").await;
+    shop.does_not_notice(|| {
+        server.kill();
+        server.up();
+    })
+    .await;
     // The same server, to those it does not let in.
     inbox.run("CREATE ROLE ann LOGIN PASSWORD 'treasure'").await;
     inbox.run("DO $$ BEGIN EXECUTE format('COPY (SELECT %L) TO %L', 'host all ann all scram-sha-256', current_setting('hba_file')); END $$; SELECT pg_reload_conf()").await;

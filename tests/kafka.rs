@@ -171,3 +171,48 @@ async fn properties_are_checked_before_anything_is_sent() {
         assert!(said.status == 78 && told.contains(words), "{said:#?}");
     }
 }
+
+/// A server that speaks just enough to refuse a login.
+fn bouncer() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || refuse(stream));
+        }
+    });
+    port
+}
+
+fn refuse(mut stream: std::net::TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let mut length = [0; 4];
+    while stream.read_exact(&mut length).is_ok() {
+        let mut request = vec![0; u32::from_be_bytes(length) as usize];
+        stream.read_exact(&mut request).unwrap();
+        // A request begins with its kind, its version and its number.
+        let answer: Vec<u8> = match (request[1], request[3]) {
+            // What is spoken: produce, metadata, handshake, versions, authenticate; version 0 of all but one.
+            (18, version) => {
+                let error = if version == 0 { 0 } else { 35 };
+                let kinds = [(0, 7), (3, 4), (17, 1), (18, 0), (36, 0)];
+                let head = [0, error, 0, 0, 0, kinds.len() as u8];
+                head.into_iter().chain(kinds.iter().flat_map(|(kind, most)| [0, *kind, 0, 0, 0, *most])).collect()
+            }
+            (17, _) => [&[0, 0, 0, 0, 0, 1, 0, 5][..], b"PLAIN"].concat(),
+            (36, _) => [&[0, 58, 0, 8][..], b"go away!", &[0, 0, 0, 0][..]].concat(),
+            _ => return,
+        };
+        let length = u32::try_from(answer.len() + 4).unwrap();
+        stream.write_all(&[&length.to_be_bytes()[..], &request[4..8], &answer].concat()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_in_is_told_so() {
+    let port = bouncer();
+    let begun = Instant::now();
+    let shop = Shop::small(&format!("url = 'kafka://ann:hunter2@127.0.0.1:{port}'"), "").await;
+    shop.cannot(78, &[&format!("Kafka at 127.0.0.1:{port} refuses the login: correct it in the URL: "), "go away!"]).await;
+    assert!(begun.elapsed() < Duration::from_secs(9), "it is told at once");
+}

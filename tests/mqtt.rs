@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use harness::broker::{Broker, Kind};
 use harness::bus::{Shop, certificates, ids};
+use harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
@@ -173,4 +174,23 @@ async fn where_nobody_listens_nothing_is_charged() {
     let port = harness::server::free_port();
     let connection = format!("url = 'mqtt://ann:hunter2@127.0.0.1:{port}'");
     Shop::small(&connection, "").await.cannot(69, &[&format!("MQTT server 127.0.0.1:{port}: "), "refused"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_cable_costs_nothing() {
+    let broker = Broker::start(Kind::Mosquitto, "");
+    let proxy = Proxy::to(broker.port());
+    let connection = format!("url = 'mqtt://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
+    Shop::with(6000, &connection, "").await.survives_silence_of(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_two_signals_is_not_noticed() {
+    let broker = Broker::start(Kind::Mosquitto, "");
+    let shop = Shop::small(&url(&broker), "").await;
+    shop.does_not_notice(|| {
+        broker.kill();
+        broker.up();
+    })
+    .await;
 }

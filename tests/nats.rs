@@ -10,6 +10,7 @@ use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
 use harness::broker::{Broker, Kind};
 use harness::bus::{Shop, certificates, ids};
+use harness::proxy::Proxy;
 
 /// A stream for the subjects `orders` and `orders.*`.
 async fn stream(broker: &Broker, more: Config) -> jetstream::stream::Stream {
@@ -133,4 +134,25 @@ async fn it_travels_encrypted_with_a_token() {
     Shop::small(&url, "").await.cannot(69, &["certificate"]).await;
     let connection = format!("{url}\nca = '{path}/ca.pem'");
     Shop::small(&connection, "").await.defers(2, "no stream takes subject").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_cable_costs_nothing() {
+    let broker = Broker::start(Kind::Nats, "");
+    stream(&broker, Config::default()).await;
+    let proxy = Proxy::to(broker.port());
+    let connection = format!("url = 'nats://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
+    Shop::with(6000, &connection, "").await.survives_silence_of(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_two_signals_is_not_noticed() {
+    let broker = Broker::start(Kind::Nats, "");
+    stream(&broker, Config::default()).await;
+    let shop = Shop::small(&url(&broker), "").await;
+    shop.does_not_notice(|| {
+        broker.kill();
+        broker.up();
+    })
+    .await;
 }

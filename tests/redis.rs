@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use harness::broker::{Broker, Kind};
 use harness::bus::{Shop, certificates, ids};
+use harness::proxy::Proxy;
 use redis::streams::StreamRangeReply;
 use redis::{AsyncTypedCommands as _, FromRedisValue as _};
 
@@ -123,4 +124,23 @@ async fn it_travels_encrypted_with_a_password() {
     let url = format!("url = 'rediss://ann:treasure@127.0.0.1:{port}'");
     Shop::small(&url, "").await.cannot(69, &["certificate"]).await;
     Shop::small(&format!("{url}\nca = '{path}/ca.pem'"), "").await.sends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pulled_cable_costs_nothing() {
+    let broker = Broker::start(Kind::Redis, "");
+    let proxy = Proxy::to(broker.port());
+    let connection = format!("url = 'redis://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
+    Shop::with(6000, &connection, "").await.survives_silence_of(&proxy).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_between_two_signals_is_not_noticed() {
+    let broker = Broker::start(Kind::Redis, "");
+    let shop = Shop::small(&url(&broker), "").await;
+    shop.does_not_notice(|| {
+        broker.kill();
+        broker.up();
+    })
+    .await;
 }

@@ -39,8 +39,11 @@ pub struct ConnectionConfig {
     options: Vec<(String, String)>,
 }
 
+/// Makes a bus, or says why the configuration can't be used.
+type Maker = fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>;
+
 /// The schemes that are known, and what each is for.
-const SCHEMES: [(&str, fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>); 12] = [
+const SCHEMES: [(&str, Maker); 12] = [
     ("amqp", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
     ("amqps", |config| Ok(Box::new(amqp::Amqp::new(config)?))),
     ("nats", |config| Ok(Box::new(nats::Nats::new(config)?))),
@@ -114,6 +117,9 @@ impl ConnectionConfig {
         if !self.others.is_empty() && !["kafka", "kafkas", "nats", "tls"].contains(&scheme) {
             return Err(format!("{scheme}:// names one server, not several"));
         }
+        if self.ca.is_some() && ["mqtt", "redis", "kafka"].contains(&scheme) {
+            return Err(format!("`ca` is for {scheme}s://, not {scheme}://"));
+        }
         match SCHEMES.iter().find(|(known, _)| *known == scheme) {
             Some((_, bus)) => bus(self),
             None => {
@@ -183,6 +189,9 @@ trait Bus: Send + Sync {
     /// There is no connection: nothing was published.
     fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a>;
 }
+
+/// A connection that was quiet for so long may be gone without anybody having noticed.
+const IDLE: Duration = Duration::from_secs(1);
 
 /// Something that may pass.
 fn unavailable(reason: impl Into<String>) -> Outage {

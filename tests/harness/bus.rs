@@ -9,6 +9,7 @@ use sqlx::{AssertSqlSafe, Row as _};
 use super::broker::Broker;
 use super::command::{Project, Said};
 use super::database::Database;
+use super::proxy::Proxy;
 use super::relay::Running;
 use super::server::run;
 
@@ -115,6 +116,23 @@ impl Shop {
     /// The same, with a broker that is killed.
     pub async fn survives_death_of(&self, broker: &Broker) {
         self.survives(|| broker.kill(), || broker.up()).await;
+    }
+
+    /// The same, with a cable that is pulled: nobody is told.
+    pub async fn survives_silence_of(&self, proxy: &Proxy) {
+        self.survives(|| proxy.cut(), || proxy.mend()).await;
+    }
+
+    /// Runs the relay, restarts the bus while nothing is to be sent, and then sends: nobody notices.
+    pub async fn does_not_notice(&self, restart: impl Fn()) {
+        let mut running = Running::spawn(&self.database, &self.sections, "");
+        self.wait(0, Duration::from_secs(60), &running).await;
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        restart();
+        self.database.run("INSERT INTO order_placed VALUES (1000000, 'late', 'x')").await;
+        self.wait(0, Duration::from_secs(5), &running).await;
+        assert!(!running.witness.text().contains("not available"), "{}", running.witness.text());
+        assert_eq!(running.stop(), Some(0));
     }
 
     async fn wait(&self, left: i64, patience: Duration, running: &Running) {

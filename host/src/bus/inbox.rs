@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions as _, PgConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::Link;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, refuse_options, reject, unavailable};
+use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, refuse_options, reject, unavailable};
 use crate::message::Message;
 use crate::signal::{Outage, Outcome};
 
@@ -19,7 +19,12 @@ pub(super) struct Inbox {
     /// For people.
     address: String,
     timeout: Duration,
-    link: Link<Mutex<PgConnection>>,
+    link: Link<Session>,
+}
+
+struct Session {
+    /// And when it answered last.
+    connection: Mutex<(PgConnection, Instant)>,
 }
 
 /// What an insertion failed for.
@@ -43,9 +48,9 @@ impl Inbox {
         Ok(Self { options, address: config.server(5432), timeout: config.timeout, link: Link::new(config.timeout) })
     }
 
-    async fn connect(&self) -> Result<Mutex<PgConnection>, Outage> {
+    async fn connect(&self) -> Result<Session, Outage> {
         match self.options.connect().await {
-            Ok(connection) => Ok(Mutex::new(connection)),
+            Ok(connection) => Ok(Session { connection: Mutex::new((connection, Instant::now())) }),
             Err(error) => {
                 let reason = format!("PostgreSQL at {}: {error}", self.address);
                 let code = state(&error).unwrap_or_default();
@@ -59,7 +64,11 @@ impl Inbox {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(|_| true, self.connect()).await?;
+        let mut session = self.link.get(|_| true, self.connect()).await?;
+        if !session.is_alive().await {
+            self.link.lose(&session).await;
+            session = self.link.get(|_| true, self.connect()).await?;
+        }
         let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unfit(message).map(Ok)).collect();
         let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (position, message) in messages.iter().enumerate() {
@@ -68,10 +77,11 @@ impl Inbox {
             }
         }
         let inserted = async {
-            let mut connection = session.lock().await;
+            let mut connection = session.connection.lock().await;
             for (table, positions) in tables {
-                insert(&mut connection, table, positions, messages, &mut receipts).await;
+                insert(&mut connection.0, table, positions, messages, &mut receipts).await;
             }
+            connection.1 = Instant::now();
         };
         let in_time = timeout_at(Instant::now() + self.timeout, inserted).await.is_ok();
         if !in_time || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
@@ -85,6 +95,16 @@ impl Inbox {
 impl Bus for Inbox {
     fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
         Box::pin(self.send(messages))
+    }
+}
+
+impl Session {
+    /// A server or a pooler may have ended a connection that was idle: better to ask than to lose what
+    /// is sent.
+    async fn is_alive(&self) -> bool {
+        // Who has it now will tell.
+        let Ok(mut connection) = self.connection.try_lock() else { return true };
+        connection.1.elapsed() < IDLE || timeout(IDLE, connection.0.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 }
 

@@ -54,7 +54,8 @@ impl Nats {
         config.refuse_unknown(&["credentials"])?;
         let login = match (config.user(), config.password(), config.query("credentials")) {
             (None, None, None) => Login::Nobody,
-            (None, None, Some(path)) => Login::Credentials(path),
+            (None, None, Some(path)) if path.starts_with('/') => Login::Credentials(path),
+            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the whole path, from / on")),
             (Some(token), None, None) => Login::Token(token),
             (user, Some(password), None) => Login::Password(user.unwrap_or_default(), password),
             _ => return Err("NATS takes a user, or a file of `credentials`, not both".into()),

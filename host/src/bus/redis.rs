@@ -1,13 +1,14 @@
 //! Redis and Valkey streams: a message is an entry of the stream that its destination names.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, TlsCertificates};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::link::Link;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
+use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
 use crate::message::Message;
 use crate::signal::{Outage, Outcome};
 
@@ -24,6 +25,7 @@ struct Session {
     connection: MultiplexedConnection,
     /// The longest value in bytes: Redis closes the connection on a longer one.
     longest: usize,
+    answered: Mutex<Instant>,
 }
 
 impl Redis {
@@ -59,7 +61,7 @@ impl Redis {
             Err(error) if error.code() == Some("NOAUTH") || is_outage(&error) => return Err(self.refused(&error)),
             Err(_) => LONGEST,
         };
-        Ok(Session { connection, longest })
+        Ok(Session { connection, longest, answered: Mutex::new(Instant::now()) })
     }
 
     fn refused(&self, error: &RedisError) -> Outage {
@@ -74,7 +76,11 @@ impl Redis {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(|_| true, self.connect()).await?;
+        let mut session = self.link.get(|_| true, self.connect()).await?;
+        if !session.is_alive().await {
+            self.link.lose(&session).await;
+            session = self.link.get(|_| true, self.connect()).await?;
+        }
         let deadline = Instant::now() + self.timeout;
         let mut pipeline = Pipeline::with_capacity(messages.len());
         let mut receipts: Vec<Option<Receipt>> = Vec::with_capacity(messages.len());
@@ -101,6 +107,17 @@ impl Bus for Redis {
 }
 
 impl Session {
+    /// A server may end a connection that was idle, and be another by now: better to ask than to lose
+    /// what is sent.
+    async fn is_alive(&self) -> bool {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if answered.elapsed() < IDLE {
+            return true;
+        }
+        let (ping, mut connection) = (redis::cmd("PING"), self.connection.clone());
+        timeout(IDLE, ping.exec_async(&mut connection)).await.is_ok_and(|answer| !answer.is_err_and(|error| error.is_io_error()))
+    }
+
     /// One answer for each command, or for each the reason that there is none.
     async fn answers(&self, pipeline: &mut Pipeline, deadline: Instant) -> Vec<Result<RedisResult<String>, String>> {
         let count = pipeline.cmd_iter().count();
@@ -110,7 +127,10 @@ impl Session {
         let mut connection = self.connection.clone();
         let asked = pipeline.ignore_errors().query_async::<Vec<RedisResult<String>>>(&mut connection);
         let reason = match timeout_at(deadline, asked).await {
-            Ok(Ok(answers)) => return answers.into_iter().map(Ok).collect(),
+            Ok(Ok(answers)) => {
+                *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                return answers.into_iter().map(Ok).collect();
+            }
             Ok(Err(error)) => format!("Redis: {error}"),
             Err(_) => "Redis has not answered in time".into(),
         };
