@@ -100,9 +100,9 @@ impl Broker {
             ),
             Kind::Nats => format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{folder}\" }}\n{more}\n"),
             Kind::Redis => format!("bind 127.0.0.1\nport {port}\ndir {folder}\nappendonly yes\nappendfsync always\n{more}\n"),
+            // It saves what it has when it is told to end; after every message would take it too long.
             Kind::Mosquitto => format!(
-                "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n\
-                 autosave_on_changes true\nautosave_interval 1\n{more}\n"
+                "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n{more}\n"
             ),
         };
         std::fs::write(self.folder.path().join("broker.conf"), text).unwrap();
