@@ -32,10 +32,16 @@ pub(super) struct Mqtt {
 struct Session {
     client: AsyncClient,
     acks: Arc<Acks>,
-    /// What the server said of itself when it let us in.
-    server: ConnAckProperties,
+    limits: Limits,
     /// Feeds the client; ends with this session.
     task: tokio::task::JoinHandle<()>,
+}
+
+/// What the server takes.
+struct Limits {
+    retained: bool,
+    /// The largest packet in bytes.
+    largest: usize,
 }
 
 impl Mqtt {
@@ -80,20 +86,19 @@ impl Mqtt {
 
     async fn connect(&self) -> Result<Session, Outage> {
         let (client, mut events) = AsyncClient::new(self.options(), Acks::MOST);
-        let server = match events.poll().await {
+        let said = match events.poll().await {
             Ok(Event::Incoming(Incoming::ConnAck(answer))) => answer.properties,
             Ok(_) => None,
             Err(error) => return Err(self.refused(&error)),
         };
-        let server = server.unwrap_or(NOTHING_SAID);
-        if server.max_qos == Some(0) {
+        if said.as_ref().is_some_and(|said| said.max_qos == Some(0)) {
             let reason =
                 format!("MQTT server {}:{} acknowledges no messages: quality of service 1 is needed", self.host, self.port);
             return Err(Outage::Misconfigured { reason });
         }
         let acks = Arc::new(Acks::default());
         let task = tokio::spawn(run(events, acks.clone()));
-        Ok(Session { client, acks, server, task })
+        Ok(Session { client, acks, limits: Limits::of(said.as_ref()), task })
     }
 
     fn refused(&self, error: &ConnectionError) -> Outage {
@@ -116,7 +121,7 @@ impl Mqtt {
         let deadline = Instant::now() + self.timeout;
         let mut pending: Vec<Result<oneshot::Receiver<Receipt>, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
-            pending.push(match publish(message, &session.server) {
+            pending.push(match publish(message, &session.limits) {
                 Ok(publish) => match timeout_at(deadline, session.acks.enqueue(&session.client, publish)).await {
                     Ok(waiting) => waiting.map_err(Err),
                     Err(_) => Err(Err("the MQTT server acknowledges too slowly".into())),
@@ -148,6 +153,19 @@ impl Bus for Mqtt {
     }
 }
 
+impl Limits {
+    /// Of a packet, whatever the server says.
+    const LARGEST: usize = 268_435_455;
+
+    fn of(said: Option<&ConnAckProperties>) -> Self {
+        let largest = said.and_then(|said| said.max_packet_size).and_then(|most| usize::try_from(most).ok());
+        Self {
+            retained: said.and_then(|said| said.retain_available) != Some(0),
+            largest: largest.map_or(Self::LARGEST, |largest| largest.min(Self::LARGEST)),
+        }
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         self.task.abort();
@@ -156,9 +174,7 @@ impl Drop for Session {
 
 /// # Errors
 /// What MQTT, or this server, can't carry.
-fn publish(message: &Message, server: &ConnAckProperties) -> Result<Publish, Outcome> {
-    /// Of a packet, whatever the server says.
-    const LARGEST: usize = 268_435_455;
+fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
     let topic = message.destination.as_str();
     if topic.is_empty() || topic.contains(['+', '#', '\0']) {
         return Err(reject(format!("{topic:?} is no topic that can be published to")));
@@ -183,35 +199,15 @@ fn publish(message: &Message, server: &ConnAckProperties) -> Result<Publish, Out
             None => {}
         }
     }
-    if retain && server.retain_available == Some(0) {
+    if retain && !limits.retained {
         return Err(reject("the MQTT server does not retain messages"));
     }
     let mut publish = Publish::new(topic, QoS::AtLeastOnce, message.body.clone(), Some(properties));
     publish.retain = retain;
     // And two bytes for the packet's number.
-    let (size, most) = (publish.size() + 2, server.max_packet_size.map_or(LARGEST, |most| LARGEST.min(most as usize)));
-    match size > most {
-        true => Err(reject(format!("the MQTT server takes packets of {most} bytes at most, not {size}"))),
+    let (size, largest) = (publish.size() + 2, limits.largest);
+    match size > largest {
+        true => Err(reject(format!("the MQTT server takes packets of {largest} bytes at most, not {size}"))),
         false => Ok(publish),
     }
 }
-
-const NOTHING_SAID: ConnAckProperties = ConnAckProperties {
-    session_expiry_interval: None,
-    receive_max: None,
-    max_qos: None,
-    retain_available: None,
-    max_packet_size: None,
-    assigned_client_identifier: None,
-    topic_alias_max: None,
-    reason_string: None,
-    user_properties: Vec::new(),
-    wildcard_subscription_available: None,
-    subscription_identifiers_available: None,
-    shared_subscription_available: None,
-    server_keep_alive: None,
-    response_information: None,
-    server_reference: None,
-    authentication_method: None,
-    authentication_data: None,
-};
