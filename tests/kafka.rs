@@ -102,6 +102,14 @@ async fn a_partition_may_be_chosen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_waited_for() {
+    let cluster = cluster();
+    let connection = format!("{}\noptions = {{ \"queue.buffering.max.messages\" = \"10\" }}", url(&cluster));
+    Shop::with(200, &connection, "").await.sends().await;
+    assert_eq!(arrived(&records(&cluster, 200)), ids(200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_goes_away_costs_nothing() {
     let cluster = cluster();
     let shop = Shop::with(12_000, &url(&cluster), "").await;

@@ -24,8 +24,8 @@ pub enum Format {
     Json,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise.
-const USUAL: &str = "info,sqlx=error,async_nats=error,lapin=error,rumqttc=error,librdkafka=error";
+/// What is logged unless `RUST_LOG` says otherwise; the relay itself tells what buses go through.
+const USUAL: &str = "info,sqlx=error,async_nats=off,lapin=off,rdkafka=off,rumqttc=off";
 
 static FORMAT: OnceLock<Format> = OnceLock::new();
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
