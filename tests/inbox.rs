@@ -3,6 +3,7 @@
 
 mod harness;
 
+use harness::bouncer::Bouncer;
 use harness::bus::{Shop, ids};
 use harness::database::{Database, System};
 use harness::proxy::Proxy;
@@ -33,10 +34,17 @@ async fn everything_arrives() {
                  AND id = 'OrderPlaced:' || (convert_from(body, 'UTF8')::jsonb ->> 'id') \
                  AND key = convert_from(body, 'UTF8')::jsonb ->> 'customer'";
     assert_eq!(inbox.number(whole).await, 120);
+    // By a pooler too, in transaction mode.
+    let bouncer = Bouncer::before(Server::shared(Kind::Postgres), "");
+    let url =
+        format!("url = {:?}", inbox.url.replace(&Server::shared(Kind::Postgres).port().to_string(), &bouncer.port.to_string()));
+    inbox.run("DELETE FROM inbox").await;
+    Shop::with(2000, &url, settings).await.sends().await;
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 2000);
     // What comes a second time is known.
-    shop.database.run("INSERT INTO order_placed VALUES (1, 'new', 'x'), (121, 'new', 'x')").await;
+    shop.database.run("INSERT INTO order_placed VALUES (1, 'new', 'x'), (2001, 'new', 'x')").await;
     shop.sends().await;
-    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 121);
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 2001);
     assert_eq!(inbox.number("SELECT count(*) FROM inbox WHERE key = 'new'").await, 1);
 }
 
@@ -53,13 +61,19 @@ async fn tables_are_named_with_their_schema() {
 async fn the_row_at_fault_is_singled_out() {
     let inbox = inbox().await;
     inbox.run("ALTER TABLE inbox ADD CHECK (key <> 'bad'), ADD CHECK (length(body) < 5000)").await;
+    // This one is looked at when the transaction ends.
+    inbox.run("ALTER TABLE inbox ADD twin text, ADD FOREIGN KEY (twin) REFERENCES inbox DEFERRABLE INITIALLY DEFERRED").await;
+    let orphan = "BEGIN IF NEW.key = ''orphan'' THEN NEW.twin = ''nobody''; END IF; RETURN NEW; END";
+    inbox.run(&format!("CREATE FUNCTION twin() RETURNS trigger LANGUAGE plpgsql AS '{orphan}'")).await;
+    inbox.run("CREATE TRIGGER twin BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION twin()").await;
     let shop = Shop::with(50, &url(&inbox), "destination = 'inbox'\nkey = 'customer'").await;
     shop.database.run("UPDATE order_placed SET customer = 'bad' WHERE id = 17").await;
     shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 31").await;
+    shop.database.run("UPDATE order_placed SET customer = 'orphan' WHERE id = 40").await;
     // PostgreSQL's text has no zero byte.
     shop.database.run("UPDATE order_placed SET customer = 'zero' || char(0) WHERE id = 50").await;
-    shop.buries(3, "inbox \"inbox\" refuses the row: ").await;
-    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 47);
+    shop.buries(4, "inbox \"inbox\" refuses the row: ").await;
+    assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 46);
     let mixed = Shop::small(&url(&inbox), "destination = 'inbox'\nid = 'none'").await;
     mixed.buries(2, "the message has no `id`, which an inbox needs").await;
 }
@@ -108,7 +122,7 @@ async fn a_killed_server_costs_nothing() {
     inbox.run("CREATE ROLE ann LOGIN PASSWORD 'treasure'").await;
     inbox.run("DO $$ BEGIN EXECUTE format('COPY (SELECT %L) TO %L', 'host all ann all scram-sha-256', current_setting('hba_file')); END $$; SELECT pg_reload_conf()").await;
     let (port, words) = (server.port(), ["connection \"bus\": PostgreSQL at 127.0.0.1:", "password authentication failed"]);
-    let of = |login: &str| format!("url = 'postgres://{login}@127.0.0.1:{port}/test_0'");
+    let of = |login: &str| format!("url = {:?}", inbox.url.replace("//signalbus@", &format!("//{login}@")));
     Shop::small(&of("ann:hunter2"), "destination = 'inbox'").await.cannot(78, &words).await;
     let shop = Shop::small(&of("ann:treasure"), "destination = 'inbox'").await;
     shop.defers(2, "permission denied for table inbox").await;

@@ -6,7 +6,7 @@ mod harness;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use harness::bus::{Shop, ids};
+use harness::bus::{Shop, ids, in_order};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -97,8 +97,10 @@ async fn everything_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_may_be_chosen() {
     let cluster = cluster();
-    Shop::with(20, &url(&cluster), "options = 'kafka.partition=2'").await.sends().await;
-    assert!(records(&cluster, 20).iter().all(|record| record.partition == 2 && record.key.is_none()));
+    Shop::with(200, &url(&cluster), "options = 'kafka.partition=2'").await.sends().await;
+    let records = records(&cluster, 200);
+    assert!(records.iter().all(|record| record.partition == 2 && record.key.is_none()));
+    in_order(&records.iter().map(|record| record.headers["id"].clone()).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,7 +165,9 @@ async fn where_nobody_listens_nothing_is_charged() {
     let port = harness::server::free_port();
     let connection = format!("url = 'kafka://ann:hunter2@127.0.0.1:{port}'\ntimeout = '3s'");
     let words = [&format!("Kafka at 127.0.0.1:{port}: "), "refused"];
-    Shop::small(&connection, "").await.cannot(69, &words).await;
+    let shop = Shop::small(&connection, "").await;
+    shop.cannot(69, &words).await;
+    shop.stops().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::broker::{Broker, Kind};
-use harness::bus::{Shop, certificates, ids};
+use harness::bus::{Shop, certificates, ids, in_order};
 use harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -81,7 +81,9 @@ async fn everything_arrives() {
     let subscriber = Subscriber::of(&broker).await;
     let settings = "destination = 'orders/new'\nkey = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'mqtt.expiry=600'";
     Shop::with(120, &url(&broker), settings).await.sends().await;
-    for message in subscriber.all(120).await {
+    let messages = subscriber.all(120).await;
+    in_order(&messages.iter().map(|message| property(message, "id")).collect::<Vec<_>>());
+    for message in messages {
         assert_eq!((message.topic.as_ref(), message.qos), (&b"orders/new"[..], QoS::AtLeastOnce));
         assert_eq!(["tenant", "trace"].map(|name| property(&message, name)), ["a", "b"]);
         let properties = message.properties.as_ref().unwrap();
@@ -173,7 +175,9 @@ async fn who_may_not_in_is_told_so() {
 async fn where_nobody_listens_nothing_is_charged() {
     let port = harness::server::free_port();
     let connection = format!("url = 'mqtt://ann:hunter2@127.0.0.1:{port}'");
-    Shop::small(&connection, "").await.cannot(69, &[&format!("MQTT server 127.0.0.1:{port}: "), "refused"]).await;
+    let shop = Shop::small(&connection, "").await;
+    shop.cannot(69, &[&format!("MQTT server 127.0.0.1:{port}: "), "refused"]).await;
+    shop.stops().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

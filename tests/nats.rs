@@ -9,7 +9,7 @@ use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
 use harness::broker::{Broker, Kind};
-use harness::bus::{Shop, certificates, ids};
+use harness::bus::{Shop, certificates, ids, in_order};
 use harness::proxy::Proxy;
 
 /// A stream for the subjects `orders` and `orders.*`.
@@ -42,7 +42,8 @@ async fn everything_arrives() {
     let shop = Shop::with(120, &url(&broker), settings).await;
     shop.sends().await;
     let messages = messages(&stream).await;
-    let mut arrived: Vec<&str> = messages.iter().map(|message| header(message, "Nats-Msg-Id")).collect();
+    let mut arrived: Vec<String> = messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
+    in_order(&arrived);
     arrived.sort_unstable();
     assert_eq!(arrived, ids(120));
     for message in &messages {
@@ -115,7 +116,9 @@ async fn who_may_not_in_is_told_so() {
 async fn where_nobody_listens_nothing_is_charged() {
     let port = harness::server::free_port();
     let connection = format!("url = 'nats://ann:hunter2@127.0.0.1:{port}'");
-    Shop::small(&connection, "").await.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
+    let shop = Shop::small(&connection, "").await;
+    shop.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
+    shop.stops().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -131,7 +134,7 @@ async fn it_travels_encrypted_with_a_token() {
     // One of several servers is enough.
     let nobody = harness::server::free_port();
     let url = format!("url = 'tls://treasure@127.0.0.1:{nobody},127.0.0.1:{port}'");
-    Shop::small(&url, "").await.cannot(69, &["certificate"]).await;
+    Shop::small(&format!("url = 'tls://treasure@127.0.0.1:{port}'"), "").await.cannot(69, &["certificate"]).await;
     let connection = format!("{url}\nca = '{path}/ca.pem'");
     Shop::small(&connection, "").await.defers(2, "no stream takes subject").await;
 }

@@ -5,7 +5,7 @@ mod harness;
 use std::collections::HashMap;
 
 use harness::broker::{Broker, Kind};
-use harness::bus::{Shop, certificates, ids};
+use harness::bus::{Shop, certificates, ids, in_order};
 use harness::proxy::Proxy;
 use redis::streams::StreamRangeReply;
 use redis::{AsyncTypedCommands as _, FromRedisValue as _};
@@ -35,7 +35,8 @@ async fn everything_arrives() {
     let shop = Shop::with(120, &url(&broker), "key = 'customer'\nheaders = 'tenant=a,trace=b'").await;
     shop.sends().await;
     let entries = entries(&broker).await;
-    let mut arrived: Vec<&str> = entries.iter().map(|entry| entry["id"].as_str()).collect();
+    let mut arrived: Vec<String> = entries.iter().map(|entry| entry["id"].clone()).collect();
+    in_order(&arrived);
     arrived.sort_unstable();
     assert_eq!(arrived, ids(120));
     for entry in &entries {

@@ -135,6 +135,15 @@ impl Shop {
         assert_eq!(running.stop(), Some(0));
     }
 
+    /// Runs the relay while the bus is away, and stops it.
+    pub async fn stops(&self) {
+        let mut running = Running::spawn(&self.database, &self.sections, "");
+        running.witness.wait_until("bus not available");
+        let begun = Instant::now();
+        assert_eq!(running.stop(), Some(0), "{}", running.witness.text());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}: {}", begun.elapsed(), running.witness.text());
+    }
+
     async fn wait(&self, left: i64, patience: Duration, running: &Running) {
         let begun = Instant::now();
         loop {
@@ -145,6 +154,15 @@ impl Shop {
             assert!(begun.elapsed() < patience, "{now} are left, not {left}, after {patience:?}: {}", running.witness.text());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+/// Fifty orders are one batch: those of each came in their order.
+pub fn in_order(arrived: &[String]) {
+    let number = |id: &String| id.strip_prefix("OrderPlaced:").and_then(|key| key.parse::<u32>().ok()).unwrap();
+    for batch in 0..=arrived.iter().map(number).max().unwrap_or_default() / 50 {
+        let of_batch: Vec<u32> = arrived.iter().map(number).filter(|number| (number - 1) / 50 == batch).collect();
+        assert!(of_batch.is_sorted(), "{of_batch:?}");
     }
 }
 

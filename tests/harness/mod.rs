@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: real servers, real guests, the real command.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod bouncer;
 pub mod broker;
 pub mod bus;
 pub mod command;

@@ -1,13 +1,14 @@
 //! What production does to a relay: it stays up, says what is wrong, goes on by itself, loses nothing.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command};
 use std::time::{Duration, Instant};
 
 use crate::harness::database::{Database, System};
+use crate::harness::bouncer::Bouncer;
+use crate::harness::{amount, guest};
 use crate::harness::proxy::Proxy;
 use crate::harness::relay::{Running, section};
-use crate::harness::server::{Kind, Server, free_port};
-use crate::harness::{amount, guest};
+use crate::harness::server::{Kind, Server};
 
 const SLOW: &str = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 5";
 
@@ -166,48 +167,6 @@ async fn a_promoted_standby_takes_over() {
     assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
     // A settle that the follower had not got is made again, by whoever sends the rows again.
     assert!(relay.witness.all_sent(4100) <= 4 * 20);
-}
-
-/// PgBouncer, which hands connections on between transactions.
-struct Bouncer {
-    port: u16,
-    process: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Bouncer {
-    fn before(server: &Server, more: &str) -> Self {
-        let folder = tempfile::TempDir::new().unwrap();
-        let port = free_port();
-        let config = format!(
-            "[databases]\n* = host=127.0.0.1 port={} user=signalbus\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nunix_socket_dir =\n{more}\n",
-            server.port()
-        );
-        let file = folder.path().join("pgbouncer.ini");
-        std::fs::write(&file, config).unwrap();
-        Command::new("chmod").args(["-R", "a+rX"]).arg(folder.path()).status().unwrap();
-        let process = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--reuid", "postgres", "--regid", "postgres", "--clear-groups", "pgbouncer", "-q"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "PgBouncer does not come up");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Self { port, process, _folder: folder }
-    }
-}
-
-impl Drop for Bouncer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 /// With a pooler that refuses settings, and one that swallows them.

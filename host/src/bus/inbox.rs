@@ -40,7 +40,7 @@ impl Inbox {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
         refuse_options("PostgreSQL", config)?;
         let options: PgConnectOptions = config.url.as_str().parse().map_err(|error: sqlx::Error| error.to_string())?;
-        let options = options.application_name("signalbus").disable_statement_logging();
+        let options = options.application_name("signalbus").extra_float_digits(None).disable_statement_logging();
         let options = match &config.ca {
             Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
             None => options,
@@ -52,7 +52,8 @@ impl Inbox {
         match self.options.connect().await {
             Ok(connection) => Ok(Session { connection: Mutex::new((connection, Instant::now())) }),
             Err(error) => {
-                let reason = format!("PostgreSQL at {}: {error}", self.address);
+                let said = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+                let reason = format!("PostgreSQL at {}: {said}", self.address);
                 let code = state(&error).unwrap_or_default();
                 // Who logs in, and where to.
                 match code.starts_with("28") || code == "3D000" {
@@ -151,7 +152,13 @@ async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Messag
         quoted(table)
     );
     let query = sqlx::query(AssertSqlSafe(sql)).bind(ids).bind(keys).bind(types).bind(headers).bind(bodies);
-    query.execute(connection).await.map(drop).map_err(|error| fault(&error))
+    // In a transaction, and without a statement that is left behind: a pooler may hand the connection on.
+    let inserted = async {
+        let mut transaction = connection.begin().await?;
+        query.persistent(false).execute(&mut *transaction).await?;
+        transaction.commit().await
+    };
+    inserted.await.map_err(|error| fault(&error))
 }
 
 /// # Errors
