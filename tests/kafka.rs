@@ -1,18 +1,23 @@
 //! Kafka, with the cluster that librdkafka simulates over real sockets. It leaves untested what it
-//! does not simulate: logins, TLS, access rules, and what a server loses when it dies.
+//! does not simulate: logins that succeed, access rules, and what a server loses when it dies.
 
 mod harness;
 
 use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::bus::{Shop, ids, in_order};
+use harness::bus::{Shop, certificates, ids, in_order};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
 
@@ -184,20 +189,31 @@ async fn properties_are_checked_before_anything_is_sent() {
     }
 }
 
-/// A server that speaks just enough to refuse a login.
-fn bouncer() -> u16 {
+/// A server that speaks just enough to refuse a login; encrypted, if there is a folder with its
+/// certificates.
+fn refusing(certificates: Option<&Path>) -> u16 {
+    let tls = certificates.map(|folder| {
+        let chain = CertificateDer::pem_file_iter(folder.join("server.pem")).unwrap().map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        Arc::new(config.with_no_client_auth().with_single_cert(chain, key).unwrap())
+    });
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            std::thread::spawn(move || refuse(stream));
+            let tls = tls.clone();
+            std::thread::spawn(move || match tls {
+                Some(tls) => refuse(rustls::StreamOwned::new(rustls::ServerConnection::new(tls).unwrap(), stream)),
+                None => refuse(stream),
+            });
         }
     });
     port
 }
 
-fn refuse(mut stream: std::net::TcpStream) {
-    use std::io::{Read as _, Write as _};
+fn refuse(mut stream: impl Read + Write) {
     let mut length = [0; 4];
     while stream.read_exact(&mut length).is_ok() {
         let mut request = vec![0; u32::from_be_bytes(length) as usize];
@@ -222,9 +238,20 @@ fn refuse(mut stream: std::net::TcpStream) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_in_is_told_so() {
-    let port = bouncer();
+    let port = refusing(None);
     let begun = Instant::now();
     let shop = Shop::small(&format!("url = 'kafka://ann:hunter2@127.0.0.1:{port}'"), "").await;
     shop.cannot(78, &[&format!("Kafka at 127.0.0.1:{port} refuses the login: correct it in the URL: "), "go away!"]).await;
     assert!(begun.elapsed() < Duration::from_secs(9), "it is told at once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_travels_encrypted() {
+    let folder = tempfile::TempDir::new().unwrap();
+    certificates(folder.path());
+    let port = refusing(Some(folder.path()));
+    let connection = format!("url = 'kafkas://ann:hunter2@127.0.0.1:{port}'\ntimeout = '3s'");
+    Shop::small(&connection, "").await.cannot(69, &["certificate verify failed"]).await;
+    let connection = format!("{connection}\nca = '{}/ca.pem'", folder.path().display());
+    Shop::small(&connection, "").await.cannot(78, &["refuses the login", "go away!"]).await;
 }

@@ -107,6 +107,8 @@ async fn who_may_not_in_is_told_so() {
         let words = ["connection \"bus\": NATS at 127.0.0.1:", "refuses the login: correct it in the URL"];
         Shop::small(&connection, "").await.cannot(78, &words).await;
     }
+    let connection = format!("url = 'nats://127.0.0.1:{port}?credentials=/nowhere'");
+    Shop::small(&connection, "").await.cannot(78, &["credentials /nowhere: No such file"]).await;
     let connection = format!("url = 'nats://ann:treasure@127.0.0.1:{port}'");
     let words = "does not allow this user to publish to subject \"orders.secret\"";
     Shop::small(&connection, "destination = 'orders.secret'").await.defers(2, words).await;

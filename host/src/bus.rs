@@ -86,6 +86,17 @@ impl ConnectionConfig {
         self.url.password().map(decoded)
     }
 
+    /// What no text may show, as it stands in the URL and as it is meant.
+    fn secrets(&self) -> Vec<String> {
+        let is_secret = |name: &str| name.contains("password") || name.contains("secret");
+        let options = self.options.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone());
+        // A user alone is a token for NATS.
+        let token = self.url.username();
+        let is_token = ["nats", "tls"].contains(&self.url.scheme()) && self.url.password().is_none();
+        let written = self.url.password().or(is_token.then_some(token)).unwrap_or_default();
+        options.chain([written.to_owned(), decoded(written)]).collect()
+    }
+
     /// The servers as `host:port`, for a bus that is happy with any of them.
     fn servers(&self, port: u16) -> Vec<String> {
         let first = format!("{}:{}", self.url.host_str().unwrap_or("localhost"), self.url.port().unwrap_or(port));
@@ -219,6 +230,38 @@ fn refuse_options(bus: &str, config: &ConnectionConfig) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn config(url: &str, ca: Option<&str>, options: &[(&str, &str)]) -> Result<ConnectionConfig, String> {
+        let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        ConnectionConfig::new("b", url, ca.map(str::to_owned), Duration::from_secs(1), options)
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said_without_the_secret() {
+        for (url, words) in [
+            ("kafka://u:hunter2@h:x", "no URL: invalid port number"),
+            ("mqtt://u:hunter2@a,b", "mqtt:// names one server, not several"),
+            ("rediss://u:hunter2@h", "`ca` holds no certificate"),
+            ("redis://u:hunter2@h", "`ca` is for rediss://, not redis://"),
+            ("tls://u:hunter2@h?tls=no", "\"?tls=\" is not known (known: credentials)"),
+            ("nats://h?credentials=own", "\"?credentials=own\": write the whole path, from / on"),
+            ("nats://u:hunter2@h?credentials=/own", "NATS takes a user, or a file of `credentials`, not both"),
+            ("stomp://u:hunter2@h", "there is no bus for \"stomp://\" (known: amqp://, "),
+        ] {
+            let fault = config(url, Some(""), &[]).unwrap_err();
+            assert!(fault.starts_with(words) && !fault.contains("hunter2"), "{url}: {fault}");
+        }
+        let fault = config("redis://h", None, &[("a", "b")]).unwrap_err();
+        assert_eq!(fault, "Redis knows no `options`; what it needs stands in the URL");
+    }
+
+    #[test]
+    fn tokens_and_passwords_are_secrets() {
+        let secrets = |url: &str, options: &[(&str, &str)]| config(url, None, options).unwrap().secrets();
+        assert_eq!(secrets("nats://to%20ken@h", &[]), ["to%20ken", "to ken"]);
+        assert_eq!(secrets("mqtt://user@h", &[]), ["", ""]);
+        assert_eq!(secrets("kafka://u:p@h", &[("ssl.key.password", "q"), ("linger.ms", "1")]), ["q", "p", "p"]);
+    }
 
     #[test]
     fn a_url_may_name_several_servers() {

@@ -31,11 +31,7 @@ struct Confirmed {
 
 impl Watched {
     pub(super) fn new(config: &ConnectionConfig, bus: Box<dyn Bus>) -> Self {
-        // As it stands in the URL, and as it is meant.
-        let secrets = config.url.password().map(str::to_owned).into_iter().chain(config.password());
-        let is_secret = |name: &str| name.contains("password") || name.contains("secret");
-        let options = config.options.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone());
-        let secrets = secrets.chain(options).filter(|secret| secret.len() >= 4).collect();
+        let secrets = config.secrets().into_iter().filter(|secret| secret.len() >= 4).collect();
         Self { name: config.name.clone(), secrets, bus, confirmed: Mutex::default() }
     }
 
