@@ -69,6 +69,8 @@ pub struct Tally {
 pub enum Halt {
     /// The bus, or the plugin's configuration.
     Outage(Outage),
+    /// The plugin fails, whatever it is given.
+    Stalled(String),
     Database(Error),
     /// It was told to stop.
     Stopped,
@@ -145,9 +147,10 @@ impl Flusher {
         let settled = self.settle(worker, batch, &settlement, observer).await;
         telemetry::settled(name, begun.elapsed());
         settled?;
-        match settlement.outage {
-            Some(outage) => Err(Halt::Outage(outage)),
-            None => Ok(()),
+        match (settlement.outage, settlement.stalled) {
+            (Some(outage), _) => Err(Halt::Outage(outage)),
+            (None, Some(reason)) => Err(Halt::Stalled(reason)),
+            (None, None) => Ok(()),
         }
     }
 

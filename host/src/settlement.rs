@@ -50,6 +50,8 @@ pub struct Settlement {
     pub skipped: usize,
     /// Why the whole call did nothing.
     pub outage: Option<Outage>,
+    /// Why nothing was sent and the rest not even tried: the plugin fails, whatever it is given.
+    pub stalled: Option<String>,
 }
 
 impl Settlement {
@@ -69,6 +71,7 @@ impl Settlement {
             }
         };
         let mut held = HashSet::new();
+        let mut untried = false;
         for (index, (signal, outcome)) in signals.iter().zip(outcomes).enumerate() {
             if policy.ordered && held.contains(signal.order_key.as_str()) {
                 continue;
@@ -80,6 +83,7 @@ impl Settlement {
                     settlement.skipped += 1;
                 }
                 Outcome::Held => {
+                    untried = true;
                     held.insert(signal.order_key.as_str());
                 }
                 Outcome::Reject { reason } => settlement.bury.push(Burial { index, attempts: signal.attempt, reason }),
@@ -100,6 +104,9 @@ impl Settlement {
                     });
                 }
             }
+        }
+        if untried && settlement.delete.is_empty() {
+            settlement.stalled = settlement.defer.last().map(|deferral| deferral.reason.clone());
         }
         settlement
     }

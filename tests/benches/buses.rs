@@ -102,7 +102,7 @@ async fn webhooks(rows: u32) -> f64 {
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let origin = format!("http://{}", listener.local_addr().unwrap());
-    let server = tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(handler)).await });
+    let server = tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handler)).await });
     let database = Database::postgres().await;
     database.orders(rows).await;
     let more = format!(

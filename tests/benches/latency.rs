@@ -28,6 +28,12 @@ fn main() {
     let samples = std::env::var("SIGNALBUS_BENCH_SAMPLES").ok().and_then(|samples| samples.parse().ok()).unwrap_or(300);
     let mut report = Report::default();
     runtime.block_on(async {
+        let only = std::env::var("SIGNALBUS_BENCH_ONLY").unwrap_or_default();
+        if only == "neighbours" {
+            neighbours(&mut report).await;
+            swaps(&mut report).await;
+            return;
+        }
         for (name, system, way, wanted) in [
             ("sqlite: log watch", System::Sqlite, Way::LogWatch, (2.0, 5.0)),
             ("postgres: polling", System::Postgres, Way::Polling, (20.0, 20.0)),
@@ -265,7 +271,7 @@ async fn neighbours(report: &mut Report) {
     for (name, guest, table, more) in [
         ("a plugin that traps", "traps", true, ""),
         ("a plugin that never ends", "spins", true, "timeout = \"1s\""),
-        ("a missing table", "sends", false, ""),
+        ("a table that vanishes", "sends", false, ""),
         ("an endless backlog", "counts", true, waits),
     ] {
         let mut kept = Vec::new();
@@ -282,14 +288,15 @@ async fn neighbours(report: &mut Report) {
 async fn rate(other: &str, table: bool) -> f64 {
     let database = Database::postgres().await;
     database.orders(400_000).await;
-    if table {
-        database.run("CREATE TABLE other AS SELECT * FROM order_placed").await;
-        database.run("ALTER TABLE other ADD PRIMARY KEY (id)").await;
-    }
+    database.run("CREATE TABLE other AS SELECT * FROM order_placed").await;
+    database.run("ALTER TABLE other ADD PRIMARY KEY (id)").await;
     let waits = "burst_count = 100\n[signals.OrderPlaced.settings]\ndelay_ms = 10\n";
     let sections = section("OrderPlaced", &harness::guest("counts"), waits) + other;
     let relay = Running::spawn(&database, &sections, "");
     relay.witness.wait_for(1);
+    if !table {
+        database.run("DROP TABLE other").await;
+    }
     let sent = || relay.metric("signalbus_sent_total{signal=\"OrderPlaced\"}");
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (before, begun) = (sent(), std::time::Instant::now());

@@ -1,14 +1,14 @@
 //! What production does to a relay: it stays up, says what is wrong, goes on by itself, loses nothing.
 
-use std::process::{Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::database::{Database, System};
 use crate::harness::bouncer::Bouncer;
-use crate::harness::{amount, guest};
+use crate::harness::database::{Database, System};
 use crate::harness::proxy::Proxy;
 use crate::harness::relay::{Running, section};
 use crate::harness::server::{Kind, Server};
+use crate::harness::{amount, guest};
 
 const SLOW: &str = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms = 5";
 

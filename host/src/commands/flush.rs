@@ -155,6 +155,7 @@ fn explain(halt: &Halt) -> String {
     match halt {
         Halt::Outage(Outage::Unavailable { reason, .. }) => format!("the bus is not available: {}", printable(reason)),
         Halt::Outage(Outage::Misconfigured { reason }) => format!("the plugin is misconfigured: {}", printable(reason)),
+        Halt::Stalled(reason) => format!("the plugin fails: {}", printable(reason)),
         Halt::Database(error) if error.is_unreachable() => unreachable(error),
         Halt::Database(error) => error.to_string(),
         Halt::Abandoned => "what was in flight did not end within the grace period; it will be sent again".into(),
@@ -167,7 +168,7 @@ fn exit(part: &Flushed) -> Exit {
         Some(Halt::Outage(Outage::Unavailable { .. })) => Exit::Unreachable,
         Some(Halt::Outage(Outage::Misconfigured { .. })) => Exit::Configuration,
         Some(Halt::Database(error)) if error.is_unreachable() => Exit::Unreachable,
-        Some(Halt::Database(_) | Halt::Abandoned) => Exit::Failed,
+        Some(Halt::Database(_) | Halt::Stalled(_) | Halt::Abandoned) => Exit::Failed,
         Some(Halt::Stopped) => Exit::Done,
         None if part.tally.deferred.load(Relaxed) + part.tally.buried.load(Relaxed) > 0 => Exit::Failed,
         None => Exit::Done,

@@ -1,16 +1,23 @@
 //! Calls into a guest: a store and an instance each, a deadline, and words for what went wrong.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::batch::{Flat, Head};
+use super::engine::Engine;
 use super::guest::{self, State};
 use super::journal::{Journal, Origin};
-use super::limits::MemoryExhausted;
+use super::limits::{Load, MemoryExhausted};
 use super::load::{Entry, Plugin};
 use super::send::{Calls, Failure, Rules};
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
@@ -30,7 +37,8 @@ impl Plugin {
     pub(super) async fn try_instance(&self) -> Result<(), String> {
         let _room = self.engine.room(self.slots).await;
         let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
-        let host = Host { plugin: self, head: Head::new(&none), journal: Journal::new(self.origin.clone()) };
+        let host =
+            Host { plugin: self, head: Head::new(&none), journal: Journal::new(self.origin.clone()), load: Arc::default() };
         let mut store = host.store();
         let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
         host.in_time(instance).await.map_err(|failure| failure.reason)
@@ -41,7 +49,7 @@ impl Plugin {
         let _room = self.engine.room(self.slots).await;
         let head = Head::new(signal_type);
         let flat = Flat::new(&signal_type.name, signals);
-        let host = Host { plugin: self, head, journal: Journal::new(self.origin.clone()) };
+        let host = Host { plugin: self, head, journal: Journal::new(self.origin.clone()), load: Arc::default() };
         let mut guests = Guests { host, signals: &flat.signals(), alive: None, started: Instant::now() };
         let rules = Rules {
             ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
@@ -107,6 +115,35 @@ struct Host<'a> {
     plugin: &'a Plugin,
     head: Head<'a>,
     journal: Journal,
+    load: Arc<Load>,
+}
+
+/// Drives a call; once it is heavy, tick by tick when it has its turn, and on a thread that the
+/// runtime does without: what else it drives need not wait for it.
+async fn aside<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
+    let mut call = pin!(call);
+    let spare = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    loop {
+        let turn = if load.is_heavy() { engine.turn().await } else { None };
+        let polled = poll_fn(|context| {
+            load.resume();
+            Poll::Ready(match spare && turn.is_some() {
+                true => block_in_place(|| call.as_mut().poll(context)),
+                false => call.as_mut().poll(context),
+            })
+        });
+        if let Poll::Ready(answer) = polled.await {
+            return answer;
+        }
+        drop(turn);
+        woken().await;
+    }
+}
+
+/// Waits for what was polled last in this task.
+async fn woken() {
+    let mut waited = false;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl Host<'_> {
@@ -134,7 +171,7 @@ impl Host<'_> {
         let call = async {
             let (mut store, guest) = match alive {
                 Some((mut store, guest)) => {
-                    guest::arm(&mut store, self.plugin.limits.timeout);
+                    guest::arm(&mut store, self.plugin.limits.timeout, &self.load);
                     (store, guest)
                 }
                 None => {
@@ -165,7 +202,7 @@ impl Host<'_> {
         let plugin = self.plugin;
         let engine = plugin.engine.wasmtime();
         let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.journal.clone());
-        guest::arm(&mut store, plugin.limits.timeout);
+        guest::arm(&mut store, plugin.limits.timeout, &self.load);
         store
     }
 
@@ -173,7 +210,7 @@ impl Host<'_> {
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let mut panicked = false;
         let begun = Instant::now();
-        let answer = tokio::time::timeout(self.plugin.limits.timeout, call).await;
+        let answer = tokio::time::timeout(self.plugin.limits.timeout, aside(call, &self.load, &self.plugin.engine)).await;
         let signal_type = &self.plugin.origin.signal_type;
         telemetry::called(signal_type, begun.elapsed());
         let (kind, reason) = match answer {

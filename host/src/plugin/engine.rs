@@ -1,5 +1,6 @@
 //! The WebAssembly engine, narrowed to what plugins need.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,8 @@ struct Parts {
     linker: Linker<State>,
     /// One permit for each memory that instances may hold, all plugins together.
     slots: Semaphore,
+    /// One permit for each guest that may compute for long at the same time.
+    heavy: Semaphore,
     cache: Option<Cache>,
     /// Everybody who holds it is a loaded plugin.
     alive: Arc<()>,
@@ -62,7 +65,10 @@ impl Engine {
         let linker = linker(&engine)?;
         keep_time(&engine).context("the plugin clock does not start")?;
         let slots = Semaphore::new(MEMORIES as usize);
-        Ok(Self(Arc::new(Parts { engine, linker, slots, cache, alive: Arc::default() })))
+        // One processor is left to whatever else there is to do.
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
+        Ok(Self(Arc::new(Parts { engine, linker, slots, heavy, cache, alive: Arc::default() })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -86,6 +92,11 @@ impl Engine {
     /// How many plugins are loaded, those included that only finish their last batches.
     pub fn generations(&self) -> usize {
         Arc::strong_count(&self.0.alive) - 1
+    }
+
+    /// Waits for the turn of a guest that computes for long.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.heavy.acquire().await.ok()
     }
 
     /// Waits until there is room for an instance that takes so many slots.

@@ -1,5 +1,6 @@
 //! What a store holds, and what a guest may ask of the host.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -10,7 +11,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::journal::{self, Journal, Origin, Stream};
-use super::limits::{Limits, Meter};
+use super::limits::{Limits, Load, Meter};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use crate::message::Message;
 
@@ -45,10 +46,12 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, 
 }
 
 /// From now on the guest yields to the runtime at every tick, and is interrupted after the timeout.
-pub(super) fn arm(store: &mut Store<State>, timeout: Duration) {
+pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>) {
     let started = Instant::now();
+    let load = load.clone();
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
+        load.tick();
         Ok(if started.elapsed() >= timeout {
             UpdateDeadline::Interrupt
         } else {

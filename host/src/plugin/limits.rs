@@ -1,6 +1,7 @@
 //! What one call and one instance of a plugin may use.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
@@ -41,6 +42,46 @@ impl Limits {
 #[error("plugin exceeded its memory limit of {}", Size(self.limit))]
 pub(super) struct MemoryExhausted {
     limit: usize,
+}
+
+/// Whether a guest computes for longer than others should wait. Time in which it only waits itself
+/// does not count.
+pub(super) struct Load {
+    begun: Instant,
+    /// When it was last let run, in microseconds.
+    resumed: AtomicU64,
+    heavy: AtomicBool,
+}
+
+impl Load {
+    /// A little less than a tick of the engine's clock.
+    const MOST: u64 = 8_000;
+
+    /// It runs from now on.
+    pub(super) fn resume(&self) {
+        self.resumed.store(self.now(), Relaxed);
+    }
+
+    /// It still runs.
+    pub(super) fn tick(&self) {
+        if self.now().saturating_sub(self.resumed.load(Relaxed)) >= Self::MOST {
+            self.heavy.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn is_heavy(&self) -> bool {
+        self.heavy.load(Relaxed)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self { begun: Instant::now(), resumed: AtomicU64::new(0), heavy: AtomicBool::new(false) }
+    }
 }
 
 /// Counts what one store has allocated.

@@ -32,6 +32,9 @@ pub(super) struct Rules {
     pub(super) patience: Duration,
 }
 
+/// After so many calls that got no answer, with none before that did, it is not the signals' fault.
+const HOPELESS: usize = 10;
+
 impl Rules {
     /// Sends a batch. One that failed as a whole is sent again signal by signal, so that one
     /// poisonous signal does not wear out its neighbours.
@@ -48,12 +51,16 @@ impl Rules {
     async fn one_by_one(self, signals: &[Signal], calls: &mut impl Calls) -> Verdict {
         let mut outcomes = Vec::with_capacity(signals.len());
         let mut stopped = HashSet::new();
+        let (mut answered, mut failed) = (false, 0);
         for (index, signal) in signals.iter().enumerate() {
-            if stopped.contains(signal.order_key.as_str()) || calls.elapsed() >= self.patience {
+            if stopped.contains(signal.order_key.as_str()) || calls.elapsed() >= self.patience || failed >= HOPELESS {
                 outcomes.push(Outcome::Held);
                 continue;
             }
-            let outcome = match calls.one(index).await {
+            let answer = calls.one(index).await;
+            answered |= answer.is_ok();
+            failed = if answered { 0 } else { failed + 1 };
+            let outcome = match answer {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(_)) if outcomes.contains(&Outcome::Sent) => break,
                 Ok(Err(outage)) => return Err(outage),

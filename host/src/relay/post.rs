@@ -252,6 +252,10 @@ impl Post {
                 let wait = if self.generations.take_rolled_back() { Duration::ZERO } else { MISCONFIGURED };
                 self.pause(wait, format!("the plugin is misconfigured: {reason}"));
             }
+            Halt::Stalled(reason) => {
+                let wait = if self.generations.take_rolled_back() { Duration::ZERO } else { self.backoff(1000, 60) };
+                self.pause(wait, format!("the plugin fails: {reason}"));
+            }
             Halt::Database(error) => {
                 telemetry::database_trouble(&error);
                 let wait = match &error {
