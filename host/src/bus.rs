@@ -161,6 +161,12 @@ fn first_server(url: &str) -> (String, Vec<String>) {
     (format!("{}{first}{}", &url[..begin], &url[end..]), servers.collect())
 }
 
+/// Waits, for a limited time, until what connections leave behind has ended. To be called when they
+/// are dropped and the process is about to exit.
+pub fn end() {
+    kafka::end();
+}
+
 /// The open connections of a process; none connects before it is needed.
 #[derive(Default)]
 pub struct Buses(Mutex<HashMap<String, (ConnectionConfig, Arc<dyn Publisher>)>>);

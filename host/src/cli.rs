@@ -214,6 +214,7 @@ pub fn run() -> ExitCode {
     let ended = runtime.block_on(dispatch(&cli));
     // Nothing that still compiles or connects in the background may hold up the exit.
     runtime.shutdown_background();
+    crate::bus::end();
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => failure.print().into(),

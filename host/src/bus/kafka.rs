@@ -1,5 +1,7 @@
 //! Kafka: a message is sent once all replicas that are in sync have it.
 
+mod living;
+
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -14,6 +16,8 @@ use super::link::Link;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, reject, tls};
 use crate::message::Message;
 use crate::signal::{Outage, Outcome};
+use living::Living;
+pub(super) use living::end;
 
 /// A producer, idempotent, which all calls share.
 pub(super) struct Kafka {
@@ -25,8 +29,7 @@ pub(super) struct Kafka {
 }
 
 struct Session {
-    /// Taken when the session ends.
-    producer: Option<FutureProducer<News>>,
+    producer: Living<FutureProducer<News>>,
     news: watch::Receiver<Heard>,
 }
 
@@ -35,8 +38,8 @@ struct Session {
 struct Heard {
     /// Why no server lets us in.
     refused: Option<String>,
-    /// The last that went wrong on the way to a server.
-    fault: Option<String>,
+    /// The last that went wrong on the way to a server, and when.
+    fault: Option<(String, Instant)>,
 }
 
 struct News(watch::Sender<Heard>);
@@ -58,7 +61,7 @@ impl Kafka {
     async fn connect(&self) -> Result<Session, Outage> {
         let (teller, news) = watch::channel(Heard::default());
         match self.settings.create_with_context(News(teller)) {
-            Ok(producer) => Ok(Session { producer: Some(producer), news }),
+            Ok(producer) => Ok(Session { producer: Living::new(producer), news }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
@@ -89,8 +92,10 @@ impl Kafka {
 
     /// A reason, with what the library has met on the way.
     fn told(&self, session: &Session, reason: &str) -> String {
-        let fault = session.news.borrow().fault.clone();
-        let fault = fault.map(|fault| format!(" ({fault})")).unwrap_or_default();
+        /// The library says the same again only after half of it.
+        const RECENT: Duration = Duration::from_secs(60);
+        let fault = session.news.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
+        let fault = fault.map(|(fault, _)| format!(" ({fault})")).unwrap_or_default();
         format!("Kafka at {}: {reason}{fault}", self.address)
     }
 }
@@ -107,7 +112,7 @@ impl ClientContext for News {
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => heard.refused = Some(reason.to_owned()),
             // It is told after what caused it.
             Some(Code::AllBrokersDown) if heard.fault.is_some() => {}
-            _ => heard.fault = Some(reason.to_owned()),
+            _ => heard.fault = Some((reason.to_owned(), Instant::now())),
         });
     }
 
@@ -117,7 +122,7 @@ impl ClientContext for News {
 impl Session {
     /// An idempotent producer that could break its promise refuses to go on.
     fn is_usable(&self) -> bool {
-        self.producer.as_ref().is_some_and(|producer| producer.client().fatal_error().is_none())
+        self.producer.get().is_some_and(|producer| producer.client().fatal_error().is_none())
     }
 
     async fn publish(&self, messages: &[Message], deadline: Instant) -> Vec<Receipt> {
@@ -160,7 +165,7 @@ impl Session {
 
     async fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
         const PAUSE: Duration = Duration::from_millis(20);
-        let Some(producer) = &self.producer else { return Err(Err("the producer has ended".into())) };
+        let Some(producer) = self.producer.get() else { return Err(Err("the producer has ended".into())) };
         loop {
             match producer.send_result(record) {
                 Ok(pending) => return Ok(pending),
@@ -170,16 +175,6 @@ impl Session {
                 }
                 Err((error, record)) => return Err(refusal(&error, record.topic)),
             }
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let Some(producer) = self.producer.take() else { return };
-        // Its end takes a while, which nobody needs to wait for.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || drop(producer));
         }
     }
 }
