@@ -1,13 +1,11 @@
 //! The inbox of another service, in a real PostgreSQL: what arrives, what is refused, and what an
 //! outage costs.
 
-mod harness;
-
-use harness::bouncer::Bouncer;
-use harness::bus::{Shop, ids};
-use harness::database::{Database, System};
-use harness::proxy::Proxy;
-use harness::server::{Kind, Server};
+use crate::harness::bouncer::Bouncer;
+use crate::harness::bus::{Shop, ids};
+use crate::harness::database::{Database, System};
+use crate::harness::proxy::Proxy;
+use crate::harness::server::{Kind, Server};
 
 /// As README says.
 const INBOX: &str = "CREATE TABLE inbox (id text PRIMARY KEY, key text, content_type text, headers jsonb, body bytea)";
@@ -128,7 +126,7 @@ async fn a_killed_server_costs_nothing() {
     shop.defers(2, "permission denied for table inbox").await;
     let nowhere = format!("url = 'postgres://ann:treasure@127.0.0.1:{port}/nowhere'");
     Shop::small(&nowhere, "").await.cannot(78, &["database \"nowhere\" does not exist"]).await;
-    let port = harness::server::free_port();
+    let port = crate::harness::server::free_port();
     let nobody = format!("url = 'postgres://ann:hunter2@127.0.0.1:{port}/x'");
     Shop::small(&nobody, "").await.cannot(69, &[&format!("PostgreSQL at 127.0.0.1:{port}: ")]).await;
 }

@@ -1,12 +1,10 @@
 //! Redis streams, with a real server: what arrives, what is refused, and what an outage costs.
 
-mod harness;
-
 use std::collections::HashMap;
 
-use harness::broker::{Broker, Kind};
-use harness::bus::{Shop, certificates, ids, in_order};
-use harness::proxy::Proxy;
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::bus::{Shop, certificates, ids, in_order};
+use crate::harness::proxy::Proxy;
 use redis::streams::StreamRangeReply;
 use redis::{AsyncTypedCommands as _, FromRedisValue as _};
 
@@ -96,7 +94,7 @@ async fn a_server_that_takes_nothing_is_an_outage() {
     Shop::small(&url(&broker), "").await.cannot(69, &["connection \"bus\": Redis: ", "OOM"]).await;
     let follower = Broker::start(Kind::Redis, "replicaof 127.0.0.1 1\nreplica-serve-stale-data yes");
     Shop::small(&url(&follower), "").await.cannot(69, &["Redis: ", "read only replica"]).await;
-    let port = harness::server::free_port();
+    let port = crate::harness::server::free_port();
     let connection = format!("url = 'redis://ann:hunter2@127.0.0.1:{port}'");
     Shop::small(&connection, "").await.cannot(69, &[&format!("Redis at 127.0.0.1:{port}: "), "refused"]).await;
 }
@@ -119,7 +117,7 @@ async fn who_may_not_in_is_told_so() {
 async fn it_travels_encrypted_with_a_password() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
-    let (path, port) = (folder.path().display(), harness::server::free_port());
+    let (path, port) = (folder.path().display(), crate::harness::server::free_port());
     let tls = format!("tls-port {port}\ntls-cert-file {path}/server.pem\ntls-key-file {path}/server.key\ntls-auth-clients no");
     let _broker = Broker::start(Kind::Redis, &format!("{tls}\nuser ann on >treasure ~* +@all"));
     let url = format!("url = 'rediss://ann:treasure@127.0.0.1:{port}'");

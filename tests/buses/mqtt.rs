@@ -1,14 +1,12 @@
 //! MQTT 5, with a real Mosquitto: what arrives, what is refused, and what an outage costs.
 
-mod harness;
-
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use harness::broker::{Broker, Kind};
-use harness::bus::{Shop, certificates, ids, in_order};
-use harness::proxy::Proxy;
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::bus::{Shop, certificates, ids, in_order};
+use crate::harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
@@ -143,11 +141,11 @@ async fn what_can_never_arrive_is_a_dead_letter() {
 async fn who_may_not_in_is_told_so() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
-    let (path, secure) = (folder.path().display(), harness::server::free_port());
+    let (path, secure) = (folder.path().display(), crate::harness::server::free_port());
     let passwords = folder.path().join("passwords");
-    harness::server::run(Command::new("mosquitto_passwd").arg("-b").arg("-c").arg(&passwords).args(["ann", "treasure"]));
+    crate::harness::server::run(Command::new("mosquitto_passwd").arg("-b").arg("-c").arg(&passwords).args(["ann", "treasure"]));
     std::fs::write(folder.path().join("rules"), "user ann\ntopic write allowed/#\n").unwrap();
-    harness::server::run(Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()));
+    crate::harness::server::run(Command::new("chmod").arg("-R").arg("a+rX").arg(folder.path()));
     let broker = Broker::start(
         Kind::Mosquitto,
         &format!(
@@ -173,7 +171,7 @@ async fn who_may_not_in_is_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_listens_nothing_is_charged() {
-    let port = harness::server::free_port();
+    let port = crate::harness::server::free_port();
     let connection = format!("url = 'mqtt://ann:hunter2@127.0.0.1:{port}'");
     let shop = Shop::small(&connection, "").await;
     shop.cannot(69, &[&format!("MQTT server 127.0.0.1:{port}: "), "refused"]).await;

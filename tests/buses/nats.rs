@@ -1,16 +1,14 @@
 //! NATS with JetStream, a real server of it: what arrives, what is refused, and what an outage costs.
 
-mod harness;
-
 use std::time::Duration;
 
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::bus::{Shop, certificates, ids, in_order};
+use crate::harness::proxy::Proxy;
 use async_nats::jetstream::consumer::pull::Config as Pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
-use harness::broker::{Broker, Kind};
-use harness::bus::{Shop, certificates, ids, in_order};
-use harness::proxy::Proxy;
 
 /// A stream for the subjects `orders` and `orders.*`.
 async fn stream(broker: &Broker, more: Config) -> jetstream::stream::Stream {
@@ -116,7 +114,7 @@ async fn who_may_not_in_is_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_listens_nothing_is_charged() {
-    let port = harness::server::free_port();
+    let port = crate::harness::server::free_port();
     let connection = format!("url = 'nats://ann:hunter2@127.0.0.1:{port}'");
     let shop = Shop::small(&connection, "").await;
     shop.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
@@ -134,7 +132,7 @@ async fn it_travels_encrypted_with_a_token() {
     let broker = Broker::start(Kind::Nats, &tls);
     let port = broker.port();
     // One of several servers is enough.
-    let nobody = harness::server::free_port();
+    let nobody = crate::harness::server::free_port();
     let url = format!("url = 'tls://treasure@127.0.0.1:{nobody},127.0.0.1:{port}'");
     Shop::small(&format!("url = 'tls://treasure@127.0.0.1:{port}'"), "").await.cannot(69, &["certificate"]).await;
     let connection = format!("{url}\nca = '{path}/ca.pem'");

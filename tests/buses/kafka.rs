@@ -1,15 +1,13 @@
 //! Kafka, with the cluster that librdkafka simulates over real sockets. It leaves untested what it
 //! does not simulate: logins that succeed, access rules, and what a server loses when it dies.
 
-mod harness;
-
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use harness::bus::{Shop, certificates, ids, in_order};
+use crate::harness::bus::{Shop, certificates, ids, in_order};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
@@ -84,7 +82,7 @@ async fn everything_arrives() {
     let cluster = cluster();
     let settings = "key = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'kafka.timestamp=1700000000000'";
     // One of several servers is enough.
-    let servers = url(&cluster).replace("kafka://", &format!("kafka://127.0.0.1:{},", harness::server::free_port()));
+    let servers = url(&cluster).replace("kafka://", &format!("kafka://127.0.0.1:{},", crate::harness::server::free_port()));
     let connection = format!("{servers}\noptions = {{ \"compression.type\" = \"gzip\", \"linger.ms\" = \"1\" }}");
     Shop::with(120, &connection, settings).await.sends().await;
     let records = records(&cluster, 120);
@@ -167,7 +165,7 @@ async fn a_topic_that_is_not_allowed_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nobody_listens_nothing_is_charged() {
-    let port = harness::server::free_port();
+    let port = crate::harness::server::free_port();
     let connection = format!("url = 'kafka://ann:hunter2@127.0.0.1:{port}'\ntimeout = '3s'");
     let words = [&format!("Kafka at 127.0.0.1:{port}: "), "refused"];
     let shop = Shop::small(&connection, "").await;
