@@ -1,5 +1,6 @@
 //! The configuration file: read, checked, every fault at once.
 
+mod grants;
 mod reader;
 
 use std::net::SocketAddr;
@@ -127,11 +128,12 @@ impl Config {
         let mut faults = Faults::new(path, text);
         let file = reader::parse(text, &mut faults);
         let root = Section::new("", 0, file.get_ref());
-        root.refuse_unknown(&["database", "admin", "defaults", "signals", "connections"], &mut faults);
+        root.refuse_unknown(&["database", "admin", "defaults", "signals", "connections", "http"], &mut faults);
         let folder = path.parent().unwrap_or(Path::new(""));
         let database = database(&root, folder, &mut faults);
         let connections = connections(&root, folder, &mut faults);
         let admin = admin(&root, &mut faults);
+        let authorities = grants::authorities(&root, folder, &mut faults);
         let defaults = root.section("defaults", &mut faults);
         if let Some(defaults) = &defaults {
             defaults.refuse_unknown(SIGNAL_KEYS, &mut faults);
@@ -142,7 +144,9 @@ impl Config {
                 if let Some(own) = section.section(&name, &mut faults) {
                     own.refuse_unknown(SIGNAL_KEYS, &mut faults);
                     let merged = own.or(defaults.as_ref());
-                    signals.push(signal(&name, &merged, folder, &connections, &mut faults));
+                    let mut signal = signal(&name, &merged, folder, &connections, &mut faults);
+                    signal.grants.ca.clone_from(&authorities);
+                    signals.push(signal);
                 }
             }
         }
@@ -315,7 +319,7 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
     }
     let concurrency = section.number("concurrency", 4, 1, faults) as usize;
     let strict = !source.order_by.is_empty() && source.order_key.is_empty();
-    let grants = grants(section, connections, faults);
+    let grants = grants::grants(section, connections, faults);
     let granted = |connection: &&Connection| grants.connections.contains(&connection.name);
     SignalConfig {
         place: faults.place(section.offset()),
@@ -336,10 +340,6 @@ fn texts(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(Stri
     section.section(key, faults).map(|section| section.texts(faults)).unwrap_or_default()
 }
 
-fn documents(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(String, String)> {
-    section.section(key, faults).map(|section| section.documents(faults)).unwrap_or_default()
-}
-
 fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Policy {
     let mut policy = Policy { ordered, max_attempts: 20, backoff: Backoff::default() };
     let Some(retry) = section.section("retry", faults) else { return policy };
@@ -358,30 +358,6 @@ fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Poli
         Err(fault) => faults.add(backoff.offset(), format!("`{}`: {fault}", retry.named("backoff"))),
     }
     policy
-}
-
-fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
-    let own = Grants {
-        settings: documents(section, "settings", faults),
-        secrets: texts(section, "secrets", faults),
-        ..Grants::default()
-    };
-    let Some(grants) = section.section("grants", faults) else { return own };
-    grants.refuse_unknown(&["connections", "http", "tcp"], faults);
-    let granted = Grants {
-        connections: grants.strings("connections", faults),
-        http: grants.strings("http", faults),
-        tcp: grants.strings("tcp", faults),
-        ..own
-    };
-    for name in granted.connections.iter().filter(|name| connections.iter().all(|known| known.name != **name)) {
-        let nearest = suggest::nearest(name, connections.iter().map(|known| known.name.as_str()));
-        faults.add(
-            grants.place("connections"),
-            format!("`{}`: there is no `[connections.{name}]`{nearest}", grants.named("connections")),
-        );
-    }
-    granted
 }
 
 /// `OrderPlaced` → `order_placed`, `HTTPSent` → `http_sent`.

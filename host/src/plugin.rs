@@ -2,27 +2,35 @@
 
 mod batch;
 mod call;
+mod client;
 mod engine;
 mod generations;
 mod grants;
 mod guest;
+mod http;
 mod inspect;
 mod journal;
 mod limits;
 mod load;
+mod peers;
 mod produce;
+mod reach;
 mod send;
+mod tcp;
 mod wit;
 
 use std::future::Future;
 use std::pin::Pin;
 
+pub use client::check_authorities;
 pub use engine::Engine;
 pub use generations::{Fate, Generations, Recipe, Tenure};
 pub use grants::Grants;
 pub use limits::Limits;
 pub use load::{LoadError, Plugin};
+pub use peers::{HttpOrigin, TcpPeer};
 pub use produce::Connections;
+pub use reach::Network;
 
 use crate::signal::{Signal, SignalType, Verdict};
 

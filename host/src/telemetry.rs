@@ -299,6 +299,14 @@ pub(crate) fn denied(signal: &str, capability: &'static str) {
     }
 }
 
+/// The same, where there is more to tell: what it asked for, and the cure.
+pub(crate) fn denied_because(signal: &str, capability: &'static str, reason: &str) {
+    needs(signal, capability);
+    if worth_saying(&format!("denied {signal} {capability}")) {
+        warn!(signal, capability, reason, "plugin denied what it is not granted");
+    }
+}
+
 /// A list of messages has come back from a bus.
 pub(crate) fn published(connection: &str, verdict: &Verdict, time: Duration) {
     let outcomes = verdict.as_ref().ok().map(|outcomes| {

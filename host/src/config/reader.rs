@@ -1,6 +1,7 @@
 //! Reading TOML so that every fault is found, each with its place.
 
 use std::path::Path;
+use std::str::FromStr;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -193,6 +194,23 @@ impl<'t> Section<'t> {
     }
 
     pub(super) fn strings(&self, key: &str, faults: &mut Faults<'_>) -> Vec<String> {
+        self.items(key, faults).into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// A list of strings, each of which says something.
+    pub(super) fn parsed<T: FromStr<Err = String>>(&self, key: &str, faults: &mut Faults<'_>) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for (at, text) in self.items(key, faults) {
+            match text.parse() {
+                Ok(value) => parsed.push(value),
+                Err(fault) => faults.add(at, format!("`{}`: {fault}", self.named(key))),
+            }
+        }
+        parsed
+    }
+
+    /// The strings of a list, each with its place.
+    fn items(&self, key: &str, faults: &mut Faults<'_>) -> Vec<(usize, String)> {
         let Some((at, value)) = self.find(key) else { return Vec::new() };
         let DeValue::Array(items) = value else {
             self.wrong(key, at, "a list of strings", value, faults);
@@ -200,12 +218,26 @@ impl<'t> Section<'t> {
         };
         let mut strings = Vec::new();
         for item in items.iter() {
+            let at = item.span().start;
             match item.get_ref() {
-                DeValue::String(text) => strings.extend(expanded(text, item.span().start, faults)),
-                other => self.wrong(key, item.span().start, "a list of strings", other, faults),
+                DeValue::String(text) => strings.extend(expanded(text, at, faults).map(|text| (at, text))),
+                other => self.wrong(key, at, "a list of strings", other, faults),
             }
         }
         strings
+    }
+
+    /// The same as [`texts`](Self::texts), with lists and tables as JSON.
+    pub(super) fn documents(&self, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+        let mut texts = Vec::new();
+        for (key, (at, value)) in self.entries() {
+            let text = match value {
+                DeValue::Array(_) | DeValue::Table(_) => json(value, at, faults).map(|value| value.to_string()),
+                _ => scalar(value, at, faults),
+            };
+            texts.extend(text.map(|text| (key, text)));
+        }
+        texts
     }
 
     /// Every entry as text: what is no string, in TOML's own form.
@@ -213,27 +245,11 @@ impl<'t> Section<'t> {
         let mut texts = Vec::new();
         for (key, (at, value)) in self.entries() {
             let text = match value {
-                DeValue::String(text) => expanded(text, at, faults),
-                DeValue::Integer(number) => Some(number.to_string()),
-                DeValue::Float(number) => Some(number.to_string()),
-                DeValue::Boolean(value) => Some(value.to_string()),
-                other => {
-                    self.wrong(&key, at, "a string, a number or a boolean", other, faults);
+                DeValue::Array(_) | DeValue::Table(_) | DeValue::Datetime(_) => {
+                    self.wrong(&key, at, "a string, a number or a boolean", value, faults);
                     None
                 }
-            };
-            texts.extend(text.map(|text| (key, text)));
-        }
-        texts
-    }
-
-    /// The same, with lists and tables as JSON.
-    pub(super) fn documents(&self, faults: &mut Faults<'_>) -> Vec<(String, String)> {
-        let mut texts = Vec::new();
-        for (key, (at, value)) in self.entries() {
-            let text = match json(value, at, faults) {
-                Some(serde_json::Value::String(text)) => Some(text),
-                other => other.map(|value| value.to_string()),
+                _ => scalar(value, at, faults),
             };
             texts.extend(text.map(|text| (key, text)));
         }
@@ -250,6 +266,38 @@ impl<'t> Section<'t> {
             DeValue::Table(_) => "a table",
         };
         faults.add(at, format!("`{}` must be {wanted}, not {found}", self.named(key)));
+    }
+}
+
+/// What is no list and no table, as text.
+fn scalar(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => expanded(text, at, faults),
+        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Float(number) => Some(number.to_string()),
+        DeValue::Boolean(value) => Some(value.to_string()),
+        DeValue::Datetime(time) => Some(time.to_string()),
+        DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+/// Anything as JSON; what JSON has no form for is a string.
+fn json(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<serde_json::Value> {
+    let number = |text: &str| text.replace('_', "").parse().ok().map(serde_json::Value::Number);
+    match value {
+        DeValue::Array(items) => items.iter().map(|item| json(item.get_ref(), item.span().start, faults)).collect(),
+        DeValue::Table(table) => {
+            let entry = |(key, value): (&Spanned<std::borrow::Cow<'_, str>>, &Spanned<DeValue<'_>>)| {
+                Some((key.get_ref().to_string(), json(value.get_ref(), value.span().start, faults)?))
+            };
+            table.iter().map(entry).collect()
+        }
+        DeValue::Boolean(value) => Some((*value).into()),
+        other => {
+            let text = scalar(other, at, faults)?;
+            let numeric = matches!(other, DeValue::Integer(_) | DeValue::Float(_)).then(|| number(&text)).flatten();
+            Some(numeric.unwrap_or(serde_json::Value::String(text)))
+        }
     }
 }
 
@@ -278,28 +326,6 @@ fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
     }
     expanded.push_str(rest);
     Some(expanded)
-}
-
-/// A value as JSON, the environment's values filled in. A number that JSON can't carry is text.
-fn json(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<serde_json::Value> {
-    let number = |text: String| serde_json::from_str(&text.replace('_', "")).unwrap_or(serde_json::Value::String(text));
-    Some(match value {
-        DeValue::String(text) => expanded(text, at, faults)?.into(),
-        DeValue::Integer(value) => number(value.to_string()),
-        DeValue::Float(value) => number(value.to_string()),
-        DeValue::Boolean(value) => (*value).into(),
-        DeValue::Datetime(value) => value.to_string().into(),
-        DeValue::Array(items) => {
-            items.iter().map(|item| json(item.get_ref(), item.span().start, faults)).collect::<Option<Vec<_>>>()?.into()
-        }
-        DeValue::Table(table) => {
-            let entry = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
-                let key: &std::borrow::Cow<'_, str> = key.get_ref();
-                Some((key.to_string(), json(value.get_ref(), value.span().start, faults)?))
-            };
-            serde_json::Value::Object(table.iter().map(entry).collect::<Option<_>>()?)
-        }
-    })
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {

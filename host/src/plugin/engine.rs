@@ -11,11 +11,14 @@ use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
-use wasmtime_wasi::p2::bindings::{cli, filesystem, random};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
+use super::client::Clients;
 use super::guest::State;
 use super::limits::Meter;
+use super::tcp::Lookups;
 use super::wit;
 
 /// Compiles and runs plugins; one for the whole process, cheap to clone.
@@ -25,6 +28,7 @@ pub struct Engine(Arc<Parts>);
 struct Parts {
     engine: wasmtime::Engine,
     linker: Linker<State>,
+    clients: Clients,
     /// One permit for each memory that instances may hold, all plugins together.
     slots: Semaphore,
     /// One permit for each guest that may compute for long at the same time.
@@ -68,7 +72,8 @@ impl Engine {
         // One processor is left to whatever else there is to do.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
-        Ok(Self(Arc::new(Parts { engine, linker, slots, heavy, cache, alive: Arc::default() })))
+        let clients = Clients::default();
+        Ok(Self(Arc::new(Parts { engine, linker, clients, slots, heavy, cache, alive: Arc::default() })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -77,6 +82,10 @@ impl Engine {
 
     pub(super) fn linker(&self) -> &Linker<State> {
         &self.0.linker
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.0.clients
     }
 
     /// How often compiled code was found in the cache, and how often not.
@@ -162,7 +171,8 @@ fn frugal(config: &mut Config) -> &mut Config {
     config.memory_reservation(1 << 20).memory_reservation_for_growth(16 << 20).memory_guard_size(64 << 10)
 }
 
-/// Everything a plugin may import; of the network, nothing.
+/// Everything a plugin may import. What needs a grant is refused before, where it has none, and
+/// checked again at each use.
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
@@ -179,6 +189,15 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
     filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
+    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::network::add_to_linker::<State, WasiSockets>(l, &sockets::network::LinkOptions::default(), State::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<State, Lookups>(l, State::lookup)?;
+    sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    // Standard libraries import it together with TCP; every use of it fails.
+    sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     Ok(linker)
 }
 

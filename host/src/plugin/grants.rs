@@ -2,6 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
+
+use super::peers::{HttpOrigin, TcpPeer};
+use super::reach::{Network, Reach};
 
 /// What a signal type's configuration gives to its plugin; nothing is given that is not named here.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -13,9 +17,14 @@ pub struct Grants {
     /// Names of the connections that the plugin may publish through.
     pub connections: Vec<String>,
     /// Origins that the plugin may call: scheme, host, optional port.
-    pub http: Vec<String>,
+    pub http: Vec<HttpOrigin>,
     /// Addresses that the plugin may connect to: host and port.
-    pub tcp: Vec<String>,
+    pub tcp: Vec<TcpPeer>,
+    /// Networks that are no part of the public Internet, and that granted names may lead to.
+    pub networks: Vec<Network>,
+    /// Certificates in PEM form of private authorities, which servers may be certified by beside
+    /// the system's.
+    pub ca: Option<Arc<str>>,
 }
 
 impl Grants {
@@ -28,6 +37,31 @@ impl Grants {
 
     pub(super) fn secret(&self, key: &str) -> Option<&str> {
         lookup(&self.secrets, key)
+    }
+
+    /// What granted names may lead to.
+    pub(super) fn reach(&self) -> Reach {
+        Reach::new(self.networks.clone())
+    }
+
+    /// The text with a secret in the place of each `{{secret:NAME}}`.
+    ///
+    /// # Errors
+    /// The name that no secret has.
+    pub(super) fn fill_in<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, String> {
+        const BEGIN: &str = "{{secret:";
+        let mut filled = Cow::Borrowed(text);
+        let mut rest = text;
+        while let Some((before, name, after)) =
+            rest.split_once(BEGIN).and_then(|(before, rest)| rest.split_once("}}").map(|(name, after)| (before, name, after)))
+        {
+            let secret = self.secret(name).ok_or_else(|| name.to_owned())?;
+            let filled = filled.to_mut();
+            filled.truncate(filled.len() - rest.len());
+            filled.extend([before, secret, after]);
+            rest = after;
+        }
+        Ok(filled)
     }
 
     /// The text without the secrets that a plugin may have written into it: a log line, a reason.
@@ -59,6 +93,7 @@ impl fmt::Debug for Grants {
             .field("connections", &self.connections)
             .field("http", &self.http)
             .field("tcp", &self.tcp)
+            .field("networks", &self.networks)
             .finish()
     }
 }
@@ -85,6 +120,23 @@ mod tests {
     fn secrets_are_struck_from_text() {
         assert_eq!(grants().redact("401 for s3cr3t, 1 try"), "401 for [secret], 1 try");
         assert!(matches!(grants().redact("fine"), Cow::Borrowed("fine")));
+    }
+
+    #[test]
+    fn placeholders_are_filled_in() {
+        assert!(matches!(grants().fill_in("plain {{ text }}"), Ok(Cow::Borrowed("plain {{ text }}"))));
+        assert_eq!(grants().fill_in("Bearer {{secret:token}}").unwrap(), "Bearer s3cr3t");
+        assert_eq!(grants().fill_in("{{secret:pin}}:{{secret:token}}!").unwrap(), "1:s3cr3t!");
+        assert_eq!(grants().fill_in("{{secret:url}}"), Err("url".into()));
+        assert_eq!(grants().fill_in("{{secret:pin}} {{secret:none}}"), Err("none".into()));
+        assert_eq!(grants().fill_in("{{secret:open").unwrap(), "{{secret:open");
+    }
+
+    #[test]
+    fn a_secret_is_not_filled_in_again() {
+        let nested = [("a", "{{secret:b}}"), ("b", "hidden")].map(|(key, value)| (key.into(), value.into()));
+        let grants = Grants { secrets: nested.to_vec(), ..Grants::default() };
+        assert_eq!(grants.fill_in("{{secret:a}}").unwrap(), "{{secret:b}}");
     }
 
     #[test]

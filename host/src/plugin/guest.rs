@@ -8,16 +8,23 @@ use wasmtime::component::ResourceTable;
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::http::Courier;
 use super::journal::{self, Journal, Origin, Stream};
 use super::limits::{Limits, Load, Meter};
+use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use crate::message::Message;
 
 /// What a store holds.
 pub(super) struct State {
     wasi: WasiCtx,
+    http: WasiHttpCtx,
+    courier: Courier,
+    addresses: Addresses,
     table: ResourceTable,
     meter: Meter,
     origin: Origin,
@@ -31,12 +38,15 @@ pub(super) const RESOURCES: usize = 1000;
 pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, journal: Journal) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
-    let wasi = WasiCtx::builder()
-        .stdout(Pipe { journal: journal.clone(), stream: Stream::Output })
-        .stderr(Pipe { journal: journal.clone(), stream: Stream::Error })
-        .build();
+    let addresses = Addresses::new(origin.clone());
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(Pipe { journal: journal.clone(), stream: Stream::Output })
+        .stderr(Pipe { journal: journal.clone(), stream: Stream::Error });
+    addresses.open(&mut wasi);
     let meter = Meter::new(limits.memory);
-    let mut store = Store::new(engine, State { wasi, table, meter, origin, journal });
+    let courier = Courier::new(origin.clone());
+    let state = State { wasi: wasi.build(), http: WasiHttpCtx::new(), courier, addresses, table, meter, origin, journal };
+    let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
     // hands over the same bytes again and again.
@@ -70,6 +80,20 @@ impl State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.courier, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+impl State {
+    /// What looking up names takes.
+    pub(super) fn lookup(&mut self) -> Lookup<'_> {
+        let sockets = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
+        Lookup { sockets, addresses: &mut self.addresses }
     }
 }
 

@@ -33,6 +33,20 @@ const OPEN: [&str; 24] = [
     "wasi:cli/terminal-stderr",
 ];
 
+/// Interfaces that need the grant `http`.
+const HTTP: [&str; 2] = ["wasi:http/types", "wasi:http/outgoing-handler"];
+
+/// Interfaces that need the grant `tcp`. Standard libraries import UDP with it, which never works.
+const TCP: [&str; 7] = [
+    "wasi:sockets/network",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+];
+
 /// Which of the two ways of sending a plugin offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Export {
@@ -53,8 +67,6 @@ pub(super) enum NoExport {
 pub(super) struct Refused {
     /// Would be served with a grant: the import, and the grant's key.
     pub(super) ungranted: Vec<(String, &'static str)>,
-    /// Granted, but not served by this release.
-    pub(super) unserved: Vec<String>,
     pub(super) unknown: Vec<String>,
 }
 
@@ -84,20 +96,16 @@ pub(super) fn refused<'a>(names: impl Iterator<Item = &'a str>, grants: &Grants)
     let mut refused = Refused::default();
     for name in names {
         let (interface, version) = split(name);
-        let (granted, key) = if interface.starts_with("wasi:http/") {
-            (!grants.http.is_empty(), "grants.http")
-        } else if interface.starts_with("wasi:sockets/") {
-            (!grants.tcp.is_empty(), "grants.tcp")
-        } else {
-            if !OPEN.contains(&interface) || !is_spoken(interface, version) {
-                refused.unknown.push(name.to_owned());
-            }
-            continue;
+        let (granted, key) = match interface {
+            _ if !is_spoken(interface, version) => (false, None),
+            _ if HTTP.contains(&interface) => (!grants.http.is_empty(), Some("grants.http")),
+            _ if TCP.contains(&interface) => (!grants.tcp.is_empty(), Some("grants.tcp")),
+            _ => (OPEN.contains(&interface), None),
         };
-        if granted {
-            refused.unserved.push(name.to_owned());
-        } else {
-            refused.ungranted.push((name.to_owned(), key));
+        match key {
+            _ if granted => {}
+            Some(key) => refused.ungranted.push((name.to_owned(), key)),
+            None => refused.unknown.push(name.to_owned()),
         }
     }
     refused
@@ -164,9 +172,21 @@ mod tests {
             [("wasi:http/types@0.2.4".to_owned(), "grants.http"), ("wasi:sockets/tcp@0.2.0".to_owned(), "grants.tcp"),]
         );
         assert_eq!(bare.unknown, ["wasi:keyvalue/store@0.2.0", "wasi:cli/stdout@0.3.0"]);
-        let grants = Grants { http: vec!["https://shop.example".into()], ..Grants::default() };
+        let grants = Grants { http: vec!["https://shop.example".parse().unwrap()], ..Grants::default() };
         let granted = refused(names.into_iter(), &grants);
-        assert_eq!(granted.unserved, ["wasi:http/types@0.2.4"]);
-        assert_eq!(granted.ungranted.len(), 1);
+        assert_eq!(granted.ungranted, [("wasi:sockets/tcp@0.2.0".to_owned(), "grants.tcp")]);
+        let grants = Grants { tcp: vec!["smtp.example:25".parse().unwrap()], ..grants };
+        assert_eq!(refused(names.into_iter(), &grants).ungranted, []);
+    }
+
+    #[test]
+    fn what_is_not_served_is_unknown_whatever_is_granted() {
+        let grants = Grants {
+            http: vec!["https://shop.example".parse().unwrap()],
+            tcp: vec!["smtp.example:25".parse().unwrap()],
+            ..Grants::default()
+        };
+        let names = ["wasi:http/incoming-handler@0.2.0", "wasi:http/types@0.3.0", "wasi:sockets/types@0.2.0"];
+        assert_eq!(refused(names.into_iter(), &grants).unknown, names);
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Origin {
     pub(super) signal_type: Arc<str>,
     pub(super) grants: Arc<Grants>,
     pub(super) connections: Arc<Connections>,
+    /// What its requests are sent by, if it may send some.
+    pub(super) client: Option<Arc<reqwest::Client>>,
 }
 
 impl Origin {

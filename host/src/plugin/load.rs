@@ -66,11 +66,8 @@ pub enum LoadError {
         /// Each import, and the key of the grant that would serve it.
         imports: Vec<(String, &'static str)>,
     },
-    #[error(
-        "plugin {path:?} imports {}, which this release cannot serve yet in spite of the grant: build it without",
-        Quoted(imports)
-    )]
-    Unserved { path: PathBuf, imports: Vec<String> },
+    #[error("plugin {path:?} cannot be given HTTP: {reason}")]
+    NoHttp { path: PathBuf, reason: String },
     #[error("plugin {path:?} imports {}, which this relay does not offer: build it without", Quoted(imports))]
     UnknownImports { path: PathBuf, imports: Vec<String> },
     #[error(
@@ -157,6 +154,10 @@ impl File {
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
         let imports = self.imports(&engine, &component, &origin)?;
+        if imports.iter().any(|import| import.starts_with("wasi:http/")) {
+            let client = engine.clients().of(&origin.grants);
+            origin.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
+        }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
         let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
         let entry = match export {
@@ -201,15 +202,13 @@ impl File {
         let path = self.path.clone();
         let interface = component.component_type();
         let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
-        let Refused { ungranted, unserved, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
+        let Refused { ungranted, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
         if !ungranted.is_empty() {
             let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
             grants.iter().for_each(|grant| telemetry::needs(&origin.signal_type, grant));
             Err(LoadError::Ungranted { path, imports: ungranted })
         } else if !unknown.is_empty() {
             Err(LoadError::UnknownImports { path, imports: unknown })
-        } else if !unserved.is_empty() {
-            Err(LoadError::Unserved { path, imports: unserved })
         } else if let Some(connection) = ungranted_connection(&names, &origin.grants) {
             Err(LoadError::NoConnection { path, connection })
         } else {

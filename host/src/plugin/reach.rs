@@ -1,0 +1,333 @@
+//! Which addresses a plugin may reach: public ones, and those that its signal type is granted.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// A range of addresses, as in `10.0.0.0/8`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+/// Networks that a signal type is granted beside the public Internet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Reach(Vec<Network>);
+
+/// Where cloud providers hand out credentials to whoever asks from within a machine.
+const METADATA: [IpAddr; 5] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Ranges of IPv4 that are not public: the registry of RFC 6890, and multicast.
+const PRIVATE_V4: [([u8; 4], u8); 15] = [
+    ([0, 0, 0, 0], 8),
+    ([10, 0, 0, 0], 8),
+    ([100, 64, 0, 0], 10),
+    ([127, 0, 0, 0], 8),
+    ([169, 254, 0, 0], 16),
+    ([172, 16, 0, 0], 12),
+    ([192, 0, 0, 0], 24),
+    ([192, 0, 2, 0], 24),
+    ([192, 88, 99, 0], 24),
+    ([192, 168, 0, 0], 16),
+    ([198, 18, 0, 0], 15),
+    ([198, 51, 100, 0], 24),
+    ([203, 0, 113, 0], 24),
+    ([224, 0, 0, 0], 4),
+    ([240, 0, 0, 0], 4),
+];
+
+/// Ranges within 2000::/3, the only public one of IPv6, that are not public all the same:
+/// protocol assignments with Teredo among them, and documentation.
+const PRIVATE_V6: [([u16; 2], u8); 3] = [([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
+
+impl Reach {
+    /// The order of the networks, and repetitions, make no difference.
+    pub(super) fn new(mut networks: Vec<Network>) -> Self {
+        networks.sort_unstable();
+        networks.dedup();
+        Self(networks)
+    }
+
+    /// Whether a name may stand for this address. `localhost` is what it says.
+    pub(super) fn permits(&self, name: &str, address: IpAddr) -> bool {
+        let address = embedded(address).unwrap_or(address);
+        if METADATA.contains(&address) {
+            return self.0.iter().any(|network| network.is_single() && network.contains(address));
+        }
+        is_public(address)
+            || self.0.iter().any(|network| network.contains(address))
+            || (is_localhost(name) && address.is_loopback())
+    }
+}
+
+/// Whether a host is written as the machine itself.
+fn is_localhost(name: &str) -> bool {
+    name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost")
+}
+
+/// The IPv4 address that one of IPv6 stands for, whoever translates it.
+fn embedded(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(address) = address else { return None };
+    let segments = address.segments();
+    let v4 = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
+    };
+    match segments {
+        // Loopback and unspecified are no IPv4 addresses.
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // Compatible, mapped, translated (RFC 2765), NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0, 0xffff, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        // ISATAP.
+        | [_, _, _, _, 0 | 0x200, 0x5efe, high, low]
+        // 6to4.
+        | [0x2002, high, low, ..] => v4(high, low),
+        _ => None,
+    }
+}
+
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => {
+            let private = |(start, prefix): &([u8; 4], u8)| {
+                Network { address: Ipv4Addr::from(*start).into(), prefix: *prefix }.contains(address)
+            };
+            !PRIVATE_V4.iter().any(private)
+        }
+        IpAddr::V6(v6) => {
+            let private = |([first, second], prefix): &([u16; 2], u8)| {
+                let start = Ipv6Addr::new(*first, *second, 0, 0, 0, 0, 0, 0);
+                Network { address: start.into(), prefix: *prefix }.contains(address)
+            };
+            v6.segments()[0] & 0xe000 == 0x2000 && !PRIVATE_V6.iter().any(private)
+        }
+    }
+}
+
+impl Network {
+    fn is_single(self) -> bool {
+        self.prefix == self.width()
+    }
+
+    fn width(self) -> u8 {
+        if self.address.is_ipv4() { 32 } else { 128 }
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
+        if self.address.is_ipv4() != address.is_ipv4() {
+            return false;
+        }
+        let differing = bits(self.address) ^ bits(address);
+        let rest = self.width() - self.prefix;
+        differing.checked_shr(rest.into()).unwrap_or(0) == 0
+    }
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is no range of addresses; write \"10.0.0.0/8\", \"fd00::/8\" or a single address");
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let network = Self { address, prefix: 0 };
+        let prefix = match prefix {
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().map_err(|_| wrong())?,
+            Some(_) => return Err(wrong()),
+            None => network.width(),
+        };
+        if prefix > network.width() {
+            return Err(wrong());
+        }
+        let network = Self { address, prefix };
+        let inside = bits(address).checked_shl((128 - network.width() + prefix).into()).unwrap_or(0);
+        if inside != 0 {
+            return Err(format!("\"{text}\" has bits behind its prefix; write the range's first address"));
+        }
+        Ok(network)
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.address, self.prefix)
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(networks: &[&str]) -> Reach {
+        Reach::new(networks.iter().map(|network| network.parse().unwrap()).collect())
+    }
+
+    fn permitted(reach: &Reach, address: &str) -> bool {
+        reach.permits("shop.example", address.parse().unwrap())
+    }
+
+    #[test]
+    fn the_public_internet_is_reached() {
+        for address in [
+            "1.1.1.1",
+            "8.8.8.8",
+            "11.0.0.1",
+            "100.128.0.1",
+            "172.32.0.1",
+            "192.169.0.1",
+            "223.255.255.255",
+            "2606:4700:4700::1111",
+            "2a00:1450:4001:81b::200e",
+            "64:ff9b::808:808",
+            "::ffff:8.8.8.8",
+            "2002:808:808::1",
+        ] {
+            assert!(permitted(&reach(&[]), address), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_public_is_refused() {
+        for address in [
+            "0.0.0.0",
+            "0.1.2.3",
+            "10.0.0.1",
+            "100.64.0.1",
+            "100.127.255.255",
+            "127.0.0.1",
+            "127.255.255.254",
+            "169.254.0.1",
+            "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "239.255.255.250",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "febf::1",
+            "fec0::1",
+            "fc00::1",
+            "fd00::1",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "ff02::1",
+            "ff0e::1",
+            "100::1",
+            "2001::1",
+            "2001:2::1",
+            "2001:10::1",
+            "2001:db8::1",
+            "3fff::1",
+            "5f00::1",
+            "64:ff9b:1::a00:1",
+            "4000::1",
+            "e000::1",
+        ] {
+            assert!(!permitted(&reach(&[]), address), "{address}");
+        }
+    }
+
+    #[test]
+    fn no_form_of_ipv6_gets_around_it() {
+        for hidden in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.0.1", "0.0.0.0"] {
+            let v4: Ipv4Addr = hidden.parse().unwrap();
+            let [a, b, c, d] = v4.octets();
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            for address in [
+                format!("::ffff:{high:x}:{low:x}"),
+                format!("::{high:x}:{low:x}"),
+                format!("::ffff:0:{high:x}:{low:x}"),
+                format!("64:ff9b::{high:x}:{low:x}"),
+                format!("2002:{high:x}:{low:x}::1"),
+                format!("2001:4860::5efe:{high:x}:{low:x}"),
+                format!("2001:4860::200:5efe:{high:x}:{low:x}"),
+                format!("2001:0:{high:x}:{low:x}::1"),
+            ] {
+                assert!(!permitted(&reach(&[]), &address), "{address}");
+            }
+        }
+    }
+
+    #[test]
+    fn granted_networks_are_reached_in_every_form() {
+        let reach = reach(&["10.0.0.0/8", "127.0.0.0/8", "fd12::/16"]);
+        for address in ["10.0.0.1", "10.255.0.1", "127.0.0.1", "::ffff:10.0.0.1", "2002:a00:1::1", "fd12::5"] {
+            assert!(permitted(&reach, address), "{address}");
+        }
+        for address in ["192.168.0.1", "::1", "fd13::1"] {
+            assert!(!permitted(&reach, address), "{address}");
+        }
+    }
+
+    #[test]
+    fn metadata_needs_its_own_grant() {
+        let wide = reach(&["169.254.0.0/16", "fd00::/8", "0.0.0.0/0"]);
+        for address in ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "168.63.129.16"] {
+            assert!(!permitted(&wide, address), "{address}");
+        }
+        assert!(permitted(&wide, "169.254.1.1"));
+        assert!(permitted(&reach(&["169.254.169.254/32"]), "169.254.169.254"));
+        assert!(permitted(&reach(&["fd00:ec2::254"]), "fd00:ec2::254"));
+    }
+
+    #[test]
+    fn localhost_is_the_machine_itself_and_nothing_else() {
+        let reach = reach(&[]);
+        for name in ["localhost", "LOCALHOST", "localhost."] {
+            assert!(reach.permits(name, "127.0.0.1".parse().unwrap()), "{name}");
+            assert!(reach.permits(name, "::1".parse().unwrap()), "{name}");
+            assert!(!reach.permits(name, "10.0.0.1".parse().unwrap()), "{name}");
+        }
+        assert!(!reach.permits("localhost.example", "127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn ranges_are_read_strictly() {
+        for text in ["10.0.0.0/8", "0.0.0.0/0", "::/0", "fd00::/8", "127.0.0.1/32"] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+        }
+        assert_eq!("10.1.2.3".parse::<Network>().unwrap().to_string(), "10.1.2.3/32");
+        for text in ["", "10/8", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0.1/8", "host/8", "010.0.0.0/8"] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+    }
+}
