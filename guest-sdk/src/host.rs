@@ -4,6 +4,8 @@ use crate::bindings::single::signalbus::plugin::{config, log, producer};
 use crate::bindings::types::{Message, Outage, Outcome};
 use crate::log::Level;
 
+pub(crate) use crate::http::exchange::exchange;
+
 pub fn log_enabled(level: Level) -> bool {
     log::enabled(level)
 }

@@ -42,6 +42,7 @@
 //! | let an error mean reject, skip, outage | [`Verdict`]: `.or_reject()?` |
 //! | send many signals in one call | [`BulkResult`], `plugin!(bulk send_all)`, [`each`] |
 //! | publish to a bus | [`Message`], [`publish_each`], [`publish`] |
+//! | ask an HTTP server, or many at once | [`http::send`], [`http::send_all`] |
 //! | read settings and secrets | [`config`] |
 //! | log | [`log`] |
 //! | test it on my own machine | [`Signal::builder`], `testing` |
@@ -84,6 +85,7 @@ mod export;
 mod fault;
 #[cfg(target_family = "wasm")]
 mod host;
+pub mod http;
 mod json;
 pub mod log;
 mod message;

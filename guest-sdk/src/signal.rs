@@ -9,6 +9,7 @@ use std::iter::Zip;
 use std::marker::PhantomData;
 use std::slice;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// One pending row of the outbox.
 ///
@@ -52,6 +53,12 @@ impl Signal {
     /// [`each`](crate::each) keeps that promise for you.
     pub fn is_ordered(&self) -> bool {
         self.attribute("ordered") == Some("true")
+    }
+
+    /// How long the relay waits for this call; it stops one that takes longer, and nothing that
+    /// the call did counts as sent.
+    pub fn call_timeout(&self) -> Option<Duration> {
+        self.attribute("timeout_ms")?.parse().ok().map(Duration::from_millis)
     }
 
     /// The columns of the table, in its own order.

@@ -1,7 +1,8 @@
 //! Stand-ins for the relay, for tests on your own machine; absent from Wasm builds.
 //!
 //! Every test thread has its own: settings and secrets are empty until given, log records go to
-//! standard error and are kept, and the bus accepts everything unless told otherwise.
+//! standard error and are kept, the bus accepts everything unless told otherwise, and every HTTP
+//! server answers 200.
 //!
 //! ```
 //! use signalbus_guest::{Error, Message, Outcome, testing};
@@ -14,12 +15,14 @@
 //! ```
 
 use crate::bindings::types;
+use crate::http;
 use crate::log::Level;
 use crate::{BulkResult, Message, Outcome};
 use std::cell::RefCell;
 
 type Pairs = Vec<(String, String)>;
 type Bus = Box<dyn FnMut(&[Message]) -> BulkResult>;
+type Server = Box<dyn FnMut(&http::Request) -> Result<http::Response, http::Error>>;
 
 /// A log record that the code under test has emitted.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +42,8 @@ struct Relay {
     records: Vec<Record>,
     published: Vec<Message>,
     bus: Option<Bus>,
+    requests: Vec<http::Request>,
+    server: Option<Server>,
 }
 
 thread_local! {
@@ -77,6 +82,16 @@ pub fn take_published() -> Vec<Message> {
     relay(|relay| std::mem::take(&mut relay.published))
 }
 
+/// Lets `server` answer every later HTTP request.
+pub fn http_with(server: impl FnMut(&http::Request) -> Result<http::Response, http::Error> + 'static) {
+    relay(|relay| relay.server = Some(Box::new(server)));
+}
+
+/// The HTTP requests sent so far, and forgets them.
+pub fn take_requests() -> Vec<http::Request> {
+    relay(|relay| std::mem::take(&mut relay.requests))
+}
+
 /// The log records emitted so far, and forgets them.
 pub fn take_records() -> Vec<Record> {
     relay(|relay| std::mem::take(&mut relay.records))
@@ -106,6 +121,25 @@ pub(crate) mod host {
 
     pub fn secret(key: &str) -> Option<String> {
         relay(|relay| find(&relay.secrets, key))
+    }
+
+    /// One after the other: what is in flight at once makes no difference here.
+    pub fn exchange(
+        requests: &mut dyn Iterator<Item = http::Request>,
+        _at_most: usize,
+    ) -> Vec<Result<http::Response, http::Error>> {
+        let mut server = relay(|relay| relay.server.take());
+        let answer = |request: http::Request| {
+            let answer = match &mut server {
+                Some(server) => server(&request),
+                None => Ok(http::Response::new(200)),
+            };
+            relay(|relay| relay.requests.push(request));
+            answer
+        };
+        let answers = requests.map(answer).collect();
+        relay(|relay| relay.server = server);
+        answers
     }
 
     pub fn publish(messages: &[Message]) -> Result<Vec<Outcome>, types::Outage> {

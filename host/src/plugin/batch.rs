@@ -55,12 +55,13 @@ pub(super) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    pub(super) fn new(signal_type: &'a SignalType) -> Self {
-        let attributes = signal_type.attributes.iter();
+    /// `timeout_ms` is the time for one call.
+    pub(super) fn new(signal_type: &'a SignalType, timeout_ms: &'a str) -> Self {
+        let attributes = signal_type.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         Self {
             name: &signal_type.name,
             columns: signal_type.columns.iter().map(column).collect(),
-            attributes: attributes.map(|(key, value)| (key.as_str(), value.as_str())).collect(),
+            attributes: attributes.chain([("timeout_ms", timeout_ms)]).collect(),
         }
     }
 

@@ -37,8 +37,7 @@ impl Plugin {
     pub(super) async fn try_instance(&self) -> Result<(), String> {
         let _room = self.engine.room(self.slots).await;
         let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
-        let host =
-            Host { plugin: self, head: Head::new(&none), journal: Journal::new(self.origin.clone()), load: Arc::default() };
+        let host = Host::new(self, &none);
         let mut store = host.store();
         let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
         host.in_time(instance).await.map_err(|failure| failure.reason)
@@ -47,9 +46,8 @@ impl Plugin {
     async fn take(&self, signal_type: &SignalType, signals: &[Signal]) -> Verdict {
         // The instances of one send follow one another, so that one place is enough for them.
         let _room = self.engine.room(self.slots).await;
-        let head = Head::new(signal_type);
         let flat = Flat::new(&signal_type.name, signals);
-        let host = Host { plugin: self, head, journal: Journal::new(self.origin.clone()), load: Arc::default() };
+        let host = Host::new(self, signal_type);
         let mut guests = Guests { host, signals: &flat.signals(), alive: None, started: Instant::now() };
         let rules = Rules {
             ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
@@ -146,7 +144,12 @@ async fn woken() {
     poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-impl Host<'_> {
+impl<'a> Host<'a> {
+    fn new(plugin: &'a Plugin, signal_type: &'a SignalType) -> Self {
+        let head = Head::new(signal_type, &plugin.timeout_ms);
+        Self { plugin, head, journal: Journal::new(plugin.origin.clone()), load: Arc::default() }
+    }
+
     async fn bulk(&self, entry: &bulk_sender::GuestIndices, signals: &[wit::Signal<'_>]) -> Result<Verdict, Failure> {
         let mut store = self.store();
         let call = async {

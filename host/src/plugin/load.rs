@@ -27,6 +27,8 @@ pub struct Plugin {
     /// How much of the engine's room one instance takes.
     pub(super) slots: u32,
     pub(super) limits: Limits,
+    /// The time for one call, as an attribute of it.
+    pub(super) timeout_ms: String,
     pub(super) origin: Origin,
     digest: String,
     imports: Vec<String>,
@@ -166,7 +168,8 @@ impl File {
         };
         let slots = engine::slots(&component);
         let alive = engine.count();
-        Ok(Plugin { engine, pre, entry, slots, limits, origin, digest, imports, _alive: alive })
+        let timeout_ms = limits.timeout.as_millis().to_string();
+        Ok(Plugin { engine, pre, entry, slots, limits, timeout_ms, origin, digest, imports, _alive: alive })
     }
 
     fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {

@@ -1,0 +1,285 @@
+//! Requests in flight, by `wasi:http`: a plugin has one thread, so that all of them are polled.
+
+use super::{Error, Request, Response};
+use std::time::Duration;
+use wasip2::clocks::monotonic_clock;
+use wasip2::http::outgoing_handler::handle;
+use wasip2::http::types::{
+    ErrorCode, Fields, FutureIncomingResponse, IncomingBody, IncomingResponse, Method, OutgoingBody, OutgoingRequest,
+    RequestOptions, Scheme,
+};
+use wasip2::io::poll::{Pollable, poll};
+use wasip2::io::streams::{InputStream, OutputStream, StreamError};
+
+/// What is read of an answer's body at once.
+const CHUNK: u64 = 64 << 10;
+
+type Answer = Result<Response, Error>;
+
+/// Sends all requests, and waits for all answers.
+pub(crate) fn exchange(requests: &mut dyn Iterator<Item = Request>, at_most: usize) -> Vec<Answer> {
+    let mut answers: Vec<Option<Answer>> = Vec::new();
+    let mut flying: Vec<Exchange> = Vec::new();
+    loop {
+        while flying.len() < at_most
+            && let Some(request) = requests.next()
+        {
+            let index = answers.len();
+            answers.push(None);
+            match Exchange::begin(request, index) {
+                Ok(exchange) => flying.push(exchange),
+                Err(error) => answers[index] = Some(Err(error)),
+            }
+        }
+        if flying.is_empty() {
+            break;
+        }
+        wait(&flying);
+        let now = monotonic_clock::now();
+        flying.retain_mut(|exchange| {
+            let answer = exchange.step().or_else(|| (exchange.deadline <= now).then_some(Err(Error::Timeout)));
+            let goes_on = answer.is_none();
+            if !goes_on {
+                answers[exchange.index] = answer;
+            }
+            goes_on
+        });
+    }
+    answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Timeout))).collect()
+}
+
+/// Waits until one of them can go on, or has no time left.
+fn wait(flying: &[Exchange]) {
+    let deadline = flying.iter().map(|exchange| exchange.deadline).min().unwrap_or_default();
+    let timer = monotonic_clock::subscribe_instant(deadline);
+    let mut pollables: Vec<&Pollable> = flying.iter().flat_map(Exchange::pollables).collect();
+    pollables.push(&timer);
+    poll(&pollables);
+}
+
+/// One request on its way; a child resource has to be dropped before its parent, so that the order
+/// of fields matters.
+struct Exchange {
+    index: usize,
+    deadline: u64,
+    limit: usize,
+    upload: Option<Upload>,
+    stage: Stage,
+}
+
+enum Stage {
+    Waiting { ready: Pollable, future: FutureIncomingResponse },
+    Reading { ready: Pollable, stream: InputStream, _body: IncomingBody, response: Response },
+    Over,
+}
+
+impl Exchange {
+    fn begin(request: Request, index: usize) -> Result<Self, Error> {
+        let outgoing = outgoing(&request)?;
+        let (deadline, limit) = (monotonic_clock::now().saturating_add(nanoseconds(request.timeout)), request.limit);
+        let options = options(request.timeout);
+        let mut upload = Upload::of(request.body, &outgoing)?;
+        // What fits into the relay's buffer is handed over before anybody waits for it.
+        if upload.as_mut().is_some_and(|upload| upload.step()) {
+            upload.take().map_or(Ok(()), Upload::finish)?;
+        }
+        let future = handle(outgoing, Some(options)).map_err(error)?;
+        Ok(Self { index, deadline, limit, upload, stage: Stage::Waiting { ready: future.subscribe(), future } })
+    }
+
+    fn pollables(&self) -> impl Iterator<Item = &Pollable> {
+        let ready = match &self.stage {
+            Stage::Waiting { ready, .. } | Stage::Reading { ready, .. } => Some(ready),
+            Stage::Over => None,
+        };
+        ready.into_iter().chain(self.upload.as_ref().map(|upload| &upload.ready))
+    }
+
+    /// Goes on as far as it can without waiting.
+    fn step(&mut self) -> Option<Answer> {
+        if self.upload.as_mut().is_some_and(Upload::step)
+            && let Some(Err(error)) = self.upload.take().map(Upload::finish)
+        {
+            return Some(Err(error));
+        }
+        loop {
+            match std::mem::replace(&mut self.stage, Stage::Over) {
+                Stage::Waiting { ready, future } => match future.get() {
+                    None => {
+                        self.stage = Stage::Waiting { ready, future };
+                        return None;
+                    }
+                    Some(Ok(Ok(response))) => match Stage::reading(response) {
+                        Ok(stage) => self.stage = stage,
+                        Err(response) => return Some(Ok(response)),
+                    },
+                    Some(Ok(Err(code))) => return Some(Err(error(code))),
+                    Some(Err(())) => return Some(Err(Error::Broken("there is no answer".to_owned()))),
+                },
+                Stage::Reading { ready, stream, _body, mut response } => {
+                    if read(&stream, &mut response, self.limit) {
+                        return Some(Ok(response));
+                    }
+                    self.stage = Stage::Reading { ready, stream, _body, response };
+                    return None;
+                }
+                Stage::Over => return Some(Err(Error::Broken("it was over already".to_owned()))),
+            }
+        }
+    }
+}
+
+impl Stage {
+    /// Begins to read an answer's body; the answer itself if it has none.
+    fn reading(incoming: IncomingResponse) -> Result<Self, Response> {
+        let headers = incoming.headers().entries().into_iter();
+        let headers = headers.map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
+        let response = Response { status: incoming.status(), headers, body: Vec::new(), truncated: false };
+        let Ok(body) = incoming.consume() else { return Err(response) };
+        let Ok(stream) = body.stream() else { return Err(response) };
+        Ok(Self::Reading { ready: stream.subscribe(), stream, _body: body, response })
+    }
+}
+
+/// Reads what is there; `true`: there is no more to read.
+fn read(stream: &InputStream, response: &mut Response, limit: usize) -> bool {
+    loop {
+        match stream.read(CHUNK) {
+            Ok(bytes) if bytes.is_empty() => return false,
+            Ok(bytes) if response.body.is_empty() && bytes.len() <= limit => response.body = bytes,
+            Ok(bytes) => {
+                let room = limit.saturating_sub(response.body.len());
+                response.truncated = bytes.len() > room;
+                response.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                if response.truncated {
+                    return true;
+                }
+            }
+            Err(StreamError::Closed) => return true,
+            Err(StreamError::LastOperationFailed(_)) => {
+                response.truncated = true;
+                return true;
+            }
+        }
+    }
+}
+
+/// A body on its way out.
+struct Upload {
+    ready: Pollable,
+    stream: OutputStream,
+    body: OutgoingBody,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl Upload {
+    fn of(bytes: Vec<u8>, request: &OutgoingRequest) -> Result<Option<Self>, Error> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        let refused = |()| Error::Invalid("it can have no body".to_owned());
+        let body = request.body().map_err(refused)?;
+        let stream = body.write().map_err(refused)?;
+        Ok(Some(Self { ready: stream.subscribe(), stream, body, bytes, written: 0 }))
+    }
+
+    /// Writes what can be written; `true`: there is no more to write, or nobody reads on.
+    fn step(&mut self) -> bool {
+        while self.written < self.bytes.len() {
+            let Ok(room) = self.stream.check_write() else { return true };
+            if room == 0 {
+                return false;
+            }
+            let end = self.bytes.len().min(self.written.saturating_add(usize::try_from(room).unwrap_or(usize::MAX)));
+            if self.stream.write(&self.bytes[self.written..end]).is_err() {
+                return true;
+            }
+            self.written = end;
+        }
+        true
+    }
+
+    /// A server that reads no further may answer all the same.
+    fn finish(self) -> Result<(), Error> {
+        let Self { ready, stream, body, bytes, written } = self;
+        drop(ready);
+        drop(stream);
+        if written == bytes.len() { OutgoingBody::finish(body, None).map_err(error) } else { Ok(()) }
+    }
+}
+
+fn outgoing(request: &Request) -> Result<OutgoingRequest, Error> {
+    let invalid = |what: &str| Error::Invalid(what.to_owned());
+    let mut headers: Vec<(String, Vec<u8>)> =
+        request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.as_bytes().to_vec())).collect();
+    if !request.body.is_empty() || matches!(request.method.as_str(), "POST" | "PUT" | "PATCH") {
+        headers.retain(|(name, _)| name != "content-length");
+        headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
+    }
+    let headers = Fields::from_list(&headers).map_err(|fault| Error::Invalid(format!("a header is refused: {fault}")))?;
+    let (scheme, rest) = request.url.split_once("://").ok_or_else(|| invalid("its URL has no scheme"))?;
+    let scheme = match scheme {
+        _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
+        _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
+        _ => return Err(invalid("its URL begins with neither https:// nor http://")),
+    };
+    let rest = rest.split('#').next().unwrap_or_default();
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    let outgoing = OutgoingRequest::new(headers);
+    outgoing.set_method(&method(&request.method)).map_err(|()| invalid("its method is none"))?;
+    outgoing.set_scheme(Some(&scheme)).map_err(|()| invalid("its scheme is refused"))?;
+    outgoing.set_authority(Some(authority)).map_err(|()| invalid("its URL has no valid host"))?;
+    outgoing.set_path_with_query(Some(&path)).map_err(|()| invalid("its URL has no valid path"))?;
+    Ok(outgoing)
+}
+
+fn method(name: &str) -> Method {
+    match name {
+        "GET" => Method::Get,
+        "HEAD" => Method::Head,
+        "POST" => Method::Post,
+        "PUT" => Method::Put,
+        "DELETE" => Method::Delete,
+        "OPTIONS" => Method::Options,
+        "PATCH" => Method::Patch,
+        other => Method::Other(other.to_owned()),
+    }
+}
+
+/// Each part may take as long as the whole, which is watched here.
+fn options(timeout: Duration) -> RequestOptions {
+    let (options, timeout) = (RequestOptions::new(), Some(nanoseconds(timeout)));
+    // A relay that knows no such limit has its own.
+    let _ = options.set_connect_timeout(timeout);
+    let _ = options.set_first_byte_timeout(timeout);
+    let _ = options.set_between_bytes_timeout(timeout);
+    options
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn error(code: ErrorCode) -> Error {
+    let unreachable = |cause: &str| Error::Unreachable(cause.to_owned());
+    match code {
+        ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => Error::Denied,
+        ErrorCode::DnsError(payload) => Error::Unreachable(payload.rcode.unwrap_or_else(|| "no such host".to_owned())),
+        ErrorCode::DnsTimeout => unreachable("its name is not answered for"),
+        ErrorCode::DestinationNotFound => unreachable("no such host"),
+        ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => unreachable("no route to it"),
+        ErrorCode::ConnectionRefused => unreachable("connection refused"),
+        ErrorCode::ConnectionTimeout => unreachable("no connection in time"),
+        ErrorCode::ConnectionLimitReached => unreachable("too many connections"),
+        ErrorCode::TlsCertificateError => unreachable("its certificate is not trusted"),
+        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => unreachable("it does not speak TLS as expected"),
+        ErrorCode::HttpResponseTimeout | ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout => Error::Timeout,
+        ErrorCode::HttpRequestUriInvalid => Error::Invalid("its URL is no URL".to_owned()),
+        ErrorCode::HttpRequestMethodInvalid => Error::Invalid("its method is none".to_owned()),
+        ErrorCode::ConnectionTerminated => Error::Broken("the server closed it".to_owned()),
+        ErrorCode::InternalError(Some(cause)) => Error::Broken(cause),
+        other => Error::Broken(other.to_string()),
+    }
+}
