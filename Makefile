@@ -2,7 +2,7 @@
 
 SHELL := /bin/bash
 WASM := wasm32-wasip2
-PLUGINS := log publish starter
+PLUGINS := log publish starter webhook
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-unknown-import
 
 .PHONY: help demo test soak plugins guests bench lint setup servers
@@ -53,7 +53,7 @@ demo: plugins
 
 test: servers plugins guests
 	@echo '== running the tests'
-	@cargo test -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish
+	@cargo test -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish -p signalbus-webhook
 
 soak: servers plugins guests
 	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_that_is_cut

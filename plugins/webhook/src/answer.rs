@@ -1,0 +1,140 @@
+//! From a server's answer to the signal's outcome.
+
+use std::time::{Duration, SystemTime};
+
+use signalbus_guest::http::{Error as HttpError, Response};
+use signalbus_guest::{Error, Outcome};
+
+/// A server that asks for more time is asked again after this at the latest.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Bytes of an answer that a reason quotes.
+const QUOTED: usize = 200;
+
+/// What became of a request.
+#[derive(Debug, PartialEq)]
+pub enum Answer {
+    Outcome(Outcome),
+    /// Nothing was sent: there is no connection.
+    Unreachable(String),
+    /// Nothing was sent: it is not granted.
+    Denied(String),
+}
+
+impl Answer {
+    pub fn of(answer: Result<Response, HttpError>) -> Self {
+        match answer {
+            Ok(response) => Self::Outcome(outcome(&response)),
+            Err(error @ HttpError::Denied) => Self::Denied(error.to_string()),
+            Err(error @ HttpError::Unreachable(_)) => Self::Unreachable(error.to_string()),
+            Err(error @ HttpError::Invalid(_)) => Self::Outcome(Outcome::reject(error.to_string())),
+            Err(error) => Self::Outcome(Outcome::retry(error.to_string())),
+        }
+    }
+}
+
+/// The outage that all answers speak of, if none was decided.
+pub fn outage(answers: &[Answer]) -> Option<Error> {
+    let decided = answers.iter().any(|answer| matches!(answer, Answer::Outcome(_)));
+    if decided {
+        return None;
+    }
+    let denied = answers.iter().find_map(|answer| match answer {
+        Answer::Denied(reason) => Some(Error::misconfigured(reason)),
+        Answer::Outcome(_) | Answer::Unreachable(_) => None,
+    });
+    denied.or_else(|| match answers.first() {
+        Some(Answer::Unreachable(reason)) => Some(Error::unavailable(reason)),
+        _ => None,
+    })
+}
+
+fn outcome(response: &Response) -> Outcome {
+    let status = response.status;
+    match status {
+        200..=299 => Outcome::Sent,
+        410 => Outcome::reject("the receiver is gone (410)"),
+        429 | 503 => match response.header("retry-after").and_then(wait) {
+            Some(after) => Outcome::retry_after(after, told(response)),
+            None => Outcome::retry(told(response)),
+        },
+        408 | 425 | 500..=599 => Outcome::retry(told(response)),
+        _ => Outcome::reject(told(response)),
+    }
+}
+
+/// Seconds, or a date.
+fn wait(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let after = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+    };
+    Some(after.min(LONGEST))
+}
+
+/// The status, and the beginning of the answer.
+fn told(response: &Response) -> String {
+    let body = String::from_utf8_lossy(&response.body[..response.body.len().min(QUOTED)]);
+    let body = body.trim_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
+    let status = response.status;
+    match (body, response.header("location")) {
+        (_, Some(location)) if (300..400).contains(&status) => {
+            let location: String = location.chars().take(QUOTED).collect();
+            format!("the server answered {status}, and redirects to {location}, which is not followed")
+        }
+        ("", _) => format!("the server answered {status}"),
+        (body, _) => format!("the server answered {status}: {body}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome_of(status: u16) -> Outcome {
+        outcome(&Response::new(status).with_body("why"))
+    }
+
+    #[test]
+    fn statuses_have_their_outcomes() {
+        for status in [200, 201, 204, 299] {
+            assert_eq!(outcome_of(status), Outcome::Sent);
+        }
+        for status in [408, 425, 429, 500, 502, 503, 504, 599] {
+            assert_eq!(outcome_of(status), Outcome::retry(format!("the server answered {status}: why")));
+        }
+        for status in [300, 304, 400, 401, 404, 422, 600] {
+            assert_eq!(outcome_of(status), Outcome::reject(format!("the server answered {status}: why")));
+        }
+        assert_eq!(outcome_of(410), Outcome::reject("the receiver is gone (410)"));
+    }
+
+    #[test]
+    fn a_redirect_is_named_and_not_followed() {
+        let response = Response::new(302).with_header("location", "http://169.254.169.254/");
+        let reason = "the server answered 302, and redirects to http://169.254.169.254/, which is not followed";
+        assert_eq!(outcome(&response), Outcome::reject(reason));
+    }
+
+    #[test]
+    fn a_server_may_ask_for_time() {
+        let wait_of = |status, after: &str| outcome(&Response::new(status).with_header("Retry-After", after));
+        let told = "the server answered 503";
+        assert_eq!(wait_of(503, "120"), Outcome::retry_after(Duration::from_secs(120), told));
+        assert_eq!(wait_of(503, "99999999"), Outcome::retry_after(LONGEST, told));
+        assert_eq!(wait_of(503, "Sun, 06 Nov 1994 08:49:37 GMT"), Outcome::retry_after(Duration::ZERO, told));
+        assert_eq!(wait_of(503, "soon"), Outcome::retry(told));
+        assert_eq!(wait_of(500, "120"), Outcome::retry("the server answered 500"));
+        let later = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(600));
+        let Outcome::Retry(retry) = wait_of(429, &later) else { panic!("429 is a retry") };
+        assert!((590_000..=600_000).contains(&retry.after_ms.unwrap()));
+    }
+
+    #[test]
+    fn only_the_beginning_of_an_answer_is_told() {
+        let response = Response::new(400).with_body("é".repeat(500));
+        assert_eq!(told(&response), format!("the server answered 400: {}", "é".repeat(100)));
+        let split = Response::new(400).with_body(format!("a{}", "é".repeat(500)));
+        assert_eq!(told(&split), format!("the server answered 400: a{}", "é".repeat(99)));
+    }
+}

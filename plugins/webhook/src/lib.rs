@@ -1,0 +1,96 @@
+//! Posts every signal to an HTTP server, signed as Standard Webhooks prescribes.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod hook;
+mod settings;
+mod sign;
+mod template;
+
+use std::time::{Duration, Instant};
+
+use signalbus_guest::{BulkResult, Error, Outcome, Signal, each, http, plugin};
+
+use answer::Answer;
+use hook::Hook;
+
+fn send_all(signals: &[Signal]) -> BulkResult {
+    let Some(first) = signals.first() else { return Ok(Vec::new()) };
+    let hook = Hook::new(first)?;
+    let time = Time::of(first, hook.timeout());
+    if first.is_ordered() { one_by_one(&hook, time, signals) } else { side_by_side(&hook, time, signals) }
+}
+
+plugin!(bulk send_all);
+
+/// Whatever fails holds back what follows it.
+fn one_by_one(hook: &Hook, time: Time, signals: &[Signal]) -> BulkResult {
+    each(signals, |signal| {
+        if time.is_up() {
+            return Ok(untried());
+        }
+        let request = hook.request(signal, time.request).map_err(Error::reject)?;
+        match Answer::of(http::send(request)) {
+            Answer::Outcome(outcome) => Ok(outcome),
+            Answer::Unreachable(reason) => Err(Error::unavailable(reason)),
+            Answer::Denied(reason) => Err(Error::misconfigured(reason)),
+        }
+    })
+}
+
+/// Many requests at once, each with its own fate.
+fn side_by_side(hook: &Hook, time: Time, signals: &[Signal]) -> BulkResult {
+    let mut outcomes = vec![untried(); signals.len()];
+    let mut tried = Vec::with_capacity(signals.len());
+    let in_time = signals.iter().enumerate().take_while(|_| !time.is_up());
+    let requests = in_time.filter_map(|(index, signal)| match hook.request(signal, time.request) {
+        Ok(request) => {
+            tried.push(index);
+            Some(request)
+        }
+        Err(reason) => {
+            outcomes[index] = Outcome::reject(reason);
+            None
+        }
+    });
+    let answers: Vec<Answer> = http::send_all(requests, hook.parallel()).into_iter().map(Answer::of).collect();
+    if let Some(outage) = answer::outage(&answers) {
+        return Err(outage);
+    }
+    for (index, answer) in tried.into_iter().zip(answers) {
+        outcomes[index] = match answer {
+            Answer::Outcome(outcome) => outcome,
+            Answer::Unreachable(reason) | Answer::Denied(reason) => Outcome::retry(reason),
+        };
+    }
+    Ok(outcomes)
+}
+
+fn untried() -> Outcome {
+    Outcome::retry("the call's time was up before it was its turn")
+}
+
+/// The call's time: the relay stops a plugin that takes longer, and nothing of it would count.
+#[derive(Clone, Copy)]
+struct Time {
+    /// For one request.
+    request: Duration,
+    /// No request begins later.
+    last: Instant,
+}
+
+impl Time {
+    fn of(signal: &Signal, request: Duration) -> Self {
+        let call = signal.call_timeout().unwrap_or(Duration::from_secs(30));
+        let request = request.min(call.mul_f64(0.8));
+        Self { request, last: Instant::now() + call.mul_f64(0.9) - request }
+    }
+
+    fn is_up(&self) -> bool {
+        Instant::now() > self.last
+    }
+}
+
+#[cfg(test)]
+mod tests;
