@@ -1,5 +1,6 @@
 //! The configuration file: read, checked, every fault at once.
 
+mod connections;
 mod grants;
 mod reader;
 
@@ -16,6 +17,7 @@ use crate::outbox::Source;
 use crate::plugin::{Connections, Grants, Limits, Recipe};
 use crate::settlement::Policy;
 use crate::suggest;
+use connections::{Connection, connections};
 use reader::{Faults, Section};
 
 /// What `signalbus.toml` says.
@@ -40,12 +42,6 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Admin").field("listen", &self.listen).finish_non_exhaustive()
     }
-}
-
-/// A connection of the file; without `config` it is faulty.
-struct Connection {
-    name: String,
-    config: Option<ConnectionConfig>,
 }
 
 /// Where the outbox is.
@@ -254,34 +250,6 @@ fn beside(url: &str, folder: &Path) -> String {
 pub(crate) fn sqlite_url(path: &Path, rest: &str) -> String {
     const SPECIAL: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
     format!("sqlite://{}{rest}", percent_encode(path.as_os_str().as_bytes(), SPECIAL))
-}
-
-fn connections(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Vec<Connection> {
-    let Some(section) = root.section("connections", faults) else { return Vec::new() };
-    let names = section.entries().into_iter().map(|(name, _)| name);
-    let read = |name: String| {
-        let config = section.section(&name, faults).and_then(|own| connection(&name, &own, folder, faults));
-        Connection { name, config }
-    };
-    names.map(read).collect()
-}
-
-fn connection(name: &str, section: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Option<ConnectionConfig> {
-    section.refuse_unknown(&["url", "ca", "timeout", "options"], faults);
-    if section.find("url").is_none() {
-        faults.add(section.offset(), format!("`{}` is missing", section.named("url")));
-    }
-    let ca = section.string("ca", faults).and_then(|file| {
-        let file = folder.join(file);
-        let text = std::fs::read_to_string(&file);
-        text.map_err(|error| faults.add(section.place("ca"), format!("`{}`: {}: {error}", section.named("ca"), file.display())))
-            .ok()
-    });
-    let timeout = section.duration("timeout", Duration::from_secs(10), faults);
-    let options = texts(section, "options", faults);
-    let url = section.string("url", faults)?;
-    let config = ConnectionConfig::new(name, &url, ca, timeout, options);
-    config.map_err(|fault| faults.add(section.place("url"), format!("`{}`: {fault}", section.named("url")))).ok()
 }
 
 fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Connection], faults: &mut Faults<'_>) -> SignalConfig {

@@ -91,7 +91,9 @@ async fn relay(kind: Kind, broker: &Broker, rows: u32) -> f64 {
          [signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n[connections.bus]\nurl = {:?}\n",
         broker.url()
     );
-    drained(&database, "signalbus_publish", &more, rows).await
+    let rate = drained(&database, "signalbus_publish", &more, rows).await;
+    database.discard().await;
+    rate
 }
 
 /// Requests per second of the `webhook` plugin, each of which waits 10 ms for its answer.
@@ -111,6 +113,7 @@ async fn webhooks(rows: u32) -> f64 {
     );
     let rate = drained(&database, "signalbus_webhook", &more, rows).await;
     server.abort();
+    database.discard().await;
     rate
 }
 
@@ -131,7 +134,9 @@ async fn by_hand(kind: Kind, broker: &Broker, rows: u32, loops: usize) -> f64 {
     let sender = Sender::connect(kind, broker, loops).await;
     let begun = Instant::now();
     join_all((0..loops).map(|number| work(&database, &sender, number))).await;
-    f64::from(rows) / begun.elapsed().as_secs_f64()
+    let rate = f64::from(rows) / begun.elapsed().as_secs_f64();
+    database.discard().await;
+    rate
 }
 
 async fn work(database: &Database, sender: &Sender, number: usize) {

@@ -28,12 +28,6 @@ fn main() {
     let samples = std::env::var("SIGNALBUS_BENCH_SAMPLES").ok().and_then(|samples| samples.parse().ok()).unwrap_or(300);
     let mut report = Report::default();
     runtime.block_on(async {
-        let only = std::env::var("SIGNALBUS_BENCH_ONLY").unwrap_or_default();
-        if only == "neighbours" {
-            neighbours(&mut report).await;
-            swaps(&mut report).await;
-            return;
-        }
         for (name, system, way, wanted) in [
             ("sqlite: log watch", System::Sqlite, Way::LogWatch, (2.0, 5.0)),
             ("postgres: polling", System::Postgres, Way::Polling, (20.0, 20.0)),
@@ -205,7 +199,9 @@ async fn commits(way: Option<Way>) -> f64 {
     let writers = futures::future::join_all((0..8).map(|_| writer()));
     let (commits, ()) = tokio::join!(writers, trickle);
     drop(relay);
-    f64::from(commits.iter().sum::<u32>()) / begun.elapsed().as_secs_f64()
+    let rate = f64::from(commits.iter().sum::<u32>()) / begun.elapsed().as_secs_f64();
+    database.discard().await;
+    rate
 }
 
 /// What a writer of an SQLite file waits for its commit while a backlog is drained: SQLite lets
@@ -260,7 +256,9 @@ async fn shared_by(relays: usize) -> f64 {
     for mut relay in relays {
         assert!(relay.wait().unwrap().success());
     }
-    begun.elapsed().as_secs_f64()
+    let seconds = begun.elapsed().as_secs_f64();
+    database.discard().await;
+    seconds
 }
 
 /// What a signal type loses beside another that is broken or has endless work. Its plugin waits on
@@ -301,7 +299,10 @@ async fn rate(other: &str, table: bool) -> f64 {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (before, begun) = (sent(), std::time::Instant::now());
     tokio::time::sleep(Duration::from_secs(5)).await;
-    (sent() - before) / begun.elapsed().as_secs_f64()
+    let rate = (sent() - before) / begun.elapsed().as_secs_f64();
+    drop(relay);
+    database.discard().await;
+    rate
 }
 
 /// A hundred new plugins under load: each is compiled, checked and takes over while the one before
@@ -342,6 +343,8 @@ async fn pause(swaps: u32, time: Duration) -> (f64, f64) {
     calls.retain(|call| *call >= begun % 86_400.0);
     calls.sort_by(f64::total_cmp);
     let longest = calls.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    drop(relay);
+    database.discard().await;
     (longest * 1000.0, calls.len() as f64 / took)
 }
 

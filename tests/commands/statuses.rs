@@ -161,7 +161,7 @@ async fn untouched(database: &Database) {
 #[test]
 fn a_bad_configuration_is_78_with_every_fault_and_its_place() {
     let text = "[databse]\nurl = 'sqlite://outbox.db'\n[signals.A]\nplugin = 'p'\nburst_count = 'many'\n\
-                ordr_by = ['id']\n[signals.B]\nmemory = '64MB'\nsettings = { 'größe' = [1] }\n";
+                ordr_by = ['id']\n[signals.B]\nmemory = '64MB'\nsecrets = { 'größe' = [1] }\n";
     let expected = "\
 error: signalbus.toml:1:1: there is no `[database]` with a `url`
 error: signalbus.toml:1:2: unknown key `databse`; did you mean \"database\"?
@@ -169,7 +169,7 @@ error: signalbus.toml:5:15: `signals.A.burst_count` must be a whole number from 
 error: signalbus.toml:6:1: unknown key `signals.A.ordr_by`; did you mean \"order_by\"?
 error: signalbus.toml:7:1: `signals.B.plugin` is missing: the path of a .wasm file
 error: signalbus.toml:8:10: `signals.B.memory`: \"64MB\" is no size; write \"512KiB\", \"64MiB\" or \"1GiB\"
-error: signalbus.toml:9:24: `signals.B.settings.größe` must be a string, a number or a boolean, not a list
+error: signalbus.toml:9:23: `signals.B.secrets.größe` must be a string, a number or a boolean, not a list
 ";
     for args in [&["pending"][..], &["flush"], &["signals"], &["migrate"], &["dead", "list"]] {
         let said = run(text, args);

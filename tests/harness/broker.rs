@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::server::{as_user, free_port, is_root, run, spawn};
+use super::server::{as_user, free_port, is_root, run, spawn, temporary};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -30,7 +30,7 @@ pub struct Broker {
 impl Broker {
     /// A new broker, which is up when this returns. `more` are lines for its configuration file.
     pub fn start(kind: Kind, more: &str) -> Self {
-        let folder = tempfile::Builder::new().prefix("signalbus-test-").tempdir().unwrap();
+        let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
         let broker = Self { kind, port: free_port(), more: more.to_owned(), folder, process: Mutex::new(None) };
         broker.configure();

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tempfile::TempDir;
 
 use super::server::{Kind, Server};
@@ -52,6 +52,13 @@ impl Database {
         let outbox = signalbus::outbox::Outbox::open(&self.url, 1).unwrap();
         assert!(outbox.migrate().await.unwrap(), "a new database has no side tables");
         self
+    }
+
+    /// Removes a database of the shared PostgreSQL server: benches make many large ones.
+    pub async fn discard(self) {
+        let Some((server, name)) = self.url.rsplit_once('/').filter(|_| self.system == System::Postgres) else { return };
+        let mut connection = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+        connection.execute(AssertSqlSafe(format!("DROP DATABASE {name} WITH (FORCE)"))).await.unwrap();
     }
 
     /// A folder of the test's own.

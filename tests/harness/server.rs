@@ -35,7 +35,7 @@ impl Server {
 
     /// A new server, which is up when this returns.
     pub fn start(kind: Kind) -> Self {
-        let folder = tempfile::Builder::new().prefix("signalbus-test-").tempdir().unwrap();
+        let folder = temporary();
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
         run(Command::new("chmod").arg("755").arg(folder.path()));
@@ -58,7 +58,7 @@ impl Server {
     /// A PostgreSQL server that follows another, to be promoted when that one is gone. From now on
     /// the other waits for it with every durable commit.
     pub fn follow(leader: &Self) -> Self {
-        let folder = tempfile::Builder::new().prefix("signalbus-test-").tempdir().unwrap();
+        let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
         if is_root() {
             run(Command::new("chown").arg("-R").arg(user(Kind::Postgres)).arg(folder.path()));
@@ -236,6 +236,20 @@ fn postgres_binary(name: &str) -> PathBuf {
 pub fn run(command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A folder for a server. Those of programs that have ended are removed: servers which all tests
+/// share are never dropped.
+pub fn temporary() -> TempDir {
+    const PREFIX: &str = "signalbus-test-";
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')).and_then(|(id, _)| id.parse::<u32>().ok());
+        if owner.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir().unwrap()
 }
 
 pub fn free_port() -> u16 {

@@ -3,8 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::connections::Connection;
 use super::reader::{Faults, Section};
-use super::{Connection, texts};
+use super::texts;
 use crate::plugin::{Grants, check_authorities};
 use crate::suggest;
 
