@@ -53,7 +53,7 @@ demo: plugins
 
 test: servers plugins guests
 	@echo '== running the tests'
-	@cargo test -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish -p signalbus-webhook
+	@cargo test --no-fail-fast -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish -p signalbus-webhook
 
 soak: servers plugins guests
 	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_that_is_cut

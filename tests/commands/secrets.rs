@@ -5,7 +5,8 @@ use crate::harness::database::{Database, System};
 
 const SECRET: &str = "Tr0ub4dor&3";
 const PASSWORD: &str = "correct-h0rse";
-const SCHEMES: [&str; 2] = ["amqp", "amqps"];
+const SCHEMES: [&str; 12] =
+    ["amqp", "amqps", "nats", "tls", "redis", "rediss", "mqtt", "mqtts", "kafka", "kafkas", "postgres", "postgresql"];
 
 /// Runs a command with everything logged, and looks through all of it.
 fn silent(project: &Project, args: &[&str]) -> Said {
@@ -97,18 +98,26 @@ async fn of_a_connection() {
     let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = deaf.local_addr().unwrap().port();
     let closed = crate::harness::server::free_port();
+    let mut projects = Vec::new();
     for scheme in SCHEMES {
         for port in [port, closed] {
             let database = Database::sqlite().await;
             database.orders(1).await;
             let more = format!(
                 "[signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n\
-                 [connections.bus]\nurl = \"{scheme}://user:{PASSWORD}@127.0.0.1:{port}/x\"\ntimeout = \"1s\""
+                 [connections.bus]\nurl = \"{scheme}://user:{PASSWORD}@127.0.0.1:{port}/1\"\ntimeout = \"1s\""
             );
             let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "publishes", &more)]));
-            silent(&project, &["check"]);
-            let said = silent(&project, &["flush", "-w", "0", "--json"]);
-            assert_eq!(said.status, 69, "{scheme}: {said:#?}");
+            projects.push((scheme, project, database));
         }
     }
+    std::thread::scope(|scope| {
+        for (scheme, project, _) in &projects {
+            scope.spawn(move || {
+                silent(project, &["check"]);
+                let said = silent(project, &["flush", "-w", "0", "--json"]);
+                assert_eq!(said.status, 69, "{scheme}: {said:#?}");
+            });
+        }
+    });
 }
