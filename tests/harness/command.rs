@@ -28,6 +28,13 @@ impl Project {
         Self { folder: folder.to_owned() }
     }
 
+    /// Adds lines to the end of the configuration.
+    pub fn append(&self, lines: &str) {
+        let file = self.folder.join("signalbus.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(file, format!("{text}{lines}\n")).unwrap();
+    }
+
     pub fn folder(&self) -> &Path {
         &self.folder
     }

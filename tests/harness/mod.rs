@@ -9,6 +9,7 @@ pub mod database;
 pub mod disk;
 pub mod lane;
 pub mod proxy;
+pub mod receiver;
 pub mod relay;
 pub mod server;
 pub mod witness;

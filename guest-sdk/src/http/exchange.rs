@@ -57,8 +57,7 @@ fn wait(flying: &[Exchange]) {
     poll(&pollables);
 }
 
-/// One request on its way; a child resource has to be dropped before its parent, so that the order
-/// of fields matters.
+/// One request on its way.
 struct Exchange {
     index: usize,
     deadline: u64,
@@ -68,9 +67,22 @@ struct Exchange {
 }
 
 enum Stage {
-    Waiting { ready: Pollable, future: FutureIncomingResponse },
-    Reading { ready: Pollable, stream: InputStream, _body: IncomingBody, response: Response },
-    Over,
+    Waiting(Waiting),
+    Reading(Reading),
+}
+
+/// A child resource has to be dropped before its parent: the order of fields is that of dropping.
+struct Waiting {
+    ready: Pollable,
+    future: FutureIncomingResponse,
+}
+
+/// In the order of dropping too.
+struct Reading {
+    ready: Pollable,
+    stream: InputStream,
+    _body: IncomingBody,
+    response: Response,
 }
 
 impl Exchange {
@@ -84,15 +96,14 @@ impl Exchange {
             upload.take().map_or(Ok(()), Upload::finish)?;
         }
         let future = handle(outgoing, Some(options)).map_err(error)?;
-        Ok(Self { index, deadline, limit, upload, stage: Stage::Waiting { ready: future.subscribe(), future } })
+        Ok(Self { index, deadline, limit, upload, stage: Stage::Waiting(Waiting { ready: future.subscribe(), future }) })
     }
 
     fn pollables(&self) -> impl Iterator<Item = &Pollable> {
         let ready = match &self.stage {
-            Stage::Waiting { ready, .. } | Stage::Reading { ready, .. } => Some(ready),
-            Stage::Over => None,
+            Stage::Waiting(Waiting { ready, .. }) | Stage::Reading(Reading { ready, .. }) => ready,
         };
-        ready.into_iter().chain(self.upload.as_ref().map(|upload| &upload.ready))
+        std::iter::once(ready).chain(self.upload.as_ref().map(|upload| &upload.ready))
     }
 
     /// Goes on as far as it can without waiting.
@@ -103,62 +114,55 @@ impl Exchange {
             return Some(Err(error));
         }
         loop {
-            match std::mem::replace(&mut self.stage, Stage::Over) {
-                Stage::Waiting { ready, future } => match future.get() {
-                    None => {
-                        self.stage = Stage::Waiting { ready, future };
-                        return None;
-                    }
-                    Some(Ok(Ok(response))) => match Stage::reading(response) {
-                        Ok(stage) => self.stage = stage,
+            match &mut self.stage {
+                Stage::Waiting(waiting) => match waiting.future.get()? {
+                    Ok(Ok(response)) => match Reading::begin(response) {
+                        Ok(reading) => self.stage = Stage::Reading(reading),
                         Err(response) => return Some(Ok(response)),
                     },
-                    Some(Ok(Err(code))) => return Some(Err(error(code))),
-                    Some(Err(())) => return Some(Err(Error::Broken("there is no answer".to_owned()))),
+                    Ok(Err(code)) => return Some(Err(error(code))),
+                    Err(()) => return Some(Err(Error::Broken("there is no answer".to_owned()))),
                 },
-                Stage::Reading { ready, stream, _body, mut response } => {
-                    if read(&stream, &mut response, self.limit) {
-                        return Some(Ok(response));
-                    }
-                    self.stage = Stage::Reading { ready, stream, _body, response };
-                    return None;
+                Stage::Reading(reading) => {
+                    let over = reading.step(self.limit);
+                    return over.then(|| Ok(std::mem::replace(&mut reading.response, Response::new(0))));
                 }
-                Stage::Over => return Some(Err(Error::Broken("it was over already".to_owned()))),
             }
         }
     }
 }
 
-impl Stage {
+impl Reading {
     /// Begins to read an answer's body; the answer itself if it has none.
-    fn reading(incoming: IncomingResponse) -> Result<Self, Response> {
+    fn begin(incoming: IncomingResponse) -> Result<Self, Response> {
         let headers = incoming.headers().entries().into_iter();
         let headers = headers.map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
         let response = Response { status: incoming.status(), headers, body: Vec::new(), truncated: false };
         let Ok(body) = incoming.consume() else { return Err(response) };
         let Ok(stream) = body.stream() else { return Err(response) };
-        Ok(Self::Reading { ready: stream.subscribe(), stream, _body: body, response })
+        Ok(Self { ready: stream.subscribe(), stream, _body: body, response })
     }
-}
 
-/// Reads what is there; `true`: there is no more to read.
-fn read(stream: &InputStream, response: &mut Response, limit: usize) -> bool {
-    loop {
-        match stream.read(CHUNK) {
-            Ok(bytes) if bytes.is_empty() => return false,
-            Ok(bytes) if response.body.is_empty() && bytes.len() <= limit => response.body = bytes,
-            Ok(bytes) => {
-                let room = limit.saturating_sub(response.body.len());
-                response.truncated = bytes.len() > room;
-                response.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
-                if response.truncated {
+    /// Reads what is there; `true`: there is no more to read.
+    fn step(&mut self, limit: usize) -> bool {
+        let response = &mut self.response;
+        loop {
+            match self.stream.read(CHUNK) {
+                Ok(bytes) if bytes.is_empty() => return false,
+                Ok(bytes) if response.body.is_empty() && bytes.len() <= limit => response.body = bytes,
+                Ok(bytes) => {
+                    let room = limit.saturating_sub(response.body.len());
+                    response.truncated = bytes.len() > room;
+                    response.body.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                    if response.truncated {
+                        return true;
+                    }
+                }
+                Err(StreamError::Closed) => return true,
+                Err(StreamError::LastOperationFailed(_)) => {
+                    response.truncated = true;
                     return true;
                 }
-            }
-            Err(StreamError::Closed) => return true,
-            Err(StreamError::LastOperationFailed(_)) => {
-                response.truncated = true;
-                return true;
             }
         }
     }

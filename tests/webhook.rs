@@ -1,0 +1,283 @@
+//! Webhooks: the ready-made plugin, and what the relay grants it, against real HTTP servers.
+
+mod harness;
+
+use std::time::{Duration, Instant};
+
+use harness::command::{Project, Said};
+use harness::database::Database;
+use harness::receiver::{Answer, Receiver};
+
+const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// A signal type whose plugin is `webhook`, and a row for each path that it is posted to.
+struct Trial {
+    database: Database,
+    project: Project,
+}
+
+impl Trial {
+    /// `more` are lines of the file behind those of the signal type's settings.
+    async fn of(url: &str, paths: &[&str], more: &str) -> Self {
+        Self::headed("", url, paths, more).await
+    }
+
+    /// The same with lines for the beginning of the file.
+    async fn headed(head: &str, url: &str, paths: &[&str], more: &str) -> Self {
+        let database = Database::sqlite().await;
+        database.run("CREATE TABLE order_placed (id INTEGER PRIMARY KEY, path TEXT)").await;
+        for path in paths {
+            database.run(&format!("INSERT INTO order_placed (path) VALUES ('{path}')")).await;
+        }
+        let plugin = harness::target().join("plugins/webhook.wasm");
+        assert!(plugin.exists(), "there is no webhook.wasm: run `make plugins` first");
+        let config = format!(
+            "{head}\n[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\n\
+             secrets = {{ signing_key = '{KEY}', token = 'hidden treasure' }}\n{more}\n\
+             [signals.OrderPlaced.settings]\nurl = '{url}'\n",
+            database.url
+        );
+        let project = Project::new(database.folder(), &config);
+        Self { database, project }
+    }
+
+    fn flush(&self) -> Said {
+        self.project.run(&["flush", "-w", "0"])
+    }
+
+    async fn left(&self) -> i64 {
+        self.database.number("SELECT count(*) FROM order_placed").await
+    }
+
+    /// Nothing was sent, and nothing was charged.
+    async fn untouched(&self, rows: i64) {
+        assert_eq!(self.left().await, rows);
+        for table in ["deferral", "dead_letter", "claim"] {
+            assert_eq!(self.database.number(&format!("SELECT count(*) FROM signalbus_{table}")).await, 0, "{table}");
+        }
+    }
+
+    async fn reasons(&self, table: &str) -> Vec<String> {
+        self.database.lines(&format!("SELECT reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)")).await
+    }
+}
+
+fn grant(receiver: &Receiver) -> String {
+    format!("grants = {{ http = ['{}'] }}", receiver.url)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_can_verify_what_they_get() {
+    let receiver = Receiver::start(|_| Answer::status(204)).await;
+    let trial = Trial::of(&format!("{}/hooks", receiver.url), &["a", "b", "c"], &grant(&receiver)).await;
+    let said = trial.flush();
+    assert_eq!((said.status, said.stdout.as_str()), (0, "sent 3, deferred 0, buried 0\n"), "{said:#?}");
+    let verifier = standardwebhooks::Webhook::new(KEY).unwrap();
+    let mut ids = Vec::new();
+    for request in receiver.requests() {
+        verifier.verify(&request.body, &request.headers).unwrap();
+        let row: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+        let id = request.headers["webhook-id"].to_str().unwrap();
+        assert_eq!(id, format!("OrderPlaced:{}", row["id"]));
+        assert_eq!(request.headers["content-length"].to_str().unwrap(), request.body.len().to_string());
+        ids.push(id.to_owned());
+    }
+    ids.sort();
+    assert_eq!(ids, ["OrderPlaced:1", "OrderPlaced:2", "OrderPlaced:3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_decide() {
+    let receiver = Receiver::start(|request| match request.path.trim_start_matches('/') {
+        "busy" => Answer::status(503).header("retry-after", "3600"),
+        status => Answer::status(status.parse().unwrap()).body("because"),
+    })
+    .await;
+    let paths = ["200", "500", "410", "422", "busy"];
+    let trial = Trial::of(&format!("{}/{{path}}", receiver.url), &paths, &grant(&receiver)).await;
+    let said = trial.flush();
+    assert_eq!((said.status, said.stdout.as_str()), (1, "sent 1, deferred 2, buried 2\n"), "{said:#?}");
+    assert_eq!(trial.reasons("deferral").await, ["the server answered 500: because", "the server answered 503"]);
+    assert_eq!(trial.reasons("dead_letter").await, ["the receiver is gone (410)", "the server answered 422: because"]);
+    let wait = "SELECT max(due_at) - unixepoch() * 1000 FROM signalbus_deferral";
+    assert!((3_500_000..=3_601_000).contains(&trial.database.number(wait).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_charges_nothing() {
+    let port = harness::server::free_port();
+    let url = format!("http://127.0.0.1:{port}");
+    let trial = Trial::of(&url, &["a", "b"], &format!("grants = {{ http = ['{url}'] }}")).await;
+    let said = trial.flush();
+    assert_eq!(said.status, 69, "{said:#?}");
+    assert!(said.stderr.contains("server is not reachable: connection refused"), "{said:#?}");
+    trial.untouched(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_answer_is_left_in_time() {
+    let receiver = Receiver::start(|_| Answer::status(200).after(Duration::from_secs(60))).await;
+    let more = format!("timeout = '3s'\n{}", grant(&receiver));
+    let trial = Trial::of(&receiver.url, &["a", "b"], &more).await;
+    let begun = Instant::now();
+    let said = trial.flush();
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(said.stdout, "sent 0, deferred 2, buried 0\n", "{said:#?}");
+    assert_eq!(trial.reasons("deferral").await, ["server did not answer in time"; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_requests_are_in_flight_at_once() {
+    let receiver = Receiver::start(|_| Answer::status(200).after(Duration::from_millis(300))).await;
+    let trial = Trial::of(&receiver.url, &["x"; 100], &grant(&receiver)).await;
+    assert_eq!(trial.flush().stdout, "sent 100, deferred 0, buried 0\n");
+    assert!((20..=50).contains(&receiver.most_at_once()), "{}", receiver.most_at_once());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn order_stops_at_the_first_failure() {
+    let receiver = Receiver::start(|request| Answer::status(if request.path == "/bad" { 500 } else { 200 })).await;
+    let more = format!("order_by = ['id']\n{}", grant(&receiver));
+    let trial = Trial::of(&format!("{}/{{path}}", receiver.url), &["a", "bad", "b"], &more).await;
+    assert_eq!(trial.flush().stdout, "sent 1, deferred 1, buried 0\n");
+    let paths: Vec<String> = receiver.requests().into_iter().map(|request| request.path).collect();
+    assert_eq!(paths, ["/a", "/bad"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redirect_is_not_followed() {
+    let receiver = Receiver::start(|_| Answer::status(302).header("location", "http://169.254.169.254/latest")).await;
+    let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
+    assert_eq!(trial.flush().stdout, "sent 0, deferred 0, buried 1\n");
+    let reason = "the server answered 302, and redirects to http://169.254.169.254/latest, which is not followed";
+    assert_eq!(trial.reasons("dead_letter").await, [reason]);
+    assert_eq!(receiver.requests().len(), 1);
+}
+
+/// Nothing arrives, nothing is charged, and the log says what is missing.
+async fn denied(receiver: &Receiver, url: &str, more: &str, words: &str) {
+    let trial = Trial::of(url, &["a", "b"], more).await;
+    let said = trial.flush();
+    assert_eq!(said.status, 78, "{said:#?}");
+    assert!(said.stderr.contains("plugin denied what it is not granted") && said.stderr.contains(words), "{said:#?}");
+    assert_eq!(said.stderr.matches("plugin denied").count(), 1, "{said:#?}");
+    trial.untouched(2).await;
+    assert_eq!(receiver.requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_granted_is_denied() {
+    let receiver = Receiver::start(|_| Answer::status(200)).await;
+    let port = receiver.port;
+    let elsewhere = "grants = { http = ['https://shop.example'] }";
+    denied(&receiver, &receiver.url, elsewhere, &format!("http://127.0.0.1:{port}")).await;
+    let other_port = format!("grants = {{ http = ['http://127.0.0.1:{}'] }}", port ^ 1);
+    denied(&receiver, &receiver.url, &other_port, "is not granted: name it in `grants.http`").await;
+    for spelling in ["2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "localhost"] {
+        let url = format!("http://{spelling}:{port}");
+        denied(&receiver, &url, elsewhere, "is not granted: name it in `grants.http`").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_does_not_lead_into_private_networks() {
+    let receiver = Receiver::start(|_| Answer::status(200)).await;
+    // The machine's own name leads to an address that is not public.
+    let name = std::fs::read_to_string("/etc/hostname").unwrap().trim().to_owned();
+    let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)).map(Iterator::collect::<Vec<_>>);
+    let Ok(addresses) = addresses else { return eprintln!("the name {name} has no address") };
+    let url = format!("http://{name}:{}", receiver.port);
+    let granted = format!("grants = {{ http = ['{url}'] }}");
+    denied(&receiver, &url, &granted, "which is not public: name its range in `grants.networks`").await;
+    let ranges: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
+    let granted = format!("grants = {{ http = ['{url}'], networks = {ranges:?} }}");
+    let trial = Trial::of(&url, &["a", "b"], &granted).await;
+    assert_eq!(trial.flush().stdout, "sent 2, deferred 0, buried 0\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn localhost_is_reached_where_it_is_named() {
+    let receiver = Receiver::start(|_| Answer::status(200)).await;
+    let url = format!("http://localhost:{}", receiver.port);
+    let trial = Trial::of(&url, &["a"], &format!("grants = {{ http = ['{url}'] }}")).await;
+    assert_eq!(trial.flush().stdout, "sent 1, deferred 0, buried 0\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_type_has_its_own_grants() {
+    let receiver = Receiver::start(|_| Answer::status(200)).await;
+    let plugin = harness::target().join("plugins/webhook.wasm");
+    let stranger = format!(
+        "{}\n[signals.Stranger]\nplugin = {plugin:?}\nsecrets = {{ signing_key = '{KEY}' }}\nsettings = {{ url = '{}' }}\n\
+         grants = {{ http = ['https://shop.example'] }}\n",
+        grant(&receiver),
+        receiver.url
+    );
+    let trial = Trial::of(&receiver.url, &["a", "b"], &stranger).await;
+    trial.database.run("CREATE TABLE stranger (id INTEGER PRIMARY KEY); INSERT INTO stranger VALUES (1)").await;
+    let said = trial.flush();
+    assert_eq!((said.status, said.stdout.as_str()), (78, "sent 2, deferred 0, buried 0\n"), "{said:#?}");
+    assert_eq!(trial.database.number("SELECT count(*) FROM stranger").await, 1);
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_put_into_headers_on_the_way_out() {
+    let receiver = Receiver::start(|request| Answer::status(400).body(request.headers["authorization"].to_str().unwrap())).await;
+    let settings = "headers = { authorization = 'Bearer {{secret:token}}' }";
+    let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
+    trial.project.append(settings);
+    let said = trial.flush();
+    assert_eq!(said.stdout, "sent 0, deferred 0, buried 1\n", "{said:#?}");
+    assert_eq!(receiver.requests()[0].headers["authorization"], "Bearer hidden treasure");
+    assert_eq!(trial.reasons("dead_letter").await, ["the server answered 400: Bearer [secret]"]);
+    assert!(!said.stderr.contains("hidden treasure"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_secret_is_denied() {
+    let receiver = Receiver::start(|_| Answer::status(200)).await;
+    let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
+    trial.project.append("headers = { authorization = '{{secret:nothing}}' }");
+    let said = trial.flush();
+    assert_eq!(said.status, 78, "{said:#?}");
+    assert!(said.stderr.contains("names the secret \\\"nothing\\\", which is not configured"), "{said:#?}");
+    trial.untouched(1).await;
+    assert_eq!(receiver.requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_private_authority_is_trusted_where_it_is_named() {
+    let (receiver, ca) = Receiver::start_tls(|_| Answer::status(200)).await;
+    let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
+    let said = trial.flush();
+    assert_eq!(said.status, 69, "{said:#?}");
+    assert!(said.stderr.contains("its certificate is not trusted"), "{said:#?}");
+    trial.untouched(1).await;
+
+    let trial = Trial::headed("[http]\nca = 'ca.pem'", &receiver.url, &["a", "b"], &grant(&receiver)).await;
+    let said = trial.flush();
+    assert!(said.status == 78 && said.stderr.contains("`http.ca`"), "{said:#?}");
+    std::fs::write(trial.project.folder().join("ca.pem"), ca).unwrap();
+    let said = trial.flush();
+    assert_eq!((said.status, said.stdout.as_str()), (0, "sent 2, deferred 0, buried 0\n"), "{said:#?}");
+    let versions: Vec<_> = receiver.requests().into_iter().map(|request| request.version).collect();
+    assert_eq!(versions, [axum::http::Version::HTTP_2; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_grants_are_faults_with_their_place() {
+    let more = "grants = { http = ['shop.example', 'https://shop.example/hooks'], tcp = ['smtp'], networks = ['10/8'] }";
+    let trial = Trial::of("https://shop.example", &[], more).await;
+    let said = trial.project.run(&["check"]);
+    let told = format!("{}{}", said.stdout, said.stderr);
+    assert_eq!(said.status, 78, "{said:#?}");
+    for words in [
+        "signalbus.toml:7:20: `signals.OrderPlaced.grants.http`: \"shop.example\" is no scheme and host; write",
+        "\"https://shop.example/hooks\" has a path, but whole hosts are granted",
+        "`signals.OrderPlaced.grants.tcp`: \"smtp\" is no host and port; write",
+        "`signals.OrderPlaced.grants.networks`: \"10/8\" is no range of addresses; write",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
