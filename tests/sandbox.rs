@@ -342,6 +342,48 @@ async fn an_import_without_its_grant_is_refused() {
     refused(plugin.to_str().unwrap(), "", &["\"wasi:sockets/tcp@0.2.", "needs \"grants.tcp\"", "add these grants"]).await;
 }
 
+/// What a guest that connects to `address` has seen, with these grants.
+async fn seen(address: &str, grants: &str) -> (String, String) {
+    let more = format!("grants = {{ {grants} }}\n[signals.OrderPlaced.settings]\naddress = '{address}'");
+    let trial = Trial::of_guest("opens_socket", 1, &more).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 1, "{said:#?}");
+    (trial.reasons("dead_letter").await.remove(0).2, said.stderr)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_reach_what_is_granted_and_nothing_else() {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let granted = format!("tcp = ['127.0.0.1:{port}', 'localhost:{port}']");
+    for host in ["127.0.0.1", "localhost"] {
+        let (saw, told) = seen(&format!("{host}:{port}"), &granted).await;
+        assert_eq!(saw, "connected", "{told}");
+    }
+    let elsewhere = format!("tcp = ['smtp.example:587', '127.0.0.1:{}']", port ^ 1);
+    for host in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"] {
+        let (saw, told) = seen(&format!("{host}:{port}"), &elsewhere).await;
+        assert!(saw.starts_with("refused: "), "{host}: {saw}");
+        // Odd addresses are no destinations at all, and come to no check.
+        let odd = host == "0.0.0.0" || host.starts_with('[');
+        assert!(odd || told.contains("plugin denied what it is not granted"), "{host}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_granted_name_opens_no_private_network() {
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let name = std::fs::read_to_string("/etc/hostname").unwrap().trim().to_owned();
+    let Ok(addresses) = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)) else { return };
+    let ranges: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+    let (saw, told) = seen(&format!("{name}:{port}"), &format!("tcp = ['{name}:{port}']")).await;
+    assert!(saw.starts_with("refused: "), "{saw}");
+    assert!(told.contains("which is not public: name its range in `grants.networks`"), "{told}");
+    let (saw, told) = seen(&format!("{name}:{port}"), &format!("tcp = ['{name}:{port}'], networks = {ranges:?}")).await;
+    assert_eq!(saw, "connected", "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_component_is_refused() {
     let folder = tempfile::TempDir::new().unwrap();
