@@ -11,10 +11,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::harness::broker::{Broker, Kind};
+use crate::harness::bus::{Shop, certificates};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};
+use crate::harness::server::free_port;
 
 /// The broker that the tests share which do not kill it.
 fn shared() -> &'static Broker {
@@ -238,7 +240,7 @@ async fn wrong_credentials_are_told_without_the_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bus_that_is_down_or_blocks_charges_nothing() {
-    let closed = crate::harness::server::free_port();
+    let closed = free_port();
     let url = tokio::task::spawn_blocking(shared).await.unwrap().url();
     let down = format!("amqp://guest:guest@127.0.0.1:{closed}/%2f");
     let trial = Trial::with(&url, &down, 5, "destination = \"EXCHANGE\"", FieldTable::default()).await;
@@ -292,4 +294,22 @@ async fn a_killed_broker_loses_and_charges_nothing() {
     assert_eq!(missing(&received, ROWS), Vec::<u32>::new());
     let copies: usize = received.values().map(Vec::len).sum();
     println!("{} came twice", copies - received.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_is_spoken_with_whom_the_configuration_trusts() {
+    let folder = tempfile::TempDir::new().unwrap();
+    certificates(folder.path());
+    let (file, port) = (|name: &str| folder.path().join(name).display().to_string(), free_port());
+    let more = format!(
+        "listeners.ssl.1 = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\nssl_options.keyfile = {}",
+        file("ca.pem"),
+        file("server.pem"),
+        file("server.key"),
+    );
+    let _broker = tokio::task::block_in_place(|| Broker::start(Kind::Rabbitmq, &more));
+    let url = format!("url = 'amqps://guest:guest@127.0.0.1:{port}/%2f'");
+    let settings = "destination = 'amq.fanout'";
+    Shop::small(&format!("{url}\nca = {:?}", file("ca.pem")), settings).await.sends().await;
+    Shop::small(&url, settings).await.cannot(69, &["connection \"bus\"", "certificate"]).await;
 }
