@@ -87,6 +87,21 @@ async fn receivers_can_verify_what_they_get() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_arrive_whole() {
+    let receiver = Receiver::start(|_| Answer::status(200)).await;
+    let trial = Trial::of(&receiver.url, &[], &format!("memory = '128MiB'\n{}", grant(&receiver))).await;
+    let rows = "INSERT INTO order_placed (path) VALUES (printf('%.1000c', 'a')), (printf('%.5000000c', 'b'))";
+    trial.database.run(rows).await;
+    trial.project.append("body_column = 'path'");
+    let said = trial.flush();
+    assert_eq!(said.stdout, "sent 2, deferred 0, buried 0\n", "{}", said.stderr);
+    let mut bodies: Vec<_> = receiver.requests().into_iter().map(|request| request.body).collect();
+    bodies.sort_by_key(|body| body.len());
+    assert_eq!((bodies[0].len(), bodies[1].len()), (1000, 5_000_000));
+    assert!(bodies[1].iter().all(|byte| *byte == b'b'));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn statuses_decide() {
     let receiver = Receiver::start(|request| match request.path.trim_start_matches('/') {
         "busy" => Answer::status(503).header("retry-after", "3600"),

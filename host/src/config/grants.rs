@@ -48,3 +48,45 @@ pub(super) fn authorities(root: &Section<'_>, folder: &Path, faults: &mut Faults
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use std::path::Path;
+
+    fn parse(text: &str) -> (Config, Vec<String>) {
+        let text = format!("[database]\nurl = 'sqlite://o.db'\n[signals.A]\nplugin = 'a.wasm'\n{text}");
+        Config::parse(Path::new("signalbus.toml"), &text)
+    }
+
+    #[test]
+    fn lists_and_tables_in_settings_are_json() {
+        let path = std::env::var("PATH").unwrap();
+        let (config, faults) = parse(
+            "[signals.A.settings]\nlist = ['${PATH}', 1_000, 0.5, true]\ntable = { key = ['a'] }\ntext = 'b'\nday = 2026-01-02",
+        );
+        assert_eq!(faults, [] as [&str; 0]);
+        let of = |key: &str| &config.signals[0].grants.settings.iter().find(|(known, _)| known == key).unwrap().1;
+        assert_eq!(*of("list"), serde_json::json!([path, 1000, 0.5, true]).to_string());
+        assert_eq!(of("day"), "2026-01-02");
+        assert_eq!((of("table").as_str(), of("text").as_str()), ("{\"key\":[\"a\"]}", "b"));
+    }
+
+    #[test]
+    fn secrets_are_strings_and_say_what_is_missing() {
+        let (_, faults) = parse("[signals.A.secrets]\nkey = ['a']\n[signals.A.settings]\nx = ['${SIGNALBUS_NOT_SET}']");
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("`signals.A.secrets.key` must be a string, a number or a boolean, not a list"));
+        assert!(faults[1].contains("the environment variable SIGNALBUS_NOT_SET is not set"));
+    }
+
+    #[test]
+    fn grants_say_whom_and_where() {
+        let (config, faults) = parse(
+            "[signals.A.grants]\nhttp = ['https://Shop.example:443']\ntcp = ['smtp.example:587']\nnetworks = ['10.0.0.0/8']",
+        );
+        assert_eq!(faults, [] as [&str; 0]);
+        let shown = format!("{:?}", config.signals[0].grants);
+        assert!(shown.contains("https://shop.example]") && shown.contains("smtp.example:587") && shown.contains("10.0.0.0/8"));
+    }
+}
