@@ -296,17 +296,3 @@ async fn bad_grants_are_faults_with_their_place() {
         assert!(told.contains(words), "{words}: {told}");
     }
 }
-
-/// Run by hand: `cargo test --release --test webhook -- --ignored --nocapture how_fast`.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn how_fast() {
-    let receiver = Receiver::start(|_| Answer::status(200).after(Duration::from_millis(10))).await;
-    let trial = Trial::of(&receiver.url, &[], &grant(&receiver)).await;
-    let series = trial.database.series(20_000);
-    trial.database.run(&format!("INSERT INTO order_placed (path) SELECT 'x' FROM {series}")).await;
-    let begun = Instant::now();
-    let said = trial.flush();
-    let rate = 20_000.0 / begun.elapsed().as_secs_f64();
-    eprintln!("{rate:.0} requests/s, at most {} at once: {}", receiver.most_at_once(), said.stdout);
-}
