@@ -144,6 +144,19 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_that_fails_whatever_it_is_given_has_stalled() {
+        let trap = || Outcome::retry("trap");
+        let stalled = |outcomes: Vec<Outcome>| settle(&["", "", ""], false, Ok(outcomes)).stalled;
+        assert_eq!(stalled(vec![trap(), trap(), Outcome::Held]), Some("trap".into()));
+        assert_eq!(stalled(vec![trap(), trap(), trap()]), None);
+        assert_eq!(stalled(vec![trap(), Outcome::Sent, Outcome::Held]), None);
+        // What waits for an earlier one of its order was not given up.
+        let ordered = vec![trap(), Outcome::Held, Outcome::Held];
+        assert_eq!(settle(&["", "", ""], true, Ok(ordered.clone())).stalled, None);
+        assert_eq!(settle(&["a", "b", "c"], true, Ok(ordered)).stalled, Some("trap".into()));
+    }
+
+    #[test]
     fn only_sent_and_skipped_rows_are_deleted() {
         let verdict = Ok(vec![
             Outcome::Sent,

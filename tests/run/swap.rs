@@ -157,6 +157,28 @@ async fn no_relay_to_swap_is_told() {
     assert!(said.stderr.contains("is `signalbus run` running?"), "{said:#?}");
 }
 
+/// It does not use up the attempts of the backlog meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_fails_at_everything_waits_for_a_better_one() {
+    const ROWS: u32 = 3000;
+    let database = Database::sqlite().await;
+    database.orders(ROWS).await;
+    let plugin = plugin_file(&database, "traps");
+    let more = "[signals.OrderPlaced.retry.backoff]\nfirst = \"100ms\"\nmax = \"100ms\"";
+    let relay = Running::spawn(&database, &section("OrderPlaced", &plugin, more), "");
+    relay.witness.wait_until("the plugin fails: ");
+    relay.wait("it is ready", || relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 503));
+    let tried = database.number("SELECT count(*) FROM signalbus_deferral").await;
+    assert!((1..200).contains(&tried), "{tried}");
+    let said = tokio::task::block_in_place(|| relay.project.run(&["flushmany"]));
+    assert_eq!(said.status, 1, "{said:#?}");
+    assert!(said.stderr.contains("signal type \"OrderPlaced\": the plugin fails: "), "{said:#?}");
+    replace(&plugin, "counts");
+    until_sent(&database, &relay).await;
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 0);
+    assert_eq!(relay.witness.all_sent(ROWS), 0, "sent twice");
+}
+
 /// Under load, with two generations that take turns.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {

@@ -194,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn only_computing_is_heavy() {
+        let load = Load { begun: Instant::now().checked_sub(Duration::from_millis(50)).unwrap(), ..Load::default() };
+        load.resume();
+        load.tick();
+        assert!(!load.is_heavy(), "it has waited for 50 ms, and computed for none");
+        load.resumed.store(0, Relaxed);
+        load.tick();
+        assert!(load.is_heavy());
+    }
+
+    #[test]
     fn a_send_is_bounded() {
         assert_eq!(Limits::default().longest_send(), Duration::from_secs(150));
     }

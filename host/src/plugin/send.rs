@@ -187,6 +187,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_always_fails_is_given_up() {
+        let (verdict, called) = send(true, None, &[Act::Trap; 50]).await;
+        let outcomes = verdict.unwrap();
+        assert_eq!((called.len(), outcomes.len()), (HOPELESS, 50));
+        assert!(outcomes[HOPELESS..].iter().all(|outcome| *outcome == Outcome::Held));
+        // One answer shows that it is not the plugin.
+        let mut acts = [Act::Trap; 50];
+        acts[5] = Act::Send;
+        assert_eq!(send(true, None, &acts).await.1.len(), 50);
+    }
+
+    #[tokio::test]
     async fn endless_loops_use_up_patience_not_hours() {
         let (verdict, called) = send(true, None, &[Act::Spin; 1000]).await;
         let outcomes = verdict.unwrap();
