@@ -10,6 +10,7 @@ mod dead;
 mod error;
 mod look;
 mod mysql;
+mod pauses;
 mod postgres;
 mod schema;
 mod settle;

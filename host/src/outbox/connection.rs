@@ -11,6 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::database::{Cell, Extras, Fetched, Purpose, Session};
 use super::error::Error;
+use super::pauses::Pauses;
 use super::sql::{Arg, Sql};
 use super::table::Table;
 use crate::signal::{Signal, Value};
@@ -35,6 +36,8 @@ pub(super) trait Driver: Send + Sync + 'static {
     /// Whether several statements with arguments may go in one message: each costs a change of
     /// threads otherwise.
     const JOINS_STATEMENTS: bool = false;
+    /// Asks for a number that changes with every commit of another connection.
+    const OTHERS: Option<&'static str> = None;
 
     /// The statements that begin a transaction; `None` where each statement may stand by itself.
     /// A connection is `lent` where a pooler hands it on between transactions.
@@ -157,32 +160,6 @@ impl<Db: sqlx::Database> Shelf<Db> {
     }
 }
 
-/// How long to leave the database's lock alone, so that those who poll for it find it free: half as
-/// long as it was held.
-#[derive(Default)]
-struct Pauses {
-    owed: Duration,
-    released: Option<Instant>,
-}
-
-impl Pauses {
-    /// Shorter ones are saved up: the timer is no finer.
-    const LEAST: Duration = Duration::from_millis(2);
-    const MOST: Duration = Duration::from_millis(50);
-
-    fn owe(&mut self, since: Instant, now: Instant) {
-        self.owed = (self.owed + now.duration_since(since) / 2).min(Self::MOST);
-        self.released = Some(now);
-    }
-
-    /// What is to be waited for now; time that nobody held the lock anyway counts.
-    fn due(&mut self, now: Instant) -> Duration {
-        let free = self.released.take().map(|released| now.duration_since(released)).unwrap_or_default();
-        self.owed = self.owed.saturating_sub(free);
-        if self.owed < Self::LEAST { Duration::ZERO } else { std::mem::take(&mut self.owed) }
-    }
-}
-
 /// A connection in use, and the right to use one.
 struct Held<Db: sqlx::Database> {
     connection: PoolConnection<Db>,
@@ -255,6 +232,7 @@ where
             self.drop_connection();
             self.held = Some(self.shelf.take().await?);
             self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
+            self.look_for_others().await?;
             let Some(begin) = D::begin(purpose, self.shelf.is_lent()) else { return Ok(()) };
             if let Some(held) = &mut self.held {
                 held.begun = true;
@@ -326,6 +304,20 @@ where
     for<'c> &'c mut <D::Db as sqlx::Database>::Connection: Executor<'c, Database = D::Db>,
     <D::Db as sqlx::Database>::Arguments: IntoArguments<D::Db>,
 {
+    /// Nobody has to be let in where nobody else writes.
+    async fn look_for_others(&mut self) -> Result<(), Error> {
+        let Some(question) = D::OTHERS else { return Ok(()) };
+        if !self.shelf.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
+            return Ok(());
+        }
+        let row = within(self.limit, self.held()?.fetch_one(AssertSqlSafe(question))).await;
+        let version = super::database::number(&D::cell(&self.checked(row)?, 0)?);
+        if let Some(mut pauses) = self.shelf.pauses() {
+            pauses.heard(version, Instant::now());
+        }
+        Ok(())
+    }
+
     fn query(&mut self, sql: Sql) -> Result<Query<D::Db>, Error> {
         let beginning = self.held.as_mut().and_then(|held| held.beginning.take());
         let text = match beginning {
@@ -376,24 +368,4 @@ fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras
         _ => return Err(Error::Table(format!("table \"{}\": a row has no key", table.name.join(".")))),
     };
     Ok(Signal { key, order_key, attempt: attempts + 1, values })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lock_is_left_alone_half_as_long_as_it_was_held() {
-        let (begun, ms) = (Instant::now(), Duration::from_millis);
-        let mut pauses = Pauses::default();
-        pauses.owe(begun, begun + ms(3));
-        assert_eq!(pauses.due(begun + ms(3)), Duration::ZERO);
-        pauses.owe(begun + ms(3), begun + ms(8));
-        assert_eq!(pauses.due(begun + ms(8)), ms(4));
-        // Nobody had it for a while.
-        pauses.owe(begun + ms(20), begun + ms(30));
-        assert_eq!(pauses.due(begun + ms(40)), Duration::ZERO);
-        pauses.owe(begun + ms(40), begun + ms(5000));
-        assert_eq!(pauses.due(begun + ms(5000)), ms(50));
-    }
 }

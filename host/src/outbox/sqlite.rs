@@ -219,6 +219,7 @@ fn affinity(declared: &str) -> Kind {
 impl Driver for SqliteDriver {
     type Db = sqlx::Sqlite;
     const JOINS_STATEMENTS: bool = true;
+    const OTHERS: Option<&'static str> = Some("PRAGMA data_version");
 
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
