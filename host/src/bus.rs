@@ -13,7 +13,7 @@ mod watched;
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -167,9 +167,12 @@ pub fn end() {
     kafka::end();
 }
 
-/// The open connections of a process; none connects before it is needed.
+/// The open connections of a process; none connects before it is needed, and each ends with the last
+/// plugin that may use it.
 #[derive(Default)]
-pub struct Buses(Mutex<HashMap<String, (ConnectionConfig, Arc<dyn Publisher>)>>);
+pub struct Buses(Mutex<HashMap<String, Open>>);
+
+type Open = (ConnectionConfig, Weak<dyn Publisher>);
 
 impl Buses {
     /// The connection of this name: the one that is open, unless its configuration has changed.
@@ -180,12 +183,13 @@ impl Buses {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((as_before, publisher)) = open.get(&config.name)
             && as_before == config
+            && let Some(publisher) = publisher.upgrade()
         {
-            return Ok(publisher.clone());
+            return Ok(publisher);
         }
         let bus = config.bus().map_err(|fault| format!("`connections.{}`: {fault}", config.name))?;
         let publisher: Arc<dyn Publisher> = Arc::new(Watched::new(config, bus));
-        open.insert(config.name.clone(), (config.clone(), publisher.clone()));
+        open.insert(config.name.clone(), (config.clone(), Arc::downgrade(&publisher)));
         Ok(publisher)
     }
 }
@@ -267,6 +271,18 @@ mod tests {
         assert_eq!(secrets("nats://to%20ken@h", &[]), ["to%20ken", "to ken"]);
         assert_eq!(secrets("mqtt://user@h", &[]), ["", ""]);
         assert_eq!(secrets("kafka://u:p@h", &[("ssl.key.password", "q"), ("linger.ms", "1")]), ["q", "p", "p"]);
+    }
+
+    #[test]
+    fn a_connection_is_shared_and_ends_with_its_last_user() {
+        let buses = Buses::default();
+        let config = |url: &str| ConnectionConfig::new("b", url, None, Duration::from_secs(1), vec![]).unwrap();
+        let first = buses.open(&config("amqp://a")).unwrap();
+        assert!(Arc::ptr_eq(&first, &buses.open(&config("amqp://a")).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &buses.open(&config("amqp://b")).unwrap()));
+        let ended = Arc::downgrade(&first);
+        drop(first);
+        assert!(ended.upgrade().is_none());
     }
 
     #[test]

@@ -190,7 +190,7 @@ async fn a_faulty_message_does_not_disturb_its_neighbours() {
     let dead = trial.dead();
     let reason = |id: u32| {
         let letters = dead.as_array().unwrap_or_else(|| panic!("{dead}"));
-        let letter = letters.iter().find(|letter| letter["key"] == id.to_string());
+        let letter = letters.iter().find(|letter| letter["key"].as_str() == Some(&id.to_string()));
         letter.unwrap_or_else(|| panic!("{id} is no dead letter: {dead}"))["reason"].as_str().unwrap().to_owned()
     };
     for id in [20, 30] {

@@ -136,13 +136,18 @@ mod tests {
     use super::*;
 
     /// Answers with what was prepared, and remembers what it was handed.
-    struct Prepared(Mutex<(Vec<Result<Vec<Receipt>, Outage>>, Vec<Vec<String>>)>);
+    #[derive(Default)]
+    struct Prepared {
+        answers: Mutex<Vec<Answer>>,
+        handed: Mutex<Vec<Vec<String>>>,
+    }
+
+    type Answer = Result<Vec<Receipt>, Outage>;
 
     impl Bus for std::sync::Arc<Prepared> {
         fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-            let mut prepared = self.0.lock().unwrap();
-            prepared.1.push(messages.iter().filter_map(|message| message.id.clone()).collect());
-            Box::pin(std::future::ready(prepared.0.remove(0)))
+            self.handed.lock().unwrap().push(messages.iter().filter_map(|message| message.id.clone()).collect());
+            Box::pin(std::future::ready(self.answers.lock().unwrap().remove(0)))
         }
     }
 
@@ -150,9 +155,9 @@ mod tests {
         Message { id: Some(id.into()), ..Message::default() }
     }
 
-    fn watched(answers: Vec<Result<Vec<Receipt>, Outage>>) -> (std::sync::Arc<Prepared>, Watched) {
+    fn watched(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, Watched) {
         let config = ConnectionConfig::new("b", "amqp://u:pa%20ss@h", None, Duration::from_secs(1), vec![]).unwrap();
-        let prepared = std::sync::Arc::new(Prepared(Mutex::new((answers, vec![]))));
+        let prepared = std::sync::Arc::new(Prepared { answers: Mutex::new(answers), ..Prepared::default() });
         (prepared.clone(), Watched::new(&config, Box::new(prepared)))
     }
 
@@ -173,7 +178,7 @@ mod tests {
         assert_eq!(call().await, Ok(vec![Outcome::Sent, Outcome::Sent, reject("no route")]));
         // Only once: the same signal may be sent anew.
         assert_eq!(watched.take(vec![message("1")]).await, Ok(vec![Outcome::Sent]));
-        let handed = prepared.0.lock().unwrap().1.clone();
+        let handed = prepared.handed.lock().unwrap().clone();
         assert_eq!(handed, [vec!["1", "2", "3"], vec!["2", "3"], vec!["2", "3"], vec!["1"]]);
     }
 
@@ -183,7 +188,7 @@ mod tests {
         assert!(watched.take(vec![message("1"), message("2")]).await.is_err());
         let changed = Message { body: b"x".to_vec(), ..message("1") };
         assert_eq!(watched.take(vec![changed]).await, Ok(vec![Outcome::Sent]));
-        assert_eq!(prepared.0.lock().unwrap().1.len(), 2);
+        assert_eq!(prepared.handed.lock().unwrap().len(), 2);
     }
 
     #[tokio::test]

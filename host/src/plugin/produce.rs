@@ -23,7 +23,7 @@ impl Connections {
 
     /// Publishes all messages, each through the connection that it names.
     pub(super) async fn publish(&self, messages: Vec<Message>, signal_type: &str) -> Verdict {
-        let mut parts: Vec<(&Arc<dyn Publisher>, Vec<usize>, Vec<Message>)> = Vec::new();
+        let mut parts: Vec<Part<'_>> = Vec::new();
         let count = messages.len();
         for (position, message) in messages.into_iter().enumerate() {
             let Some((_, publisher)) = self.0.iter().find(|(name, _)| *name == message.connection) else {
@@ -48,6 +48,9 @@ impl Connections {
         merged(count, join_all(published).await)
     }
 }
+
+/// What goes through one connection: the messages, and their positions in the list.
+type Part<'a> = (&'a Arc<dyn Publisher>, Vec<usize>, Vec<Message>);
 
 /// One verdict from those of several connections. Where only some have an outage, their messages
 /// are tried again: the others may have arrived.
