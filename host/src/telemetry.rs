@@ -140,20 +140,15 @@ pub(crate) fn settling(signal: &str, batch: &Batch, settlement: &Settlement, tim
     }
     match &settlement.outage {
         None => {}
-        Some(outage @ Outage::Unavailable { reason, .. }) => {
+        // Who pauses, or gives up, says why.
+        Some(Outage::Unavailable { reason, .. }) => {
             meters::count_kind("signalbus_outages_total", signal, "kind", "unavailable");
-            outage_said(signal, outage, reason);
+            debug!(signal, reason, "outage");
         }
-        Some(outage @ Outage::Misconfigured { reason }) => {
+        Some(Outage::Misconfigured { reason }) => {
             meters::count_kind("signalbus_outages_total", signal, "kind", "misconfigured");
-            outage_said(signal, outage, reason);
+            debug!(signal, reason, "outage");
         }
-    }
-}
-
-fn outage_said(signal: &str, outage: &Outage, reason: &str) {
-    if worth_saying(&format!("outage {signal} {reason}")) {
-        warn!(signal, ?outage, "outage");
     }
 }
 

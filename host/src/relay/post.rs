@@ -233,7 +233,10 @@ impl Post {
     fn after(&self, ended: Result<Result<Rest, Halt>, JoinError>) -> Option<Rest> {
         let halt = match ended {
             Ok(Ok(rest)) => {
-                self.recovered();
+                // One that found nothing, because another is at it, shows nothing.
+                if self.workers() == 0 && self.condition().pause.is_none() {
+                    self.recovered();
+                }
                 return Some(rest);
             }
             Ok(Err(halt)) => halt,
