@@ -7,7 +7,7 @@ use std::pin::Pin;
 use crate::signal::Verdict;
 
 /// One message for a bus.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Message {
     /// Name of a connection in the configuration, never an address.
     pub connection: String,

@@ -170,7 +170,7 @@ impl Session {
         };
         let mut pending: Vec<Pending> = Vec::with_capacity(parcels.len());
         for (position, parcel) in parcels {
-            match parcel.publish(&channel).await {
+            match self.in_time(parcel.publish(&channel), deadline).await {
                 Ok(confirm) => pending.push((*position, confirm)),
                 Err(_) => break,
             }
