@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::commands::plugin::Change;
+use crate::commands::plugin::language::Language;
+use crate::commands::plugin::swap::Change;
+use crate::commands::plugin;
 use crate::commands::{self, Exit, Migration, Output, Selection};
 use crate::relay::{self, Extent};
 use crate::telemetry;
@@ -90,7 +92,7 @@ enum Command {
         #[command(flatten)]
         output: Json,
     },
-    /// Change the plugins of the relay that runs
+    /// Write plugins, try them out, and change those of the relay that runs
     Plugin {
         #[command(subcommand)]
         command: Plugin,
@@ -126,6 +128,63 @@ struct Json {
 
 #[derive(Debug, Subcommand)]
 enum Plugin {
+    /// Write a new project: it builds, and passes `plugin test`, as it is
+    New {
+        /// Its folder, which is its name too
+        #[arg(value_name = "NAME")]
+        folder: PathBuf,
+        #[arg(long, short, value_name = "LANGUAGE")]
+        lang: Language,
+    },
+    /// Build a project with the tools of its language, and leave plugin.wasm
+    Build {
+        /// The project
+        #[arg(default_value = ".")]
+        folder: PathBuf,
+        /// The component's file
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Tell what it takes to run a plugin: contract, imports, grants, size, memory
+    Check {
+        /// The component
+        #[arg(value_name = "FILE", default_value = "plugin.wasm")]
+        plugin: PathBuf,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Tell what a plugin says of itself: name, version, producers, WIT, digest
+    Inspect {
+        /// The component
+        #[arg(value_name = "FILE", default_value = "plugin.wasm")]
+        plugin: PathBuf,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Run a dead letter through a plugin; nothing is published, and the letter stays
+    Replay {
+        /// The dead letter's number
+        id: i64,
+        /// The component; else that of the signal type
+        #[arg(long, value_name = "FILE")]
+        plugin: Option<PathBuf>,
+        #[command(flatten)]
+        output: Json,
+    },
+    /// Try a plugin out: the contract, and rows of your own, with a bus that only records
+    Test {
+        /// The component
+        #[arg(value_name = "FILE", default_value = "plugin.wasm")]
+        plugin: PathBuf,
+        /// Rows, settings and what is expected; `rows.json` beside the plugin is taken by itself
+        #[arg(long, value_name = "FILE")]
+        rows: Option<PathBuf>,
+        /// Show the messages, outcomes and logs of every case, not only of those that fail
+        #[arg(long)]
+        show: bool,
+        #[command(flatten)]
+        output: Json,
+    },
     /// Load a signal type's plugin from its file again
     Swap {
         /// The signal type
@@ -190,6 +249,22 @@ struct Letters {
     all: bool,
 }
 
+impl ValueEnum for Language {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        let short = match self {
+            Self::JavaScript => Some("js"),
+            Self::TypeScript => Some("ts"),
+            Self::Cpp => Some("c++"),
+            _ => None,
+        };
+        Some(clap::builder::PossibleValue::new(self.name()).aliases(short))
+    }
+}
+
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -237,17 +312,25 @@ async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
         }
         Command::Signals { output } => commands::signals(config, output.output()),
         Command::Pending { output } => commands::pending(config, output.output()).await,
-        Command::Plugin { command } => plugin(config, command).await,
+        Command::Plugin { command } => of_plugin(config, command).await,
         Command::Dead { command } => dead(config, command).await,
     }
 }
 
-async fn plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, commands::Failure> {
-    let (name, change, output) = match command {
-        Plugin::Swap { name, output } => (name, Change::Swap, output),
-        Plugin::Rollback { name, output } => (name, Change::RollBack, output),
-    };
-    commands::plugin::change(config, name, change, output.output()).await
+async fn of_plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, commands::Failure> {
+    match command {
+        Plugin::New { folder, lang } => plugin::new::run(folder, *lang),
+        Plugin::Build { folder, output } => plugin::build::run(folder, output.as_deref()),
+        Plugin::Check { plugin, output } => plugin::inspect::check(plugin, output.output()).await,
+        Plugin::Inspect { plugin, output } => plugin::inspect::inspect(plugin, output.output()),
+        Plugin::Replay { id, plugin, output } => plugin::replay::run(config, *id, plugin.clone(), output.output()).await,
+        Plugin::Test { plugin, rows, show, output } => {
+            let (plugin, rows) = (plugin.clone(), rows.clone());
+            plugin::test::run(plugin::test::Request { plugin, rows, show: *show, output: output.output() }).await
+        }
+        Plugin::Swap { name, output } => plugin::swap::change(config, name, Change::Swap, output.output()).await,
+        Plugin::Rollback { name, output } => plugin::swap::change(config, name, Change::RollBack, output.output()).await,
+    }
 }
 
 async fn dead(config: &std::path::Path, command: &Dead) -> Result<Exit, commands::Failure> {

@@ -18,6 +18,7 @@ use crate::plugin::{Connections, Grants, Limits, Recipe};
 use crate::settlement::Policy;
 use crate::suggest;
 use connections::{Connection, connections};
+pub(crate) use reader::{parse_duration, parse_size};
 use reader::{Faults, Section};
 
 /// What `signalbus.toml` says.
@@ -190,6 +191,7 @@ impl SignalConfig {
             limits: self.limits,
             grants: self.grants.clone(),
             connections: Connections::default(),
+            tape: None,
         }
     }
 }

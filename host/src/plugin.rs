@@ -16,6 +16,7 @@ mod peers;
 mod produce;
 mod reach;
 mod send;
+mod tape;
 mod tcp;
 mod wit;
 
@@ -26,11 +27,13 @@ pub use client::check_authorities;
 pub use engine::Engine;
 pub use generations::{Fate, Generations, Recipe, Tenure};
 pub use grants::Grants;
+pub use inspect::{Need, need};
 pub use limits::Limits;
-pub use load::{LoadError, Plugin};
+pub use load::{LoadError, Plugin, digest};
 pub use peers::{HttpOrigin, TcpPeer};
 pub use produce::Connections;
 pub use reach::Network;
+pub use tape::{Call, Failed, Record, Tape};
 
 use crate::signal::{Signal, SignalType, Verdict};
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
@@ -325,11 +325,21 @@ pub(crate) fn plugin_memory(signal: &str, bytes: usize) {
     meters::high_water("signalbus_plugin_memory_bytes", signal, bytes);
 }
 
+/// A plugin is not ready yet.
+pub(crate) fn compiling(plugin: &str, time: Duration) {
+    info!(plugin, seconds = time.as_secs(), "compiling plugin; it is kept for the next start");
+}
+
 /// A component was loaded; the cache's hits and misses so far.
 pub(crate) fn compiled(signal: &str, time: Duration, (hits, misses): (usize, usize)) {
     meters::time("signalbus_plugin_compile_seconds", signal, time);
     meters::count_up_to("signalbus_plugin_cache_hits_total", hits);
     meters::count_up_to("signalbus_plugin_cache_misses_total", misses);
+}
+
+/// A call of a plugin was stopped, at a place where none was before.
+pub(crate) fn stopped(plugin: &str, generation: &str, signal_type: &str, signals: &str, reason: &str, backtrace: &str) {
+    error!(target: "plugin", plugin, generation, signal_type, signals, reason, "plugin stopped in\n{backtrace}");
 }
 
 /// A plugin was changed while the relay runs.

@@ -1,63 +1,33 @@
-//! `plugin swap` and `plugin rollback`: asks the running relay, through its admin listener.
+//! The commands of `plugin`: for authors, and for the relay that runs.
 
-use std::path::Path;
-use std::time::Duration;
+pub(crate) mod build;
+pub(crate) mod inspect;
+pub(crate) mod language;
+pub(crate) mod new;
+pub(crate) mod replay;
+pub(crate) mod swap;
+pub(crate) mod test;
 
-use serde_json::Value;
+use crate::plugin::{Engine, LoadError};
+use crate::relay::cache_folder;
 
-use super::{Exit, Failure, Output, print, read_config};
-use crate::config::Config;
+use super::{Exit, Failure};
 
-/// What to do with the plugin of a signal type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    Swap,
-    RollBack,
+fn engine() -> Result<Engine, Failure> {
+    Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
 }
 
-pub(crate) async fn change(path: &Path, signal: &str, change: Change, output: Output) -> Result<Exit, Failure> {
-    let config = read_config(path)?;
-    config.chosen(&[signal.to_owned()], &[]).map_err(|text| Failure::new(Exit::Usage, text))?;
-    let address = match change {
-        Change::Swap => format!("/api/v1/signals/{signal}/plugin"),
-        Change::RollBack => format!("/api/v1/signals/{signal}/plugin/rollback"),
-    };
-    let answer = tokio::task::spawn_blocking(move || post(&config, &address)).await;
-    let answer = answer.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
-    match output {
-        Output::Json => print(answer),
-        Output::Text => print(format_args!("{signal} is sent by {}", answer["digest"].as_str().unwrap_or_default())),
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
     }
-    Ok(Exit::Done)
 }
 
-/// Asks the relay that runs with this configuration.
-fn post(config: &Config, address: &str) -> Result<Value, Failure> {
-    let Some(listen) = config.admin.listen else {
-        let text = "there is no `admin.listen` to reach the relay by; add it, or send the relay a SIGHUP";
-        return Err(Failure::new(Exit::Configuration, text));
-    };
-    let settings = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(70))).http_status_as_error(false);
-    let agent = ureq::Agent::new_with_config(settings.build());
-    let mut request = agent.post(format!("http://{listen}{}", encoded(address)));
-    if let Some(token) = &config.admin.token {
-        request = request.header("Authorization", format!("Bearer {token}"));
-    }
-    let unreachable = |error: ureq::Error| {
-        Failure::new(Exit::Unreachable, format!("no relay answers at {listen}: {error}; is `signalbus run` running?"))
-    };
-    let mut response = request.send_empty().map_err(unreachable)?;
-    let text = response.body_mut().read_to_string().map_err(unreachable)?;
-    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    if response.status().is_success() {
-        return Ok(answer);
-    }
-    let error = answer["error"].as_str().map_or_else(|| format!("the relay answered {}", response.status()), str::to_owned);
-    Err(Failure::new(Exit::Failed, error))
-}
-
-fn encoded(path: &str) -> String {
-    const SPECIAL: &percent_encoding::AsciiSet =
-        &percent_encoding::NON_ALPHANUMERIC.remove(b'/').remove(b'_').remove(b'-').remove(b'.');
-    percent_encoding::utf8_percent_encode(path, SPECIAL).to_string()
+/// Bytes, for people.
+fn size(bytes: usize) -> String {
+    const UNITS: [(f64, &str); 3] = [(1073741824.0, "GiB"), (1048576.0, "MiB"), (1024.0, "KiB")];
+    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    let amount = bytes as f64;
+    let unit = UNITS.iter().find(|(factor, _)| amount >= *factor);
+    unit.map_or_else(|| format!("{bytes} bytes"), |(factor, unit)| format!("{:.1} {unit}", amount / factor))
 }

@@ -328,7 +328,8 @@ fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
     Some(expanded)
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A duration with its unit, such as `30s`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = amount(text)?;
     let seconds = match unit {
         "ms" => number / 1000.0,
@@ -341,7 +342,8 @@ fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-fn parse_size(text: &str) -> Option<usize> {
+/// A size with its unit, such as `64MiB`, in bytes.
+pub(crate) fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = amount(text)?;
     let factor = match unit {
         "B" => 1.0,

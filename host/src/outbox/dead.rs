@@ -1,8 +1,9 @@
 //! Dead letters: signals that are not tried again until somebody says so.
 
-use super::database::{Cell, Purpose, number};
+use super::database::{Cell, Extras, Purpose, number};
 use super::sql::{Arg, Sql};
 use super::{Error, Lane, Outbox};
+use crate::signal::Signal;
 
 /// A signal that could not be sent.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -124,6 +125,27 @@ impl Lane {
         session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
         session.commit().await?;
         Ok(true)
+    }
+
+    /// A dead letter's row as its plugin would get it: inserted, read, and rolled back, so that every
+    /// value has the type of its column.
+    ///
+    /// # Errors
+    /// The database's: a row with the same key, a column that is gone, no right to insert.
+    pub async fn dead_signal(&self, letter: &DeadLetter) -> Result<Signal, Error> {
+        let mut session = self.database.session();
+        session.begin(Purpose::Settle).await?;
+        let text = "SELECT name FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position";
+        let names = session.rows(self.statement(text, &[letter.id.into()])).await?;
+        session.execute(self.restore(letter.id, &names)?).await?;
+        let mut sql = self.statement("SELECT ", &[]);
+        sql.push(&self.texts.columns).push(", ").push(&self.texts.key).push(" FROM ").push(&self.texts.table).push(" t WHERE ");
+        self.database.dialect().key_in(&mut sql, &self.table, &[&letter.key]);
+        let extras = Extras { key: true, ..Extras::default() };
+        let signal = session.signals(sql, self.table.clone(), extras).await?.last()?;
+        session.rollback().await?;
+        let signal = signal.ok_or_else(|| Error::Table(format!("dead letter {}: its row has another key now", letter.id)))?;
+        Ok(Signal { attempt: letter.attempts, ..signal })
     }
 
     /// One INSERT from the kept values; columns added since take their defaults.

@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
 use wasmtime::component::ResourceTableError;
-use wasmtime::{Store, Trap};
+use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::batch::{Flat, Head};
@@ -20,6 +20,7 @@ use super::journal::{Journal, Origin};
 use super::limits::{Load, MemoryExhausted};
 use super::load::{Entry, Plugin};
 use super::send::{Calls, Failure, Rules};
+use super::tape::{Call, Failed};
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
 use super::{Sender, Sending};
@@ -40,7 +41,9 @@ impl Plugin {
         let host = Host::new(self, &none);
         let mut store = host.store();
         let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
-        host.in_time(instance).await.map_err(|failure| failure.reason)
+        host.in_time(instance).await.map_err(|failure| failure.reason)?;
+        self.origin.tape.iter().for_each(|tape| tape.memory(store.data().memory()));
+        Ok(())
     }
 
     async fn take(&self, signal_type: &SignalType, signals: &[Signal]) -> Verdict {
@@ -48,12 +51,14 @@ impl Plugin {
         let _room = self.engine.room(self.slots).await;
         let flat = Flat::new(&signal_type.name, signals);
         let host = Host::new(self, signal_type);
-        let mut guests = Guests { host, signals: &flat.signals(), alive: None, started: Instant::now() };
+        let mut guests = Guests { host, signals: &flat.signals(), alive: None, untold: None, started: Instant::now() };
         let rules = Rules {
             ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
             patience: self.limits.patience(),
         };
-        rules.send(signals, &mut guests).await
+        let verdict = rules.send(signals, &mut guests).await;
+        guests.tell_rest();
+        verdict
     }
 }
 
@@ -63,6 +68,8 @@ struct Guests<'a> {
     host: Host<'a>,
     signals: &'a [wit::Signal<'a>],
     alive: Option<Alive>,
+    /// How the batch failed as a whole, while no signal of it has been found guilty.
+    untold: Option<Failure>,
     started: Instant,
 }
 
@@ -74,10 +81,11 @@ impl Calls for Guests<'_> {
         match &self.host.plugin.entry {
             Entry::Bulk(entry) => {
                 let answer = self.host.bulk(entry, self.signals).await;
-                if let Err(failure) = &answer
-                    && self.signals.len() > 1
-                {
-                    self.host.report(failure, self.signals.len());
+                if let Err(failure) = &answer {
+                    if self.signals.len() > 1 {
+                        self.host.report(failure, self.signals.len());
+                    }
+                    self.untold = Some(failure.clone());
                 }
                 Some(answer)
             }
@@ -87,24 +95,39 @@ impl Calls for Guests<'_> {
 
     async fn one(&mut self, index: usize) -> Result<Result<Outcome, Outage>, Failure> {
         let signal = &self.signals[index];
-        match &self.host.plugin.entry {
+        let answer = match &self.host.plugin.entry {
             Entry::Single(entry) => {
-                let (alive, answer) = self.host.single(entry, signal, self.alive.take()).await?;
-                self.alive = Some(alive);
-                Ok(answer)
+                self.host.single(entry, signal, self.alive.take()).await.map(|(alive, answer)| {
+                    self.alive = Some(alive);
+                    answer
+                })
             }
             Entry::Bulk(entry) => {
-                let verdict = self.host.bulk(entry, std::slice::from_ref(signal)).await?;
-                Ok(verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
+                let verdict = self.host.bulk(entry, std::slice::from_ref(signal)).await;
+                verdict.map(|verdict| verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
                     Ok([outcome]) => outcome,
                     Err(outcomes) => Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len())),
                 }))
             }
+        };
+        if let Err(failure) = &answer {
+            self.untold = None;
+            self.host.tell(failure, std::slice::from_ref(signal));
         }
+        answer
     }
 
     fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+}
+
+impl Guests<'_> {
+    /// Tells of a batch that failed, and of which no signal failed alone, or could be tried alone.
+    fn tell_rest(&self) {
+        if let Some(failure) = &self.untold {
+            self.host.tell(failure, self.signals);
+        }
     }
 }
 
@@ -198,7 +221,9 @@ impl<'a> Host<'a> {
     }
 
     fn measure(&self, store: &Store<State>) {
-        telemetry::plugin_memory(&self.plugin.origin.signal_type, store.data().memory());
+        let Origin { signal_type, tape, .. } = &self.plugin.origin;
+        telemetry::plugin_memory(signal_type, store.data().memory());
+        tape.iter().for_each(|tape| tape.memory(store.data().memory()));
     }
 
     fn store(&self) -> Store<State> {
@@ -211,15 +236,20 @@ impl<'a> Host<'a> {
 
     /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
-        let mut panicked = false;
+        let (mut panicked, mut backtrace) = (false, String::new());
         let begun = Instant::now();
         let answer = tokio::time::timeout(self.plugin.limits.timeout, aside(call, &self.load, &self.plugin.engine)).await;
         let signal_type = &self.plugin.origin.signal_type;
-        telemetry::called(signal_type, begun.elapsed());
+        let time = begun.elapsed();
+        telemetry::called(signal_type, time);
         let (kind, reason) = match answer {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => {
+                self.take_down(Call { time, ..Call::default() });
+                return Ok(answer);
+            }
             Ok(Err(error)) => {
                 panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
+                backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
                 self.reason(&error)
             }
             Err(_) => self.late(),
@@ -231,14 +261,37 @@ impl<'a> Host<'a> {
             Some(words) => format!("{reason}: {words}"),
             None => reason,
         };
-        Err(Failure { reason })
+        let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
+        self.take_down(Call { time, memory: 0, failure: Some(failed) });
+        Err(Failure { reason, backtrace })
+    }
+
+    fn take_down(&self, call: Call) {
+        if let Some(tape) = &self.plugin.origin.tape {
+            tape.call(call);
+        }
     }
 
     /// The reason of a whole batch's failure would be lost otherwise: no signal is charged with it.
     fn report(&self, failure: &Failure, signals: usize) {
-        let Origin { plugin, signal_type, .. } = &self.plugin.origin;
+        let Origin { plugin, signal_type, tape, .. } = &self.plugin.origin;
+        if tape.is_some() {
+            return;
+        }
         let reason = &*failure.reason;
         tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "batch failed, sending one by one");
+    }
+
+    /// Where in the plugin a call failed, for its author: once for each place and generation.
+    fn tell(&self, Failure { reason, backtrace }: &Failure, signals: &[wit::Signal<'_>]) {
+        let origin = &self.plugin.origin;
+        if backtrace.is_empty() || origin.tape.is_some() {
+            return;
+        }
+        let mut told = self.plugin.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < PLACES && told.insert(backtrace.clone()) {
+            telemetry::stopped(&origin.plugin, &origin.generation, &origin.signal_type, &ids(signals), reason, backtrace);
+        }
     }
 
     /// The kind of a failure, for the metrics, and its reason.
@@ -284,4 +337,22 @@ impl<'a> Host<'a> {
             *reason = redacted;
         }
     }
+}
+
+/// Places of failure that are told of one generation at most.
+const PLACES: usize = 20;
+
+/// The guest's functions, with file and line where the component says so.
+fn frames(backtrace: &WasmBacktrace) -> String {
+    let text = backtrace.to_string();
+    text.lines().skip(1).collect::<Vec<_>>().join("\n")
+}
+
+/// Enough of the signals' ids to find the signals by.
+fn ids(signals: &[wit::Signal<'_>]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = signals.iter().take(SHOWN).map(|signal| signal.id).collect();
+    let more = signals.len() - shown.len();
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(" ") + &rest
 }

@@ -1,14 +1,15 @@
 //! The WebAssembly engine, narrowed to what plugins need.
 
-use std::num::NonZero;
+use std::collections::HashMap;
+use std::num::{NonZero, NonZeroUsize};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
@@ -34,6 +35,8 @@ struct Parts {
     /// One permit for each guest that may compute for long at the same time.
     heavy: Semaphore,
     cache: Option<Cache>,
+    /// What is loaded or being compiled, by digest.
+    components: Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>,
     /// Everybody who holds it is a loaded plugin.
     alive: Arc<()>,
 }
@@ -73,11 +76,32 @@ impl Engine {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
         let clients = Clients::default();
-        Ok(Self(Arc::new(Parts { engine, linker, clients, slots, heavy, cache, alive: Arc::default() })))
+        let components = Mutex::default();
+        Ok(Self(Arc::new(Parts { engine, linker, clients, slots, heavy, cache, components, alive: Arc::default() })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.0.engine
+    }
+
+    /// The compiled component of a file: however many signal types load it, it is compiled once, or
+    /// taken from the cache once.
+    pub(super) fn component(&self, digest: &str, bytes: &[u8]) -> wasmtime::Result<Arc<Component>> {
+        let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that somebody waits for is held by more than this map.
+        components.retain(|_, place| Arc::strong_count(place) > 1 || place.lock().is_ok_and(|component| component.strong_count() > 0));
+        let place = components.entry(digest.to_owned()).or_default().clone();
+        // Others may compile other components meanwhile.
+        let mut place = {
+            drop(components);
+            place.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(component) = place.upgrade() {
+            return Ok(component);
+        }
+        let component = Arc::new(Component::new(&self.0.engine, bytes)?);
+        *place = Arc::downgrade(&component);
+        Ok(component)
     }
 
     pub(super) fn linker(&self) -> &Linker<State> {
@@ -129,6 +153,8 @@ fn config(cache: Option<Cache>) -> Config {
         // Guests are synchronous; support for others triples the price of an empty call.
         .concurrency_support(false)
         .epoch_interruption(true)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(20))
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .cache(cache);
     config
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Connections, Engine, Grants, Limits, LoadError, Plugin, Sender, Sending};
+use super::{Connections, Engine, Grants, Limits, LoadError, Plugin, Sender, Sending, Tape};
 use crate::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use crate::telemetry;
 
@@ -20,6 +20,8 @@ pub struct Recipe {
     pub grants: Grants,
     /// What it may publish through.
     pub connections: Connections,
+    /// Takes down what it says, instead of the log.
+    pub tape: Option<Arc<Tape>>,
 }
 
 /// The plugin of a signal type, which may be changed while it sends. A batch is sent by one

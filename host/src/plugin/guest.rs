@@ -13,7 +13,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::http::Courier;
-use super::journal::{self, Journal, Origin, Stream};
+use super::journal::{Journal, Origin, Stream};
 use super::limits::{Limits, Load, Meter};
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
@@ -101,7 +101,7 @@ impl types::Host for State {}
 
 impl log::Host for State {
     fn enabled(&mut self, level: log::Level) -> wasmtime::Result<bool> {
-        Ok(journal::enabled(level.into()))
+        Ok(self.journal.keeps(level.into()))
     }
 
     fn emit(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {

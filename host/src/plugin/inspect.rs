@@ -70,6 +70,19 @@ pub(super) struct Refused {
     pub(super) unknown: Vec<String>,
 }
 
+/// What it takes for an import to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Nothing,
+    /// The key of a grant.
+    Grant(&'static str),
+    /// It never is.
+    Refused,
+}
+
+const GRANT_HTTP: &str = "grants.http";
+const GRANT_TCP: &str = "grants.tcp";
+
 /// Picks the way of sending, bulk before single.
 pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export, NoExport> {
     let mut single = false;
@@ -95,20 +108,27 @@ pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export,
 pub(super) fn refused<'a>(names: impl Iterator<Item = &'a str>, grants: &Grants) -> Refused {
     let mut refused = Refused::default();
     for name in names {
-        let (interface, version) = split(name);
-        let (granted, key) = match interface {
-            _ if !is_spoken(interface, version) => (false, None),
-            _ if HTTP.contains(&interface) => (!grants.http.is_empty(), Some("grants.http")),
-            _ if TCP.contains(&interface) => (!grants.tcp.is_empty(), Some("grants.tcp")),
-            _ => (OPEN.contains(&interface), None),
-        };
-        match key {
-            _ if granted => {}
-            Some(key) => refused.ungranted.push((name.to_owned(), key)),
-            None => refused.unknown.push(name.to_owned()),
+        match need(name) {
+            Need::Nothing => {}
+            Need::Grant(GRANT_HTTP) if !grants.http.is_empty() => {}
+            Need::Grant(GRANT_TCP) if !grants.tcp.is_empty() => {}
+            Need::Grant(key) => refused.ungranted.push((name.to_owned(), key)),
+            Need::Refused => refused.unknown.push(name.to_owned()),
         }
     }
     refused
+}
+
+/// What it takes for an import, such as `wasi:http/types@0.2.0`, to be served.
+pub fn need(import: &str) -> Need {
+    let (interface, version) = split(import);
+    match interface {
+        _ if !is_spoken(interface, version) => Need::Refused,
+        _ if HTTP.contains(&interface) => Need::Grant(GRANT_HTTP),
+        _ if TCP.contains(&interface) => Need::Grant(GRANT_TCP),
+        _ if OPEN.contains(&interface) => Need::Nothing,
+        _ => Need::Refused,
+    }
 }
 
 fn split(name: &str) -> (&str, &str) {

@@ -9,6 +9,7 @@ use tracing::Level;
 
 use super::grants::Grants;
 use super::produce::Connections;
+use super::tape::{Record, Tape};
 
 /// The target of every event that a plugin causes.
 macro_rules! target {
@@ -29,6 +30,8 @@ pub(super) struct Origin {
     pub(super) connections: Arc<Connections>,
     /// What its requests are sent by, if it may send some.
     pub(super) client: Option<Arc<reqwest::Client>>,
+    /// Takes down its words, instead of the log.
+    pub(super) tape: Option<Arc<Tape>>,
 }
 
 impl Origin {
@@ -89,14 +92,14 @@ impl Journal {
 
     /// Keeps a record of the `log` interface.
     pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
-        if enabled(level) {
-            let mut pages = self.pages();
-            if pages.is_full() {
-                pages.dropped += 1;
-            } else {
-                pages.record(level, message, &joined(fields));
-            }
+        if self.keeps(level) {
+            self.pages().record(level, message, fields);
         }
+    }
+
+    /// Whether records of this level are kept.
+    pub(super) fn keeps(&self, level: Level) -> bool {
+        enabled(level) || self.pages().origin.tape.is_some()
     }
 
     /// Keeps what was written to a standard stream, line by line.
@@ -120,8 +123,8 @@ impl Pages {
         self.records >= Journal::RECORDS || self.bytes >= Journal::BYTES
     }
 
-    fn record(&mut self, level: Level, message: &str, fields: &str) {
-        let bytes = message.len() + fields.len();
+    fn record(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        let bytes = message.len() + fields.iter().map(|(key, value)| key.len() + value.len() + 2).sum::<usize>();
         if self.is_full() || self.bytes + bytes > Journal::BYTES {
             self.dropped += 1;
             return;
@@ -164,7 +167,7 @@ impl Pages {
                 Level::WARN
             }
         };
-        self.record(level, text, "");
+        self.record(level, text, &[]);
     }
 }
 
@@ -174,7 +177,7 @@ impl Drop for Pages {
         self.end_line(Stream::Error);
         if self.dropped > 0 {
             let message = format!("{} log records dropped", self.dropped);
-            emit(&self.origin, self.batch, Level::WARN, &message, "");
+            emit(&self.origin, self.batch, Level::WARN, &message, &[]);
         }
     }
 }
@@ -217,8 +220,7 @@ fn joined(fields: &[(String, String)]) -> String {
     text
 }
 
-/// Whether records of this level are kept.
-pub(super) fn enabled(level: Level) -> bool {
+fn enabled(level: Level) -> bool {
     match level {
         Level::ERROR => tracing::enabled!(target: target!(), Level::ERROR),
         Level::WARN => tracing::enabled!(target: target!(), Level::WARN),
@@ -228,10 +230,16 @@ pub(super) fn enabled(level: Level) -> bool {
     }
 }
 
-fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &str) {
+fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
     let (plugin, generation, signal_type) = (&*origin.plugin, &*origin.generation, &*origin.signal_type);
     let message: Cow<'_, str> = origin.grants.redact(message);
-    let fields: Cow<'_, str> = origin.grants.redact(fields);
+    if let Some(tape) = &origin.tape {
+        let redacted = |(key, value): &(String, String)| (key.clone(), origin.grants.redact(value).into_owned());
+        let fields = fields.iter().map(redacted).collect();
+        return tape.record(Record { level, message: message.into_owned(), fields });
+    }
+    let fields = joined(fields);
+    let fields: Cow<'_, str> = origin.grants.redact(&fields);
     macro_rules! event {
         ($level:expr) => {
             if fields.is_empty() {

@@ -1,17 +1,17 @@
 //! From a file to a plugin that can be called.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use tokio::task::{JoinError, JoinHandle};
 use wasmtime::component::{Component, InstancePre};
 
 use super::engine::{self, Engine};
 use super::generations::Recipe;
-use super::grants::Grants;
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
 use super::journal::Origin;
@@ -23,6 +23,8 @@ use crate::telemetry;
 pub struct Plugin {
     pub(super) engine: Engine,
     pub(super) pre: InstancePre<State>,
+    /// While it is held, nobody else has to compile it.
+    _component: Arc<Component>,
     pub(super) entry: Entry,
     /// How much of the engine's room one instance takes.
     pub(super) slots: u32,
@@ -30,6 +32,8 @@ pub struct Plugin {
     /// The time for one call, as an attribute of it.
     pub(super) timeout_ms: String,
     pub(super) origin: Origin,
+    /// Places of failure that were told already.
+    pub(super) told: Mutex<HashSet<String>>,
     digest: String,
     imports: Vec<String>,
     /// Counts the generations that are loaded.
@@ -91,15 +95,15 @@ impl Plugin {
     ///
     /// The file is no plugin that this relay can run with these grants.
     pub async fn load(engine: &Engine, recipe: &Recipe) -> Result<Self, LoadError> {
-        let Recipe { signal_type, path, digest, limits, grants, connections } = recipe.clone();
-        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy();
+        let Recipe { signal_type, path, digest, limits, grants, connections, tape } = recipe.clone();
+        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let mut origin = Origin::of(&stem, &signal_type);
-        (origin.grants, origin.connections) = (Arc::new(grants), Arc::new(connections));
+        (origin.grants, origin.connections, origin.tape) = (Arc::new(grants), Arc::new(connections), tape);
         let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
         let loading = engine.clone();
         let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
-        match loading.await {
+        match telling(loading, &stem).await {
             Ok(loaded) => {
                 let plugin = loaded?;
                 telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
@@ -138,6 +142,19 @@ impl fmt::Debug for Plugin {
     }
 }
 
+/// Waits, and says what for: components of whole interpreters take many seconds to compile.
+async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str) -> Result<T, JoinError> {
+    let begun = Instant::now();
+    let mut patience = Duration::from_secs(1);
+    loop {
+        match tokio::time::timeout(patience, &mut loading).await {
+            Ok(loaded) => return loaded,
+            Err(_) => telemetry::compiling(plugin, begun.elapsed()),
+        }
+        patience = Duration::from_secs(5);
+    }
+}
+
 /// A file that is to become a plugin.
 struct File {
     path: PathBuf,
@@ -152,7 +169,8 @@ impl File {
         let digest = self.digest(&bytes)?;
         origin.generation = short(&digest).into();
         self.check_header(&bytes)?;
-        let component = Component::new(engine.wasmtime(), &bytes)
+        let component = engine
+            .component(&digest, &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
         let imports = self.imports(&engine, &component, &origin)?;
@@ -169,7 +187,8 @@ impl File {
         let slots = engine::slots(&component);
         let alive = engine.count();
         let timeout_ms = limits.timeout.as_millis().to_string();
-        Ok(Plugin { engine, pre, entry, slots, limits, timeout_ms, origin, digest, imports, _alive: alive })
+        let told = Mutex::default();
+        Ok(Plugin { engine, pre, _component: component, entry, slots, limits, timeout_ms, origin, told, digest, imports, _alive: alive })
     }
 
     fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
@@ -212,7 +231,7 @@ impl File {
             Err(LoadError::Ungranted { path, imports: ungranted })
         } else if !unknown.is_empty() {
             Err(LoadError::UnknownImports { path, imports: unknown })
-        } else if let Some(connection) = ungranted_connection(&names, &origin.grants) {
+        } else if let Some(connection) = ungranted_connection(&names, origin) {
             Err(LoadError::NoConnection { path, connection })
         } else {
             Ok(names.into_iter().map(str::to_owned).collect())
@@ -221,10 +240,10 @@ impl File {
 }
 
 /// The connection that the setting `connection` names, where a plugin that publishes is not granted it.
-fn ungranted_connection(imports: &[&str], grants: &Grants) -> Option<String> {
+fn ungranted_connection(imports: &[&str], Origin { grants, connections, .. }: &Origin) -> Option<String> {
     let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
     let connection = grants.setting("connection").filter(|_| publishes)?;
-    let granted = grants.connections.iter().any(|granted| granted == connection);
+    let granted = connections.is_open() || grants.connections.iter().any(|granted| granted == connection);
     (!granted).then(|| connection.to_owned())
 }
 
@@ -233,7 +252,8 @@ pub(super) fn digest_of(path: &Path) -> Option<String> {
     std::fs::read(path).ok().map(|bytes| digest(&bytes))
 }
 
-fn digest(bytes: &[u8]) -> String {
+/// The name of a generation: `sha256:` and the digest of its file in hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
     let mut text = "sha256:".to_owned();
     for byte in Sha256::digest(bytes) {
         // Writing to a string can't fail.

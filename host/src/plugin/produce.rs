@@ -13,12 +13,31 @@ use crate::telemetry;
 
 /// The connections that a plugin may publish through, by their names.
 #[derive(Clone, Default)]
-pub struct Connections(Vec<(String, Arc<dyn Publisher>)>);
+pub struct Connections {
+    named: Vec<(String, Arc<dyn Publisher>)>,
+    /// Whatever the name.
+    any: Option<Arc<dyn Publisher>>,
+}
 
 impl Connections {
     /// Grants one more.
     pub fn grant(&mut self, name: &str, publisher: Arc<dyn Publisher>) {
-        self.0.push((name.to_owned(), publisher));
+        self.named.push((name.to_owned(), publisher));
+    }
+
+    /// One for every name: to try a plugin out.
+    pub fn any(publisher: Arc<dyn Publisher>) -> Self {
+        Self { named: Vec::new(), any: Some(publisher) }
+    }
+
+    fn of(&self, name: &str) -> Option<&Arc<dyn Publisher>> {
+        let named = self.named.iter().find(|(known, _)| known == name);
+        named.map(|(_, publisher)| publisher).or(self.any.as_ref())
+    }
+
+    /// Whether every name is granted.
+    pub(super) fn is_open(&self) -> bool {
+        self.any.is_some()
     }
 
     /// Publishes all messages, each through the connection that it names.
@@ -26,7 +45,7 @@ impl Connections {
         let mut parts: Vec<Part<'_>> = Vec::new();
         let count = messages.len();
         for (position, message) in messages.into_iter().enumerate() {
-            let Some((_, publisher)) = self.0.iter().find(|(name, _)| *name == message.connection) else {
+            let Some(publisher) = self.of(&message.connection) else {
                 telemetry::denied(signal_type, "grants.connections");
                 let name = message.connection;
                 let reason =
@@ -77,7 +96,7 @@ fn merged(count: usize, mut parts: Vec<(Vec<usize>, Verdict)>) -> Verdict {
 
 impl fmt::Debug for Connections {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+        formatter.debug_list().entries(self.named.iter().map(|(name, _)| name)).finish()
     }
 }
 

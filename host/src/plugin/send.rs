@@ -9,6 +9,8 @@ use crate::signal::{Outage, Outcome, Signal, Verdict};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) reason: String,
+    /// The functions that the guest was in, the innermost first; empty where that is not known.
+    pub(super) backtrace: String,
 }
 
 /// The calls that a batch can be sent with.
@@ -93,6 +95,10 @@ mod tests {
         Outage,
     }
 
+    fn failure(reason: &str) -> Failure {
+        Failure { reason: reason.into(), backtrace: String::new() }
+    }
+
     struct Script {
         bulk: bool,
         acts: Vec<Act>,
@@ -111,7 +117,7 @@ mod tests {
                     Act::Trap => {}
                     _ => continue,
                 }
-                return Some(Err(Failure { reason: "trap".into() }));
+                return Some(Err(failure("trap")));
             }
             Some(Ok(Ok(vec![Outcome::Sent])))
         }
@@ -122,10 +128,10 @@ mod tests {
                 Act::Send => Ok(Ok(Outcome::Sent)),
                 Act::Skip => Ok(Ok(Outcome::Skip)),
                 Act::Retry => Ok(Ok(Outcome::retry("full"))),
-                Act::Trap => Err(Failure { reason: "trap".into() }),
+                Act::Trap => Err(failure("trap")),
                 Act::Spin => {
                     self.spent += TIMEOUT;
-                    Err(Failure { reason: "deadline".into() })
+                    Err(failure("deadline"))
                 }
                 Act::Outage => Ok(Err(Outage::Misconfigured { reason: "no url".into() })),
             }

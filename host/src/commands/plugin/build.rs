@@ -1,0 +1,69 @@
+//! `plugin build`: calls the tool-chain of a project's language, and leaves a component.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::super::{Exit, Failure, print};
+use super::language::Language;
+use super::size;
+use crate::component::{self, Kind};
+
+/// Builds the project in `folder`; the component is its `plugin.wasm`, or `target`.
+pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure> {
+    let language = Language::of(folder).ok_or_else(|| {
+        let known = "Cargo.toml, go.mod, pyproject.toml, package.json, build.zig, or a Makefile with a plugin.c or plugin.cpp";
+        Failure::new(Exit::Usage, format!("\"{}\" is no plugin's project: there is no {known}", folder.display()))
+    })?;
+    let project = folder.canonicalize()?;
+    for step in language.steps(&project) {
+        let step = step.map_err(|advice| Failure::new(Exit::Failed, advice))?;
+        call(step, &project)?;
+    }
+    let target = target.map_or_else(|| folder.join("plugin.wasm"), Path::to_owned);
+    let built = language.product(&project).ok_or_else(|| {
+        Failure::new(Exit::Failed, format!("the build of \"{}\" left no WebAssembly file", folder.display()))
+    })?;
+    finish(&built, &project, &target)?;
+    let bytes = std::fs::metadata(&target)?.len();
+    print(format_args!("{} {}", target.display(), size(usize::try_from(bytes).unwrap_or(usize::MAX))));
+    Ok(Exit::Done)
+}
+
+fn call(mut step: Command, project: &Path) -> Result<(), Failure> {
+    let shown = shown(&step);
+    print(format_args!("== {shown}"));
+    // What the tools say is no result of this command.
+    let status = step.current_dir(project).stdout(Stdio::from(std::io::stderr())).status();
+    let fault = match status {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => format!("`{shown}` ended with {status}; its own words are above"),
+        Err(error) => format!("`{shown}` can't be started: {error}"),
+    };
+    Err(Failure::new(Exit::Failed, fault))
+}
+
+fn shown(step: &Command) -> String {
+    let mut words: Vec<String> = Vec::new();
+    words.extend(step.get_envs().filter_map(|(key, value)| Some(format!("{}={}", key.to_str()?, value?.to_str()?))));
+    words.push(step.get_program().to_string_lossy().into_owned());
+    words.extend(step.get_args().map(|arg| arg.to_string_lossy().into_owned()));
+    words.join(" ")
+}
+
+/// Puts the component in its place at once: a relay may watch the file.
+fn finish(built: &Path, project: &Path, target: &Path) -> Result<(), Failure> {
+    let bytes = super::inspect::read(built)?;
+    let fault = |error: anyhow::Error| {
+        Failure::new(Exit::Failed, format!("\"{}\" is no plugin: {error:#}", built.display()))
+    };
+    let component = match component::kind(&bytes).map_err(fault)? {
+        Kind::Component if built.canonicalize().ok() == target.canonicalize().ok() && target.exists() => return Ok(()),
+        Kind::Component => bytes,
+        Kind::CoreModule => component::encode(&bytes, &project.join("wit")).map_err(fault)?,
+    };
+    let mut beside = PathBuf::from(target).into_os_string();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let written = std::fs::write(&beside, component).and_then(|()| std::fs::rename(&beside, target));
+    written.map_err(|error| Failure::new(Exit::Failed, format!("\"{}\" cannot be written: {error}", target.display())))
+}

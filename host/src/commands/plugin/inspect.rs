@@ -1,0 +1,136 @@
+//! `plugin inspect` and `plugin check`: what a plugin says of itself, and what it takes to run it.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::super::{Exit, Failure, Output, print};
+use super::{engine, size};
+use crate::component::{self, Description};
+use crate::plugin::{Connections, Grants, LoadError, Need, Plugin, Recipe, Tape, need};
+
+/// Name, version, producers, WIT, digest.
+pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
+    let bytes = read(path)?;
+    let Description { name, version, producers, exports, imports, wit } = describe(path, &bytes)?;
+    let digest = crate::plugin::digest(&bytes);
+    if output == Output::Json {
+        let producers: Vec<Value> = producers
+            .iter()
+            .map(|(field, name, version)| json!({ "field": field, "name": name, "version": version }))
+            .collect();
+        print(json!({
+            "file": path, "digest": digest, "bytes": bytes.len(), "name": name, "version": version,
+            "producers": producers, "exports": exports, "imports": imports, "wit": wit,
+        }));
+        return Ok(Exit::Done);
+    }
+    let unknown = || "it does not say".to_owned();
+    print(format_args!("file       {}", path.display()));
+    print(format_args!("digest     {digest}"));
+    print(format_args!("size       {}", size(bytes.len())));
+    print(format_args!("name       {}", name.unwrap_or_else(unknown)));
+    print(format_args!("version    {}", version.unwrap_or_else(unknown)));
+    for (field, name, version) in &producers {
+        print(format_args!("{field:<10} {name} {version}"));
+    }
+    print(format_args!("\n{}", wit.trim_end()));
+    Ok(Exit::Done)
+}
+
+/// What it takes to run a plugin, and whether it runs at all.
+pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> {
+    let bytes = read(path)?;
+    let Description { exports, imports, .. } = describe(path, &bytes)?;
+    let needs: Vec<(&str, Need)> = imports.iter().map(|import| (import.as_str(), need(import))).collect();
+    let spoken = exports.iter().filter(|export| export.starts_with("signalbus:plugin/")).cloned().collect::<Vec<_>>();
+    let tried = try_out(path).await;
+    let fault = tried.as_ref().err().map(ToString::to_string);
+    let (time, memory) = tried.unwrap_or_default();
+    if output == Output::Json {
+        let imports: Vec<Value> = needs.iter().map(|(import, need)| json!({ "import": import, "needs": words(*need) })).collect();
+        print(json!({
+            "file": path, "contract": spoken, "imports": imports, "bytes": bytes.len(), "memory": memory,
+            "load_milliseconds": time.as_secs_f64() * 1000.0, "fault": fault,
+        }));
+    } else {
+        print(format_args!("contract   {}", if spoken.is_empty() { "none".to_owned() } else { spoken.join(", ") }));
+        print(format_args!("size       {}", size(bytes.len())));
+        if fault.is_none() {
+            print(format_args!("memory     {} when it starts", size(memory)));
+            print(format_args!("loads in   {time:.1?} here; compiled code is kept"));
+        }
+        print("imports");
+        needs.iter().for_each(|(import, need)| print(format_args!("  {import:<45} {}", words(*need))));
+        let grants = grants(&needs);
+        print(if grants.is_empty() { "grants     none needed".to_owned() } else { format!("grants     {}", grants.join(", ")) });
+    }
+    match fault {
+        None => Ok(Exit::Done),
+        Some(fault) => Err(Failure::new(Exit::Failed, fault)),
+    }
+}
+
+fn words(need: Need) -> &'static str {
+    match need {
+        Need::Nothing => "free",
+        Need::Grant(key) => key,
+        Need::Refused => "not offered by this relay",
+    }
+}
+
+fn grants(needs: &[(&str, Need)]) -> Vec<&'static str> {
+    let mut grants = Vec::new();
+    for (import, need) in needs {
+        let grant = match need {
+            Need::Grant(key) => *key,
+            _ if import.starts_with("signalbus:plugin/producer@") => "grants.connections",
+            _ => continue,
+        };
+        if !grants.contains(&grant) {
+            grants.push(grant);
+        }
+    }
+    grants
+}
+
+/// Loads it as if everything were granted: how long that takes, and the memory it starts with.
+async fn try_out(path: &Path) -> Result<(Duration, usize), LoadError> {
+    // These names lead nowhere, by RFC 6761.
+    let grants = Grants {
+        http: "https://plugin.invalid".parse().into_iter().collect(),
+        tcp: "plugin.invalid:1".parse().into_iter().collect(),
+        ..Grants::default()
+    };
+    let tape = Arc::new(Tape::default());
+    let connections = Connections::default();
+    let recipe =
+        Recipe { signal_type: "none".to_owned(), path: path.to_owned(), grants, connections, tape: Some(tape.clone()), ..Recipe::default() };
+    let engine = engine().map_err(|_| LoadError::Start { path: path.to_owned(), reason: "the engine does not start".to_owned() })?;
+    let begun = Instant::now();
+    Plugin::load(&engine, &recipe).await?;
+    let time = begun.elapsed();
+    let (_, calls) = tape.take();
+    Ok((time, calls.iter().map(|call| call.memory).max().unwrap_or(0)))
+}
+
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| Failure::new(Exit::Failed, format!("\"{}\" cannot be read: {error}", path.display())))
+}
+
+fn describe(path: &Path, bytes: &[u8]) -> Result<Description, Failure> {
+    let place = path.display();
+    let fault = match component::kind(bytes) {
+        Ok(component::Kind::Component) => match component::describe(bytes) {
+            Ok(description) => return Ok(description),
+            Err(error) => format!("\"{place}\": {error:#}"),
+        },
+        Ok(component::Kind::CoreModule) => {
+            format!("\"{place}\" is a core module, not a component: `signalbus plugin build` makes one of it")
+        }
+        Err(error) => format!("\"{place}\": {error:#}"),
+    };
+    Err(Failure::new(Exit::Failed, fault))
+}

@@ -1,0 +1,131 @@
+//! The languages that plugins are written in: what makes a component of a project, and what to
+//! install where that is missing.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A language with a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    Rust,
+    C,
+    Cpp,
+    Zig,
+    Go,
+    Python,
+    JavaScript,
+    TypeScript,
+}
+
+/// A command, or what to install before there can be one.
+type Step = Result<Command, String>;
+
+const RUST_TARGET: &str = "wasm32-wasip2";
+
+impl Language {
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Rust, Self::C, Self::Cpp, Self::Zig, Self::Go, Self::Python, Self::JavaScript, Self::TypeScript];
+
+    /// As it is written on the command line; its template's folder too.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Rust => "rust",
+            Self::C => "c",
+            Self::Cpp => "cpp",
+            Self::Zig => "zig",
+            Self::Go => "go",
+            Self::Python => "python",
+            Self::JavaScript => "javascript",
+            Self::TypeScript => "typescript",
+        }
+    }
+
+    /// The language of a project.
+    pub(crate) fn of(folder: &Path) -> Option<Self> {
+        let has = |file: &str| folder.join(file).exists();
+        Some(match () {
+            () if has("Cargo.toml") => Self::Rust,
+            () if has("go.mod") => Self::Go,
+            () if has("pyproject.toml") => Self::Python,
+            () if has("package.json") && has("tsconfig.json") => Self::TypeScript,
+            () if has("package.json") => Self::JavaScript,
+            () if has("build.zig") => Self::Zig,
+            () if has("Makefile") && has("plugin.cpp") => Self::Cpp,
+            () if has("Makefile") => Self::C,
+            () => return None,
+        })
+    }
+
+    /// The commands that build a project.
+    pub(super) fn steps(self, project: &Path) -> Vec<Step> {
+        match self {
+            Self::Rust => vec![rust_target().and_then(|()| Ok(of("cargo", &["build", "--release", "--target", RUST_TARGET])))],
+            Self::C | Self::Cpp => vec![tool("make", "make, and a clang for WebAssembly (README.md says which)").map(|make| of(&make, &[]))],
+            Self::Zig => vec![tool("zig", "Zig 0.16 or later, or `pip install ziglang`").map(|zig| of(&zig, &["build"]))],
+            Self::Go => vec![tool("go", "Go 1.25 or later").map(|go| {
+                let mut build = of(&go, &["build", "-buildmode=c-shared", "-ldflags=-checklinkname=0 -w", "-trimpath", "-o", "plugin.wasm", "."]);
+                build.env("GOOS", "wasip1").env("GOARCH", "wasm");
+                build
+            })],
+            Self::Python => vec![componentize_py(project).map(|tool| {
+                of(&tool, &["-d", "wit", "-w", "bulk-sender-plugin", "componentize", "plugin", "-o", "plugin.wasm"])
+            })],
+            Self::JavaScript | Self::TypeScript => {
+                let npm = tool("npm", "Node.js 20 or later, which comes with npm");
+                let install = (!project.join("node_modules").exists()).then(|| npm.clone().map(|npm| of(&npm, &["ci"])));
+                install.into_iter().chain([npm.map(|npm| of(&npm, &["run", "build"]))]).collect()
+            }
+        }
+    }
+
+    /// What the build left.
+    pub(super) fn product(self, project: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Rust => rust_product(project),
+            _ => Some(project.join("plugin.wasm")).filter(|file| file.exists()),
+        }
+    }
+}
+
+fn of(program: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
+}
+
+/// The program, if it is there.
+fn tool(name: &str, install: &str) -> Result<String, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|folder| folder.join(name).exists());
+    if found { Ok(name.to_owned()) } else { Err(format!("`{name}` is not there: install {install}, then try again")) }
+}
+
+fn rust_target() -> Result<(), String> {
+    tool("cargo", "Rust, with rustup (https://rustup.rs)")?;
+    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", RUST_TARGET]).output();
+    let folder = libraries.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+    match folder.map(|folder| PathBuf::from(folder.trim())) {
+        Some(folder) if folder.exists() => Ok(()),
+        _ => Err(format!("Rust's target {RUST_TARGET} is not there: run `rustup target add {RUST_TARGET}`, then try again")),
+    }
+}
+
+/// In the project's own environment, or wherever it is.
+fn componentize_py(project: &Path) -> Result<String, String> {
+    let own = project.join(".venv/bin/componentize-py");
+    if own.exists() {
+        return Ok(own.to_string_lossy().into_owned());
+    }
+    tool("componentize-py", "it with `python3 -m venv .venv && .venv/bin/pip install .`".trim_start_matches("it with "))
+        .map_err(|_| "`componentize-py` is not there: run `python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1` in the project, then try again".to_owned())
+}
+
+/// Cargo knows where it puts things.
+fn rust_product(project: &Path) -> Option<PathBuf> {
+    let args = ["build", "--release", "--quiet", "--target", RUST_TARGET, "--message-format", "json"];
+    let output = Command::new("cargo").args(args).current_dir(project).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let files = messages.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
+    files.filter_map(|file| file.as_str().map(PathBuf::from)).filter(|file| file.extension().is_some_and(|end| end == "wasm")).last()
+}

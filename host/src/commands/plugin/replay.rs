@@ -1,0 +1,45 @@
+//! `plugin replay`: runs a dead letter through a plugin, on the author's machine.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::super::{Exit, Failure, Output, open, print, read_config};
+use super::engine;
+use super::test::{details, document};
+use crate::signal::Outcome;
+use crate::trial::{self, Suite, Trial};
+
+/// Runs the row of a dead letter through `plugin`, or through the one that is configured, with the
+/// settings and secrets of its signal type. Nothing is published, and the letter stays.
+pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: Output) -> Result<Exit, Failure> {
+    let config = read_config(path)?;
+    let outbox = open(&config)?;
+    let letter = outbox.dead_letter(id).await?.map(|(letter, _)| letter);
+    let letter = letter.ok_or_else(|| Failure::new(Exit::Failed, format!("there is no dead letter {id}; `signalbus dead list` lists them")))?;
+    let signal = config.signals.iter().find(|signal| signal.name() == letter.signal).ok_or_else(|| {
+        let text = format!("dead letter {id} is of \"{}\", which is no signal type of {}", letter.signal, path.display());
+        Failure::new(Exit::Configuration, text)
+    })?;
+    let lane = outbox.lane(&signal.source).await?;
+    let row = lane.dead_signal(&letter).await?;
+    let signal_type = lane.signal_type().clone();
+    let suite = Suite::of(&letter.signal);
+    let trial = Trial::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
+    let columns: Map<String, Value> =
+        signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), trial::json(value))).collect();
+    let signals = [row];
+    let ran = trial.replay(&signal_type, &signals, signal.grants.clone(), signal.limits).await?;
+    if output == Output::Json {
+        let mut document = document(&ran);
+        (document["name"], document["row"]) = (signals[0].id(&letter.signal).into(), columns.into());
+        print(document);
+    } else {
+        print(format_args!("signal {}", signals[0].id(&letter.signal)));
+        print(format_args!("row {}", Value::from(columns)));
+        details(&ran).iter().for_each(print);
+        print("nothing was published; the dead letter stays");
+    }
+    let sent = matches!(ran.verdict.as_deref(), Ok([Outcome::Sent | Outcome::Skip]));
+    Ok(if sent { Exit::Done } else { Exit::Failed })
+}

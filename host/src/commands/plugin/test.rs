@@ -1,0 +1,192 @@
+//! `plugin test`: runs a plugin against the contract, and rows of the author's own.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::super::{Exit, Failure, Output, print, printable};
+use super::{engine, size};
+use crate::message::Message;
+use crate::trial::{Ran, Suite, Trial};
+
+/// What `plugin test` was told.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) plugin: PathBuf,
+    /// The file of rows; `rows.json` beside the plugin, if there is one.
+    pub(crate) rows: Option<PathBuf>,
+    /// Show messages and logs of cases that passed too.
+    pub(crate) show: bool,
+    pub(crate) output: Output,
+}
+
+pub(crate) async fn run(request: Request) -> Result<Exit, Failure> {
+    let rows = request.rows.clone().or_else(|| beside(&request.plugin));
+    let suite = match &rows {
+        Some(rows) => Suite::read(rows).map_err(|fault| Failure::new(Exit::Usage, fault))?,
+        None => Suite::default(),
+    };
+    let trial = Trial::new(engine()?, &request.plugin, suite);
+    let mut report = Report { output: request.output, show: request.show, cases: Vec::new(), failed: None };
+    let digest = trial.load().await?.digest().to_owned();
+    report.say(format_args!("{} {digest}", request.plugin.display()));
+    report.say("\nthe contract");
+    trial.contract(&mut |ran| report.add("contract", ran, false)).await?;
+    if let Some(rows) = &rows {
+        report.say(format_args!("\n{}", rows.display()));
+        trial.cases(&mut |ran| report.add("rows", ran, true)).await?;
+    }
+    Ok(report.end(&request.plugin, &digest))
+}
+
+/// The rows that came with the project.
+fn beside(plugin: &Path) -> Option<PathBuf> {
+    Some(plugin.with_file_name("rows.json")).filter(|file| file.exists())
+}
+
+/// What came of the cases so far.
+struct Report {
+    output: Output,
+    show: bool,
+    cases: Vec<(&'static str, Value, bool)>,
+    /// The first case that failed.
+    failed: Option<Ran>,
+}
+
+impl Report {
+    fn say(&self, text: impl std::fmt::Display) {
+        if self.output == Output::Text {
+            print(text);
+        }
+    }
+
+    fn add(&mut self, part: &'static str, ran: Ran, own: bool) {
+        let passed = ran.fault.is_none();
+        let word = match (passed, ran.judged) {
+            (true, true) => "ok    ",
+            (true, false) => "ran   ",
+            (false, _) => "FAILED",
+        };
+        let (milliseconds, memory) = (ran.time().as_secs_f64() * 1000.0, size(ran.memory()));
+        let cost = if ran.memory() > 0 { format!("{milliseconds:8.1} ms {memory:>11}") } else { format!("{milliseconds:8.1} ms") };
+        self.say(format_args!("  {word} {:<68} {cost}", ran.name));
+        if let Some(fault) = &ran.fault {
+            self.say(format_args!("         {}", printable(fault)));
+        }
+        if own && (self.show || !ran.judged) {
+            details(&ran).iter().for_each(|line| self.say(format_args!("         {line}")));
+        }
+        if self.output == Output::Json {
+            self.cases.push((part, document(&ran), passed));
+        } else {
+            self.cases.push((part, Value::Null, passed));
+        }
+        if !passed && self.failed.is_none() {
+            self.failed = Some(ran);
+        }
+    }
+
+    fn end(self, plugin: &Path, digest: &str) -> Exit {
+        let passed = self.cases.iter().filter(|(_, _, passed)| *passed).count();
+        let all = self.cases.len();
+        if self.output == Output::Json {
+            let cases: Vec<Value> = self.cases.into_iter().map(|(part, case, _)| with(case, "part", part.into())).collect();
+            print(json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
+        } else {
+            if let Some(failed) = &self.failed {
+                print(format_args!("\nthe first that failed: {}", failed.name));
+                print(format_args!("  {}", printable(failed.fault.as_deref().unwrap_or_default())));
+                details(failed).iter().for_each(|line| print(format_args!("  {line}")));
+            }
+            print(format_args!("\n{passed} of {all} passed"));
+        }
+        if passed == all { Exit::Done } else { Exit::Failed }
+    }
+}
+
+fn with(mut case: Value, key: &str, value: Value) -> Value {
+    case[key] = value;
+    case
+}
+
+/// Entries of a list that are shown.
+const SHOWN: usize = 10;
+
+/// What a plugin answered, published, and said: a line each.
+pub(super) fn details(ran: &Ran) -> Vec<String> {
+    let mut lines = Vec::new();
+    match &ran.verdict {
+        Ok(outcomes) => shorten(&mut lines, "row", &crate::trial::outcomes(outcomes), |outcome| outcome.to_string()),
+        Err(outage) => lines.push(format!("outage {}", crate::trial::outage(outage))),
+    }
+    shorten(&mut lines, "message", &ran.messages, |message| message_document(message).to_string());
+    shorten(&mut lines, "log", &ran.records, |record| {
+        let fields: Vec<String> = record.fields.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
+        format!("{} {} {}", record.level, printable(&record.message), fields.join(" ")).trim_end().to_owned()
+    });
+    shorten(&mut lines, "call", &ran.calls, |call| match &call.failure {
+        None => format!("{:.1?}, {}", call.time, size(call.memory)),
+        Some(failed) => format!("{:.1?}, {}\n{}", call.time, printable(&failed.reason), failed.backtrace),
+    });
+    lines.iter().flat_map(|line| line.lines()).map(str::to_owned).collect()
+}
+
+fn shorten<T>(lines: &mut Vec<String>, name: &str, list: &[T], line: impl Fn(&T) -> String) {
+    let shown = list.iter().take(SHOWN).enumerate();
+    lines.extend(shown.map(|(n, entry)| format!("{name} {}: {}", n + 1, line(entry))));
+    if list.len() > SHOWN {
+        lines.push(format!("… {} more of {name}", list.len() - SHOWN));
+    }
+}
+
+pub(super) fn document(ran: &Ran) -> Value {
+    let calls = ran.calls.iter().map(|call| {
+        json!({
+            "milliseconds": call.time.as_secs_f64() * 1000.0,
+            "memory": call.memory,
+            "failure": call.failure.as_ref().map(|failed| json!({
+                "kind": failed.kind, "reason": failed.reason, "backtrace": failed.backtrace,
+            })),
+        })
+    });
+    let logs = ran.records.iter().map(|record| {
+        let fields: serde_json::Map<String, Value> =
+            record.fields.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
+        json!({ "level": record.level.as_str().to_lowercase(), "message": record.message, "fields": fields })
+    });
+    json!({
+        "name": ran.name,
+        "fault": ran.fault,
+        "outcomes": ran.verdict.as_ref().ok().map(|outcomes| crate::trial::outcomes(outcomes)),
+        "outage": ran.verdict.as_ref().err().map(crate::trial::outage),
+        "messages": ran.messages.iter().map(message_document).collect::<Vec<_>>(),
+        "logs": logs.collect::<Vec<_>>(),
+        "calls": calls.collect::<Vec<_>>(),
+    })
+}
+
+fn message_document(message: &Message) -> Value {
+    let pairs = |pairs: &[(String, String)]| -> serde_json::Map<String, Value> {
+        pairs.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect()
+    };
+    let body = match (serde_json::from_slice::<Value>(&message.body), std::str::from_utf8(&message.body)) {
+        (Ok(json), _) => json!({ "body": json }),
+        (_, Ok(text)) => json!({ "text": text }),
+        _ => json!({ "bytes": crate::trial::json(&crate::signal::Value::Bytes(message.body.clone()))["bytes"] }),
+    };
+    let mut document = json!({ "connection": message.connection, "destination": message.destination });
+    let mut put = |key: &str, value: Value| {
+        if !value.is_null() && value.as_object().is_none_or(|object| !object.is_empty()) {
+            document[key] = value;
+        }
+    };
+    put("key", message.key.as_deref().into());
+    put("content_type", message.content_type.as_deref().into());
+    put("headers", pairs(&message.headers).into());
+    put("id", message.id.as_deref().into());
+    put("options", pairs(&message.options).into());
+    for (key, value) in body.as_object().into_iter().flatten() {
+        document[key] = value.clone();
+    }
+    document
+}

@@ -1,0 +1,181 @@
+//! Trials: a plugin on its author's machine, with rows from a file, and a bus that only records.
+
+mod contract;
+mod expect;
+mod recorder;
+mod suite;
+mod value;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::message::Message;
+use crate::plugin::{Call, Connections, Engine, Grants, Limits, LoadError, Plugin, Recipe, Record, Sender as _, Tape};
+use crate::signal::{Column, Outage, Outcome, Signal, SignalType, Value, Verdict};
+
+pub use suite::{Case, Suite};
+pub use value::{json, parse};
+
+use contract::Check;
+use recorder::{Bus, Recorder};
+
+/// A plugin that is tried out.
+pub struct Trial {
+    engine: Engine,
+    path: PathBuf,
+    suite: Suite,
+}
+
+/// What a case came to.
+#[derive(Debug)]
+pub struct Ran {
+    pub name: String,
+    /// The number of rows that were handed over.
+    pub rows: usize,
+    /// As the relay would take it.
+    pub verdict: Verdict,
+    /// What the bus was handed.
+    pub messages: Vec<Message>,
+    pub records: Vec<Record>,
+    pub calls: Vec<Call>,
+    /// The first difference from what was expected.
+    pub fault: Option<String>,
+    /// Whether anything was expected.
+    pub judged: bool,
+}
+
+impl Trial {
+    pub fn new(engine: Engine, path: &Path, suite: Suite) -> Self {
+        Self { engine, path: path.to_owned(), suite }
+    }
+
+    /// Loads the plugin, and says what it is.
+    ///
+    /// # Errors
+    /// The file is no plugin, or imports what is not granted.
+    pub async fn load(&self) -> Result<Plugin, LoadError> {
+        Plugin::load(&self.engine, &self.recipe(self.suite.limits, self.suite.grants())).await
+    }
+
+    /// What every plugin has to stand, whatever it does: `told` is handed each case as it ends.
+    ///
+    /// # Errors
+    /// The file is no plugin.
+    pub async fn contract(&self, told: &mut impl FnMut(Ran)) -> Result<(), LoadError> {
+        let mut held = 0;
+        let publishes = self.load().await?.imports().iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
+        for (case, check) in contract::cases(&self.suite, publishes) {
+            let limits = match check {
+                Check::Memory => Limits { memory: held + contract::HEADROOM, ..case.limits },
+                _ => case.limits,
+            };
+            let mut ran = self.run(&Case { limits, ..case }).await?;
+            held = held.max(ran.memory());
+            (ran.fault, ran.judged) = (check.fault(&ran), true);
+            told(ran);
+        }
+        Ok(())
+    }
+
+    /// The cases of the file.
+    ///
+    /// # Errors
+    /// The file is no plugin.
+    pub async fn cases(&self, told: &mut impl FnMut(Ran)) -> Result<(), LoadError> {
+        for case in &self.suite.cases {
+            told(self.run(case).await?);
+        }
+        Ok(())
+    }
+
+    /// Hands over rows that have their values already, such as a dead letter's.
+    ///
+    /// # Errors
+    /// The file is no plugin.
+    pub async fn replay(&self, signal_type: &SignalType, signals: &[Signal], grants: Grants, limits: Limits) -> Result<Ran, LoadError> {
+        let recorder = Arc::new(Recorder::new(Bus::default()));
+        self.send(signal_type, signals, &recorder, self.recipe(limits, grants)).await
+    }
+
+    async fn run(&self, case: &Case) -> Result<Ran, LoadError> {
+        let recorder = Arc::new(Recorder::new(case.bus.clone()));
+        let (signal_type, signals) = case.signals(&self.suite.signal_type);
+        let ran = self.send(&signal_type, &signals, &recorder, self.recipe(case.limits, case.grants.clone())).await?;
+        let fault = case.expect.as_ref().and_then(|expect| expect.fault(&ran));
+        Ok(Ran { name: case.name.clone(), fault, judged: case.expect.is_some(), ..ran })
+    }
+
+    async fn send(
+        &self,
+        signal_type: &SignalType,
+        signals: &[Signal],
+        recorder: &Arc<Recorder>,
+        recipe: Recipe,
+    ) -> Result<Ran, LoadError> {
+        let tape = Arc::new(Tape::default());
+        let connections = Connections::any(recorder.clone());
+        let recipe = Recipe { tape: Some(tape.clone()), connections, ..recipe };
+        let plugin = Plugin::load(&self.engine, &recipe).await?;
+        // What it says while it is tried for the first time belongs to no case.
+        tape.take();
+        let verdict = plugin.send(signal_type, signals).await;
+        drop(plugin);
+        let (records, calls) = tape.take();
+        let (name, messages) = (String::new(), recorder.take());
+        Ok(Ran { name, rows: signals.len(), verdict, messages, records, calls, fault: None, judged: false })
+    }
+
+    fn recipe(&self, limits: Limits, grants: Grants) -> Recipe {
+        let signal_type = self.suite.signal_type.clone();
+        // To load it is no reason to publish.
+        let connections = Connections::any(Arc::new(Recorder::new(Bus::default())));
+        Recipe { signal_type, path: self.path.clone(), digest: None, limits, grants, connections, tape: None }
+    }
+}
+
+impl Ran {
+    /// Time of all calls together.
+    pub fn time(&self) -> Duration {
+        self.calls.iter().map(|call| call.time).sum()
+    }
+
+    /// The most bytes that an instance held.
+    pub fn memory(&self) -> usize {
+        self.calls.iter().map(|call| call.memory).max().unwrap_or(0)
+    }
+
+    /// Why a call had no answer, if one had none.
+    pub fn failure(&self) -> Option<&crate::plugin::Failed> {
+        self.calls.iter().find_map(|call| call.failure.as_ref())
+    }
+}
+
+/// Outcomes as files of rows have them.
+pub fn outcomes(outcomes: &[Outcome]) -> Vec<serde_json::Value> {
+    outcomes.iter().map(|outcome| expect::Found::of(outcome).json()).collect()
+}
+
+/// An outage as files of rows have it.
+pub fn outage(outage: &Outage) -> serde_json::Value {
+    expect::Found::of_outage(outage).json()
+}
+
+/// A column for a value that comes from no database.
+fn column(name: &str, value: &Value) -> Column {
+    let db_type = match value {
+        Value::Null | Value::Text(_) | Value::Other(_) => "text",
+        Value::Boolean(_) => "boolean",
+        Value::Int64(_) => "bigint",
+        Value::Float64(_) => "double precision",
+        Value::Decimal(_) => "numeric",
+        Value::Bytes(_) => "bytea",
+        Value::Json(_) => "jsonb",
+        Value::Uuid(_) => "uuid",
+        Value::Date(_) => "date",
+        Value::Time(_) => "time",
+        Value::Datetime(_) => "timestamp",
+        Value::Timestamp(_) => "timestamptz",
+    };
+    Column { name: name.to_owned(), db_type: db_type.to_owned() }
+}

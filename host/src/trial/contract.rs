@@ -1,0 +1,156 @@
+//! What every plugin has to stand, whatever it sends.
+
+use std::time::Duration;
+
+use super::recorder::{Answer, Bus};
+use super::suite::{Case, Row, Suite};
+use super::{Ran, expect};
+use crate::plugin::Limits;
+use crate::signal::{Outcome, Value};
+
+/// What a case of the contract asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Check {
+    /// An answer, for each row, without a trap.
+    Answer,
+    /// No row counts as sent, if it was published.
+    NotSent,
+    /// The call is ended in time, if it waits for the bus.
+    Deadline,
+    /// The call is ended, since it asks for more memory than it may have.
+    Memory,
+}
+
+/// Memory beyond what the plugin has needed, for the case that asks for too much.
+pub(super) const HEADROOM: usize = 1 << 20;
+
+/// Rows of the largest batch, and of the one that does not fit the memory.
+const MANY: usize = 10_000;
+const LARGE: usize = 100;
+
+/// The cases, with the author's own rows where there are some.
+pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
+    let rows = own_rows(suite);
+    let nulls = rows.iter().map(|row| row.iter().map(|(name, _)| (name.clone(), Value::Null)).collect()).collect();
+    let one = rows.first().cloned().unwrap_or_default();
+    let base = Case { rows, ..Case::of("a row is answered", suite) };
+    let large = Row::from([("id".to_owned(), Value::Int64(1)), ("text".to_owned(), Value::Text("x".repeat(256 << 10)))]);
+    let mut cases = vec![
+        (base.clone(), Check::Answer),
+        (base.with("every type of value is answered, at its limits", extremes()), Check::Answer),
+        (base.with("a row of NULLs is answered", nulls), Check::Answer),
+        (base.with("an empty batch is answered", Vec::new()), Check::Answer),
+        (base.with("a batch of 10,000 is answered row by row", vec![one; MANY]), Check::Answer),
+    ];
+    let mut bare = base.named("without settings and secrets it answers");
+    (bare.grants.settings, bare.grants.secrets) = (Vec::new(), Vec::new());
+    cases.push((bare, Check::Answer));
+    if publishes {
+        let on = |name: &str, answer: Answer| Case { bus: Bus::All(answer), ..base.named(name) };
+        cases.push((on("a bus that is away is no success", Answer::Unavailable), Check::NotSent));
+        cases.push((on("a bus that wants it later is no success", Answer::Retry), Check::NotSent));
+        cases.push((on("a bus that refuses it is no success", Answer::Reject), Check::NotSent));
+        let silent = on("its deadline ends a call to a silent bus", Answer::Silent);
+        let limits = Limits { timeout: Duration::from_millis(500), ..silent.limits };
+        cases.push((Case { limits, ..silent }, Check::Deadline));
+    }
+    cases.push((base.with("its memory limit ends a call that needs more", vec![large; LARGE]), Check::Memory));
+    cases
+}
+
+/// The rows of the first case that ought to be sent; a generic one otherwise.
+fn own_rows(suite: &Suite) -> Vec<Row> {
+    let plain = |case: &&Case| !case.rows.is_empty() && case.bus == Bus::default();
+    suite.cases.iter().find(plain).map_or_else(extremes, |case| case.rows.clone())
+}
+
+fn extremes() -> Vec<Row> {
+    let text = |text: &str| text.to_owned();
+    let all = [
+        ("id", Value::Int64(1)),
+        ("null", Value::Null),
+        ("boolean", Value::Boolean(false)),
+        ("int64", Value::Int64(9_007_199_254_740_993)),
+        ("float64", Value::Float64(f64::MAX)),
+        ("decimal", Value::Decimal(text("-0.000000000000000000000000000000000001"))),
+        ("text", Value::Text(text("Zażółć gęślą jaźń, 你好, 🦀, \"\\\n\0\u{7f}"))),
+        ("bytes", Value::Bytes(vec![0, 1, 127, 128, 255, 0])),
+        ("json", Value::Json(text("{\"a\":[1,2.5,null,\"ü\"]}"))),
+        ("uuid", Value::Uuid(text("0198c7a4-0000-7000-8000-000000000001"))),
+        ("date", Value::Date(text("0001-01-01"))),
+        ("time", Value::Time(text("24:00:00"))),
+        ("datetime", Value::Datetime(text("9999-12-31T23:59:59.999999"))),
+        ("timestamp", Value::Timestamp(text("9999-12-31T23:59:59.999999Z"))),
+        ("other", Value::Other(text("{1,2}"))),
+    ];
+    let least = [
+        ("id", Value::Int64(i64::MIN)),
+        ("int64", Value::Int64(i64::MAX)),
+        ("float64", Value::Float64(f64::NAN)),
+        ("text", Value::Text(String::new())),
+        ("bytes", Value::Bytes(Vec::new())),
+        ("json", Value::Json(text("null"))),
+    ];
+    let row = |values: &[(&str, Value)]| values.iter().map(|(name, value)| (text(name), value.clone())).collect();
+    vec![row(&all), row(&least)]
+}
+
+impl Case {
+    fn of(name: &str, suite: &Suite) -> Self {
+        Self {
+            name: name.to_owned(),
+            rows: Vec::new(),
+            attempt: 1,
+            attributes: Vec::new(),
+            grants: suite.grants(),
+            limits: suite.limits,
+            bus: Bus::default(),
+            expect: None,
+        }
+    }
+
+    fn named(&self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self.clone() }
+    }
+
+    fn with(&self, name: &str, rows: Vec<Row>) -> Self {
+        Self { rows, ..self.named(name) }
+    }
+}
+
+impl Check {
+    pub(super) fn fault(self, ran: &Ran) -> Option<String> {
+        match self {
+            Self::Answer => unanswered(ran),
+            Self::NotSent if ran.messages.is_empty() => unanswered(ran),
+            Self::NotSent => unanswered(ran).or_else(|| {
+                let sent = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Sent)?;
+                Some(format!("row {} counts as sent, which the bus has not taken: answer what `publish` answered for it", sent + 1))
+            }),
+            Self::Deadline if ran.messages.is_empty() => unanswered(ran),
+            Self::Deadline | Self::Memory => {
+                let wanted = if self == Self::Deadline { "deadline" } else { "memory" };
+                match ran.failure() {
+                    Some(failed) if failed.kind == wanted => None,
+                    Some(failed) => Some(format!("the call was ended by {}: {}", failed.kind, failed.reason)),
+                    // It may pass over what it does not need.
+                    None => None,
+                }
+            }
+        }
+    }
+}
+
+/// A call without an answer, or with one of the wrong length.
+fn unanswered(ran: &Ran) -> Option<String> {
+    if let Some(failed) = ran.failure() {
+        let advice = "answer `reject` for a row that you can't use, or `misconfigured` where a setting is missing";
+        return Some(format!("a call ended without an answer: {}; {advice}", failed.reason));
+    }
+    let outcomes = ran.verdict.as_ref().ok()?;
+    let fault = |n: usize, outcome: &Outcome| format!("row {}: {}", n + 1, expect::Found::of(outcome).json());
+    if outcomes.len() != ran.rows {
+        return Some(format!("{} outcomes for {} rows: answer one for each, in their order", outcomes.len(), ran.rows));
+    }
+    outcomes.iter().position(|outcome| *outcome == Outcome::Held).map(|n| fault(n, &outcomes[n]))
+}

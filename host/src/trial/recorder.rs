@@ -1,0 +1,94 @@
+//! A bus that keeps what it is handed, and answers what it was told to.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::message::{Message, Publisher, Publishing};
+use crate::signal::{Outage, Outcome};
+
+/// How the bus answers.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub enum Bus {
+    /// The same for every message.
+    All(Answer),
+    /// One answer for each message in turn, and `sent` for those after.
+    Each(Vec<Answer>),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    Sent,
+    Retry,
+    Reject,
+    Unavailable,
+    Misconfigured,
+    /// It never answers.
+    Silent,
+}
+
+impl Default for Bus {
+    fn default() -> Self {
+        Self::All(Answer::Sent)
+    }
+}
+
+pub(super) struct Recorder {
+    bus: Bus,
+    messages: Mutex<Vec<Message>>,
+}
+
+/// When the bus wants a message, or itself, tried again.
+const AFTER: Option<Duration> = Some(Duration::from_secs(1));
+
+impl Recorder {
+    pub(super) fn new(bus: Bus) -> Self {
+        Self { bus, messages: Mutex::default() }
+    }
+
+    pub(super) fn take(&self) -> Vec<Message> {
+        std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn answers(&self, before: usize, count: usize) -> Vec<Answer> {
+        match &self.bus {
+            Bus::All(answer) => vec![*answer; count],
+            Bus::Each(answers) => {
+                (before..before + count).map(|at| answers.get(at).copied().unwrap_or(Answer::Sent)).collect()
+            }
+        }
+    }
+}
+
+impl Publisher for Recorder {
+    fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
+        let count = messages.len();
+        let before = {
+            let mut kept = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend(messages);
+            kept.len() - count
+        };
+        let answers = self.answers(before, count);
+        Box::pin(async move {
+            let mut outcomes = Vec::with_capacity(count);
+            for answer in answers {
+                outcomes.push(match answer {
+                    Answer::Sent => Outcome::Sent,
+                    Answer::Retry => Outcome::Retry { reason: "the bus is full".to_owned(), after: AFTER },
+                    Answer::Reject => Outcome::Reject { reason: "the bus refuses it".to_owned() },
+                    Answer::Unavailable => {
+                        return Err(Outage::Unavailable { reason: "the bus is away".to_owned(), after: AFTER });
+                    }
+                    Answer::Misconfigured => {
+                        return Err(Outage::Misconfigured { reason: "the bus refuses the login".to_owned() });
+                    }
+                    Answer::Silent => std::future::pending().await,
+                });
+            }
+            Ok(outcomes)
+        })
+    }
+}
