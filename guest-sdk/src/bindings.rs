@@ -7,7 +7,7 @@
 
 pub mod single {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "src/wit",
         world: "sender-plugin",
         pub_export_macro: true,
         additional_derives: [PartialEq],
@@ -16,7 +16,7 @@ pub mod single {
 
 pub mod bulk {
     wit_bindgen::generate!({
-        path: "../wit",
+        path: "src/wit",
         world: "bulk-sender-plugin",
         pub_export_macro: true,
         with: {
