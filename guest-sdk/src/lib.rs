@@ -32,20 +32,72 @@
 //! cargo build --release --target wasm32-wasip2
 //! ```
 //!
+//! Built for `wasm32-unknown-unknown` it imports nothing of WASI, as long as it asks no HTTP server,
+//! but is a core module, which `wasm-tools component new` makes a component. There it has no clock
+//! and no random numbers, and a panic speaks through the log.
+//!
 //! # How do I …
 //!
 //! | task | with |
 //! |---|---|
 //! | read the row into a type of my own | [`Signal::row`] |
 //! | read one column | [`Signal::get`] |
-//! | let an error mean retry | `?` |
+//! | read decimals, UUIDs, dates, times | [types of other crates](#types-of-other-crates) |
+//! | let an error mean retry | `?`, by way of [`Error`] |
 //! | let an error mean reject, skip, outage | [`Verdict`]: `.or_reject()?` |
-//! | send many signals in one call | [`BulkResult`], `plugin!(bulk send_all)`, [`each`] |
-//! | publish to a bus | [`Message`], [`publish_each`], [`publish`] |
+//! | send many signals in one call | [`BulkResult`], [`plugin!(bulk send_all)`](plugin!), [`each`] |
+//! | publish to a bus | [`Message::new`], [`publish_each`], [`publish`] |
 //! | ask an HTTP server, or many at once | [`http::send`], [`http::send_all`] |
 //! | read settings and secrets | [`config`] |
 //! | log | [`log`] |
-//! | test it on my own machine | [`Signal::builder`], `testing` |
+//! | test it on my own machine | [`Signal::builder`], [`testing`] |
+//!
+//! # Types of other crates
+//!
+//! A field of theirs is read exactly or not at all. Each feature hands on its crate, so that a
+//! plugin need not name it; for the plugin's own dependency of the same version it works as well.
+//!
+//! | feature | type of the field | column's value |
+//! |---|---|---|
+//! | `decimal` | [`rust_decimal`](https://docs.rs/rust_decimal)'s `Decimal` | decimal, int64, float64, text |
+//! | `uuid` | [`uuid`](https://docs.rs/uuid)'s `Uuid` | uuid, text, 16 bytes |
+//! | `time` | [`time`](https://docs.rs/time)'s `Date`, `Time`, `PrimitiveDateTime` | date, time, datetime, text |
+//! | | `OffsetDateTime`, `UtcDateTime` | timestamp, text |
+//! | `chrono` | [`chrono`](https://docs.rs/chrono)'s `NaiveDate`, `NaiveTime`, `NaiveDateTime` | date, time, datetime, text |
+//! | | `DateTime<Utc>`, `DateTime<FixedOffset>` | timestamp, text |
+//!
+//! ```toml
+//! [dependencies]
+//! signalbus-guest = { version = "0.1", features = ["decimal", "time", "uuid"] }
+//! ```
+//!
+//! ```
+//! # #[cfg(all(feature = "decimal", feature = "time", feature = "uuid"))] {
+//! use signalbus_guest::{Signal, rust_decimal::Decimal, time::OffsetDateTime, uuid::Uuid};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Order {
+//!     id: Uuid,
+//!     total: Decimal,
+//!     placed: OffsetDateTime,
+//!     paid: Option<OffsetDateTime>,
+//! }
+//!
+//! # use signalbus_guest::Value;
+//! # let signal = Signal::builder("OrderPlaced")
+//! #     .column("id", Value::Uuid("0198c7a4-0000-7000-8000-000000000001".into()))
+//! #     .column("total", Value::Decimal("12.50".into()))
+//! #     .column("placed", Value::Timestamp("2026-02-28T23:59:59Z".into()))
+//! #     .column("paid", Value::Null)
+//! #     .build();
+//! let order: Order = signal.row()?;
+//! # assert_eq!((order.total.to_string(), order.placed.year(), order.paid), ("12.50".into(), 2026, None));
+//! # assert_eq!(order.id.get_version_num(), 7);
+//! # }
+//! # Ok::<(), signalbus_guest::RowError>(())
+//! ```
+//!
+//! Inside a JSON column each type reads what its crate reads from JSON anywhere.
 //!
 //! # What the answers mean
 //!
@@ -83,6 +135,8 @@ mod bulk;
 pub mod config;
 mod export;
 mod fault;
+#[cfg(any(feature = "decimal", feature = "time"))]
+mod foreign;
 #[cfg(target_family = "wasm")]
 mod host;
 pub mod http;
@@ -108,6 +162,15 @@ pub use message::{publish, publish_each};
 pub use outcome::{Error, Result, Verdict};
 pub use row::RowError;
 pub use signal::{Signal, SignalBuilder};
+
+#[cfg(feature = "chrono")]
+pub use chrono;
+#[cfg(feature = "decimal")]
+pub use rust_decimal;
+#[cfg(feature = "time")]
+pub use time;
+#[cfg(feature = "uuid")]
+pub use uuid;
 
 #[doc(hidden)]
 pub mod __private {

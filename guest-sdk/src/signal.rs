@@ -119,6 +119,10 @@ impl Signal {
     /// | json | any nested type, or `String` for the document itself |
     /// | bytes | `Vec<u8>` |
     ///
+    /// [Types of other crates](crate#types-of-other-crates) hold decimals, UUIDs, dates and times.
+    /// Behind `#[serde(flatten)]` and in untagged enums, serde keeps values in a form of its own:
+    /// read such columns as `String` there.
+    ///
     /// ```
     /// use serde::Deserialize;
     /// # use signalbus_guest::{Signal, Value};
@@ -154,6 +158,20 @@ impl Signal {
     }
 
     /// Starts a signal made by hand, for tests.
+    ///
+    /// ```
+    /// use signalbus_guest::{Outcome, Result, Signal, log, testing};
+    ///
+    /// fn send(signal: &Signal) -> Result {
+    ///     let id: i64 = signal.get("id")?;
+    ///     log::info!("order placed", id = id);
+    ///     Ok(Outcome::Sent)
+    /// }
+    ///
+    /// let signal = Signal::builder("OrderPlaced").column("id", 7).build();
+    /// assert_eq!(send(&signal), Ok(Outcome::Sent));
+    /// assert_eq!(testing::take_records()[0].message, "order placed");
+    /// ```
     pub fn builder(type_name: impl Into<String>) -> SignalBuilder {
         SignalBuilder::new(type_name.into())
     }

@@ -1,5 +1,7 @@
 //! What plugin authors rely on, held on the native target.
 
+#[cfg(all(feature = "chrono", feature = "decimal", feature = "time", feature = "uuid"))]
+mod foreign;
 mod many;
 mod rows;
 mod settings;

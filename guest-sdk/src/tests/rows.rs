@@ -4,17 +4,17 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-fn one(value: impl Into<Value>) -> Signal {
+pub fn one(value: impl Into<Value>) -> Signal {
     Signal::builder("T").typed("c", "kind", value).build()
 }
 
-fn reads<T: DeserializeOwned + PartialEq + Debug>(value: impl Into<Value>, expected: T) {
+pub fn reads<T: DeserializeOwned + PartialEq + Debug>(value: impl Into<Value>, expected: T) {
     let value = value.into();
     let shown = format!("{value:?}");
     assert_eq!(one(value).get::<T>("c"), Ok(expected), "{shown}");
 }
 
-fn refuses<T: DeserializeOwned + Debug>(value: impl Into<Value>, expected: &str) {
+pub fn refuses<T: DeserializeOwned + Debug>(value: impl Into<Value>, expected: &str) {
     let error = one(value).get::<T>("c").unwrap_err();
     assert_eq!(error.to_string(), format!("column \"c\" of type \"kind\": {expected}"));
 }
@@ -23,7 +23,7 @@ fn decimal(text: &str) -> Value {
     Value::Decimal(text.to_owned())
 }
 
-fn json(text: &str) -> Value {
+pub fn json(text: &str) -> Value {
     Value::Json(text.to_owned())
 }
 
