@@ -64,8 +64,7 @@ fn in_waves(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Messa
         match wave.and_then(|(positions, messages)| Ok((positions, publish(&messages)?))) {
             Ok((positions, _)) if positions.is_empty() => break EARLIER.to_owned(),
             Ok((positions, answers)) => {
-                let mut answers = answers.into_iter();
-                positions.into_iter().for_each(|position| waves.decide(position, answers.next().unwrap_or_else(unanswered)));
+                positions.into_iter().zip(answers).for_each(|(position, answer)| waves.decide(position, answer));
             }
             Err(outage) if waves.outcomes.iter().all(Option::is_none) => return Err(outage),
             Err(outage) => break outage.reason,
@@ -124,7 +123,23 @@ fn unanswered() -> Outcome {
 /// Publishes every message and waits until the bus has confirmed each; the whole list costs
 /// about one round trip. Entry `i` of the answer is the fate of message `i`.
 ///
-/// For one message per signal, [`publish_each`] does the bookkeeping.
+/// For one message per signal, [`publish_each`] does the bookkeeping. By hand it may be another
+/// number of them:
+///
+/// ```
+/// use signalbus_guest::{Message, Outcome, Result, Signal, plugin, publish};
+///
+/// fn send(signal: &Signal) -> Result {
+///     let copy = |topic: &str| Message::new("bus", topic).id(format!("{topic}/{}", signal.id())).body("placed");
+///     let outcomes = publish(&[copy("orders"), copy("audit")])?;
+///     let failed = outcomes.into_iter().find(|outcome| *outcome != Outcome::Sent);
+///     Ok(failed.unwrap_or(Outcome::Sent))
+/// }
+///
+/// plugin!(send);
+/// # assert_eq!(send(&Signal::builder("OrderPlaced").build()), Ok(Outcome::Sent));
+/// # assert_eq!(signalbus_guest::testing::take_published().len(), 2);
+/// ```
 ///
 /// # Errors
 ///
@@ -134,12 +149,34 @@ pub fn publish(messages: &[Message]) -> BulkResult {
     if messages.is_empty() {
         return Ok(Vec::new());
     }
-    host::publish(messages).map_err(Error::of_outage)
+    let mut outcomes = host::publish(messages).map_err(Error::of_outage)?;
+    if outcomes.len() != messages.len() {
+        outcomes = vec![unanswered(); messages.len()];
+    }
+    Ok(outcomes)
 }
 
 impl Message {
     /// An empty message for a destination (topic, subject, stream, queue or exchange) of a
     /// connection that the configuration names and grants.
+    ///
+    /// ```
+    /// use signalbus_guest::{Message, Result, Signal};
+    ///
+    /// fn message(signal: &Signal) -> Result<Message> {
+    ///     let region: &str = signal.get("region")?;
+    ///     Ok(Message::new("bus", "orders")
+    ///         .id(signal.id())
+    ///         .key(region)
+    ///         .header("x-region", region)
+    ///         .option("amqp.mandatory", "true")
+    ///         .json(signal)?)
+    /// }
+    /// # let message = message(&Signal::builder("OrderPlaced").column("region", "eu").build())?;
+    /// # assert_eq!((message.key.as_deref(), message.id.as_deref()), (Some("eu"), Some("OrderPlaced:1")));
+    /// # assert_eq!(message.body, br#"{"region":"eu"}"#);
+    /// # Ok::<(), signalbus_guest::Error>(())
+    /// ```
     pub fn new(connection: impl Into<String>, destination: impl Into<String>) -> Self {
         Self {
             connection: connection.into(),

@@ -79,7 +79,9 @@ fn a_missing_answer_is_no_success() {
     testing::publish_with(|_| Ok(Vec::new()));
     let expected = Outcome::retry("relay gave no outcome for the message");
     assert_eq!(publish_each(&signals(&["sent"]), message), Ok(vec![expected.clone()]));
-    assert_eq!(Message::new("bus", "orders").publish(), Ok(expected));
+    assert_eq!(Message::new("bus", "orders").publish(), Ok(expected.clone()));
+    testing::publish_with(|_| Ok(vec![Outcome::Sent]));
+    assert_eq!(publish_each(&signals(&["sent", "sent"]), message), Ok(vec![expected; 2]));
 }
 
 #[test]
