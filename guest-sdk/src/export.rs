@@ -10,6 +10,8 @@ pub fn single(
     signal_type: types::SignalType,
     signal: types::Signal,
 ) -> std::result::Result<Outcome, types::Outage> {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    log_panics();
     let signal = Signal::new(signal, &Arc::new(signal_type));
     send(&signal).or_else(|error| error.into_outcome())
 }
@@ -20,15 +22,38 @@ pub fn bulk(
     signal_type: types::SignalType,
     signals: Vec<types::Signal>,
 ) -> std::result::Result<Vec<Outcome>, types::Outage> {
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    log_panics();
     let signal_type = Arc::new(signal_type);
     let signals: Vec<_> = signals.into_iter().map(|signal| Signal::new(signal, &signal_type)).collect();
     bulk::answer(send_all(&signals), signals.len())
+}
+
+/// Without WASI there is no standard error for a panic to speak on.
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+fn log_panics() {
+    use crate::log::{self, Level};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| log::emit(Level::Error, panic.to_string(), [("", ""); 0])));
+    });
 }
 
 /// Makes the crate a SignalBus plugin: `plugin!(send)`, or `plugin!(bulk send_all)`.
 ///
 /// `send` is a `fn(&Signal) -> Result`, `send_all` a `fn(&[Signal]) -> BulkResult`. A crate has
 /// one plugin, and is built as a `cdylib` for `wasm32-wasip2`.
+///
+/// ```
+/// use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
+///
+/// fn send_all(signals: &[Signal]) -> BulkResult {
+///     Ok(vec![Outcome::Sent; signals.len()])
+/// }
+///
+/// plugin!(bulk send_all);
+/// # assert_eq!(send_all(&[]), Ok(Vec::new()));
+/// ```
 #[macro_export]
 macro_rules! plugin {
     (bulk $send_all:path) => {
