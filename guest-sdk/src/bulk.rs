@@ -9,6 +9,29 @@ use std::collections::BTreeSet;
 /// An outage by `?` concerns all of them. Any other error by `?` means *retry* for all of them,
 /// whatever its own meaning: one signal's `or_skip` or `or_reject` must not delete its neighbours.
 /// Use [`each`] where errors belong to single signals.
+///
+/// ```
+/// use signalbus_guest::{BulkResult, Outcome, Signal, config, plugin};
+///
+/// fn send_all(signals: &[Signal]) -> BulkResult {
+///     let wanted = config::require("customer")?; // missing: an outage, nobody is charged
+///     let outcome = |signal: &Signal| match signal.get::<&str>("customer") {
+///         Ok(customer) if customer == wanted => Outcome::Sent,
+///         Ok(_) => Outcome::Skip,
+///         Err(error) => Outcome::reject(error.to_string()),
+///     };
+///     Ok(signals.iter().map(outcome).collect())
+/// }
+///
+/// plugin!(bulk send_all);
+/// # let row = |customer: Option<&str>| Signal::builder("OrderPlaced").column("customer", customer).build();
+/// # let rows = [row(Some("Ann")), row(Some("Bob")), row(None)];
+/// # assert!(send_all(&rows).unwrap_err().is_outage());
+/// # signalbus_guest::testing::settings([("customer", "Ann")]);
+/// # let outcomes = send_all(&rows).unwrap();
+/// # assert_eq!(outcomes[..2], [Outcome::Sent, Outcome::Skip]);
+/// # assert!(matches!(outcomes[2], Outcome::Reject(_)));
+/// ```
 pub type BulkResult = Result<Vec<Outcome>>;
 
 /// Sends each signal with `send`, and collects the outcomes.

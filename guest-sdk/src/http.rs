@@ -200,6 +200,28 @@ impl std::error::Error for Error {}
 
 /// Sends a request, and waits for the answer.
 ///
+/// ```
+/// use signalbus_guest::{Outcome, Result, Signal, Verdict, http, plugin};
+///
+/// fn send(signal: &Signal) -> Result {
+///     let request = http::Request::post("https://shop.example/orders").json(signal)?;
+///     let response = http::send(request).or_unavailable()?;
+///     match response.is_success() {
+///         true => Ok(Outcome::Sent),
+///         false => Ok(Outcome::reject(String::from_utf8_lossy(&response.body))),
+///     }
+/// }
+///
+/// plugin!(send);
+/// # use signalbus_guest::testing;
+/// # let signal = Signal::builder("OrderPlaced").build();
+/// # assert_eq!(send(&signal), Ok(Outcome::Sent));
+/// # testing::http_with(|_| Ok(http::Response::new(422).with_body("no such article")));
+/// # assert_eq!(send(&signal), Ok(Outcome::reject("no such article")));
+/// # testing::http_with(|_| Err(http::Error::Timeout));
+/// # assert!(send(&signal).unwrap_err().is_outage());
+/// ```
+///
 /// # Errors
 ///
 /// There is no answer. An answer with a bad status is none.

@@ -11,6 +11,24 @@ pub type Result<T = Outcome> = std::result::Result<T, Error>;
 
 impl Outcome {
     /// Not accepted, and another attempt may cure it; the relay's backoff says when.
+    ///
+    /// ```
+    /// use signalbus_guest::{Outcome, Signal};
+    /// use std::time::Duration;
+    ///
+    /// fn outcome(signal: &Signal, status: u16) -> Outcome {
+    ///     match status {
+    ///         200 => Outcome::Sent,
+    ///         409 => Outcome::Skip, // it is there already
+    ///         429 => Outcome::retry_after(Duration::from_secs(60), "server is busy"),
+    ///         500 if signal.attempt() < 5 => Outcome::retry("server failed"),
+    ///         _ => Outcome::reject(format!("server answered {status}")),
+    ///     }
+    /// }
+    /// # let signal = Signal::builder("OrderPlaced").build();
+    /// # assert_eq!(outcome(&signal, 500), Outcome::retry("server failed"));
+    /// # assert_eq!(outcome(&signal, 400), Outcome::reject("server answered 400"));
+    /// ```
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry(types::Retry { reason: reason.into(), after_ms: None })
     }
@@ -34,6 +52,26 @@ fn millis(duration: Duration) -> u64 {
 ///
 /// Any error becomes one by `?` and means *retry*; [`Verdict`] gives it another meaning. It does
 /// not implement `std::error::Error`, so that every type which does converts into it.
+///
+/// ```
+/// use signalbus_guest::{Error, Outcome, Result, Signal};
+/// use std::time::Duration;
+///
+/// fn send(signal: &Signal) -> Result {
+///     let address: &str = signal.get("address")?; // tried again later, as after every `?`
+///     let (host, port) = address.split_once(':').ok_or("address has no port")?;
+///     let _port: u16 = port.parse()?;
+///     if host == "tomorrow.example" {
+///         return Err(Error::unavailable("host is away").after(Duration::from_secs(3600)));
+///     }
+///     Ok(Outcome::Sent)
+/// }
+/// # let send = |address: &str| send(&Signal::builder("Ping").column("address", address).build());
+/// # assert_eq!(send("localhost"), Err(Error::retry("address has no port")));
+/// # assert_eq!(send("localhost:x"), Err(Error::retry("invalid digit found in string")));
+/// # assert!(send("tomorrow.example:1").unwrap_err().is_outage());
+/// # assert_eq!(send("localhost:1"), Ok(Outcome::Sent));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     pub(crate) meaning: Meaning,
