@@ -1,51 +1,86 @@
 //! Types of other crates that would not read the relay's texts, or would round them.
-//!
-//! Such a type asks serde for any value, and does not say who asks: it is told by its identity.
 
 use crate::Value;
 use crate::fault::Fault;
+use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+use serde::forward_to_deserialize_any;
 use std::any::TypeId;
+use std::fmt;
 
-/// A value in the form that the wanted type's own `Deserialize` reads.
+/// A value in the form that the type's own `Deserialize` reads.
 pub(crate) type Form = serde_json::Value;
 
-/// The value's form for the wanted type; none where the type reads the value as it is.
-pub(crate) fn form<Wanted>(value: &Value) -> Result<Option<Form>, Fault> {
+/// The value's form for the type that the visitor belongs to; none where it reads the value as it is.
+pub(crate) fn form<V>(value: &Value) -> Result<Option<Form>, Fault> {
     match value {
         #[cfg(feature = "decimal")]
         // The shortest text that reads back equal.
-        Value::Float64(value) if decimal::is_wanted::<Wanted>() => decimal::form(&value.to_string()),
+        Value::Float64(value) if decimal::asks::<V>() => decimal::form(&value.to_string()),
         Value::Json(_) => Ok(None),
-        other => other.as_text().map_or(Ok(None), text_form::<Wanted>),
+        other => other.as_text().map_or(Ok(None), text_form::<V>),
     }
 }
 
-fn text_form<Wanted>(text: &str) -> Result<Option<Form>, Fault> {
+fn text_form<V>(text: &str) -> Result<Option<Form>, Fault> {
     #[cfg(feature = "decimal")]
-    if decimal::is_wanted::<Wanted>() {
+    if decimal::asks::<V>() {
         return decimal::form(text);
     }
     #[cfg(feature = "time")]
-    return time::form::<Wanted>(text);
+    return time::form::<V>(text);
     #[cfg(not(feature = "time"))]
     Ok(None)
 }
 
-fn is<T: 'static, Wanted>() -> bool {
-    typeid::of::<Wanted>() == TypeId::of::<T>()
+/// Whether the visitor is that of the type's own `Deserialize`, and not one of a `with` attribute.
+fn is<T: DeserializeOwned, V>() -> bool {
+    T::deserialize(Probe).is_err_and(|asker| asker.0 == Some(typeid::of::<V>()))
 }
+
+/// Reads nothing, and tells who asks.
+struct Probe;
+
+#[derive(Debug)]
+struct Asker(Option<TypeId>);
+
+impl<'de> Deserializer<'de> for Probe {
+    type Error = Asker;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Asker> {
+        Err(Asker(Some(typeid::of::<V>())))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl de::Error for Asker {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self(None)
+    }
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("nothing is read")
+    }
+}
+
+impl std::error::Error for Asker {}
 
 fn unfit(expected: &str) -> Fault {
     Fault::Mismatch { expected: expected.to_owned(), found: String::new() }
 }
 
 #[cfg(feature = "decimal")]
-pub(crate) mod decimal {
+mod decimal {
     use super::{Fault, Form, is, unfit};
     use rust_decimal::Decimal;
 
-    pub fn is_wanted<Wanted>() -> bool {
-        is::<Decimal, Wanted>()
+    pub fn asks<V>() -> bool {
+        is::<Decimal, V>()
     }
 
     /// By itself the type rounds what has too many digits.
@@ -67,19 +102,19 @@ mod time {
     use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcDateTime};
 
     /// By itself the crate reads forms of its own only.
-    pub fn form<Wanted>(text: &str) -> Result<Option<Form>, Fault> {
-        if is::<Date, Wanted>() {
+    pub fn form<V>(text: &str) -> Result<Option<Form>, Fault> {
+        if is::<Date, V>() {
             read("a date, YYYY-MM-DD", moment(&format!("{text}T00:00:00Z")).map(OffsetDateTime::date))
-        } else if is::<Time, Wanted>() {
+        } else if is::<Time, V>() {
             read("a time of day, HH:MM:SS", moment(&format!("1970-01-01T{text}Z")).map(OffsetDateTime::time))
-        } else if is::<PrimitiveDateTime, Wanted>() {
+        } else if is::<PrimitiveDateTime, V>() {
             // SQLite has a blank where RFC 3339 has a T.
             let moment = moment(&format!("{}Z", text.replacen(' ', "T", 1)));
             let local = moment.map(|moment| PrimitiveDateTime::new(moment.date(), moment.time()));
             read("a date and time without offset, YYYY-MM-DDTHH:MM:SS", local)
-        } else if is::<OffsetDateTime, Wanted>() {
+        } else if is::<OffsetDateTime, V>() {
             read(TIMESTAMP, moment(text))
-        } else if is::<UtcDateTime, Wanted>() {
+        } else if is::<UtcDateTime, V>() {
             read(TIMESTAMP, moment(text).map(OffsetDateTime::to_utc))
         } else {
             Ok(None)

@@ -182,8 +182,14 @@ fn discreet(message: String) -> String {
     }
 }
 
-impl<'de> ValueDeserializer<'de> {
-    fn deserialize_as_it_is<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
+    type Error = Fault;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
+        #[cfg(any(feature = "decimal", feature = "time"))]
+        if let Some(form) = crate::foreign::form::<V>(self.0)? {
+            return form.deserialize_any(visitor).map_err(Fault::custom);
+        }
         match self.0 {
             Value::Null => visitor.visit_unit(),
             Value::Boolean(value) => visitor.visit_bool(*value),
@@ -193,18 +199,6 @@ impl<'de> ValueDeserializer<'de> {
             Value::Json(text) => from_json(text, |json| json.deserialize_any(visitor)),
             other => visitor.visit_borrowed_str(other.as_text().unwrap_or_default()),
         }
-    }
-}
-
-impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
-    type Error = Fault;
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        #[cfg(any(feature = "decimal", feature = "time"))]
-        if let Some(form) = crate::foreign::form::<V::Value>(self.0)? {
-            return form.deserialize_any(visitor).map_err(Fault::custom);
-        }
-        self.deserialize_as_it_is(visitor)
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -234,16 +228,11 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         }
     }
 
-    /// A JSON column read as text is the document itself. Who asks for text, e.g. by
-    /// `with = "time::serde::rfc3339"`, gets the relay's.
+    /// A JSON column read as text is the document itself.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        #[cfg(feature = "decimal")]
-        if crate::foreign::decimal::is_wanted::<V::Value>() {
-            return self.deserialize_any(visitor);
-        }
         match self.0 {
             Value::Json(text) => visitor.visit_borrowed_str(text),
-            _ => self.deserialize_as_it_is(visitor),
+            _ => self.deserialize_any(visitor),
         }
     }
 
