@@ -8,7 +8,7 @@ LANGUAGES := rust c cpp zig go python javascript typescript
 TOOLS := $(CURDIR)/target/tools
 export PATH := $(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
-GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-unknown-import
+GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
 .PHONY: help demo test soak plugins ready-made languages toolchains guests bench lint setup servers
 
@@ -68,7 +68,7 @@ toolchains: setup
 	fi
 
 # The sources of a plugin, without what tools leave beside them.
-sources = $(shell find -L plugins/$(1) -type f -not -path '*/node_modules/*' -not -path '*/target/*' -not -path '*/.*/*' -not -name '*.wasm')
+sources = $(shell find -L plugins/$(1) \( -name node_modules -o -name target -o -name '.*' \) -prune -o -type f -not -name '*.wasm' -print 2>/dev/null)
 
 languages: toolchains ready-made
 	@cargo build --quiet -p signalbus
@@ -92,7 +92,8 @@ demo: ready-made
 
 test: servers plugins guests
 	@echo '== running the tests'
-	@cargo test --no-fail-fast -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish -p signalbus-webhook
+	@cargo test --no-fail-fast -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish -p signalbus-webhook \
+	  --features signalbus-guest/chrono,signalbus-guest/decimal,signalbus-guest/time,signalbus-guest/uuid
 
 soak: servers plugins guests
 	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_that_is_cut

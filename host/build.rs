@@ -37,7 +37,7 @@ fn bundled(folder: &Path) -> String {
 fn templates(root: &Path) -> String {
     let mut text = String::from("#[allow(clippy::type_complexity)]\npub(super) const TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n");
     let sources = LANGUAGES.map(|name| (name, root.join("plugins").join(name), ""));
-    for (name, folder, prefix) in sources.into_iter().chain([("guest-sdk", root.join("guest-sdk"), "signalbus-guest/")]) {
+    for (name, folder, prefix) in sources.into_iter().chain([("guest-sdk", root.join("guest-sdk"), "vendor/signalbus-guest/")]) {
         let mut files = Vec::new();
         collect(&folder, &mut files);
         files.sort();

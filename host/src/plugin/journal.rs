@@ -95,6 +95,10 @@ impl Journal {
         if self.keeps(level) {
             self.pages().record(level, message, fields);
         }
+        // Without WASI, a log record is all that a panic can leave.
+        if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
+            self.pages().last_words.hear(message);
+        }
     }
 
     /// Whether records of this level are kept.

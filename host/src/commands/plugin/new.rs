@@ -50,7 +50,7 @@ fn is_name(name: &str) -> bool {
 fn named(content: &[u8], name: &str) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(content) else { return content.to_vec() };
     let text = text.replace(SAMPLE, name).replace(&SAMPLE.replace('-', "_"), &name.replace('-', "_"));
-    text.replace("../../guest-sdk", "signalbus-guest").into_bytes()
+    text.replace("../../guest-sdk", "vendor/signalbus-guest").into_bytes()
 }
 
 #[cfg(test)]

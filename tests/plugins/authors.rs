@@ -1,0 +1,86 @@
+//! From `plugin new` to a row that is gone, in each language, with the commands of README alone.
+
+use std::path::Path;
+
+use super::in_each_language;
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::command::{Project, Said};
+use crate::harness::database::Database;
+
+async fn from_nothing_to_a_row_that_is_gone(language: &str) {
+    let database = Database::sqlite().await;
+    database.run("CREATE TABLE invoice_sent (id INTEGER PRIMARY KEY, customer TEXT); INSERT INTO invoice_sent VALUES (7, 'Ada')").await;
+    let project = Project::at(database.folder());
+    project.ok(&["plugin", "new", "invoice-mailer", "--lang", language]);
+    let plugin = Project::at(&database.folder().join("invoice-mailer"));
+    plugin.ok(&["plugin", "build"]);
+    let report = plugin.run(&["plugin", "test", "--json"]);
+    assert_eq!(report.status, 0, "{report:#?}");
+    assert!(report.json()["passed"].as_u64() > Some(30), "{report:#?}");
+    let check = plugin.run(&["plugin", "check", "--json"]).json();
+    assert_eq!(check["contract"], serde_json::json!(["signalbus:plugin/bulk-sender@0.1.0"]));
+    let inspected = plugin.ok(&["plugin", "inspect"]);
+    assert!(inspected.contains("sha256:") && inspected.contains("export signalbus:plugin/bulk-sender@0.1.0;"), "{inspected}");
+
+    let broker = Broker::start(Kind::Redis, "");
+    let project = Project::new(
+        database.folder(),
+        &format!(
+            "[database]\nurl = {:?}\n[connections.bus]\nurl = {:?}\n[signals.InvoiceSent]\nplugin = 'invoice-mailer/plugin.wasm'\n\
+             grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = 'invoices' }}\n",
+            database.url,
+            broker.url()
+        ),
+    );
+    project.ok(&["flush", "-w", "0"]);
+    assert_eq!(database.number("SELECT count(*) FROM invoice_sent").await, 0);
+    let client = redis::Client::open(broker.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let sent: redis::streams::StreamRangeReply = redis::AsyncTypedCommands::xrange_all(&mut connection, "invoices").await.unwrap();
+    let body: String = sent.ids[0].get("body").unwrap();
+    assert_eq!(body, r#"{"id":7,"customer":"Ada"}"#);
+}
+
+in_each_language!(from_nothing_to_a_row_that_is_gone: rust, c, cpp, zig, go, python, javascript, typescript);
+
+fn in_an_empty_path(folder: &Path, args: &[&str]) -> Said {
+    Project::at(folder).command(args).env("PATH", "/nowhere").output().unwrap().into()
+}
+
+#[test]
+fn a_tool_that_is_missing_is_named_with_its_cure() {
+    let folder = tempfile::TempDir::new().unwrap();
+    for (language, words) in [
+        ("rust", "`cargo` is not there: install Rust, with rustup"),
+        ("go", "`go` is not there: install Go"),
+        ("c", "`make` is not there: install make"),
+        ("zig", "`zig` is not there: install Zig"),
+        ("python", "`componentize-py` is not there: run `python3 -m venv"),
+        ("javascript", "`npm` is not there: install Node.js"),
+    ] {
+        let name = format!("in-{language}");
+        Project::at(folder.path()).ok(&["plugin", "new", &name, "--lang", language]);
+        let said = in_an_empty_path(&folder.path().join(name), &["plugin", "build"]);
+        assert_eq!(said.status, 1, "{said:#?}");
+        assert!(said.stderr.contains(words) && said.stderr.contains("then try again"), "{said:#?}");
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_and_names_are_checked() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let project = Project::at(folder.path());
+    project.ok(&["plugin", "new", "mailer", "--lang", "c"]);
+    for (args, status, words) in [
+        (["mailer", "c"], 1, "\"mailer\" is there already"),
+        (["Mailer", "c"], 64, "\"Mailer\" is no name for a plugin"),
+        (["other", "cobol"], 64, "possible values: rust, c, cpp, zig, go, python, javascript, typescript"),
+    ] {
+        let said = project.run(&["plugin", "new", args[0], "--lang", args[1]]);
+        assert!(said.status == status && said.stderr.contains(words), "{said:#?}");
+    }
+    let said = project.run(&["plugin", "build"]);
+    assert!(said.status == 64 && said.stderr.contains("is no plugin's project"), "{said:#?}");
+    let said = project.run(&["plugin", "check", "mailer/rows.json"]);
+    assert!(said.status == 1 && said.stderr.contains("it is no WebAssembly file"), "{said:#?}");
+}

@@ -1,0 +1,60 @@
+//! A million signals in batches of a thousand, in every language that is built here: a collector
+//! that must not run in the middle of a call, memory that nobody gives back.
+
+use std::time::Duration;
+
+use redis::AsyncTypedCommands as _;
+
+use super::in_each_language;
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::command::{Project, Said};
+use crate::harness::database::Database;
+
+const ROWS: u32 = 1_000_000;
+
+/// What the process holds, in megabytes.
+fn resident(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes >> 10)
+}
+
+async fn a_million_signals(language: &str) {
+    let broker = Broker::start(Kind::Redis, "appendonly no\nsave \"\"");
+    let database = Database::sqlite().await;
+    database
+        .run(&format!(
+            "CREATE TABLE order_placed (id INTEGER PRIMARY KEY, customer TEXT, total NUMERIC, photo BLOB, placed TEXT, note TEXT);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+             INSERT INTO order_placed SELECT i + (1 << 53), 'Zażółć ' || i, i * 0.25, randomblob(64), '2026-02-28', NULL FROM n"
+        ))
+        .await;
+    let config = format!(
+        "[database]\nurl = {:?}\n[connections.bus]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {:?}\nburst_count = 1000\n\
+         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = 'orders' }}\n",
+        database.url,
+        broker.url(),
+        super::sample(language),
+    );
+    let project = Project::new(database.folder(), &config);
+    let mut running = project.command(&["flushmany", "--json"]);
+    let mut running = running.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut held = Vec::new();
+    while running.try_wait().unwrap().is_none() {
+        held.extend(resident(running.id()));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let said: Said = running.wait_with_output().unwrap().into();
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "{said:#?}");
+    let client = redis::Client::open(broker.url()).unwrap();
+    let sent = client.get_multiplexed_async_connection().await.unwrap().xlen("orders").await.unwrap();
+    assert_eq!(sent, ROWS as usize, "{said:#?}");
+    // A tenth of the load fills what is kept for reuse; from then on memory must not grow.
+    let most = |part: &[u64]| part.iter().copied().max().unwrap_or(0);
+    let (early, late) = (most(&held[..held.len() / 2]), most(&held[held.len() / 2..]));
+    println!("{language}: {} MB at most in the first half, {} MB in the second", early, late);
+    assert!(late <= early + early / 5 + 16, "memory grows from {early} to {late} MB: {held:?}");
+}
+
+in_each_language!(a_million_signals: rust, c, go, python, javascript);

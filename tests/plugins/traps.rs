@@ -1,0 +1,70 @@
+//! What the author of a plugin that traps is told.
+
+use std::path::Path;
+
+use super::in_each_language;
+use crate::harness::command::{Project, config};
+use crate::harness::database::Database;
+
+/// Four rows, two of which make the plugin crash.
+async fn crash(plugin: &Path) -> (Database, Project) {
+    let database = Database::sqlite().await;
+    database
+        .run(
+            "CREATE TABLE order_placed (id INTEGER PRIMARY KEY, outcome TEXT);
+             INSERT INTO order_placed VALUES (1, 'skip'), (2, 'panic'), (3, 'skip'), (4, 'panic')",
+        )
+        .await;
+    let text = config(&database.url, &[]);
+    let more = format!(
+        "[connections.bus]\nurl = 'nats://127.0.0.1:1'\n[signals.OrderPlaced]\nplugin = {plugin:?}\n\
+         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus' }}\nretry = {{ max_attempts = 1 }}\n"
+    );
+    let project = Project::new(database.folder(), &(text + &more));
+    (database, project)
+}
+
+async fn tells_where_it_crashed(language: &str) {
+    let (database, project) = crash(&super::sample(language)).await;
+    let said = project.run(&["flush", "-w", "0"]);
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 2, "{said:#?}");
+    let reasons = database.lines("SELECT reason FROM signalbus_dead_letter").await;
+    assert!(reasons.iter().all(|reason| reason.contains("the row asks for it")), "{reasons:?}");
+    let told: Vec<&str> = said.stderr.lines().filter(|line| line.contains("plugin stopped")).collect();
+    let [told] = told[..] else { panic!("it is told {} times: {}", told.len(), said.stderr) };
+    let words = ["the row asks for it", "signal_type=\"OrderPlaced\"", "signals=\"OrderPlaced:2\"", "generation=\""];
+    assert!(words.iter().all(|word| told.contains(word)), "{told}");
+    let name = format!("plugin=\"{language}\"");
+    assert!(told.contains(&name), "{told}");
+    let frames = said.stderr.lines().filter(|line| {
+        let frame = line.trim_start().split_once(": 0x").and_then(|(number, rest)| Some((number, rest.split_once(" - ")?.1)));
+        frame.is_some_and(|(number, name)| number.parse::<u32>().is_ok() && !name.contains("<wasm function"))
+    });
+    assert!(frames.count() > 1, "there is no backtrace with names: {}", said.stderr);
+}
+
+in_each_language!(tells_where_it_crashed: rust, c, cpp, zig, go, python, javascript, typescript);
+
+/// A dead letter runs again on the author's machine: with what its signal type has, and to no bus.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_replayed() {
+    let (database, project) = crash(&super::sample("c")).await;
+    project.run(&["flush", "-w", "0"]);
+    let letters = project.run(&["dead", "list", "--json"]).json();
+    let letter = letters["dead_letters"][0]["id"].to_string();
+    let said = project.run(&["plugin", "replay", &letter, "--json"]);
+    let replayed = said.json();
+    assert_eq!(said.status, 1, "{said:#?}");
+    assert_eq!(replayed["row"], serde_json::json!({"id": 2, "outcome": "panic"}), "{replayed}");
+    assert_eq!(replayed["calls"][0]["failure"]["kind"], "trap", "{replayed}");
+    assert!(replayed["calls"][0]["failure"]["backtrace"].as_str().unwrap().contains("abort"), "{replayed}");
+    // Another component, which is not troubled by the row.
+    let publishes = crate::harness::guest("publishes");
+    let said = project.run(&["plugin", "replay", &letter, "--plugin", publishes.to_str().unwrap()]);
+    assert_eq!(said.status, 0, "{said:#?}");
+    assert!(said.stdout.contains("row 1: \"sent\"") && said.stdout.contains("the dead letter stays"), "{said:#?}");
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 2);
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "the row was only lent to the table");
+    let said = project.run(&["plugin", "replay", "99"]);
+    assert!(said.status == 1 && said.stderr.contains("there is no dead letter 99"), "{said:#?}");
+}
