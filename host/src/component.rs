@@ -123,6 +123,13 @@ fn made_by(bytes: &[u8]) -> anyhow::Result<wasm_metadata::Producers> {
     Ok(all)
 }
 
+/// Whether it holds an interpreter with its whole standard library, which imports more than the
+/// plugin itself may ever use.
+pub fn is_interpreted(bytes: &[u8]) -> bool {
+    // Interpreters are run up to the plugin's own code when the component is made.
+    made_by(bytes).is_ok_and(|producers| producers.iter().any(|(_, tools)| tools.get("component-init-transform").is_some()))
+}
+
 /// Name and version, of the outermost component.
 fn labels(bytes: &[u8]) -> anyhow::Result<(Option<String>, Option<String>)> {
     let (mut name, mut version, mut depth) = (None, None, 0);

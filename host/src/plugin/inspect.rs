@@ -81,7 +81,7 @@ pub enum Need {
 }
 
 const GRANT_HTTP: &str = "grants.http";
-const GRANT_TCP: &str = "grants.tcp";
+pub(super) const GRANT_TCP: &str = "grants.tcp";
 
 /// Picks the way of sending, bulk before single.
 pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export, NoExport> {

@@ -117,7 +117,7 @@ impl Journal {
         let mut pages = self.pages();
         pages.end_line(Stream::Output);
         pages.end_line(Stream::Error);
-        let words = std::mem::take(&mut pages.last_words).0;
+        let words = std::mem::take(&mut pages.last_words).text;
         (!words.is_empty()).then(|| pages.origin.grants.redact(&words).into_owned())
     }
 }
@@ -186,27 +186,42 @@ impl Drop for Pages {
     }
 }
 
-/// The last line on standard error or, after a Rust panic, its place and message.
+/// The last line on standard error or, after a panic or an exception, what that says.
 #[derive(Default)]
-struct LastWords(String);
+struct LastWords {
+    text: String,
+    /// Within the frames of a Python exception, which says what it is at their end.
+    traceback: bool,
+    /// The panic or exception is told: what follows is about the one who met it.
+    complete: bool,
+}
 
 impl LastWords {
     const LENGTH: usize = 512;
     const PANIC: &str = "panicked at ";
+    /// How Go begins; what its goroutines did follows.
+    const GO: [&str; 2] = ["panic: ", "fatal error: "];
+    const PYTHON: &str = "Traceback (most recent call last):";
 
     fn hear(&mut self, line: &str) {
-        if line.starts_with("note: run with `RUST_BACKTRACE") {
+        if line == Self::PYTHON {
+            (self.traceback, self.complete) = (true, false);
             return;
         }
-        match line.find(Self::PANIC) {
-            Some(start) => self.0 = line[start..].to_owned(),
-            None if self.0.starts_with(Self::PANIC) => {
-                self.0.push(' ');
-                self.0.push_str(line.trim_start());
-            }
-            None => self.0 = line.to_owned(),
+        if self.complete || self.traceback && line.starts_with(' ') || line.starts_with("note: run with `RUST_BACKTRACE") {
+            return;
         }
-        self.0.truncate(self.0.floor_char_boundary(Self::LENGTH));
+        self.complete = self.traceback || Self::GO.iter().any(|start| line.starts_with(start));
+        self.traceback = false;
+        match line.find(Self::PANIC) {
+            Some(start) => self.text = line[start..].to_owned(),
+            None if self.text.starts_with(Self::PANIC) => {
+                self.text.push(' ');
+                self.text.push_str(line.trim_start());
+            }
+            None => self.text = line.to_owned(),
+        }
+        self.text.truncate(self.text.floor_char_boundary(Self::LENGTH));
     }
 }
 
@@ -342,7 +357,25 @@ mod tests {
     fn last_words_are_cut_between_characters() {
         let mut words = LastWords::default();
         words.hear(&"é".repeat(LastWords::LENGTH));
-        assert_eq!(words.0.len(), LastWords::LENGTH);
+        assert_eq!(words.text.len(), LastWords::LENGTH);
+    }
+
+    #[test]
+    fn an_exception_is_told_not_where_it_was_met() {
+        let heard = |lines: &str| {
+            let mut words = LastWords::default();
+            lines.lines().for_each(|line| words.hear(line));
+            words.text
+        };
+        let go = "panic: no such order\ngoroutine 1 [running]:\nmain.send()\n\tplugin.go:57 +0x1";
+        assert_eq!(heard(go), "panic: no such order");
+        let python = "starting\nTraceback (most recent call last):\n  File \"plugin.py\", line 3, in send\nValueError: no such order";
+        let met = "thread '<unnamed>' panicked at runtime/src/lib.rs:1:1:\nPython function threw an unexpected exception";
+        assert_eq!(heard(&format!("{python}\n{met}")), "ValueError: no such order");
+        let chained = "During handling of the above exception, another exception occurred:\nTraceback (most recent call last):";
+        assert_eq!(heard(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
+        let rust = "thread 'main' panicked at src/lib.rs:5:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`";
+        assert_eq!(heard(rust), "panicked at src/lib.rs:5:9: no such order");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::inspect::{self, Export, NoExport, Refused};
 use super::journal::Origin;
 use super::limits::Limits;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use crate::component;
 use crate::telemetry;
 
 /// One loaded generation of a plugin: compiled, linked, its imports checked.
@@ -173,7 +174,7 @@ impl File {
             .component(&digest, &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
-        let imports = self.imports(&engine, &component, &origin)?;
+        let imports = self.imports(&engine, &component, &bytes, &origin)?;
         if imports.iter().any(|import| import.starts_with("wasi:http/")) {
             let client = engine.clients().of(&origin.grants);
             origin.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
@@ -220,11 +221,21 @@ impl File {
         })
     }
 
-    fn imports(&self, engine: &Engine, component: &Component, origin: &Origin) -> Result<Vec<String>, LoadError> {
+    fn imports(
+        &self,
+        engine: &Engine,
+        component: &Component,
+        bytes: &[u8],
+        origin: &Origin,
+    ) -> Result<Vec<String>, LoadError> {
         let path = self.path.clone();
         let interface = component.component_type();
         let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
-        let Refused { ungranted, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
+        let Refused { mut ungranted, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
+        // An interpreter's sockets are refused when they are used.
+        if ungranted.iter().any(|(_, grant)| *grant == inspect::GRANT_TCP) && component::is_interpreted(bytes) {
+            ungranted.retain(|(_, grant)| *grant != inspect::GRANT_TCP);
+        }
         if !ungranted.is_empty() {
             let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
             grants.iter().for_each(|grant| telemetry::needs(&origin.signal_type, grant));

@@ -19,7 +19,9 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
         let step = step.map_err(|advice| Failure::new(Exit::Failed, advice))?;
         call(step, &project)?;
     }
-    let target = target.map_or_else(|| folder.join("plugin.wasm"), Path::to_owned);
+    // "plugin.wasm", not "./plugin.wasm".
+    let usual = || folder.strip_prefix(".").unwrap_or(folder).join("plugin.wasm");
+    let target = target.map_or_else(usual, Path::to_owned);
     let built = language.product(&project).ok_or_else(|| {
         Failure::new(Exit::Failed, format!("the build of \"{}\" left no WebAssembly file", folder.display()))
     })?;

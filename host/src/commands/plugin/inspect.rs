@@ -44,7 +44,8 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
 pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> {
     let bytes = read(path)?;
     let Description { exports, imports, .. } = describe(path, &bytes)?;
-    let needs: Vec<(&str, Need)> = imports.iter().map(|import| (import.as_str(), need(import))).collect();
+    let interpreted = component::is_interpreted(&bytes);
+    let needs: Vec<(&str, Need)> = imports.iter().map(|import| (import.as_str(), needed(import, interpreted))).collect();
     let spoken = exports.iter().filter(|export| export.starts_with("signalbus:plugin/")).cloned().collect::<Vec<_>>();
     let tried = try_out(path).await;
     let fault = tried.as_ref().err().map(ToString::to_string);
@@ -70,6 +71,14 @@ pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> 
     match fault {
         None => Ok(Exit::Done),
         Some(fault) => Err(Failure::new(Exit::Failed, fault)),
+    }
+}
+
+/// What an interpreter's standard library imports is refused only when it is used.
+fn needed(import: &str, interpreted: bool) -> Need {
+    match need(import) {
+        Need::Grant(_) if interpreted && import.starts_with("wasi:sockets/") => Need::Nothing,
+        need => need,
     }
 }
 
