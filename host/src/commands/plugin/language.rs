@@ -61,7 +61,7 @@ impl Language {
         match self {
             Self::Rust => vec![rust_target().and_then(|()| Ok(of("cargo", &["build", "--release", "--target", RUST_TARGET])))],
             Self::C | Self::Cpp => vec![tool("make", "make, and a clang for WebAssembly (README.md says which)").map(|make| of(&make, &[]))],
-            Self::Zig => vec![tool("zig", "Zig 0.16 or later, or `pip install ziglang`").map(|zig| of(&zig, &["build"]))],
+            Self::Zig => vec![tool("zig", "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`").or_else(|advice| tool("python-zig", "").map_err(|_| advice)).map(|zig| of(&zig, &["build"]))],
             Self::Go => vec![tool("go", "Go 1.25 or later").map(|go| {
                 let mut build = of(&go, &["build", "-buildmode=c-shared", "-ldflags=-checklinkname=0 -w", "-trimpath", "-o", "plugin.wasm", "."]);
                 build.env("GOOS", "wasip1").env("GOARCH", "wasm");
