@@ -1,0 +1,121 @@
+// Publishes each row as one JSON message.
+
+import { get, getSecret } from "signalbus:plugin/config@0.1.0";
+import { emit } from "signalbus:plugin/log@0.1.0";
+import { publish } from "signalbus:plugin/producer@0.1.0";
+
+const DEMANDED = "the row asks for it";
+
+const utf8 = new TextEncoder();
+
+export const bulkSender = {
+  sendSignalbusMessages(signalType, signals) {
+    const connection = get("connection");
+    if (connection === undefined) {
+      throw { tag: "misconfigured", val: 'setting "connection" is missing' };
+    }
+    const destination = get("destination") ?? signalType.name;
+    const headers = [["signal-type", signalType.name]];
+    const token = getSecret("token");
+    if (token !== undefined) {
+      headers.push(["token", token]);
+    }
+
+    // An outage answers for all rows, so every row is decided before any is published.
+    const demands = decideAll(signalType, signals);
+    const keys = signalType.columns.map((column) =>
+      JSON.stringify(column.name),
+    );
+    const messages = signals
+      .filter((_, row) => demands[row] === undefined)
+      .map(({ id, values }) => ({
+        connection,
+        destination,
+        contentType: "application/json",
+        headers,
+        body: utf8.encode(toJson(keys, values)),
+        id,
+        options: [],
+      }));
+    const outcomes = publishAll(messages);
+    if (messages.length > 0) {
+      emit("info", "published", [
+        ["signals", String(messages.length)],
+        ["destination", destination],
+      ]);
+    }
+    let next = 0;
+    return demands.map((demand) => demand ?? outcomes[next++]);
+  },
+};
+
+function publishAll(messages) {
+  if (messages.length === 0) {
+    return [];
+  }
+  const outcomes = publish(messages);
+  if (outcomes.length !== messages.length) {
+    throw new Error(
+      `${outcomes.length} outcomes for ${messages.length} messages`,
+    );
+  }
+  return outcomes;
+}
+
+/** The outcome that each row demands; undefined stands for a row to publish. */
+function decideAll(signalType, signals) {
+  const position = signalType.columns.findIndex(
+    (column) => column.name === "outcome",
+  );
+  const ordered = signalType.attributes.some(
+    ([key, value]) => key === "ordered" && value === "true",
+  );
+
+  let heldBack = false;
+  return signals.map(({ values }) => {
+    if (heldBack) {
+      return { tag: "retry", val: { reason: "held back" } };
+    }
+    const demand = position < 0 ? undefined : decide(values[position]);
+    heldBack = ordered && demand?.tag === "retry";
+    return demand;
+  });
+}
+
+function decide(value) {
+  switch (value.tag === "text" ? value.val : undefined) {
+    case "skip":
+      return { tag: "skip" };
+    case "retry":
+      return { tag: "retry", val: { reason: DEMANDED, afterMs: 1500n } };
+    case "reject":
+      return { tag: "reject", val: DEMANDED };
+    case "unavailable":
+      throw { tag: "unavailable", val: { reason: DEMANDED, afterMs: 1500n } };
+    case "misconfigured":
+      throw { tag: "misconfigured", val: DEMANDED };
+    case "panic":
+      throw new Error(DEMANDED);
+    default:
+      return undefined;
+  }
+}
+
+function toJson(keys, values) {
+  return `{${keys.map((key, column) => `${key}:${valueToJson(values[column])}`).join(",")}}`;
+}
+
+function valueToJson(value) {
+  switch (value.tag) {
+    case "null":
+      return "null";
+    case "int64": // A BigInt, which JSON.stringify refuses.
+      return value.val.toString();
+    case "json":
+      return value.val;
+    case "bytes":
+      return JSON.stringify(value.val.toBase64());
+    default:
+      return JSON.stringify(value.val);
+  }
+}

@@ -1,0 +1,8 @@
+declare module 'signalbus:plugin/config@0.1.0' {
+  export function get(key: string): string | undefined;
+  export function getAll(): Array<[string, string]>;
+  /**
+   * The host records that a secret was read, never what it was.
+   */
+  export function getSecret(key: string): string | undefined;
+}
