@@ -114,7 +114,7 @@ function valueToJson(value) {
     case "json":
       return value.val;
     case "bytes":
-      return JSON.stringify(value.val.toBase64());
+      return `"${value.val.toBase64()}"`;
     default:
       return JSON.stringify(value.val);
   }

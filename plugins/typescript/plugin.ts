@@ -131,7 +131,7 @@ function valueToJson(value: Value): string {
     case "json":
       return value.val;
     case "bytes":
-      return JSON.stringify(value.val.toBase64());
+      return `"${value.val.toBase64()}"`;
     default:
       return JSON.stringify(value.val);
   }
