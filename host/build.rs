@@ -8,9 +8,9 @@ use std::{env, fs};
 const LANGUAGES: [&str; 8] = ["rust", "c", "cpp", "zig", "go", "python", "javascript", "typescript"];
 
 /// What tools leave in a project.
-const LEFT_BEHIND: [&str; 13] = [
+const LEFT_BEHIND: [&str; 16] = [
     "target", "node_modules", ".venv", "__pycache__", ".zig-cache", "zig-out", "build", "dist", "componentize_py_async_support",
-    "wit_world", ".ruff_cache", ".mypy_cache", ".pytest_cache",
+    "wit_world", "poll_loop.py", "componentize_py_runtime.pyi", "componentize_py_types.py", ".ruff_cache", ".mypy_cache", ".pytest_cache",
 ];
 
 fn main() {

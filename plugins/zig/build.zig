@@ -19,7 +19,6 @@ pub fn build(b: *std.Build) void {
             .root_source_file = b.path("src/plugin.zig"),
             .target = target,
             .optimize = optimize,
-            .strip = true,
             .single_threaded = true,
             .imports = &.{.{ .name = "bindings", .module = bindings }},
         }),

@@ -201,6 +201,8 @@ impl LastWords {
     const PANIC: &str = "panicked at ";
     /// How Go begins; what its goroutines did follows.
     const GO: [&str; 2] = ["panic: ", "fatal error: "];
+    /// What follows a panic in Rust, and an exception in JavaScript.
+    const ASIDE: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
     const PYTHON: &str = "Traceback (most recent call last):";
 
     fn hear(&mut self, line: &str) {
@@ -208,7 +210,9 @@ impl LastWords {
             (self.traceback, self.complete) = (true, false);
             return;
         }
-        if self.complete || self.traceback && line.starts_with(' ') || line.starts_with("note: run with `RUST_BACKTRACE") {
+        // Where it was comes indented, behind what it was.
+        let frame = line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
+        if self.complete || frame || Self::ASIDE.iter().any(|start| line.starts_with(start)) {
             return;
         }
         self.complete = self.traceback || Self::GO.iter().any(|start| line.starts_with(start));
@@ -374,6 +378,8 @@ mod tests {
         assert_eq!(heard(&format!("{python}\n{met}")), "ValueError: no such order");
         let chained = "During handling of the above exception, another exception occurred:\nTraceback (most recent call last):";
         assert_eq!(heard(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
+        let javascript = "oops (received `Error: no such order`)\nStack:\n  send@plugin.js:9:17\nRedirecting call to abort() to mozalloc_abort";
+        assert_eq!(heard(javascript), "oops (received `Error: no such order`)");
         let rust = "thread 'main' panicked at src/lib.rs:5:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`";
         assert_eq!(heard(rust), "panicked at src/lib.rs:5:9: no such order");
     }
