@@ -10,7 +10,7 @@ export PATH := $(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help demo test soak plugins ready-made languages toolchains guests bench lint setup servers
+.PHONY: help demo test soak plugins ready-made languages toolchains guests bench figures lint setup servers
 
 help:
 	@echo 'make demo     build, and send a few thousand signals from an SQLite outbox'
@@ -18,6 +18,7 @@ help:
 	@echo 'make soak     the tests of endurance at full length: about an hour'
 	@echo 'make plugins  build every plugin, in every language, into target/plugins'
 	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
+	@echo 'make figures  measure the plugins in every language; writes the table in README'
 	@echo 'make lint     format and lint checks'
 
 setup:
@@ -102,6 +103,10 @@ bench: servers plugins guests
 	@cargo bench --quiet -p signalbus --bench drain
 	@cargo bench --quiet -p signalbus --bench latency
 	@cargo bench --quiet -p signalbus --bench buses
+	@cargo bench --quiet -p signalbus --bench languages
+
+figures: plugins
+	@SIGNALBUS_README=1 cargo bench --quiet -p signalbus --bench languages
 
 lint: setup
 	@cargo fmt --all --check
