@@ -72,7 +72,14 @@ sources = $(shell find -L plugins/$(1) \( -name node_modules -o -name target -o 
 
 languages: toolchains ready-made
 	@cargo build --quiet -p signalbus
-	@$(MAKE) --no-print-directory $(LANGUAGES:%=target/plugins/%.wasm)
+	@$(MAKE) --no-print-directory $(LANGUAGES:%=target/plugins/%.wasm) target/plugins/rust-core.wasm
+
+# The same Rust, without WASI: a core module, which the relay's own tool makes a component of.
+target/plugins/rust-core.wasm: target/plugins/rust.wasm
+	@echo '== building the plugin in rust, without WASI'
+	@rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
+	@cargo build --quiet --release --target wasm32-unknown-unknown --manifest-path plugins/rust/Cargo.toml
+	@cp plugins/rust/target/wasm32-unknown-unknown/release/plugin.wasm $@
 
 define built
 target/plugins/$(1).wasm: $$(call sources,$(1))

@@ -31,6 +31,20 @@ async fn conforms(language: &str) {
 
 in_each_language!(conforms: rust, c, cpp, zig, go, python, javascript, typescript);
 
+/// Made for `wasm32-unknown-unknown`: what `plugin build` makes of a core module imports the contract alone.
+#[test]
+fn rust_without_wasi_conforms() {
+    let core = std::fs::read(super::sample("rust-core")).unwrap();
+    assert_eq!(signalbus::component::kind(&core).unwrap(), signalbus::component::Kind::CoreModule);
+    let component = signalbus::component::encode(&core, Path::new("/nowhere")).unwrap();
+    let imports = signalbus::component::describe(&component).unwrap().imports;
+    assert!(imports.iter().all(|import| import.starts_with("signalbus:plugin/")), "{imports:?}");
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("plugin.wasm");
+    std::fs::write(&file, component).unwrap();
+    passes(&file);
+}
+
 /// A plugin that is wrong is found out, and told why.
 #[test]
 fn the_first_failing_case_is_explained() {

@@ -45,6 +45,20 @@ async fn tells_where_it_crashed(language: &str) {
 
 in_each_language!(tells_where_it_crashed: rust, c, cpp, zig, go, python, javascript, typescript);
 
+/// With debug information, the lines of the source are told.
+#[test]
+fn source_lines_are_told_where_the_component_has_them() {
+    let folder = tempfile::TempDir::new().unwrap();
+    Project::at(folder.path()).ok(&["plugin", "new", "debugged", "--lang", "c"]);
+    let project = Project::at(&folder.path().join("debugged"));
+    let built = project.command(&["plugin", "build"]).env("CFLAGS", "-g").env("LDFLAGS", "").output().unwrap();
+    assert!(built.status.success(), "{built:?}");
+    let rows = r#"{"settings": {"connection": "bus"}, "cases": [{"name": "crash", "rows": [{"outcome": "panic"}]}]}"#;
+    std::fs::write(project.folder().join("crash.json"), rows).unwrap();
+    let shown = project.run(&["plugin", "test", "--rows", "crash.json"]).stdout;
+    assert!(shown.contains("/decide.c:"), "{shown}");
+}
+
 /// A dead letter runs again on the author's machine: with what its signal type has, and to no bus.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_replayed() {

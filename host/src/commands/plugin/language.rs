@@ -20,7 +20,8 @@ pub(crate) enum Language {
 /// A command, or what to install before there can be one.
 type Step = Result<Command, String>;
 
-const RUST_TARGET: &str = "wasm32-wasip2";
+/// The first that is installed is taken.
+const RUST_TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-unknown-unknown"];
 
 impl Language {
     pub(crate) const ALL: [Self; 8] =
@@ -59,7 +60,7 @@ impl Language {
     /// The commands that build a project.
     pub(super) fn steps(self, project: &Path) -> Vec<Step> {
         match self {
-            Self::Rust => vec![rust_target().and_then(|()| Ok(of("cargo", &["build", "--release", "--target", RUST_TARGET])))],
+            Self::Rust => vec![rust_target().map(|target| of("cargo", &["build", "--release", "--target", target]))],
             Self::C | Self::Cpp => vec![tool("make", "make, and a clang for WebAssembly (README.md says which)").map(|make| of(&make, &[]))],
             Self::Zig => vec![tool("zig", "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`").or_else(|advice| tool("python-zig", "").map_err(|_| advice)).map(|zig| of(&zig, &["build"]))],
             Self::Go => vec![tool("go", "Go 1.25 or later").map(|go| {
@@ -100,14 +101,16 @@ fn tool(name: &str, install: &str) -> Result<String, String> {
     if found { Ok(name.to_owned()) } else { Err(format!("`{name}` is not there: install {install}, then try again")) }
 }
 
-fn rust_target() -> Result<(), String> {
+fn rust_target() -> Result<&'static str, String> {
     tool("cargo", "Rust, with rustup (https://rustup.rs)")?;
-    let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", RUST_TARGET]).output();
-    let folder = libraries.ok().and_then(|output| String::from_utf8(output.stdout).ok());
-    match folder.map(|folder| PathBuf::from(folder.trim())) {
-        Some(folder) if folder.exists() => Ok(()),
-        _ => Err(format!("Rust's target {RUST_TARGET} is not there: run `rustup target add {RUST_TARGET}`, then try again")),
-    }
+    let installed = |target: &&str| {
+        let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+        let folder = libraries.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+        folder.is_some_and(|folder| Path::new(folder.trim()).exists())
+    };
+    let [usual, _] = RUST_TARGETS;
+    let missing = || format!("Rust's target {usual} is not there: run `rustup target add {usual}`, then try again");
+    RUST_TARGETS.into_iter().find(installed).ok_or_else(missing)
 }
 
 /// In the project's own environment, or wherever it is.
@@ -116,13 +119,15 @@ fn componentize_py(project: &Path) -> Result<String, String> {
     if own.exists() {
         return Ok(own.to_string_lossy().into_owned());
     }
-    tool("componentize-py", "it with `python3 -m venv .venv && .venv/bin/pip install .`".trim_start_matches("it with "))
-        .map_err(|_| "`componentize-py` is not there: run `python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1` in the project, then try again".to_owned())
+    tool("componentize-py", "").map_err(|_| {
+        let install = "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1";
+        format!("`componentize-py` is not there: run `{install}` in the project, then try again")
+    })
 }
 
 /// Cargo knows where it puts things.
 fn rust_product(project: &Path) -> Option<PathBuf> {
-    let args = ["build", "--release", "--quiet", "--target", RUST_TARGET, "--message-format", "json"];
+    let args = ["build", "--release", "--quiet", "--target", rust_target().ok()?, "--message-format", "json"];
     let output = Command::new("cargo").args(args).current_dir(project).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
