@@ -9,8 +9,22 @@ const LANGUAGES: [&str; 8] = ["rust", "c", "cpp", "zig", "go", "python", "javasc
 
 /// What tools leave in a project.
 const LEFT_BEHIND: [&str; 16] = [
-    "target", "node_modules", ".venv", "__pycache__", ".zig-cache", "zig-out", "build", "dist", "componentize_py_async_support",
-    "wit_world", "poll_loop.py", "componentize_py_runtime.pyi", "componentize_py_types.py", ".ruff_cache", ".mypy_cache", ".pytest_cache",
+    "target",
+    "node_modules",
+    ".venv",
+    "__pycache__",
+    ".zig-cache",
+    "zig-out",
+    "build",
+    "dist",
+    "componentize_py_async_support",
+    "wit_world",
+    "poll_loop.py",
+    "componentize_py_runtime.pyi",
+    "componentize_py_types.py",
+    ".ruff_cache",
+    ".mypy_cache",
+    ".pytest_cache",
 ];
 
 fn main() {
@@ -35,7 +49,8 @@ fn bundled(folder: &Path) -> String {
 
 /// Lists of files, each with its place in the project and its content.
 fn templates(root: &Path) -> String {
-    let mut text = String::from("#[allow(clippy::type_complexity)]\npub(super) const TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n");
+    let mut text =
+        String::from("#[allow(clippy::type_complexity)]\npub(super) const TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n");
     let sources = LANGUAGES.map(|name| (name, root.join("plugins").join(name), ""));
     for (name, folder, prefix) in sources.into_iter().chain([("guest-sdk", root.join("guest-sdk"), "vendor/signalbus-guest/")]) {
         let mut files = Vec::new();

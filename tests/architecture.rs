@@ -81,7 +81,7 @@ fn the_heart_needs_nothing() {
 
 #[test]
 fn guests_do_not_depend_on_the_host() {
-    for manifest in ["guest-sdk", "plugins/log", "plugins/starter", "plugins/webhook"] {
+    for manifest in ["guest-sdk", "plugins/log", "plugins/rust", "plugins/starter", "plugins/webhook"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(manifest).join("Cargo.toml");
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.lines().all(|line| !line.starts_with("signalbus ") && !line.starts_with("signalbus.")), "{manifest}");
@@ -90,7 +90,7 @@ fn guests_do_not_depend_on_the_host() {
 
 #[test]
 fn only_tests_unwrap() {
-    for folder in ["host/src", "guest-sdk/src", "plugins/webhook/src"] {
+    for folder in ["host/src", "guest-sdk/src", "plugins/rust/src", "plugins/webhook/src"] {
         for (file, code) in code(folder) {
             let in_test = file.contains("test");
             assert!(in_test || !code.contains(".unwrap()"), "{folder}/{file} unwraps");

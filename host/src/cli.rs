@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::plugin;
 use crate::commands::plugin::language::Language;
 use crate::commands::plugin::swap::Change;
-use crate::commands::plugin;
 use crate::commands::{self, Exit, Migration, Output, Selection};
 use crate::relay::{self, Extent};
 use crate::telemetry;

@@ -90,7 +90,9 @@ fn world(core: &[u8]) -> anyhow::Result<&'static str> {
 /// # Errors
 /// It is no component.
 pub fn describe(bytes: &[u8]) -> anyhow::Result<Description> {
-    let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes)? else { bail!("it is a WIT package, no component") };
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes)? else {
+        bail!("it is a WIT package, no component")
+    };
     let names = |keys: Vec<&WorldKey>| keys.into_iter().map(|key| resolve.name_world_key(key)).collect();
     let mut printer = WitPrinter::<OutputToString>::default();
     let package = resolve.worlds[world].package.context("its world has no package")?;

@@ -18,8 +18,8 @@ use crate::plugin::{Connections, Grants, Limits, Recipe};
 use crate::settlement::Policy;
 use crate::suggest;
 use connections::{Connection, connections};
-pub(crate) use reader::{parse_duration, parse_size};
 use reader::{Faults, Section};
+pub(crate) use reader::{parse_duration, parse_size};
 
 /// What `signalbus.toml` says.
 #[derive(Clone, Debug)]

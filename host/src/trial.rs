@@ -93,7 +93,13 @@ impl Trial {
     ///
     /// # Errors
     /// The file is no plugin.
-    pub async fn replay(&self, signal_type: &SignalType, signals: &[Signal], grants: Grants, limits: Limits) -> Result<Ran, LoadError> {
+    pub async fn replay(
+        &self,
+        signal_type: &SignalType,
+        signals: &[Signal],
+        grants: Grants,
+        limits: Limits,
+    ) -> Result<Ran, LoadError> {
         let recorder = Arc::new(Recorder::new(Bus::default()));
         self.send(signal_type, signals, &recorder, self.recipe(limits, grants)).await
     }

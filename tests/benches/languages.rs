@@ -165,7 +165,9 @@ fn resident() -> u64 {
 fn write_table(table: &[(&str, Vec<f64>)]) {
     const BEGIN: &str = "<!-- written by `make figures` -->\n";
     const END: &str = "<!-- end -->\n";
-    let mut text = String::from("| language | component | compiled in | loaded again in | fresh instance, empty call | per row | memory of an instance |\n");
+    let mut text = String::from(
+        "| language | component | compiled in | loaded again in | fresh instance, empty call | per row | memory of an instance |\n",
+    );
     text += "|---|---|---|---|---|---|---|\n";
     for (language, figures) in table {
         let [size, compile, again, empty, row, memory] = figures[..] else { panic!("{figures:?}") };

@@ -9,7 +9,9 @@ use crate::harness::database::Database;
 
 async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     let database = Database::sqlite().await;
-    database.run("CREATE TABLE invoice_sent (id INTEGER PRIMARY KEY, customer TEXT); INSERT INTO invoice_sent VALUES (7, 'Ada')").await;
+    database
+        .run("CREATE TABLE invoice_sent (id INTEGER PRIMARY KEY, customer TEXT); INSERT INTO invoice_sent VALUES (7, 'Ada')")
+        .await;
     let project = Project::at(database.folder());
     project.ok(&["plugin", "new", "invoice-mailer", "--lang", language]);
     let plugin = Project::at(&database.folder().join("invoice-mailer"));
@@ -36,7 +38,8 @@ async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     assert_eq!(database.number("SELECT count(*) FROM invoice_sent").await, 0);
     let client = redis::Client::open(broker.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let sent: redis::streams::StreamRangeReply = redis::AsyncTypedCommands::xrange_all(&mut connection, "invoices").await.unwrap();
+    let sent: redis::streams::StreamRangeReply =
+        redis::AsyncTypedCommands::xrange_all(&mut connection, "invoices").await.unwrap();
     let body: String = sent.ids[0].get("body").unwrap();
     assert_eq!(body, r#"{"id":7,"customer":"Ada"}"#);
 }

@@ -154,12 +154,12 @@ mod newer {
         let mut store = Store::new(&engine, relay);
         // The export has the older version's name.
         let instance = linker.instantiate_async(&mut store, &component).await.unwrap();
-        let export = |store: &mut Store<Relay>, parent: Option<&_>, name: &str| instance.get_export_index(store, parent, name).unwrap();
+        let export =
+            |store: &mut Store<Relay>, parent: Option<&_>, name: &str| instance.get_export_index(store, parent, name).unwrap();
         let interface = export(&mut store, None, "signalbus:plugin/bulk-sender@0.1.0");
         let function = export(&mut store, Some(&interface), "send-signalbus-messages");
-        let send = instance
-            .get_typed_func::<(SignalType, Vec<Signal>), (Result<Vec<Outcome>, Outage>,)>(&mut store, function)
-            .unwrap();
+        let send =
+            instance.get_typed_func::<(SignalType, Vec<Signal>), (Result<Vec<Outcome>, Outage>,)>(&mut store, function).unwrap();
         let column = |name: &str| Column { name: name.to_owned(), db_type: "text".to_owned() };
         let signal_type = SignalType {
             name: "OrderPlaced".to_owned(),

@@ -81,7 +81,10 @@ fn a_file_of_rows_that_is_wrong_says_where() {
     let folder = tempfile::TempDir::new().unwrap();
     let plugin = crate::harness::guest("sends");
     for (rows, words) in [
-        ("[{\"id\": 1}, {\"total\": {\"int64\": \"x\"}}]", "row 2: column \"total\": {\"int64\": \"x\"} is no integer of 64 bits"),
+        (
+            "[{\"id\": 1}, {\"total\": {\"int64\": \"x\"}}]",
+            "row 2: column \"total\": {\"int64\": \"x\"} is no integer of 64 bits",
+        ),
         ("{\"cases\": [{\"name\": \"a\", \"rows\": [], \"expekt\": 1}]}", "unknown field `expekt`"),
         ("[{\"id\": 1},", "line 1"),
         ("{\"timeout\": \"30\", \"cases\": []}", "\"30\" is no duration; write"),

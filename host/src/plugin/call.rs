@@ -96,18 +96,18 @@ impl Calls for Guests<'_> {
     async fn one(&mut self, index: usize) -> Result<Result<Outcome, Outage>, Failure> {
         let signal = &self.signals[index];
         let answer = match &self.host.plugin.entry {
-            Entry::Single(entry) => {
-                self.host.single(entry, signal, self.alive.take()).await.map(|(alive, answer)| {
-                    self.alive = Some(alive);
-                    answer
-                })
-            }
+            Entry::Single(entry) => self.host.single(entry, signal, self.alive.take()).await.map(|(alive, answer)| {
+                self.alive = Some(alive);
+                answer
+            }),
             Entry::Bulk(entry) => {
                 let verdict = self.host.bulk(entry, std::slice::from_ref(signal)).await;
-                verdict.map(|verdict| verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
-                    Ok([outcome]) => outcome,
-                    Err(outcomes) => Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len())),
-                }))
+                verdict.map(|verdict| {
+                    verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
+                        Ok([outcome]) => outcome,
+                        Err(outcomes) => Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len())),
+                    })
+                })
             }
         };
         if let Err(failure) = &answer {

@@ -89,7 +89,8 @@ impl Engine {
     pub(super) fn component(&self, digest: &str, bytes: &[u8]) -> wasmtime::Result<Arc<Component>> {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         // One that somebody waits for is held by more than this map.
-        components.retain(|_, place| Arc::strong_count(place) > 1 || place.lock().is_ok_and(|component| component.strong_count() > 0));
+        components
+            .retain(|_, place| Arc::strong_count(place) > 1 || place.lock().is_ok_and(|component| component.strong_count() > 0));
         let place = components.entry(digest.to_owned()).or_default().clone();
         // Others may compile other components meanwhile.
         let mut place = {
@@ -240,4 +241,26 @@ fn keep_time(engine: &wasmtime::Engine) -> std::io::Result<()> {
     };
     std::thread::Builder::new().name("plugin-clock".to_owned()).spawn(tick)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_ask_for_at_once_is_compiled_once() {
+        const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+        let engine = Engine::new(None).unwrap();
+        let all: Vec<Arc<Component>> = std::thread::scope(|scope| {
+            let ask = || engine.component("sha256:1", EMPTY).unwrap();
+            let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|component| Arc::ptr_eq(component, &all[0])));
+        assert!(!Arc::ptr_eq(&engine.component("sha256:2", EMPTY).unwrap(), &all[0]));
+        drop(all);
+        engine.component("sha256:3", EMPTY).unwrap();
+        let kept = engine.0.components.lock().unwrap().len();
+        assert_eq!(kept, 1, "what nobody holds is forgotten");
+    }
 }

@@ -211,7 +211,8 @@ impl LastWords {
             return;
         }
         // Where it was comes indented, behind what it was.
-        let frame = line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
+        let frame =
+            line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
         if self.complete || frame || Self::ASIDE.iter().any(|start| line.starts_with(start)) {
             return;
         }
@@ -373,7 +374,8 @@ mod tests {
         };
         let go = "panic: no such order\ngoroutine 1 [running]:\nmain.send()\n\tplugin.go:57 +0x1";
         assert_eq!(heard(go), "panic: no such order");
-        let python = "starting\nTraceback (most recent call last):\n  File \"plugin.py\", line 3, in send\nValueError: no such order";
+        let python =
+            "starting\nTraceback (most recent call last):\n  File \"plugin.py\", line 3, in send\nValueError: no such order";
         let met = "thread '<unnamed>' panicked at runtime/src/lib.rs:1:1:\nPython function threw an unexpected exception";
         assert_eq!(heard(&format!("{python}\n{met}")), "ValueError: no such order");
         let chained = "During handling of the above exception, another exception occurred:\nTraceback (most recent call last):";

@@ -189,7 +189,20 @@ impl File {
         let alive = engine.count();
         let timeout_ms = limits.timeout.as_millis().to_string();
         let told = Mutex::default();
-        Ok(Plugin { engine, pre, _component: component, entry, slots, limits, timeout_ms, origin, told, digest, imports, _alive: alive })
+        Ok(Plugin {
+            engine,
+            pre,
+            _component: component,
+            entry,
+            slots,
+            limits,
+            timeout_ms,
+            origin,
+            told,
+            digest,
+            imports,
+            _alive: alive,
+        })
     }
 
     fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
@@ -221,13 +234,7 @@ impl File {
         })
     }
 
-    fn imports(
-        &self,
-        engine: &Engine,
-        component: &Component,
-        bytes: &[u8],
-        origin: &Origin,
-    ) -> Result<Vec<String>, LoadError> {
+    fn imports(&self, engine: &Engine, component: &Component, bytes: &[u8], origin: &Origin) -> Result<Vec<String>, LoadError> {
         let path = self.path.clone();
         let interface = component.component_type();
         let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();

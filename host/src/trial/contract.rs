@@ -133,7 +133,10 @@ impl Check {
             Self::NotSent if ran.messages.is_empty() => unanswered(ran),
             Self::NotSent => unanswered(ran).or_else(|| {
                 let sent = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Sent)?;
-                Some(format!("row {} counts as sent, which the bus has not taken: answer what `publish` answered for it", sent + 1))
+                Some(format!(
+                    "row {} counts as sent, which the bus has not taken: answer what `publish` answered for it",
+                    sent + 1
+                ))
             }),
             Self::Deadline if ran.messages.is_empty() => unanswered(ran),
             Self::Deadline | Self::Memory => {

@@ -85,11 +85,15 @@ impl Expect {
 
     fn answer(&self, verdict: &Verdict) -> Option<String> {
         match (&self.outage, &self.outcomes, verdict) {
-            (Some(expected), _, Err(outage)) => expected.fault(&Found::of_outage(outage)).map(|fault| format!("the outage {fault}")),
+            (Some(expected), _, Err(outage)) => {
+                expected.fault(&Found::of_outage(outage)).map(|fault| format!("the outage {fault}"))
+            }
             (Some(expected), _, Ok(outcomes)) => {
                 Some(format!("the answer is {}, expected the outage {}", listed(outcomes), expected.shown()))
             }
-            (None, Some(_), Err(outage)) => Some(format!("the answer is the outage {}, expected outcomes", Found::of_outage(outage).shown())),
+            (None, Some(_), Err(outage)) => {
+                Some(format!("the answer is the outage {}, expected outcomes", Found::of_outage(outage).shown()))
+            }
             (None, Some(Outcomes::All(kind)), Ok(outcomes)) => {
                 let expected = Answer::Kind(kind.clone());
                 outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, &expected, outcome))
@@ -111,9 +115,9 @@ impl Expect {
             return Some(format!("{} messages were published, expected {count}", messages.len()));
         }
         let pairs = expected.into_iter().flatten().zip(messages).enumerate();
-        pairs.into_iter().find_map(|(n, (expected, message))| {
-            expected.fault(message).map(|fault| format!("message {}: {fault}", n + 1))
-        })
+        pairs
+            .into_iter()
+            .find_map(|(n, (expected, message))| expected.fault(message).map(|fault| format!("message {}: {fault}", n + 1)))
     }
 }
 
@@ -235,7 +239,8 @@ fn difference(path: &str, expected: &Json, found: &Json) -> Option<String> {
     match (expected, found) {
         (Json::Object(expected), Json::Object(found)) => {
             let missing = expected.keys().find(|key| !found.contains_key(*key)).map(|key| format!("`{path}.{key}` is missing"));
-            let surplus = found.keys().find(|key| !expected.contains_key(*key)).map(|key| format!("`{path}.{key}` is not expected"));
+            let surplus =
+                found.keys().find(|key| !expected.contains_key(*key)).map(|key| format!("`{path}.{key}` is not expected"));
             let inside = || expected.iter().find_map(|(key, value)| difference(&format!("{path}.{key}"), value, &found[key]));
             missing.or(surplus).or_else(inside)
         }

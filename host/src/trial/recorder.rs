@@ -56,9 +56,7 @@ impl Recorder {
     fn answers(&self, before: usize, count: usize) -> Vec<Answer> {
         match &self.bus {
             Bus::All(answer) => vec![*answer; count],
-            Bus::Each(answers) => {
-                (before..before + count).map(|at| answers.get(at).copied().unwrap_or(Answer::Sent)).collect()
-            }
+            Bus::Each(answers) => (before..before + count).map(|at| answers.get(at).copied().unwrap_or(Answer::Sent)).collect(),
         }
     }
 }

@@ -118,7 +118,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said() {
         let fault = |text: &str| parse(&serde_json::from_str(text).unwrap()).unwrap_err();
-        assert_eq!(fault("18446744073709551615"), "18446744073709551615 does not fit 64 bits; write {\"decimal\": \"18446744073709551615\"}");
+        assert_eq!(
+            fault("18446744073709551615"),
+            "18446744073709551615 does not fit 64 bits; write {\"decimal\": \"18446744073709551615\"}"
+        );
         assert_eq!(fault(r#"{"bytes": "?"}"#), "{\"bytes\": \"?\"} is no base64");
         assert_eq!(fault(r#"{"int64": 1.5}"#), "{\"int64\": 1.5} is no integer of 64 bits");
     }

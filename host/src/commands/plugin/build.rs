@@ -22,9 +22,9 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
     // "plugin.wasm", not "./plugin.wasm".
     let usual = || folder.strip_prefix(".").unwrap_or(folder).join("plugin.wasm");
     let target = target.map_or_else(usual, Path::to_owned);
-    let built = language.product(&project).ok_or_else(|| {
-        Failure::new(Exit::Failed, format!("the build of \"{}\" left no WebAssembly file", folder.display()))
-    })?;
+    let built = language
+        .product(&project)
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("the build of \"{}\" left no WebAssembly file", folder.display())))?;
     finish(&built, &project, &target)?;
     let bytes = std::fs::metadata(&target)?.len();
     print(format_args!("{} {}", target.display(), size(usize::try_from(bytes).unwrap_or(usize::MAX))));
@@ -55,9 +55,7 @@ fn shown(step: &Command) -> String {
 /// Puts the component in its place at once: a relay may watch the file.
 fn finish(built: &Path, project: &Path, target: &Path) -> Result<(), Failure> {
     let bytes = super::inspect::read(built)?;
-    let fault = |error: anyhow::Error| {
-        Failure::new(Exit::Failed, format!("\"{}\" is no plugin: {error:#}", built.display()))
-    };
+    let fault = |error: anyhow::Error| Failure::new(Exit::Failed, format!("\"{}\" is no plugin: {error:#}", built.display()));
     let component = match component::kind(&bytes).map_err(fault)? {
         Kind::Component if built.canonicalize().ok() == target.canonicalize().ok() && target.exists() => return Ok(()),
         Kind::Component => bytes,

@@ -17,10 +17,8 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     let Description { name, version, producers, exports, imports, wit } = describe(path, &bytes)?;
     let digest = crate::plugin::digest(&bytes);
     if output == Output::Json {
-        let producers: Vec<Value> = producers
-            .iter()
-            .map(|(field, name, version)| json!({ "field": field, "name": name, "version": version }))
-            .collect();
+        let producers: Vec<Value> =
+            producers.iter().map(|(field, name, version)| json!({ "field": field, "name": name, "version": version })).collect();
         print(json!({
             "file": path, "digest": digest, "bytes": bytes.len(), "name": name, "version": version,
             "producers": producers, "exports": exports, "imports": imports, "wit": wit,
@@ -115,9 +113,16 @@ async fn try_out(path: &Path) -> Result<(Duration, usize), LoadError> {
     };
     let tape = Arc::new(Tape::default());
     let connections = Connections::default();
-    let recipe =
-        Recipe { signal_type: "none".to_owned(), path: path.to_owned(), grants, connections, tape: Some(tape.clone()), ..Recipe::default() };
-    let engine = engine().map_err(|_| LoadError::Start { path: path.to_owned(), reason: "the engine does not start".to_owned() })?;
+    let recipe = Recipe {
+        signal_type: "none".to_owned(),
+        path: path.to_owned(),
+        grants,
+        connections,
+        tape: Some(tape.clone()),
+        ..Recipe::default()
+    };
+    let engine =
+        engine().map_err(|_| LoadError::Start { path: path.to_owned(), reason: "the engine does not start".to_owned() })?;
     let begun = Instant::now();
     Plugin::load(&engine, &recipe).await?;
     let time = begun.elapsed();

@@ -61,10 +61,19 @@ impl Language {
     pub(super) fn steps(self, project: &Path) -> Vec<Step> {
         match self {
             Self::Rust => vec![rust_target().map(|target| of("cargo", &["build", "--release", "--target", target]))],
-            Self::C | Self::Cpp => vec![tool("make", "make, and a clang for WebAssembly (README.md says which)").map(|make| of(&make, &[]))],
-            Self::Zig => vec![tool("zig", "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`").or_else(|advice| tool("python-zig", "").map_err(|_| advice)).map(|zig| of(&zig, &["build"]))],
+            Self::C | Self::Cpp => {
+                vec![tool("make", "make, and a clang for WebAssembly (README.md says which)").map(|make| of(&make, &[]))]
+            }
+            Self::Zig => vec![
+                tool("zig", "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`")
+                    .or_else(|advice| tool("python-zig", "").map_err(|_| advice))
+                    .map(|zig| of(&zig, &["build"])),
+            ],
             Self::Go => vec![tool("go", "Go 1.25 or later").map(|go| {
-                let mut build = of(&go, &["build", "-buildmode=c-shared", "-ldflags=-checklinkname=0 -w", "-trimpath", "-o", "plugin.wasm", "."]);
+                let mut build = of(
+                    &go,
+                    &["build", "-buildmode=c-shared", "-ldflags=-checklinkname=0 -w", "-trimpath", "-o", "plugin.wasm", "."],
+                );
                 build.env("GOOS", "wasip1").env("GOARCH", "wasm");
                 build
             })],
@@ -132,5 +141,5 @@ fn rust_product(project: &Path) -> Option<PathBuf> {
     let text = String::from_utf8(output.stdout).ok()?;
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let files = messages.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
-    files.filter_map(|file| file.as_str().map(PathBuf::from)).filter(|file| file.extension().is_some_and(|end| end == "wasm")).last()
+    files.filter_map(|file| file.as_str().map(PathBuf::from)).rfind(|file| file.extension().is_some_and(|end| end == "wasm"))
 }

@@ -15,7 +15,8 @@ const SAMPLE: &str = "sample-plugin";
 pub(crate) fn run(folder: &Path, language: Language) -> Result<Exit, Failure> {
     let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if !is_name(name) {
-        let text = format!("\"{name}\" is no name for a plugin: take lower-case letters, digits and hyphens, as in \"invoice-mailer\"");
+        let text =
+            format!("\"{name}\" is no name for a plugin: take lower-case letters, digits and hyphens, as in \"invoice-mailer\"");
         return Err(Failure::new(Exit::Usage, text));
     }
     if folder.exists() {

@@ -16,7 +16,8 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let letter = outbox.dead_letter(id).await?.map(|(letter, _)| letter);
-    let letter = letter.ok_or_else(|| Failure::new(Exit::Failed, format!("there is no dead letter {id}; `signalbus dead list` lists them")))?;
+    let letter = letter
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("there is no dead letter {id}; `signalbus dead list` lists them")))?;
     let signal = config.signals.iter().find(|signal| signal.name() == letter.signal).ok_or_else(|| {
         let text = format!("dead letter {id} is of \"{}\", which is no signal type of {}", letter.signal, path.display());
         Failure::new(Exit::Configuration, text)

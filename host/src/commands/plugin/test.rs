@@ -68,7 +68,8 @@ impl Report {
             (false, _) => "FAILED",
         };
         let (milliseconds, memory) = (ran.time().as_secs_f64() * 1000.0, size(ran.memory()));
-        let cost = if ran.memory() > 0 { format!("{milliseconds:8.1} ms {memory:>11}") } else { format!("{milliseconds:8.1} ms") };
+        let cost =
+            if ran.memory() > 0 { format!("{milliseconds:8.1} ms {memory:>11}") } else { format!("{milliseconds:8.1} ms") };
         self.say(format_args!("  {word} {:<68} {cost}", ran.name));
         if let Some(fault) = &ran.fault {
             self.say(format_args!("         {}", printable(fault)));
