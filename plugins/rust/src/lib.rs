@@ -25,9 +25,12 @@ impl Bus {
         })
     }
 
+    fn destination<'a>(&'a self, signal: &'a Signal) -> &'a str {
+        self.destination.as_deref().unwrap_or(signal.type_name())
+    }
+
     fn message(&self, signal: &Signal) -> Result<Message> {
-        let destination = self.destination.as_deref().unwrap_or(signal.type_name());
-        let message = Message::new(&self.connection, destination)
+        let message = Message::new(&self.connection, self.destination(signal))
             .id(signal.id())
             .header("signal-type", signal.type_name())
             .json(signal)?; // all columns
@@ -40,9 +43,41 @@ impl Bus {
 
 fn send_all(signals: &[Signal]) -> BulkResult {
     let bus = Bus::configured()?;
-    let mut outcomes = decided(signals)?;
+    let Some(first) = signals.first() else {
+        return Ok(Vec::new());
+    };
+    let mut decided = decided(signals)?;
+    // Where order counts, the bus must accept a message before it sees the next one.
+    let size = if first.is_ordered() { 1 } else { signals.len() };
+    let mut outcomes = Vec::new();
+    let mut published = 0;
+    for (signals, decided) in signals.chunks(size).zip(decided.chunks_mut(size)) {
+        let messages = messages(&bus, signals, decided);
+        let answers = match publish(&messages) {
+            Ok(answers) => answers,
+            Err(outage) if published == 0 => return Err(outage),
+            Err(_) => break,
+        };
+        published += messages.len();
+        let mut answers = answers.into_iter();
+        let chunk = decided.iter_mut().map(Option::take);
+        outcomes.extend(chunk.filter_map(|outcome| outcome.or_else(|| answers.next())));
+        if first.is_ordered() && is_retry(outcomes.last()) {
+            break;
+        }
+    }
+    if published > 0 {
+        let destination = bus.destination(first);
+        log::info!("published", signals = published, destination = destination);
+    }
+    outcomes.resize(signals.len(), Outcome::retry("held back"));
+    Ok(outcomes)
+}
+
+/// The messages of the rows that are to be published.
+fn messages(bus: &Bus, signals: &[Signal], decided: &mut [Option<Outcome>]) -> Vec<Message> {
     let mut messages = Vec::new();
-    for (signal, outcome) in signals.iter().zip(&mut outcomes) {
+    for (signal, outcome) in signals.iter().zip(decided) {
         if outcome.is_some() {
             continue;
         }
@@ -51,32 +86,28 @@ fn send_all(signals: &[Signal]) -> BulkResult {
             Err(error) => *outcome = Some(Outcome::reject(error.reason())),
         }
     }
-    let answers = publish(&messages)?;
-    if let Some(Message { destination, .. }) = messages.first() {
-        let signals = messages.len();
-        log::info!("published", signals = signals, destination = destination);
-    }
-    let undecided = outcomes.iter_mut().filter(|outcome| outcome.is_none());
-    for (outcome, answer) in undecided.zip(answers) {
-        *outcome = Some(answer);
-    }
-    Ok(outcomes.into_iter().flatten().collect())
+    messages
 }
 
-/// The outcomes that are known beforehand; none for the rows that are to be published.
+/// The outcomes that are known beforehand; none for the rows that are to be published. Where order
+/// counts, a row to be retried is the last one.
 ///
 /// An outage of any row concerns all of them, so that nothing is published before this is over.
 fn decided(signals: &[Signal]) -> Result<Vec<Option<Outcome>>> {
-    let mut held = false;
-    let decide = |signal: &Signal| {
-        if held {
-            return Ok(Some(Outcome::retry("held back")));
-        }
+    let mut outcomes = Vec::new();
+    for signal in signals {
         let outcome = demanded(signal)?;
-        held = signal.is_ordered() && matches!(outcome, Some(Outcome::Retry(_)));
-        Ok(outcome)
-    };
-    signals.iter().map(decide).collect()
+        let last = signal.is_ordered() && is_retry(outcome.as_ref());
+        outcomes.push(outcome);
+        if last {
+            break;
+        }
+    }
+    Ok(outcomes)
+}
+
+fn is_retry(outcome: Option<&Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Retry(_)))
 }
 
 /// What the row's column `outcome` demands.
