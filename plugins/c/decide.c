@@ -10,13 +10,21 @@ outage_t misconfigured(const char *reason) {
     return outage;
 }
 
-static bool is_ordered(const signal_type_t *type) {
+bool is_ordered(const signal_type_t *type) {
     for (size_t i = 0; i < type->attributes.len; i++) {
         if (equals(type->attributes.ptr[i].f0, "ordered")) {
             return equals(type->attributes.ptr[i].f1, "true");
         }
     }
     return false;
+}
+
+void hold_back(outcomes_t outcomes, size_t first) {
+    for (size_t i = first; i < outcomes.len; i++) {
+        signalbus_plugin_types_outcome_free(&outcomes.ptr[i]);
+        outcomes.ptr[i].tag = RETRY;
+        outcomes.ptr[i].val.retry = (retry_t){copy("held back"), {false, 0}};
+    }
 }
 
 // The text in the row's column `outcome`, if there is any.
@@ -35,7 +43,7 @@ static bool decide_one(string_t demand, outcome_t *outcome, outage_t *outage) {
     if (equals(demand, "skip")) {
         outcome->tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_SKIP;
     } else if (equals(demand, "retry")) {
-        outcome->tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY;
+        outcome->tag = RETRY;
         outcome->val.retry = demanded_retry();
     } else if (equals(demand, "reject")) {
         outcome->tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_REJECT;
@@ -53,20 +61,17 @@ static bool decide_one(string_t demand, outcome_t *outcome, outage_t *outage) {
     return true;
 }
 
-bool decide(const signal_type_t *type, const signals_t *signals, outcome_t *outcomes,
+bool decide(const signal_type_t *type, const signals_t *signals, outcomes_t outcomes,
             outage_t *outage) {
     bool ordered = is_ordered(type);
-    bool held_back = false;
     for (size_t i = 0; i < signals->len; i++) {
-        if (held_back) {
-            outcomes[i].tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY;
-            outcomes[i].val.retry = (retry_t){copy("held back"), {false, 0}};
-            continue;
-        }
-        if (!decide_one(demand_of(type, &signals->ptr[i]), &outcomes[i], outage)) {
+        if (!decide_one(demand_of(type, &signals->ptr[i]), &outcomes.ptr[i], outage)) {
             return false;
         }
-        held_back = ordered && outcomes[i].tag == SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY;
+        if (ordered && outcomes.ptr[i].tag == RETRY) {
+            hold_back(outcomes, i + 1);
+            break;
+        }
     }
     return true;
 }

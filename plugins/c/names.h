@@ -26,7 +26,10 @@ typedef signalbus_plugin_producer_list_outcome_t answers_t;
 typedef exports_signalbus_plugin_bulk_sender_list_outcome_t outcomes_t;
 typedef signalbus_plugin_types_outage_t outage_t;
 
-enum { SENT = SIGNALBUS_PLUGIN_TYPES_OUTCOME_SENT };
+enum {
+    SENT = SIGNALBUS_PLUGIN_TYPES_OUTCOME_SENT,
+    RETRY = SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY,
+};
 
 _Noreturn static inline void die(const char *reason) {
     fprintf(stderr, "%s\n", reason);

@@ -58,13 +58,13 @@ static bool publish(messages_t *messages, answers_t *answers, outage_t *outage) 
     if (answers->len != messages->len) {
         die("the bus has answered for another number of messages");
     }
-    log_published(messages->len, messages->ptr[0].destination);
     return true;
 }
 
-// Puts what the bus says of each message in the place of its row's outcome.
-static bool publish_all(const signal_type_t *type, const signals_t *signals, const target_t *target,
-                        outcome_t *outcomes, outage_t *outage) {
+// Puts what the bus says of each message in the place of its row's outcome, and counts messages.
+static bool publish_chunk(const signal_type_t *type, const signals_t *signals,
+                          const target_t *target, outcome_t *outcomes, size_t *count,
+                          outage_t *outage) {
     messages_t messages = {allocate(signals->len, sizeof(message_t)), 0};
     for (size_t i = 0; i < signals->len; i++) {
         if (outcomes[i].tag == SENT) {
@@ -79,6 +79,7 @@ static bool publish_all(const signal_type_t *type, const signals_t *signals, con
             outcomes[i] = answers.ptr[next++]; // Its strings move with it.
         }
     }
+    *count += answers.len;
     free(answers.ptr);
 
     for (size_t i = 0; i < messages.len; i++) {
@@ -88,6 +89,33 @@ static bool publish_all(const signal_type_t *type, const signals_t *signals, con
     return published;
 }
 
+// Where order counts, the bus must accept a message before it sees the next one.
+static bool publish_all(const signal_type_t *type, const signals_t *signals, const target_t *target,
+                        outcomes_t outcomes, outage_t *outage) {
+    bool ordered = is_ordered(type);
+    size_t size = ordered ? 1 : signals->len;
+    size_t count = 0;
+    for (size_t first = 0; first < signals->len; first += size) {
+        signals_t chunk = {signals->ptr + first, size};
+        if (!publish_chunk(type, &chunk, target, outcomes.ptr + first, &count, outage)) {
+            if (count == 0) {
+                return false;
+            }
+            signalbus_plugin_types_outage_free(outage);
+            hold_back(outcomes, first);
+            break;
+        }
+        if (ordered && outcomes.ptr[first].tag == RETRY) {
+            hold_back(outcomes, first + 1);
+            break;
+        }
+    }
+    if (count > 0) {
+        log_published(count, target->destination);
+    }
+    return true;
+}
+
 static bool send(const signal_type_t *type, const signals_t *signals, const target_t *target,
                  outcomes_t *outcomes, outage_t *outage) {
     *outcomes = (outcomes_t){NULL, 0};
@@ -95,8 +123,8 @@ static bool send(const signal_type_t *type, const signals_t *signals, const targ
         return true;
     }
     *outcomes = (outcomes_t){allocate(signals->len, sizeof(outcome_t)), signals->len};
-    if (decide(type, signals, outcomes->ptr, outage) &&
-        publish_all(type, signals, target, outcomes->ptr, outage)) {
+    if (decide(type, signals, *outcomes, outage) &&
+        publish_all(type, signals, target, *outcomes, outage)) {
         return true;
     }
     exports_signalbus_plugin_bulk_sender_list_outcome_free(outcomes);

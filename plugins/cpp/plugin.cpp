@@ -50,22 +50,88 @@ bool is_ordered(const SignalType &type) {
     return false;
 }
 
+// Answers `Retry` for the rows from `first` on, whatever was decided of them.
+void hold_back(Outcomes &outcomes, std::size_t first) {
+    for (Outcome &outcome : std::span(outcomes).subspan(first)) {
+        outcome = Retry{"held back", std::nullopt};
+    }
+}
+
 Result<Outcomes> decide_all(const SignalType &type, std::span<const Signal> signals) {
     const bool ordered = is_ordered(type);
-    Outcomes outcomes;
-    outcomes.reserve(signals.size());
-    for (const Signal &signal : signals) {
-        Result<Outcome> outcome = decide(demand_of(type, signal));
+    Outcomes outcomes(signals.size());
+    for (std::size_t i = 0; i < signals.size(); i++) {
+        Result<Outcome> outcome = decide(demand_of(type, signals[i]));
         if (!outcome) {
             return std::unexpected(outcome.error());
         }
-        outcomes.push_back(*std::move(outcome));
-        if (ordered && std::holds_alternative<Retry>(outcomes.back())) {
-            outcomes.resize(signals.size(), Retry{"held back", std::nullopt});
+        outcomes[i] = *std::move(outcome);
+        if (ordered && std::holds_alternative<Retry>(outcomes[i])) {
+            hold_back(outcomes, i + 1);
             break;
         }
     }
     return outcomes;
+}
+
+struct Target {
+    std::string connection;
+    std::string destination;
+    Attributes headers;
+};
+
+// Puts what the bus says of each message in the place of its row's outcome; returns their number.
+Result<std::size_t> publish_chunk(const SignalType &type, std::span<const Signal> signals,
+                                  const Target &target, std::span<Outcome> outcomes) {
+    std::vector<Message> messages;
+    for (std::size_t i = 0; i < signals.size(); i++) {
+        if (std::holds_alternative<Sent>(outcomes[i])) {
+            messages.push_back({target.connection, target.destination, "application/json",
+                                json_row(type, signals[i]), view(signals[i].id)});
+        }
+    }
+    if (messages.empty()) {
+        return 0;
+    }
+    Result<Outcomes> answers = publish(messages, target.headers);
+    if (!answers) {
+        return std::unexpected(answers.error());
+    }
+    if (answers->size() != messages.size()) {
+        die("the bus has answered for another number of messages");
+    }
+    auto answer = answers->begin();
+    for (Outcome &outcome : outcomes) {
+        if (std::holds_alternative<Sent>(outcome)) {
+            outcome = std::move(*answer++);
+        }
+    }
+    return messages.size();
+}
+
+// Where order counts, the bus must accept a message before it sees the next one.
+Result<std::size_t> publish_all(const SignalType &type, std::span<const Signal> signals,
+                                const Target &target, Outcomes &outcomes) {
+    const bool ordered = is_ordered(type);
+    const std::size_t size = ordered ? 1 : signals.size();
+    std::size_t count = 0;
+    for (std::size_t first = 0; first < signals.size(); first += size) {
+        const Result<std::size_t> published = publish_chunk(
+            type, signals.subspan(first, size), target, std::span(outcomes).subspan(first, size));
+        if (!published && count == 0) {
+            return published;
+        }
+        if (!published) {
+            hold_back(outcomes, first);
+            break;
+        }
+        count += *published;
+        if (ordered && std::holds_alternative<Retry>(outcomes[first])) {
+            hold_back(outcomes, first + 1);
+            break;
+        }
+    }
+    return count;
 }
 
 } // namespace
@@ -75,43 +141,25 @@ Result<Outcomes> send(const SignalType &type, std::span<const Signal> signals) {
     if (!connection) {
         return std::unexpected(Misconfigured{"setting \"connection\" is missing"});
     }
-    const std::string destination = setting("destination").value_or(std::string(view(type.name)));
+    Target target{*connection,
+                  setting("destination").value_or(std::string(view(type.name))),
+                  {{"signal-type", view(type.name)}}};
     const std::optional<std::string> token = secret("token");
-    Attributes headers{{"signal-type", view(type.name)}};
     if (token) {
-        headers.emplace_back("token", *token);
+        target.headers.emplace_back("token", *token);
     }
 
     Result<Outcomes> outcomes = decide_all(type, signals);
     if (!outcomes) {
         return outcomes;
     }
-    std::vector<Message> messages;
-    for (std::size_t i = 0; i < signals.size(); i++) {
-        if (std::holds_alternative<Sent>((*outcomes)[i])) {
-            messages.push_back({*connection, destination, "application/json",
-                                json_row(type, signals[i]), view(signals[i].id)});
-        }
+    const Result<std::size_t> published = publish_all(type, signals, target, *outcomes);
+    if (!published) {
+        return std::unexpected(published.error());
     }
-    if (messages.empty()) {
-        return outcomes;
-    }
-
-    Result<Outcomes> answers = publish(messages, headers);
-    if (!answers) {
-        return answers;
-    }
-    if (answers->size() != messages.size()) {
-        die("the bus has answered for another number of messages");
-    }
-    log_info("published",
-             {{"signals", std::to_string(messages.size())}, {"destination", destination}});
-
-    auto answer = answers->begin();
-    for (Outcome &outcome : *outcomes) {
-        if (std::holds_alternative<Sent>(outcome)) {
-            outcome = std::move(*answer++);
-        }
+    if (*published > 0) {
+        log_info("published",
+                 {{"signals", std::to_string(*published)}, {"destination", target.destination}});
     }
     return outcomes;
 }

@@ -19,10 +19,15 @@ pub fn decideAll(
     const ordered = isOrdered(signal_type);
     for (signals, outcomes, 1..) |signal, *outcome, next| {
         outcome.* = try decide(demandOf(signal_type, signal), outage);
-        if (ordered and outcome.tag == c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY) {
-            for (outcomes[next..]) |*behind| behind.* = retry("held back", null);
-            return;
-        }
+        if (ordered and outcome.tag == contract.retry) return holdBack(outcomes[next..]);
+    }
+}
+
+/// Answers `retry`, whatever was decided before.
+pub fn holdBack(outcomes: []Outcome) void {
+    for (outcomes) |*outcome| {
+        c.signalbus_plugin_types_outcome_free(outcome);
+        outcome.* = retry("held back", null);
     }
 }
 
@@ -46,7 +51,7 @@ fn decide(demand: ?Demand, outage: *contract.Outage) error{Outage}!Outcome {
 
 fn retry(reason: []const u8, after_ms: ?u64) Outcome {
     return .{
-        .tag = c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY,
+        .tag = contract.retry,
         .val = .{ .retry = .{
             .reason = contract.copy(reason),
             .after_ms = .{ .is_some = after_ms != null, .val = after_ms orelse 0 },
@@ -66,7 +71,8 @@ fn demandOf(signal_type: contract.SignalType, signal: contract.Signal) ?Demand {
     return null;
 }
 
-fn isOrdered(signal_type: contract.SignalType) bool {
+/// Whether nothing may be published past a row that is to be retried.
+pub fn isOrdered(signal_type: contract.SignalType) bool {
     for (slice(signal_type.attributes)) |attribute| {
         if (std.mem.eql(u8, slice(attribute.f0), "ordered")) {
             return std.mem.eql(u8, slice(attribute.f1), "true");
