@@ -19,6 +19,11 @@ type (
 	result = wit.Result[[]types.Outcome, types.Outage]
 )
 
+type target struct {
+	connection, destination string
+	headers                 []field
+}
+
 const asked = "the row asks for it"
 
 func main() {} // Never called, but the linker asks for it.
@@ -28,12 +33,20 @@ func send(signalType types.SignalType, signals []types.Signal) result {
 	if connection.IsNone() {
 		return fail(types.MakeOutageMisconfigured(`setting "connection" is missing`))
 	}
-	destination := config.Get("destination").SomeOr(signalType.Name)
+	to := target{
+		connection:  connection.Some(),
+		destination: config.Get("destination").SomeOr(signalType.Name),
+		headers:     []field{{F0: "signal-type", F1: signalType.Name}},
+	}
+	if token := config.GetSecret("token"); token.IsSome() {
+		to.headers = append(to.headers, field{F0: "token", F1: token.Some()})
+	}
 
 	// An outage answers for the whole call, so nothing is published before every row is decided.
 	outcomes := make([]types.Outcome, len(signals))
 	toPublish := make([]int, 0, len(signals))
 	demands := column(signalType, "outcome")
+	ordered := isOrdered(signalType)
 decide:
 	for i, signal := range signals {
 		switch text(signal, demands) {
@@ -41,10 +54,8 @@ decide:
 			outcomes[i] = types.MakeOutcomeSkip()
 		case "retry":
 			outcomes[i] = types.MakeOutcomeRetry(later())
-			if isOrdered(signalType) {
-				for next := i + 1; next < len(signals); next++ {
-					outcomes[next] = types.MakeOutcomeRetry(types.Retry{Reason: "held back"})
-				}
+			if ordered {
+				holdBack(outcomes[i+1:])
 				break decide
 			}
 		case "reject":
@@ -59,44 +70,67 @@ decide:
 			toPublish = append(toPublish, i)
 		}
 	}
-	if len(toPublish) == 0 {
-		return wit.Ok[[]types.Outcome, types.Outage](outcomes)
-	}
 
-	headers := []field{{F0: "signal-type", F1: signalType.Name}}
-	if token := config.GetSecret("token"); token.IsSome() {
-		headers = append(headers, field{F0: "token", F1: token.Some()})
+	// Where order counts, the bus must accept a message before it sees the next one.
+	size := max(len(toPublish), 1)
+	if ordered {
+		size = 1
 	}
-	messages := make([]types.Message, len(toPublish))
+	published := 0
+	for chunk := range slices.Chunk(toPublish, size) {
+		answer := to.publish(signalType, signals, chunk)
+		if answer.IsErr() {
+			if published == 0 {
+				return answer
+			}
+			holdBack(outcomes[chunk[0]:])
+			break
+		}
+		published += len(chunk)
+		for n, i := range chunk {
+			outcomes[i] = answer.Ok()[n]
+		}
+		if last := chunk[len(chunk)-1]; ordered && outcomes[last].Tag() == types.Outcome_Retry {
+			holdBack(outcomes[last+1:])
+			break
+		}
+	}
+	if published > 0 {
+		log.Emit(log.Level_Info, "published", []field{
+			{F0: "signals", F1: strconv.Itoa(published)},
+			{F0: "destination", F1: to.destination},
+		})
+	}
+	return wit.Ok[[]types.Outcome, types.Outage](outcomes)
+}
+
+// publish publishes the rows at the given positions, and returns an outcome for each.
+func (to target) publish(signalType types.SignalType, signals []types.Signal, rows []int) result {
+	messages := make([]types.Message, len(rows))
 	var body []byte
-	for n, i := range toPublish {
+	for n, i := range rows {
 		body = appendRow(body[:0], signalType.Columns, signals[i].Values)
 		messages[n] = types.Message{
-			Connection:  connection.Some(),
-			Destination: destination,
+			Connection:  to.connection,
+			Destination: to.destination,
 			ContentType: wit.Some("application/json"),
-			Headers:     headers,
+			Headers:     to.headers,
 			Body:        bytes.Clone(body),
 			Id:          wit.Some(signals[i].Id),
 		}
 	}
+	answer := producer.Publish(messages)
+	if answer.IsOk() && len(answer.Ok()) != len(messages) {
+		panic(fmt.Sprintf("%d messages were answered with %d outcomes", len(messages), len(answer.Ok())))
+	}
+	return answer
+}
 
-	published := producer.Publish(messages)
-	if published.IsErr() {
-		return published
+// holdBack answers for rows that have to wait for an earlier one, whatever they ask for.
+func holdBack(outcomes []types.Outcome) {
+	for i := range outcomes {
+		outcomes[i] = types.MakeOutcomeRetry(types.Retry{Reason: "held back"})
 	}
-	answers := published.Ok()
-	if len(answers) != len(messages) {
-		panic(fmt.Sprintf("%d messages were answered with %d outcomes", len(messages), len(answers)))
-	}
-	for n, i := range toPublish {
-		outcomes[i] = answers[n]
-	}
-	log.Emit(log.Level_Info, "published", []field{
-		{F0: "signals", F1: strconv.Itoa(len(messages))},
-		{F0: "destination", F1: destination},
-	})
-	return wit.Ok[[]types.Outcome, types.Outage](outcomes)
 }
 
 func fail(outage types.Outage) result {

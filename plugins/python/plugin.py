@@ -46,11 +46,10 @@ class BulkSender(exports.BulkSender):
         if token is not None:
             headers.append(("token", token))
 
-        # An outage answers for all rows, so every row is decided before any is published.
-        demands = decide_all(signal_type, signals)
         keys = [dumps(column.name) for column in signal_type.columns]
-        messages = [
-            Message(
+
+        def message(signal: Signal) -> Message:
+            return Message(
                 connection=connection,
                 destination=destination,
                 key=None,
@@ -60,14 +59,31 @@ class BulkSender(exports.BulkSender):
                 id=signal.id,
                 options=[],
             )
-            for signal, demand in zip(signals, demands, strict=True)
-            if demand is None
-        ]
-        outcomes = iter(publish(messages))
-        if messages:
-            fields = [("signals", str(len(messages))), ("destination", destination)]
+
+        # An outage answers for all rows, so every row is decided before any is published.
+        ordered = ("ordered", "true") in signal_type.attributes
+        rows = decide_all(signal_type, signals, ordered)
+        outcomes: list[Outcome] = []
+        published = 0
+        # Where order counts, the bus must accept a message before it sees the next one.
+        for chunk in [[row] for row in rows] if ordered else [rows]:
+            messages = [message(signal) for signal, demand in chunk if demand is None]
+            try:
+                answers = iter(publish(messages))
+            except Err:
+                if published == 0:
+                    raise
+                break
+            published += len(messages)
+            outcomes += [demand or next(answers) for _, demand in chunk]
+            if ordered and isinstance(outcomes[-1], Outcome_Retry):
+                break
+
+        if published > 0:
+            fields = [("signals", str(published)), ("destination", destination)]
             log.emit(log.Level.INFO, "published", fields)
-        return [demand or next(outcomes) for demand in demands]
+        held_back = len(signals) - len(outcomes)
+        return outcomes + [Outcome_Retry(Retry("held back", None))] * held_back
 
 
 def publish(messages: list[Message]) -> list[Outcome]:
@@ -79,20 +95,23 @@ def publish(messages: list[Message]) -> list[Outcome]:
     return outcomes
 
 
-def decide_all(signal_type: SignalType, signals: list[Signal]) -> list[Outcome | None]:
-    """The outcome that each row demands; None stands for a row to publish."""
+def decide_all(
+    signal_type: SignalType, signals: list[Signal], ordered: bool
+) -> list[tuple[Signal, Outcome | None]]:
+    """The rows with the outcomes that they demand; None stands for a row to publish.
+
+    Where order counts, a row to be retried is the last one.
+    """
     names = [column.name for column in signal_type.columns]
     position = names.index("outcome") if "outcome" in names else None
-    ordered = ("ordered", "true") in signal_type.attributes
 
-    demands: list[Outcome | None] = []
+    rows: list[tuple[Signal, Outcome | None]] = []
     for signal in signals:
         demand = None if position is None else decide(signal.values[position])
-        demands.append(demand)
+        rows.append((signal, demand))
         if ordered and isinstance(demand, Outcome_Retry):
             break
-    held_back = len(signals) - len(demands)
-    return demands + [Outcome_Retry(Retry("held back", None))] * held_back
+    return rows
 
 
 def decide(value: Value) -> Outcome | None:
