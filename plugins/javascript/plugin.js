@@ -10,44 +10,80 @@ const utf8 = new TextEncoder();
 
 export const bulkSender = {
   sendSignalbusMessages(signalType, signals) {
-    const connection = get("connection");
-    if (connection === undefined) {
-      throw { tag: "misconfigured", val: 'setting "connection" is missing' };
-    }
-    const destination = get("destination") ?? signalType.name;
-    const headers = [["signal-type", signalType.name]];
-    const token = getSecret("token");
-    if (token !== undefined) {
-      headers.push(["token", token]);
-    }
-
-    // An outage answers for all rows, so every row is decided before any is published.
-    const demands = decideAll(signalType, signals);
-    const keys = signalType.columns.map((column) =>
-      JSON.stringify(column.name),
-    );
-    const messages = signals
-      .filter((_, row) => demands[row] === undefined)
-      .map(({ id, values }) => ({
-        connection,
-        destination,
-        contentType: "application/json",
-        headers,
-        body: utf8.encode(toJson(keys, values)),
-        id,
-        options: [],
-      }));
-    const outcomes = publishAll(messages);
-    if (messages.length > 0) {
-      emit("info", "published", [
-        ["signals", String(messages.length)],
-        ["destination", destination],
-      ]);
-    }
-    let next = 0;
-    return demands.map((demand) => demand ?? outcomes[next++]);
+    return send(signalType, signals);
   },
 };
+
+/** An outage is no crash; that of the bus is the payload of an error. */
+function isCrash(error) {
+  return Error.isError(error) && !("payload" in error);
+}
+
+function send(signalType, signals) {
+  const connection = get("connection");
+  if (connection === undefined) {
+    throw { tag: "misconfigured", val: 'setting "connection" is missing' };
+  }
+  const destination = get("destination") ?? signalType.name;
+  const headers = [["signal-type", signalType.name]];
+  const token = getSecret("token");
+  if (token !== undefined) {
+    headers.push(["token", token]);
+  }
+  const keys = signalType.columns.map((column) => JSON.stringify(column.name));
+  const toMessage = ({ id, values }) => ({
+    connection,
+    destination,
+    contentType: "application/json",
+    headers,
+    body: utf8.encode(toJson(keys, values)),
+    id,
+    options: [],
+  });
+
+  // An outage answers for all rows, so every row is decided before any is published.
+  const ordered = signalType.attributes.some(
+    ([key, value]) => key === "ordered" && value === "true",
+  );
+  const rows = decideAll(signalType, signals, ordered);
+  // Where order counts, the bus must accept a message before it sees the next one.
+  const chunks = ordered ? rows.map((row) => [row]) : [rows];
+  const outcomes = [];
+  let published = 0;
+  for (const chunk of chunks) {
+    const messages = chunk
+      .filter(({ demand }) => demand === undefined)
+      .map(({ signal }) => toMessage(signal));
+    let answers;
+    try {
+      answers = publishAll(messages);
+    } catch (error) {
+      if (published === 0 || isCrash(error)) {
+        throw error;
+      }
+      break;
+    }
+    published += messages.length;
+    let next = 0;
+    for (const { demand } of chunk) {
+      outcomes.push(demand ?? answers[next++]);
+    }
+    if (ordered && outcomes.at(-1).tag === "retry") {
+      break;
+    }
+  }
+
+  if (published > 0) {
+    emit("info", "published", [
+      ["signals", String(published)],
+      ["destination", destination],
+    ]);
+  }
+  while (outcomes.length < signals.length) {
+    outcomes.push({ tag: "retry", val: { reason: "held back" } });
+  }
+  return outcomes;
+}
 
 function publishAll(messages) {
   if (messages.length === 0) {
@@ -62,24 +98,24 @@ function publishAll(messages) {
   return outcomes;
 }
 
-/** The outcome that each row demands; undefined stands for a row to publish. */
-function decideAll(signalType, signals) {
+/**
+ * The rows with the outcomes that they demand; undefined stands for a row to publish.
+ * Where order counts, a row to be retried is the last one.
+ */
+function decideAll(signalType, signals, ordered) {
   const position = signalType.columns.findIndex(
     (column) => column.name === "outcome",
   );
-  const ordered = signalType.attributes.some(
-    ([key, value]) => key === "ordered" && value === "true",
-  );
-
-  let heldBack = false;
-  return signals.map(({ values }) => {
-    if (heldBack) {
-      return { tag: "retry", val: { reason: "held back" } };
+  const rows = [];
+  for (const signal of signals) {
+    const value = signal.values[position];
+    const demand = value && decide(value);
+    rows.push({ signal, demand });
+    if (ordered && demand?.tag === "retry") {
+      break;
     }
-    const demand = position < 0 ? undefined : decide(values[position]);
-    heldBack = ordered && demand?.tag === "retry";
-    return demand;
-  });
+  }
+  return rows;
 }
 
 function decide(value) {

@@ -12,53 +12,91 @@ import type {
   Value,
 } from "signalbus:plugin/types@0.1.0";
 
+type Row = { signal: Signal; demand: Outcome | undefined };
+
 const DEMANDED = "the row asks for it";
 
 const utf8 = new TextEncoder();
 
 export const bulkSender: typeof import("signalbus:plugin/bulk-sender@0.1.0") = {
   sendSignalbusMessages(signalType: SignalType, signals: Signal[]): Outcome[] {
-    const connection = get("connection");
-    if (connection === undefined) {
-      throw {
-        tag: "misconfigured",
-        val: 'setting "connection" is missing',
-      } satisfies Outage;
-    }
-    const destination = get("destination") ?? signalType.name;
-    const headers: [string, string][] = [["signal-type", signalType.name]];
-    const token = getSecret("token");
-    if (token !== undefined) {
-      headers.push(["token", token]);
-    }
-
-    // An outage answers for all rows, so every row is decided before any is published.
-    const demands = decideAll(signalType, signals);
-    const keys = signalType.columns.map((column) =>
-      JSON.stringify(column.name),
-    );
-    const messages = signals
-      .filter((_, row) => demands[row] === undefined)
-      .map(({ id, values }) => ({
-        connection,
-        destination,
-        contentType: "application/json",
-        headers,
-        body: utf8.encode(toJson(keys, values)),
-        id,
-        options: [],
-      }));
-    const outcomes = publishAll(messages);
-    if (messages.length > 0) {
-      emit("info", "published", [
-        ["signals", String(messages.length)],
-        ["destination", destination],
-      ]);
-    }
-    let next = 0;
-    return demands.map((demand) => demand ?? outcomes[next++]!);
+    return send(signalType, signals);
   },
 };
+
+/** An outage is no crash; that of the bus is the payload of an error. */
+function isCrash(error: unknown): error is Error {
+  return Error.isError(error) && !("payload" in error);
+}
+
+function send(signalType: SignalType, signals: Signal[]): Outcome[] {
+  const connection = get("connection");
+  if (connection === undefined) {
+    throw {
+      tag: "misconfigured",
+      val: 'setting "connection" is missing',
+    } satisfies Outage;
+  }
+  const destination = get("destination") ?? signalType.name;
+  const headers: [string, string][] = [["signal-type", signalType.name]];
+  const token = getSecret("token");
+  if (token !== undefined) {
+    headers.push(["token", token]);
+  }
+  const keys = signalType.columns.map((column) => JSON.stringify(column.name));
+  const toMessage = ({ id, values }: Signal): Message => ({
+    connection,
+    destination,
+    contentType: "application/json",
+    headers,
+    body: utf8.encode(toJson(keys, values)),
+    id,
+    options: [],
+  });
+
+  // An outage answers for all rows, so every row is decided before any is published.
+  const ordered = signalType.attributes.some(
+    ([key, value]) => key === "ordered" && value === "true",
+  );
+  const rows = decideAll(signalType, signals, ordered);
+  // Where order counts, the bus must accept a message before it sees the next one.
+  const chunks = ordered ? rows.map((row) => [row]) : [rows];
+  const outcomes: Outcome[] = [];
+  let published = 0;
+  for (const chunk of chunks) {
+    const messages = chunk
+      .filter(({ demand }) => demand === undefined)
+      .map(({ signal }) => toMessage(signal));
+    let answers: Outcome[];
+    try {
+      answers = publishAll(messages);
+    } catch (error) {
+      if (published === 0 || isCrash(error)) {
+        throw error;
+      }
+      break;
+    }
+    published += messages.length;
+    let next = 0;
+    for (const { demand } of chunk) {
+      outcomes.push(demand ?? answers[next++]!);
+    }
+    if (ordered && outcomes.at(-1)?.tag === "retry") {
+      break;
+    }
+  }
+
+  if (published > 0) {
+    emit("info", "published", [
+      ["signals", String(published)],
+      ["destination", destination],
+    ]);
+  }
+  while (outcomes.length < signals.length) {
+    outcomes.push({ tag: "retry", val: { reason: "held back" } });
+  }
+  return outcomes;
+}
 
 function publishAll(messages: Message[]): Outcome[] {
   if (messages.length === 0) {
@@ -73,27 +111,28 @@ function publishAll(messages: Message[]): Outcome[] {
   return outcomes;
 }
 
-/** The outcome that each row demands; undefined stands for a row to publish. */
+/**
+ * The rows with the outcomes that they demand; undefined stands for a row to publish.
+ * Where order counts, a row to be retried is the last one.
+ */
 function decideAll(
   signalType: SignalType,
   signals: Signal[],
-): (Outcome | undefined)[] {
+  ordered: boolean,
+): Row[] {
   const position = signalType.columns.findIndex(
     (column) => column.name === "outcome",
   );
-  const ordered = signalType.attributes.some(
-    ([key, value]) => key === "ordered" && value === "true",
-  );
-
-  let heldBack = false;
-  return signals.map(({ values }) => {
-    if (heldBack) {
-      return { tag: "retry", val: { reason: "held back" } };
+  const rows: Row[] = [];
+  for (const signal of signals) {
+    const value = signal.values[position];
+    const demand = value && decide(value);
+    rows.push({ signal, demand });
+    if (ordered && demand?.tag === "retry") {
+      break;
     }
-    const demand = position < 0 ? undefined : decide(values[position]!);
-    heldBack = ordered && demand?.tag === "retry";
-    return demand;
-  });
+  }
+  return rows;
 }
 
 function decide(value: Value): Outcome | undefined {
