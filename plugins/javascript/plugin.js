@@ -10,7 +10,17 @@ const utf8 = new TextEncoder();
 
 export const bulkSender = {
   sendSignalbusMessages(signalType, signals) {
-    return send(signalType, signals);
+    try {
+      return send(signalType, signals);
+    } catch (error) {
+      if (isCrash(error)) {
+        // The relay shows its message, but not where it happened.
+        console.error(
+          `${error}\n${error.stack.trimEnd().replace(/^/gm, "  ")}`,
+        );
+      }
+      throw error;
+    }
   },
 };
 

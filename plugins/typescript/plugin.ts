@@ -20,7 +20,17 @@ const utf8 = new TextEncoder();
 
 export const bulkSender: typeof import("signalbus:plugin/bulk-sender@0.1.0") = {
   sendSignalbusMessages(signalType: SignalType, signals: Signal[]): Outcome[] {
-    return send(signalType, signals);
+    try {
+      return send(signalType, signals);
+    } catch (error) {
+      if (isCrash(error)) {
+        // The relay shows its message, but not where it happened.
+        console.error(
+          `${error}\n${error.stack?.trimEnd().replace(/^/gm, "  ")}`,
+        );
+      }
+      throw error;
+    }
   },
 };
 
