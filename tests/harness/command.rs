@@ -43,6 +43,9 @@ impl Project {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_signalbus"));
         command.args(args).current_dir(&self.folder).env_remove("SIGNALBUS_CONFIG").env_remove("RUST_LOG");
+        // Tool-chains of plugins that `make toolchains` has installed.
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{path}:{}", super::target().canonicalize().unwrap().join("tools/bin").display()));
         command.env("XDG_CACHE_HOME", super::target().canonicalize().unwrap().join("test-cache"));
         command
     }

@@ -36,6 +36,11 @@ async fn tells_where_it_crashed(language: &str) {
     assert!(words.iter().all(|word| told.contains(word)), "{told}");
     let name = format!("plugin=\"{language}\"");
     assert!(told.contains(&name), "{told}");
+    if ["javascript", "typescript"].contains(&language) {
+        // The engine has no names; the plugin's own stack has.
+        assert!(said.stderr.contains("decide@"), "there is no stack: {}", said.stderr);
+        return;
+    }
     let frames = said.stderr.lines().filter(|line| {
         let frame = line.split_once(" - ").filter(|(place, _)| place.contains(": ") && place.contains(" 0x"));
         frame.is_some_and(|(_, name)| !name.contains("<wasm function"))

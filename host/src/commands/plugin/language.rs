@@ -69,10 +69,10 @@ impl Language {
                     .or_else(|advice| tool("python-zig", "").map_err(|_| advice))
                     .map(|zig| of(&zig, &["build"])),
             ],
-            Self::Go => vec![tool("go", "Go 1.25 or later").map(|go| {
+            Self::Go => vec![tool("go", "Go 1.27 or later").map(|go| {
                 let mut build = of(
                     &go,
-                    &["build", "-buildmode=c-shared", "-ldflags=-checklinkname=0 -w", "-trimpath", "-o", "plugin.wasm", "."],
+                    &["build", "-buildmode=c-shared", "-ldflags=-checklinkname=0", "-trimpath", "-o", "plugin.wasm", "."],
                 );
                 build.env("GOOS", "wasip1").env("GOARCH", "wasm");
                 build
