@@ -394,8 +394,12 @@ async fn what_is_no_component_is_refused() {
     };
     refused(&write("text.wasm", b"(component)"), "", &["is not a WebAssembly component", "wasm32-wasip2"]).await;
     refused(&write("empty.wasm", b""), "", &["is not a WebAssembly component"]).await;
-    refused(&write("core.wasm", b"\0asm\x01\0\0\0"), "", &["is a core module, not a component: build it for wasm32-wasip2"])
-        .await;
+    refused(
+        &write("core.wasm", b"\0asm\x01\0\0\0"),
+        "",
+        &["is a core module, not a component: `signalbus plugin build` in its project makes one of it"],
+    )
+    .await;
     refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports neither \"signalbus:plugin/sender\" nor"]).await;
     let whole = std::fs::read(guest("sends")).unwrap();
     refused(&write("half.wasm", &whole[..whole.len() / 2]), "", &["does not compile"]).await;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use wasi_preview1_component_adapter_provider::{WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER};
+use wasm_metadata::{AddMetadata, AddMetadataField, Producers};
 use wasmparser::{Encoding, KnownCustom, Parser, Payload};
 use wit_component::{ComponentEncoder, DecodedWasm, OutputToString, StringEncoding, WitPrinter, embed_component_metadata};
 use wit_parser::{Resolve, WorldKey};
@@ -60,6 +61,28 @@ pub fn encode(core: &[u8], wit: &Path) -> anyhow::Result<Vec<u8>> {
     encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?.encode()
 }
 
+/// Writes name and version into a component, and that this relay's tool has made it.
+///
+/// # Errors
+/// It is no component.
+pub fn label(component: &[u8], name: &str, version: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    let mut label = AddMetadata::default();
+    label.name = AddMetadataField::Set(name.to_owned());
+    label.processed_by = vec![(TOOL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    if let Some(version) = version {
+        label.version = AddMetadataField::Set(wasm_metadata::Version::new(version.to_owned()));
+    }
+    label.to_wasm(component)
+}
+
+/// Whether a component has its label already.
+pub fn is_labelled(component: &[u8]) -> bool {
+    Producers::from_wasm(component).is_ok_and(|made| made.and_then(|made| made.get("processed-by")?.get(TOOL).cloned()).is_some())
+}
+
+/// This relay's tool, among those that a component was made by.
+const TOOL: &str = "signalbus";
+
 fn says_its_world(core: &[u8]) -> anyhow::Result<bool> {
     for payload in Parser::new(0).parse_all(core) {
         if let Payload::CustomSection(section) = payload?
@@ -113,13 +136,13 @@ pub fn describe(bytes: &[u8]) -> anyhow::Result<Description> {
 }
 
 /// What made the component and the modules in it.
-fn made_by(bytes: &[u8]) -> anyhow::Result<wasm_metadata::Producers> {
-    let mut all = wasm_metadata::Producers::empty();
+fn made_by(bytes: &[u8]) -> anyhow::Result<Producers> {
+    let mut all = Producers::empty();
     for payload in Parser::new(0).parse_all(bytes) {
         if let Payload::CustomSection(section) = payload?
             && section.name() == "producers"
         {
-            all.merge(&wasm_metadata::Producers::from_bytes(section.data(), section.data_offset())?);
+            all.merge(&Producers::from_bytes(section.data(), section.data_offset())?);
         }
     }
     Ok(all)

@@ -154,6 +154,38 @@ mod cases {
         assert_eq!(row[1].1.as_deref(), Some("changed"));
     }
 
+    /// What `plugin replay` runs: every value with its type, and nothing is changed.
+    pub async fn a_dead_letter_is_read_as_its_row_was(database: Database) {
+        database
+            .run(database.either(
+                "CREATE TABLE mixed (id TEXT PRIMARY KEY, n INTEGER, price NUMERIC, photo BLOB, ratio REAL, twice INT AS (n * 2)); \
+             INSERT INTO mixed VALUES ('a,b', 9007199254740993, 12.5, X'00FF00', 0.1), ('%', NULL, NULL, X'', NULL)",
+                "CREATE TABLE mixed (id text PRIMARY KEY, n bigint, price numeric, photo bytea, ratio float8, doc jsonb, at timestamptz, \
+             tags text[], twice bigint GENERATED ALWAYS AS (n * 2) STORED); \
+             INSERT INTO mixed VALUES ('a,b', 9007199254740993, 12.50, '\\x00ff00', 0.1, '{\"a\": 1}', '2026-02-28 23:59:59.5+02', '{x,y}'), \
+             ('%', NULL, NULL, '', 'Infinity', NULL, NULL, NULL)",
+                "CREATE TABLE mixed (id VARCHAR(60) COLLATE utf8mb4_bin PRIMARY KEY, n BIGINT, price DECIMAL(60, 20), photo BLOB, ratio DOUBLE, \
+             flag BIT(3), at DATETIME(6), color ENUM('red', 'blue'), twice BIGINT AS (n * 2)); \
+             INSERT INTO mixed (id, n, price, photo, ratio, flag, at, color) VALUES \
+             ('a,b', 9007199254740993, 12.5, X'00FF00', 0.1, b'101', '2026-02-28 23:59:59.5', 'blue'), ('%', NULL, NULL, '', NULL, NULL, NULL, NULL)",
+            ))
+            .await;
+        let relay = Relay::open(&database, &source("mixed")).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 9).await;
+        settle(&mut worker, &batch, &burials(&batch)).await;
+        for letter in relay.outbox.dead_letters(&[], 9).await.unwrap() {
+            let signal = relay.lane.dead_signal(&letter).await.unwrap();
+            let before = batch.signals.iter().find(|before| before.key == letter.key).unwrap();
+            assert_eq!(&signal, before);
+        }
+        assert_eq!((database.count("mixed").await, database.count("signalbus_dead_letter").await), (0, 2));
+        let [first, _] = &relay.outbox.dead_letters(&[], 9).await.unwrap()[..] else { panic!("there are two") };
+        assert!(relay.lane.redrive(first.id).await.unwrap());
+        let gone = relay.lane.dead_signal(first).await.unwrap_err().to_string();
+        assert!(!gone.is_empty());
+    }
+
     pub async fn a_letter_of_a_strange_key_comes_back(database: Database) {
         let kind = if database.system == System::Mariadb { "VARCHAR(60) COLLATE utf8mb4_bin" } else { "TEXT" };
         database.run(&format!("CREATE TABLE strange (id {kind} PRIMARY KEY)")).await;
@@ -180,5 +212,6 @@ crate::on_each_database!(
     a_new_column_takes_its_default,
     columns_that_the_database_fills_survive,
     the_row_is_kept_as_it_is_when_it_dies,
+    a_dead_letter_is_read_as_its_row_was,
     a_letter_of_a_strange_key_comes_back,
 );

@@ -22,6 +22,7 @@ async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     let check = plugin.run(&["plugin", "check", "--json"]).json();
     assert_eq!(check["contract"], serde_json::json!(["signalbus:plugin/bulk-sender@0.1.0"]));
     let inspected = plugin.ok(&["plugin", "inspect"]);
+    assert!(inspected.contains("name       invoice-mailer\n") && inspected.contains("processed-by signalbus"), "{inspected}");
     assert!(inspected.contains("sha256:") && inspected.contains("export signalbus:plugin/bulk-sender@0.1.0;"), "{inspected}");
 
     let broker = Broker::start(Kind::Redis, "");
@@ -56,7 +57,7 @@ fn a_tool_that_is_missing_is_named_with_its_cure() {
     for (language, words) in [
         ("rust", "`cargo` is not there: install Rust, with rustup"),
         ("go", "`go` is not there: install Go"),
-        ("c", "`make` is not there: install make"),
+        ("c", "`clang` is not there: install it for WebAssembly (Debian: `apt install clang-19"),
         ("zig", "`zig` is not there: install Zig"),
         ("python", "`componentize-py` is not there: run `python3 -m venv"),
         ("javascript", "`npm` is not there: install Node.js"),

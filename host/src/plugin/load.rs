@@ -55,7 +55,7 @@ pub enum LoadError {
     Unreadable { path: PathBuf, reason: String },
     #[error("plugin {path:?} has digest {found:?}, but {wanted:?} is configured: restore the file, or change \"digest\"")]
     Digest { path: PathBuf, found: String, wanted: String },
-    #[error("plugin {path:?} is a core module, not a component: build it for wasm32-wasip2")]
+    #[error("plugin {path:?} is a core module, not a component: `signalbus plugin build` in its project makes one of it")]
     CoreModule { path: PathBuf },
     #[error("plugin {path:?} is not a WebAssembly component: name the file that a build for wasm32-wasip2 makes")]
     NotAComponent { path: PathBuf },

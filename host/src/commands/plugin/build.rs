@@ -25,7 +25,7 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
     let built = language
         .product(&project)
         .ok_or_else(|| Failure::new(Exit::Failed, format!("the build of \"{}\" left no WebAssembly file", folder.display())))?;
-    finish(&built, &project, &target)?;
+    finish(&built, &project, &target, language)?;
     let bytes = std::fs::metadata(&target)?.len();
     print(format_args!("{} {}", target.display(), size(usize::try_from(bytes).unwrap_or(usize::MAX))));
     Ok(Exit::Done)
@@ -53,14 +53,19 @@ fn shown(step: &Command) -> String {
 }
 
 /// Puts the component in its place at once: a relay may watch the file.
-fn finish(built: &Path, project: &Path, target: &Path) -> Result<(), Failure> {
+fn finish(built: &Path, project: &Path, target: &Path, language: Language) -> Result<(), Failure> {
     let bytes = super::inspect::read(built)?;
     let fault = |error: anyhow::Error| Failure::new(Exit::Failed, format!("\"{}\" is no plugin: {error:#}", built.display()));
     let component = match component::kind(&bytes).map_err(fault)? {
-        Kind::Component if built.canonicalize().ok() == target.canonicalize().ok() && target.exists() => return Ok(()),
+        // The tools had nothing to do.
+        Kind::Component if component::is_labelled(&bytes) && built.canonicalize().ok() == target.canonicalize().ok() => {
+            return Ok(());
+        }
         Kind::Component => bytes,
         Kind::CoreModule => component::encode(&bytes, &project.join("wit")).map_err(fault)?,
     };
+    let (name, version) = language.identity(project);
+    let component = component::label(&component, &name, version.as_deref()).map_err(fault)?;
     let mut beside = PathBuf::from(target).into_os_string();
     beside.push(".new");
     let beside = PathBuf::from(beside);

@@ -142,7 +142,7 @@ fn describe(path: &Path, bytes: &[u8]) -> Result<Description, Failure> {
             Err(error) => format!("\"{place}\": {error:#}"),
         },
         Ok(component::Kind::CoreModule) => {
-            format!("\"{place}\" is a core module, not a component: `signalbus plugin build` makes one of it")
+            format!("\"{place}\" is a core module, not a component: `signalbus plugin build` in its project makes one of it")
         }
         Err(error) => format!("\"{place}\": {error:#}"),
     };

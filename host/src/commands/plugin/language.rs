@@ -61,9 +61,7 @@ impl Language {
     pub(super) fn steps(self, project: &Path) -> Vec<Step> {
         match self {
             Self::Rust => vec![rust_target().map(|target| of("cargo", &["build", "--release", "--target", target]))],
-            Self::C | Self::Cpp => {
-                vec![tool("make", "make, and a clang for WebAssembly (README.md says which)").map(|make| of(&make, &[]))]
-            }
+            Self::C | Self::Cpp => vec![self.clang().and_then(|()| tool("make", "make")).map(|make| of(&make, &[]))],
             Self::Zig => vec![
                 tool("zig", "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`")
                     .or_else(|advice| tool("python-zig", "").map_err(|_| advice))
@@ -86,6 +84,39 @@ impl Language {
                 install.into_iter().chain([npm.map(|npm| of(&npm, &["run", "build"]))]).collect()
             }
         }
+    }
+
+    /// Whatever the Makefile would take: the user's own compiler, wasi-sdk, or one that is installed.
+    fn clang(self) -> Result<(), String> {
+        let (own, more) = if self == Self::Cpp { ("CXX", " libc++-19-dev-wasm32 libc++abi-19-dev-wasm32") } else { ("CC", "") };
+        let chosen = [own, "WASI_SDK_PATH"].iter().any(|name| std::env::var_os(name).is_some());
+        if chosen || tool("clang-19", "").is_ok() {
+            return Ok(());
+        }
+        let packages = format!("clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32{more}");
+        tool("clang", &format!("it for WebAssembly (Debian: `apt install {packages}`), or set WASI_SDK_PATH")).map(drop)
+    }
+
+    /// Name and version of a project, as its package file has them.
+    pub(super) fn identity(self, project: &Path) -> (String, Option<String>) {
+        let read = |file: &str| std::fs::read_to_string(project.join(file)).unwrap_or_default();
+        let toml = |file: &str, table: &str| {
+            let parsed: toml::Table = toml::from_str(&read(file)).unwrap_or_default();
+            let text = |key: &str| Some(parsed.get(table)?.get(key)?.as_str()?.to_owned());
+            (text("name"), text("version"))
+        };
+        let (name, version) = match self {
+            Self::Rust => toml("Cargo.toml", "package"),
+            Self::Python => toml("pyproject.toml", "project"),
+            Self::JavaScript | Self::TypeScript => {
+                let parsed: serde_json::Value = serde_json::from_str(&read("package.json")).unwrap_or_default();
+                let text = |key: &str| parsed[key].as_str().map(str::to_owned);
+                (text("name"), text("version"))
+            }
+            Self::C | Self::Cpp | Self::Zig | Self::Go => (None, None),
+        };
+        let folder = || project.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        (name.unwrap_or_else(folder), version)
     }
 
     /// What the build left.
