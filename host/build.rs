@@ -67,7 +67,6 @@ fn templates(root: &Path) -> String {
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    println!("cargo:rerun-if-changed={}", folder.display());
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.expect("the folder can be read").path();
@@ -75,6 +74,12 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         if LEFT_BEHIND.contains(&name.as_str()) || path.extension().is_some_and(|end| end == "wasm") {
             continue;
         }
-        if path.is_dir() { collect(&path, files) } else { files.push(path) }
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            // Not the folder: what tools leave in it would count as a change.
+            println!("cargo:rerun-if-changed={}", path.display());
+            files.push(path);
+        }
     }
 }
