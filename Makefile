@@ -71,6 +71,7 @@ toolchains: setup
 sources = $(shell find -L plugins/$(1) \( -name node_modules -o -name target -o -name '.*' \) -prune -o -type f -not -name '*.wasm' -print 2>/dev/null)
 
 languages: toolchains ready-made
+	@echo '== building signalbus (several minutes the first time)'
 	@cargo build --quiet -p signalbus
 	@$(MAKE) --no-print-directory $(LANGUAGES:%=target/plugins/%.wasm) target/plugins/rust-core.wasm
 
