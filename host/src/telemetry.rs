@@ -326,8 +326,8 @@ pub(crate) fn plugin_memory(signal: &str, bytes: usize) {
 }
 
 /// A plugin is not ready yet.
-pub(crate) fn compiling(plugin: &str, time: Duration) {
-    info!(plugin, seconds = time.as_secs(), "compiling plugin; it is kept for the next start");
+pub(crate) fn compiling(plugin: &str, signal_type: &str, time: Duration) {
+    info!(plugin, signal_type, seconds = time.as_secs(), "compiling plugin; it is kept for the next start");
 }
 
 /// A component was loaded; the cache's hits and misses so far.

@@ -21,7 +21,7 @@ macro_rules! target {
 /// Where a plugin's words come from.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
-    /// The stem of the plugin's file name.
+    /// What log lines call the plugin.
     pub(super) plugin: Arc<str>,
     /// The first digits of the file's digest.
     pub(super) generation: Arc<str>,

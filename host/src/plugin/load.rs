@@ -97,14 +97,13 @@ impl Plugin {
     /// The file is no plugin that this relay can run with these grants.
     pub async fn load(engine: &Engine, recipe: &Recipe) -> Result<Self, LoadError> {
         let Recipe { signal_type, path, digest, limits, grants, connections, tape } = recipe.clone();
-        let stem = path.file_stem().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let mut origin = Origin::of(&stem, &signal_type);
+        let mut origin = Origin::of(&name(&path), &signal_type);
         (origin.grants, origin.connections, origin.tape) = (Arc::new(grants), Arc::new(connections), tape);
         let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
         let loading = engine.clone();
         let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
-        match telling(loading, &stem).await {
+        match telling(loading, &name(&path), &signal_type).await {
             Ok(loaded) => {
                 let plugin = loaded?;
                 telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
@@ -143,14 +142,21 @@ impl fmt::Debug for Plugin {
     }
 }
 
+/// What log lines call a plugin: its file, or its folder where every project's file has the same name.
+fn name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or(path.as_os_str());
+    let folder = path.parent().and_then(Path::file_name).filter(|_| stem == "plugin");
+    folder.unwrap_or(stem).to_string_lossy().into_owned()
+}
+
 /// Waits, and says what for: components of whole interpreters take many seconds to compile.
-async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str) -> Result<T, JoinError> {
+async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str) -> Result<T, JoinError> {
     let begun = Instant::now();
     let mut patience = Duration::from_secs(1);
     loop {
         match tokio::time::timeout(patience, &mut loading).await {
             Ok(loaded) => return loaded,
-            Err(_) => telemetry::compiling(plugin, begun.elapsed()),
+            Err(_) => telemetry::compiling(plugin, signal_type, begun.elapsed()),
         }
         patience = Duration::from_secs(5);
     }
@@ -332,6 +338,12 @@ mod tests {
         assert!(matches!(refusal(b"", None), LoadError::NotAComponent { .. }));
         assert!(matches!(refusal(b"\0asm\x0d\0\x01\0\xff", None), LoadError::Compile { .. }));
         assert!(matches!(refusal(b"\0asm\x0d\0\x01\0", None), LoadError::NoSender { .. }));
+    }
+
+    #[test]
+    fn a_plugin_is_called_by_its_file_or_its_folder() {
+        let names = ["plugins/mailer.wasm", "mailer/plugin.wasm", "plugin.wasm"].map(|path| name(Path::new(path)));
+        assert_eq!(names, ["mailer", "mailer", "plugin"]);
     }
 
     #[test]
