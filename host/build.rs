@@ -71,7 +71,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in entries {
         let path = entry.expect("the folder can be read").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if LEFT_BEHIND.contains(&name.as_str()) || path.extension().is_some_and(|end| end == "wasm") {
+        if LEFT_BEHIND.contains(&name.as_str()) || path.extension().is_some_and(|end| end == "wasm") || name == "bindings.o" {
             continue;
         }
         if path.is_dir() {

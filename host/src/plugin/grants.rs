@@ -65,7 +65,7 @@ impl Grants {
     }
 
     /// The text without the secrets that a plugin may have written into it: a log line, a reason.
-    pub(super) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         // The longest first: one may be a part of another.
         let mut secrets: Vec<&str> = self.secrets.iter().map(|(_, secret)| secret.as_str()).collect();

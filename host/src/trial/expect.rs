@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::Ran;
 use crate::message::Message;
 use crate::plugin::Record;
-use crate::signal::{Outage, Outcome, Verdict};
+use crate::signal::{Outage, Outcome};
 
 /// What a case expects; what it does not name may be as it will.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -69,7 +69,7 @@ impl Expect {
     /// The first difference from what is expected.
     pub(super) fn fault(&self, ran: &Ran) -> Option<String> {
         self.failure(ran)
-            .or_else(|| self.answer(&ran.verdict))
+            .or_else(|| self.answer(ran))
             .or_else(|| self.published(&ran.messages))
             .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records)))
     }
@@ -83,8 +83,8 @@ impl Expect {
         }
     }
 
-    fn answer(&self, verdict: &Verdict) -> Option<String> {
-        match (&self.outage, &self.outcomes, verdict) {
+    fn answer(&self, ran: &Ran) -> Option<String> {
+        match (&self.outage, &self.outcomes, &ran.verdict) {
             (Some(expected), _, Err(outage)) => {
                 expected.fault(&Found::of_outage(outage)).map(|fault| format!("the outage {fault}"))
             }
@@ -93,6 +93,9 @@ impl Expect {
             }
             (None, Some(_), Err(outage)) => {
                 Some(format!("the answer is the outage {}, expected outcomes", Found::of_outage(outage).shown()))
+            }
+            (None, Some(Outcomes::All(_)), Ok(outcomes)) if outcomes.len() != ran.rows => {
+                Some(format!("there are {} outcomes for {} rows", outcomes.len(), ran.rows))
             }
             (None, Some(Outcomes::All(kind)), Ok(outcomes)) => {
                 let expected = Answer::Kind(kind.clone());

@@ -52,7 +52,7 @@ impl Language {
             () if has("package.json") => Self::JavaScript,
             () if has("build.zig") => Self::Zig,
             () if has("Makefile") && has("plugin.cpp") => Self::Cpp,
-            () if has("Makefile") => Self::C,
+            () if has("Makefile") && has("plugin.c") => Self::C,
             () => return None,
         })
     }
