@@ -6,7 +6,8 @@ PLUGINS := log publish starter webhook
 LANGUAGES := rust c cpp zig go python javascript typescript
 # Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
 TOOLS := $(CURDIR)/target/tools
-export PATH := $(PATH):$(TOOLS)/bin
+# Of Node.js, the system's may be too old.
+export PATH := $(TOOLS)/node/node_modules/.bin:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
@@ -61,6 +62,8 @@ toolchains: setup
 	    clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 \
 	    $$(python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv) $$(command -v npm >/dev/null || echo nodejs npm) >/dev/null; \
 	fi
+	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)' || { \
+	  echo '== installing Node.js for plugins'; npm install --silent --prefix $(TOOLS)/node node@20 >/dev/null; }
 	@if [ ! -x $(TOOLS)/bin/python-zig ]; then \
 	  echo '== installing componentize-py, Go and Zig for plugins'; \
 	  python3 -m venv $(TOOLS) && \
