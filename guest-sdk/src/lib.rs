@@ -116,9 +116,9 @@
 //!
 //! # Order
 //!
-//! In an ordered signal type ([`Signal::is_ordered`]) a bulk plugin must send nothing past a
-//! signal that has to be retried, and answer *retry* for the rest; the relay charges nothing for
-//! what was not tried. [`each`] and [`publish_each`] do that.
+//! The relay keeps it: in an ordered signal type ([`Signal::is_ordered`]) a call holds at most one
+//! signal of each order key, and none that is behind a signal to be retried. The signals of a call
+//! may always be sent side by side.
 //!
 //! # What a plugin sees
 //!

@@ -1,16 +1,13 @@
 //! Messages for the buses that the relay is connected to.
 
-use crate::bulk::{EARLIER, decided, order};
+use crate::bulk::decided;
 use crate::{BulkResult, Error, Message, Outcome, Result, Signal, host};
 use serde::ser::Serialize;
-use std::collections::{BTreeMap, VecDeque};
 
 /// Publishes one message per signal, made by `message`: the way to write a bulk plugin.
 ///
 /// All messages go out together, which costs about one round trip. A signal whose `message` fails
-/// gets that verdict, and its neighbours are published all the same. In an ordered signal type the
-/// messages go out one after the other, those of different order keys together, and what follows a
-/// failure is held back as by [`each`](crate::each).
+/// gets that verdict, and its neighbours are published all the same.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Message, Signal, Verdict, plugin, publish_each};
@@ -31,11 +28,8 @@ use std::collections::{BTreeMap, VecDeque};
 ///
 /// # Errors
 ///
-/// The outage that `message` or the bus met, while nothing had been published.
+/// The outage that `message` or the bus met: nothing may be assumed published.
 pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
-    if signals.first().is_some_and(Signal::is_ordered) {
-        return in_waves(signals, message);
-    }
     let mut messages = Vec::with_capacity(signals.len());
     let mut failures = Vec::with_capacity(signals.len());
     for signal in signals {
@@ -54,66 +48,6 @@ pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Resu
         outcome.unwrap_or_else(unanswered)
     });
     Ok(outcomes.collect())
-}
-
-/// One wave after the other: the first signal of every order, then the second, and so on.
-fn in_waves(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
-    let mut waves = Waves::of(signals);
-    let rest = loop {
-        let wave = waves.next(&mut message);
-        match wave.and_then(|(positions, messages)| Ok((positions, publish(&messages)?))) {
-            Ok((positions, _)) if positions.is_empty() => break EARLIER.to_owned(),
-            Ok((positions, answers)) => {
-                positions.into_iter().zip(answers).for_each(|(position, answer)| waves.decide(position, answer));
-            }
-            Err(outage) if waves.outcomes.iter().all(Option::is_none) => return Err(outage),
-            Err(outage) => break outage.reason,
-        }
-    };
-    Ok(waves.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| Outcome::retry(rest.clone()))).collect())
-}
-
-/// Signals that wait for their turn, by order, and the outcomes of those that had it.
-struct Waves<'a> {
-    signals: &'a [Signal],
-    waiting: BTreeMap<String, VecDeque<usize>>,
-    outcomes: Vec<Option<Outcome>>,
-}
-
-impl<'a> Waves<'a> {
-    fn of(signals: &'a [Signal]) -> Self {
-        let mut waiting: BTreeMap<String, VecDeque<usize>> = BTreeMap::new();
-        for (position, signal) in signals.iter().enumerate() {
-            waiting.entry(order(signal)).or_default().push_back(position);
-        }
-        Self { signals, waiting, outcomes: vec![None; signals.len()] }
-    }
-
-    /// The next message of every order. What has none is decided, and the one behind it has its turn.
-    fn next(&mut self, message: &mut impl FnMut(&Signal) -> Result<Message>) -> Result<(Vec<usize>, Vec<Message>)> {
-        let (mut positions, mut messages) = (Vec::new(), Vec::new());
-        for order in self.waiting.keys().cloned().collect::<Vec<_>>() {
-            while let Some(position) = self.waiting.get_mut(&order).and_then(VecDeque::pop_front) {
-                match message(&self.signals[position]) {
-                    Ok(message) => {
-                        positions.push(position);
-                        messages.push(message);
-                        break;
-                    }
-                    Err(error) if error.is_outage() => return Err(error),
-                    Err(error) => self.decide(position, decided(error)),
-                }
-            }
-        }
-        Ok((positions, messages))
-    }
-
-    fn decide(&mut self, position: usize, outcome: Outcome) {
-        if matches!(outcome, Outcome::Retry(_)) {
-            self.waiting.remove(&order(&self.signals[position]));
-        }
-        self.outcomes[position] = Some(outcome);
-    }
 }
 
 fn unanswered() -> Outcome {

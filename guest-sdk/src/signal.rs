@@ -43,14 +43,14 @@ impl Signal {
         &self.signal_type.name
     }
 
-    /// Context from the relay, e.g. `traceparent`.
+    /// Context from the relay, e.g. `ordered`.
     pub fn attribute(&self, key: &str) -> Option<&str> {
         let found = self.signal_type.attributes.iter().find(|(known, _)| known == key);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Whether the signal type promises strict order: then nothing may be sent past a failure.
-    /// [`each`](crate::each) keeps that promise for you.
+    /// Whether the signal type promises strict order, which the relay keeps by itself: then a call
+    /// holds at most one signal of each order key.
     pub fn is_ordered(&self) -> bool {
         self.attribute("ordered") == Some("true")
     }

@@ -117,7 +117,8 @@ impl Settlement {
     }
 }
 
-fn miscounted(signals: usize, outcomes: usize) -> Vec<Outcome> {
+/// What an answer of the wrong length is worth.
+pub(crate) fn miscounted(signals: usize, outcomes: usize) -> Vec<Outcome> {
     let (answers, plural) = (if outcomes == 1 { "outcome" } else { "outcomes" }, if signals == 1 { "" } else { "s" });
     let reason = format!("the plugin answered {outcomes} {answers} for {signals} signal{plural}");
     vec![Outcome::retry(reason); signals]

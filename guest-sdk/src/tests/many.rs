@@ -1,14 +1,8 @@
-use super::{obey, ordered, signal};
+use super::{obey, signal};
 use crate::{Error, Message, Outcome, Signal, bulk, each, publish_each, testing};
-
-const HELD: &str = "an earlier signal must be sent first";
 
 fn signals(payloads: &[&str]) -> Vec<Signal> {
     (1..).zip(payloads).map(|(id, payload)| signal(id, payload)).collect()
-}
-
-fn in_order(payloads: &[&str]) -> Vec<Signal> {
-    (1..).zip(payloads).map(|(id, payload)| ordered(id, payload)).collect()
 }
 
 fn message(signal: &Signal) -> crate::Result<Message> {
@@ -17,27 +11,9 @@ fn message(signal: &Signal) -> crate::Result<Message> {
 }
 
 #[test]
-fn without_order_each_signal_has_its_own_fate() {
+fn each_signal_has_its_own_fate() {
     let expected = vec![Outcome::retry("busy"), Outcome::reject("broken"), Outcome::Sent];
     assert_eq!(each(&signals(&["retry", "reject", "sent"]), obey), Ok(expected));
-}
-
-#[test]
-fn in_order_nothing_is_sent_past_a_retry() {
-    let signals = in_order(&["sent", "reject", "retry", "never", "never"]);
-    let expected = [Outcome::Sent, Outcome::reject("broken"), Outcome::retry("busy"), Outcome::retry(HELD), Outcome::retry(HELD)];
-    assert_eq!(each(&signals, obey), Ok(expected.to_vec()));
-}
-
-#[test]
-fn with_an_order_key_only_the_same_key_is_held() {
-    let signals = [("Ann", "retry"), ("Bob", "sent"), ("Ann", "never")].map(|(key, payload)| {
-        let builder = Signal::builder("T").attribute("ordered", "true");
-        let builder = builder.attribute("order_key", "customer");
-        builder.column("customer", key).column("payload", payload).build()
-    });
-    let expected = vec![Outcome::retry("busy"), Outcome::Sent, Outcome::retry(HELD)];
-    assert_eq!(each(&signals, obey), Ok(expected));
 }
 
 #[test]
@@ -90,53 +66,4 @@ fn nothing_is_published_without_messages_or_before_an_outage() {
     assert_eq!(publish_each(&signals(&["reject"]), message), Ok(vec![Outcome::reject("broken")]));
     let outage = publish_each(&signals(&["sent", "unavailable"]), message);
     assert_eq!(outage, Err(Error::unavailable("down")));
-}
-
-#[test]
-fn in_order_messages_go_out_one_by_one() {
-    let mut calls = 0;
-    testing::publish_with(move |messages| {
-        assert_eq!(messages.len(), 1);
-        calls += 1;
-        Ok(vec![if calls == 2 { Outcome::retry("full") } else { Outcome::Sent }])
-    });
-    let expected = vec![Outcome::Sent, Outcome::retry("full"), Outcome::retry(HELD)];
-    assert_eq!(publish_each(&in_order(&["sent", "sent", "sent"]), message), Ok(expected));
-}
-
-#[test]
-fn messages_of_different_keys_go_out_together() {
-    let row = |key: &str, fate: &str| {
-        let builder = Signal::builder("OrderPlaced").attribute("ordered", "true").attribute("order_key", "key");
-        builder.column("key", key).column("fate", fate).build()
-    };
-    let rows = [row("a", "1"), row("a", "2"), row("b", "3"), row("a", "4"), row("b", "none"), row("b", "5"), row("c", "6")];
-    let make = |signal: &Signal| match signal.get("fate")? {
-        "none" => Err(Error::reject("broken")),
-        fate => Ok(Message::new("bus", "orders").id(fate)),
-    };
-    let calls = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
-    let seen = calls.clone();
-    testing::publish_with(move |messages| {
-        let ids: Vec<String> = messages.iter().filter_map(|message| message.id.clone()).collect();
-        let answer = |id: &String| if id == "2" { Outcome::retry("full") } else { Outcome::Sent };
-        let answers = ids.iter().map(answer).collect();
-        seen.borrow_mut().push(ids);
-        Ok(answers)
-    });
-    let retry = |reason: &str| Outcome::retry(reason);
-    let sent = Outcome::Sent;
-    let expected = [sent.clone(), retry("full"), sent.clone(), retry(HELD), Outcome::reject("broken"), sent.clone(), sent];
-    assert_eq!(publish_each(&rows, make), Ok(expected.to_vec()));
-    assert_eq!(*calls.borrow(), [vec!["1", "3", "6"], vec!["2", "5"]]);
-    // An outage later keeps what is decided, and tries the rest again.
-    let mut first = true;
-    testing::publish_with(move |messages| match std::mem::replace(&mut first, false) {
-        true => Ok(vec![Outcome::Sent; messages.len()]),
-        false => Err(Error::unavailable("down")),
-    });
-    let outcomes = publish_each(&rows, make).unwrap();
-    assert_eq!((&outcomes[0], &outcomes[1], &outcomes[3]), (&Outcome::Sent, &retry("down"), &retry("down")));
-    testing::publish_with(|_| Err(Error::unavailable("down")));
-    assert_eq!(publish_each(&rows[..4], make), Err(Error::unavailable("down")));
 }

@@ -15,12 +15,6 @@ fn signal(id: i64, payload: &str) -> Signal {
     builder.column("id", id).column("payload", payload).build()
 }
 
-/// A signal of an ordered type.
-fn ordered(id: i64, payload: &str) -> Signal {
-    let builder = Signal::builder("OrderPlaced").attribute("ordered", "true");
-    builder.column("id", id).column("payload", payload).build()
-}
-
 /// Does what the payload says.
 fn obey(signal: &Signal) -> crate::Result {
     use crate::Error;

@@ -62,59 +62,51 @@ impl Plugin {
     }
 }
 
-/// The calls of one send, each into an instance of its own; only a `sender` that has not failed
-/// is entered again.
+/// The calls of one send. An instance that has answered is entered again.
 struct Guests<'a> {
     host: Host<'a>,
     signals: &'a [wit::Signal<'a>],
     alive: Option<Alive>,
-    /// How the batch failed as a whole, while no signal of it has been found guilty.
+    /// How several signals failed together, while none of them has been found guilty.
     untold: Option<Failure>,
     started: Instant,
 }
 
-/// A `sender` that may be entered again.
-type Alive = (Store<State>, sender::Guest);
+/// An instance that may be entered again.
+type Alive = (Store<State>, Guest);
+
+/// What a plugin exports, in an instance.
+enum Guest {
+    Bulk(bulk_sender::Guest),
+    Single(sender::Guest),
+}
 
 impl Calls for Guests<'_> {
-    async fn all(&mut self) -> Option<Result<Verdict, Failure>> {
-        match &self.host.plugin.entry {
-            Entry::Bulk(entry) => {
-                let answer = self.host.bulk(entry, self.signals).await;
-                if let Err(failure) = &answer {
-                    if self.signals.len() > 1 {
-                        self.host.report(failure, self.signals.len());
-                    }
-                    self.untold = Some(failure.clone());
-                }
-                Some(answer)
-            }
-            Entry::Single(_) => None,
-        }
+    fn bulk(&self) -> bool {
+        matches!(self.host.plugin.entry, Entry::Bulk(_))
     }
 
-    async fn one(&mut self, index: usize) -> Result<Result<Outcome, Outage>, Failure> {
-        let signal = &self.signals[index];
-        let answer = match &self.host.plugin.entry {
-            Entry::Single(entry) => self.host.single(entry, signal, self.alive.take()).await.map(|(alive, answer)| {
+    async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
+        let signals: Vec<_> = positions.iter().map(|&position| self.signals[position].clone()).collect();
+        match self.host.call(self.alive.take(), &signals).await {
+            Ok((alive, answer)) => {
                 self.alive = Some(alive);
-                answer
-            }),
-            Entry::Bulk(entry) => {
-                let verdict = self.host.bulk(entry, std::slice::from_ref(signal)).await;
-                verdict.map(|verdict| {
-                    verdict.map(|outcomes| match <[Outcome; 1]>::try_from(outcomes) {
-                        Ok([outcome]) => outcome,
-                        Err(outcomes) => Outcome::retry(format!("the plugin answered {} outcomes for 1 signal", outcomes.len())),
-                    })
-                })
+                Ok(answer)
             }
-        };
-        if let Err(failure) = &answer {
-            self.untold = None;
-            self.host.tell(failure, std::slice::from_ref(signal));
+            Err(failure) => {
+                match signals.len() {
+                    1 => {
+                        self.untold = None;
+                        self.host.tell(&failure, &signals);
+                    }
+                    many => {
+                        self.host.report(&failure, many);
+                        self.untold = Some(failure.clone());
+                    }
+                }
+                Err(failure)
+            }
         }
-        answer
     }
 
     fn elapsed(&self) -> Duration {
@@ -123,7 +115,7 @@ impl Calls for Guests<'_> {
 }
 
 impl Guests<'_> {
-    /// Tells of a batch that failed, and of which no signal failed alone, or could be tried alone.
+    /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
     fn tell_rest(&self) {
         if let Some(failure) = &self.untold {
             self.host.tell(failure, self.signals);
@@ -173,27 +165,8 @@ impl<'a> Host<'a> {
         Self { plugin, head, journal: Journal::new(plugin.origin.clone()), load: Arc::default() }
     }
 
-    async fn bulk(&self, entry: &bulk_sender::GuestIndices, signals: &[wit::Signal<'_>]) -> Result<Verdict, Failure> {
-        let mut store = self.store();
-        let call = async {
-            let instance = self.plugin.pre.instantiate_async(&mut store).await?;
-            let guest = entry.load(&mut store, &instance)?;
-            guest.call_send_signalbus_messages(&mut store, self.head.signal_type(), signals).await
-        };
-        let answer = self.in_time(call).await?;
-        self.measure(&store);
-        Ok(match answer {
-            Ok(outcomes) => Ok(outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect()),
-            Err(outage) => Err(self.outage(outage)),
-        })
-    }
-
-    async fn single(
-        &self,
-        entry: &sender::GuestIndices,
-        signal: &wit::Signal<'_>,
-        alive: Option<Alive>,
-    ) -> Result<(Alive, Result<Outcome, Outage>), Failure> {
+    /// Calls an instance, the one that is alive if there is one. A `sender` takes one signal.
+    async fn call(&self, alive: Option<Alive>, signals: &[wit::Signal<'_>]) -> Result<(Alive, Verdict), Failure> {
         let call = async {
             let (mut store, guest) = match alive {
                 Some((mut store, guest)) => {
@@ -202,22 +175,34 @@ impl<'a> Host<'a> {
                 }
                 None => {
                     let mut store = self.store();
-                    let instance = self.plugin.pre.instantiate_async(&mut store).await?;
-                    let guest = entry.load(&mut store, &instance)?;
+                    let guest = self.instantiate(&mut store).await?;
                     (store, guest)
                 }
             };
             let head = self.head.signal_type();
-            let answer = guest.call_send_signalbus_message(&mut store, head, signal.clone()).await?;
+            let answer = match &guest {
+                Guest::Bulk(guest) => guest.call_send_signalbus_messages(&mut store, head, signals).await?,
+                Guest::Single(guest) => {
+                    let answer = guest.call_send_signalbus_message(&mut store, head, signals[0].clone()).await?;
+                    answer.map(|outcome| vec![outcome])
+                }
+            };
             Ok(((store, guest), answer))
         };
         let (alive, answer) = self.in_time(call).await?;
         self.measure(&alive.0);
-        let answer = match answer {
-            Ok(outcome) => Ok(self.outcome(outcome)),
-            Err(outage) => Err(self.outage(outage)),
-        };
-        Ok((alive, answer))
+        Ok(match answer {
+            Ok(outcomes) => (alive, Ok(outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect())),
+            Err(outage) => (alive, Err(self.outage(outage))),
+        })
+    }
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Guest> {
+        let instance = self.plugin.pre.instantiate_async(&mut *store).await?;
+        Ok(match &self.plugin.entry {
+            Entry::Bulk(entry) => Guest::Bulk(entry.load(&mut *store, &instance)?),
+            Entry::Single(entry) => Guest::Single(entry.load(&mut *store, &instance)?),
+        })
     }
 
     fn measure(&self, store: &Store<State>) {

@@ -1,9 +1,10 @@
 //! The rules of sending: what is called, in which order, and when to stop. Knows no WebAssembly.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use crate::signal::{Outage, Outcome, Signal, Verdict};
+use crate::settlement::miscounted;
+use crate::signal::{Outcome, Signal, Verdict};
 
 /// A call that got no answer; its instance is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,11 +16,11 @@ pub(super) struct Failure {
 
 /// The calls that a batch can be sent with.
 pub(super) trait Calls: Send {
-    /// Sends the whole batch in one call, in a fresh instance; `None` if a call takes one signal.
-    fn all(&mut self) -> impl Future<Output = Option<Result<Verdict, Failure>>> + Send;
+    /// Whether a call takes many signals.
+    fn bulk(&self) -> bool;
 
-    /// Sends one signal of the batch. After a failure the next one gets a fresh instance.
-    fn one(&mut self, index: usize) -> impl Future<Output = Result<Result<Outcome, Outage>, Failure>> + Send;
+    /// Sends the signals at these positions of the batch in one call.
+    fn send(&mut self, positions: &[usize]) -> impl Future<Output = Result<Verdict, Failure>> + Send;
 
     /// Time since the first call.
     fn elapsed(&self) -> Duration;
@@ -38,49 +39,81 @@ pub(super) struct Rules {
 const HOPELESS: usize = 10;
 
 impl Rules {
-    /// Sends a batch. One that failed as a whole is sent again signal by signal, so that one
-    /// poisonous signal does not wear out its neighbours.
+    /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous
+    /// one does not wear out its neighbours.
     pub(super) async fn send(self, signals: &[Signal], calls: &mut impl Calls) -> Verdict {
-        match calls.all().await {
-            None => {}
-            Some(Ok(verdict)) => return verdict,
-            Some(Err(failure)) if signals.len() == 1 => return Ok(vec![Outcome::retry(failure.reason)]),
-            Some(Err(_)) => {}
-        }
-        self.one_by_one(signals, calls).await
-    }
-
-    async fn one_by_one(self, signals: &[Signal], calls: &mut impl Calls) -> Verdict {
-        let mut outcomes = Vec::with_capacity(signals.len());
+        let mut outcomes = vec![Outcome::Held; signals.len()];
         let mut stopped = HashSet::new();
         let (mut answered, mut failed) = (false, 0);
-        for (index, signal) in signals.iter().enumerate() {
-            if stopped.contains(signal.order_key.as_str()) || calls.elapsed() >= self.patience || failed >= HOPELESS {
-                outcomes.push(Outcome::Held);
-                continue;
+        let mut due = self.calls(signals, calls.bulk());
+        while let Some(mut positions) = due.pop_front() {
+            if self.ordered {
+                positions.retain(|&position| !stopped.contains(signals[position].order_key.as_str()));
+                if positions.is_empty() {
+                    continue;
+                }
             }
-            let answer = calls.one(index).await;
-            answered |= answer.is_ok();
-            failed = if answered { 0 } else { failed + 1 };
-            let outcome = match answer {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) if outcomes.contains(&Outcome::Sent) => break,
-                Ok(Err(outage)) => return Err(outage),
-                Err(failure) => Outcome::retry(failure.reason),
+            if calls.elapsed() >= self.patience || failed >= HOPELESS {
+                break;
+            }
+            let answers = match (calls.send(&positions).await, positions.as_slice()) {
+                (Err(failure), &[_]) => {
+                    failed += usize::from(!answered);
+                    vec![Outcome::retry(failure.reason)]
+                }
+                (Err(_), _) => {
+                    positions.into_iter().rev().for_each(|position| due.push_front(vec![position]));
+                    continue;
+                }
+                (Ok(Ok(answers)), positions) if positions.len() == signals.len() => return Ok(answers),
+                (Ok(Ok(answers)), positions) => {
+                    (answered, failed) = (true, 0);
+                    match answers.len() {
+                        count if count == positions.len() => answers,
+                        count => miscounted(positions.len(), count),
+                    }
+                }
+                (Ok(Err(_)), _) if outcomes.contains(&Outcome::Sent) => break,
+                (Ok(Err(outage)), _) => return Err(outage),
             };
-            if self.ordered && matches!(outcome, Outcome::Retry { .. }) {
-                stopped.insert(signal.order_key.as_str());
+            for (position, outcome) in positions.into_iter().zip(answers) {
+                if self.ordered && matches!(outcome, Outcome::Retry { .. }) {
+                    stopped.insert(signals[position].order_key.as_str());
+                }
+                outcomes[position] = outcome;
             }
-            outcomes.push(outcome);
         }
-        outcomes.resize(signals.len(), Outcome::Held);
         Ok(outcomes)
+    }
+
+    /// Which signals a call is to take. Where order is promised it takes one of each order key, so
+    /// that nothing can be sent past a signal that stays.
+    fn calls(self, signals: &[Signal], bulk: bool) -> VecDeque<Vec<usize>> {
+        let all = 0..signals.len();
+        match (bulk, self.ordered) {
+            (false, _) => all.map(|position| vec![position]).collect(),
+            (true, false) => VecDeque::from([all.collect()]),
+            (true, true) => {
+                let mut turns = HashMap::new();
+                let mut calls: VecDeque<Vec<usize>> = VecDeque::new();
+                for position in all {
+                    let turn: &mut usize = turns.entry(signals[position].order_key.as_str()).or_default();
+                    if *turn == calls.len() {
+                        calls.push_back(Vec::new());
+                    }
+                    calls[*turn].push(position);
+                    *turn += 1;
+                }
+                calls
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signal::Outage;
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -90,6 +123,8 @@ mod tests {
         Send,
         Skip,
         Retry,
+        /// It is not answered.
+        Forget,
         Trap,
         Spin,
         Outage,
@@ -102,39 +137,33 @@ mod tests {
     struct Script {
         bulk: bool,
         acts: Vec<Act>,
-        called: Vec<usize>,
+        called: Vec<Vec<usize>>,
         spent: Duration,
     }
 
     impl Calls for Script {
-        async fn all(&mut self) -> Option<Result<Verdict, Failure>> {
-            if !self.bulk {
-                return None;
-            }
-            for act in &self.acts {
-                match act {
-                    Act::Spin => self.spent += TIMEOUT,
-                    Act::Trap => {}
-                    _ => continue,
-                }
-                return Some(Err(failure("trap")));
-            }
-            Some(Ok(Ok(vec![Outcome::Sent])))
+        fn bulk(&self) -> bool {
+            self.bulk
         }
 
-        async fn one(&mut self, index: usize) -> Result<Result<Outcome, Outage>, Failure> {
-            self.called.push(index);
-            match self.acts[index] {
-                Act::Send => Ok(Ok(Outcome::Sent)),
-                Act::Skip => Ok(Ok(Outcome::Skip)),
-                Act::Retry => Ok(Ok(Outcome::retry("full"))),
-                Act::Trap => Err(failure("trap")),
-                Act::Spin => {
-                    self.spent += TIMEOUT;
-                    Err(failure("deadline"))
-                }
-                Act::Outage => Ok(Err(Outage::Misconfigured { reason: "no url".into() })),
+        async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
+            self.called.push(positions.to_vec());
+            let mut outcomes = Vec::new();
+            for &position in positions {
+                outcomes.push(match self.acts[position] {
+                    Act::Send => Outcome::Sent,
+                    Act::Skip => Outcome::Skip,
+                    Act::Retry => Outcome::retry("full"),
+                    Act::Forget => continue,
+                    Act::Trap => return Err(failure("trap")),
+                    Act::Spin => {
+                        self.spent += TIMEOUT;
+                        return Err(failure("deadline"));
+                    }
+                    Act::Outage => return Ok(Err(Outage::Misconfigured { reason: "no url".into() })),
+                });
             }
+            Ok(Ok(outcomes))
         }
 
         fn elapsed(&self) -> Duration {
@@ -142,7 +171,7 @@ mod tests {
         }
     }
 
-    async fn send(bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<usize>) {
+    async fn send(bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
         let keys = order_keys.map(|keys| keys.chars().collect::<Vec<_>>());
         let signals: Vec<Signal> = (0..acts.len())
             .map(|n| Signal {
@@ -163,26 +192,42 @@ mod tests {
 
     #[tokio::test]
     async fn a_bulk_answer_is_passed_on_whatever_its_length() {
-        let (verdict, called) = send(true, None, &[Act::Send, Act::Send]).await;
-        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent]), vec![]));
+        let (verdict, called) = send(true, None, &[Act::Send, Act::Forget]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent]), vec![vec![0, 1]]));
     }
 
     #[tokio::test]
     async fn a_poisonous_signal_is_charged_alone() {
-        let (verdict, _) = send(true, None, &[Act::Send, Act::Trap, Act::Skip]).await;
+        let (verdict, called) = send(true, None, &[Act::Send, Act::Trap, Act::Skip]).await;
         assert_eq!(verdict, Ok(vec![Outcome::Sent, retry("trap"), Outcome::Skip]));
+        assert_eq!(called, [vec![0, 1, 2], vec![0], vec![1], vec![2]]);
         let (verdict, called) = send(true, None, &[Act::Trap]).await;
-        assert_eq!((verdict, called), (Ok(vec![retry("trap")]), vec![]));
+        assert_eq!((verdict, called), (Ok(vec![retry("trap")]), vec![vec![0]]));
+    }
+
+    #[tokio::test]
+    async fn in_order_a_call_takes_one_signal_of_each_order_key() {
+        let (verdict, called) = send(true, Some("abaab"), &[Act::Send; 5]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 5]), vec![vec![0, 1], vec![2, 4], vec![3]]));
+        let (verdict, called) = send(true, Some("   "), &[Act::Send; 3]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 3]), vec![vec![0], vec![1], vec![2]]));
+        let (verdict, called) = send(true, Some("abaab"), &[Act::Send, Act::Forget, Act::Send, Act::Send, Act::Send]).await;
+        let lost = retry("the plugin answered 1 outcome for 2 signals");
+        assert_eq!(
+            (verdict, called),
+            (Ok(vec![lost.clone(), lost, Outcome::Held, Outcome::Held, Outcome::Held]), vec![vec![0, 1]])
+        );
     }
 
     #[tokio::test]
     async fn a_failing_order_key_holds_back_only_itself() {
-        for failing in [Act::Trap, Act::Retry] {
+        for (failing, bulk) in [(Act::Trap, false), (Act::Retry, false), (Act::Trap, true), (Act::Retry, true)] {
             let acts = [failing, Act::Send, Act::Send, Act::Send];
-            let (verdict, called) = send(false, Some("abab"), &acts).await;
+            let (verdict, called) = send(bulk, Some("abab"), &acts).await;
             let outcomes = verdict.unwrap();
             assert_eq!(outcomes[1..], [Outcome::Sent, Outcome::Held, Outcome::Sent]);
-            assert_eq!(called, [0, 1, 3]);
+            let again = usize::from(bulk && matches!(failing, Act::Trap));
+            assert_eq!(called.concat()[2 * again..], [0, 1, 3]);
         }
     }
 
@@ -196,19 +241,19 @@ mod tests {
     async fn what_always_fails_is_given_up() {
         let (verdict, called) = send(true, None, &[Act::Trap; 50]).await;
         let outcomes = verdict.unwrap();
-        assert_eq!((called.len(), outcomes.len()), (HOPELESS, 50));
+        assert_eq!((called.len(), outcomes.len()), (1 + HOPELESS, 50));
         assert!(outcomes[HOPELESS..].iter().all(|outcome| *outcome == Outcome::Held));
         // One answer shows that it is not the plugin.
         let mut acts = [Act::Trap; 50];
         acts[5] = Act::Send;
-        assert_eq!(send(true, None, &acts).await.1.len(), 50);
+        assert_eq!(send(true, None, &acts).await.1.len(), 1 + 50);
     }
 
     #[tokio::test]
     async fn endless_loops_use_up_patience_not_hours() {
         let (verdict, called) = send(true, None, &[Act::Spin; 1000]).await;
         let outcomes = verdict.unwrap();
-        assert_eq!(called, [0, 1, 2]);
+        assert_eq!(called[1..], [[0], [1], [2]]);
         assert_eq!(outcomes[..3], [retry("deadline"), retry("deadline"), retry("deadline")]);
         assert!(outcomes[3..].iter().all(|outcome| *outcome == Outcome::Held));
         assert_eq!(outcomes.len(), 1000);
@@ -218,13 +263,16 @@ mod tests {
     async fn an_outage_speaks_for_all_until_one_was_sent() {
         let (verdict, _) = send(false, None, &[Act::Skip, Act::Outage, Act::Send]).await;
         assert!(matches!(verdict, Err(Outage::Misconfigured { .. })));
-        let (verdict, called) = send(false, None, &[Act::Send, Act::Outage, Act::Send]).await;
-        assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Held]));
-        assert_eq!(called, [0, 1]);
+        for bulk in [false, true] {
+            let (verdict, called) = send(bulk, Some("   "), &[Act::Send, Act::Outage, Act::Send]).await;
+            assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Held]));
+            assert_eq!(called, [[0], [1]]);
+        }
     }
 
     #[tokio::test]
-    async fn an_empty_batch_calls_nothing() {
+    async fn an_empty_batch_is_one_call_or_none() {
+        assert_eq!(send(true, None, &[]).await, (Ok(vec![]), vec![vec![]]));
         assert_eq!(send(false, None, &[]).await, (Ok(vec![]), vec![]));
     }
 }

@@ -92,14 +92,19 @@ impl Case {
                 Some(_) => {}
             }
         }
+        let order_key: Vec<&str> = self.attribute("order_key").map(|names| names.split(',').collect()).unwrap_or_default();
         let signal = |(index, row): (usize, &Row)| Signal {
             key: key(row).unwrap_or_else(|| (index + 1).to_string()),
-            order_key: String::new(),
+            order_key: order_key.iter().map(|name| value::json(&of(row, name)).to_string()).collect(),
             attempt: self.attempt,
             values: columns.iter().map(|column| of(row, &column.name)).collect(),
         };
         let signals = self.rows.iter().enumerate().map(signal).collect();
         (SignalType { name: signal_type.to_owned(), columns, attributes: self.attributes.clone() }, signals)
+    }
+
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 

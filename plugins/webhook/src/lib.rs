@@ -10,37 +10,16 @@ mod template;
 
 use std::time::{Duration, Instant};
 
-use signalbus_guest::{BulkResult, Error, Outcome, Signal, each, http, plugin};
+use signalbus_guest::{BulkResult, Outcome, Signal, http, plugin};
 
 use answer::Answer;
 use hook::Hook;
 
+/// Sends many requests at once, each with its own fate.
 fn send_all(signals: &[Signal]) -> BulkResult {
     let Some(first) = signals.first() else { return Ok(Vec::new()) };
     let hook = Hook::new(first)?;
     let time = Time::of(first, hook.timeout());
-    if first.is_ordered() { one_by_one(&hook, time, signals) } else { side_by_side(&hook, time, signals) }
-}
-
-plugin!(bulk send_all);
-
-/// Whatever fails holds back what follows it.
-fn one_by_one(hook: &Hook, time: Time, signals: &[Signal]) -> BulkResult {
-    each(signals, |signal| {
-        if time.is_up() {
-            return Ok(untried());
-        }
-        let request = hook.request(signal, time.request).map_err(Error::reject)?;
-        match Answer::of(http::send(request)) {
-            Answer::Outcome(outcome) => Ok(outcome),
-            Answer::Unreachable(reason) => Err(Error::unavailable(reason)),
-            Answer::Denied(reason) => Err(Error::misconfigured(reason)),
-        }
-    })
-}
-
-/// Many requests at once, each with its own fate.
-fn side_by_side(hook: &Hook, time: Time, signals: &[Signal]) -> BulkResult {
     let mut outcomes = vec![untried(); signals.len()];
     let mut tried = Vec::with_capacity(signals.len());
     let in_time = signals.iter().enumerate().take_while(|_| !time.is_up());
@@ -66,6 +45,8 @@ fn side_by_side(hook: &Hook, time: Time, signals: &[Signal]) -> BulkResult {
     }
     Ok(outcomes)
 }
+
+plugin!(bulk send_all);
 
 fn untried() -> Outcome {
     Outcome::retry("the call's time was up before it was its turn")

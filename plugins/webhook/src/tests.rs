@@ -1,6 +1,7 @@
 //! The plugin as the relay calls it, against servers that are none.
 
 use super::*;
+use signalbus_guest::Error;
 use signalbus_guest::http::{Error as HttpError, Response};
 use signalbus_guest::{Value, testing};
 
@@ -19,10 +20,6 @@ fn signal(id: i64) -> Signal {
 
 fn signals() -> [Signal; 3] {
     [1, 2, 3].map(signal)
-}
-
-fn ordered() -> [Signal; 3] {
-    [1, 2, 3].map(|id| Signal::builder("T").attribute("ordered", "true").column("id", id).build())
 }
 
 fn answered(answers: [Result<Response, HttpError>; 3]) {
@@ -101,7 +98,6 @@ fn a_server_that_is_away_is_an_outage() {
     testing::http_with(|_| Err(HttpError::Unreachable("connection refused".into())));
     let outage = Err(Error::unavailable("server is not reachable: connection refused"));
     assert_eq!(send_all(&signals()), outage);
-    assert_eq!(send_all(&ordered()), outage);
 }
 
 #[test]
@@ -110,17 +106,6 @@ fn a_missing_grant_is_misconfigured() {
     testing::http_with(|_| Err(HttpError::Denied));
     let outage = Err(Error::misconfigured("request is not granted; the relay's log says what is missing"));
     assert_eq!(send_all(&signals()), outage);
-    assert_eq!(send_all(&ordered()), outage);
-}
-
-#[test]
-fn in_order_the_first_failure_stops_all() {
-    settings(&[]);
-    answered([Ok(Response::new(200)), Ok(Response::new(500)), Ok(Response::new(200))]);
-    let held = Outcome::retry("an earlier signal must be sent first");
-    let expected = vec![Outcome::Sent, Outcome::retry("the server answered 500"), held];
-    assert_eq!(send_all(&ordered()), Ok(expected));
-    assert_eq!(testing::take_requests().len(), 2);
 }
 
 #[test]

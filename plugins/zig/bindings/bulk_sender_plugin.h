@@ -91,7 +91,9 @@ typedef struct signalbus_plugin_types_signal_type_t {
   bulk_sender_plugin_string_t   name;
   // Position `i` describes position `i` of every `signal.values`.
   signalbus_plugin_types_list_column_t   columns;
-  // Context from the host, e.g. `traceparent`; `timeout_ms` is the time that this call has.
+  // Context from the host: `timeout_ms` is the time that this call has, `ordered` is `true`
+  // where order is promised, `order_key` names the columns (joined with `,`) within whose
+  // values it is.
   signalbus_plugin_types_attributes_t   attributes;
 } signalbus_plugin_types_signal_type_t;
 

@@ -107,7 +107,9 @@ declare module 'signalbus:plugin/types@0.1.0' {
      */
     columns: Array<Column>,
     /**
-     * Context from the host, e.g. `traceparent`; `timeout_ms` is the time that this call has.
+     * Context from the host: `timeout_ms` is the time that this call has, `ordered` is `true`
+     * where order is promised, `order_key` names the columns (joined with `,`) within whose
+     * values it is.
      */
     attributes: Attributes,
   }

@@ -194,7 +194,9 @@ type SignalType struct {
 	Name string
 	// Position `i` describes position `i` of every `signal.values`.
 	Columns []Column
-	// Context from the host, e.g. `traceparent`; `timeout_ms` is the time that this call has.
+	// Context from the host: `timeout_ms` is the time that this call has, `ordered` is `true`
+	// where order is promised, `order_key` names the columns (joined with `,`) within whose
+	// values it is.
 	Attributes []witTypes.Tuple2[string, string]
 }
 
