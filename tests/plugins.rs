@@ -10,6 +10,8 @@ mod compatibility;
 mod conformance;
 #[path = "plugins/load.rs"]
 mod load;
+#[path = "plugins/order.rs"]
+mod order;
 #[path = "plugins/traps.rs"]
 mod traps;
 

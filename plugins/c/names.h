@@ -26,10 +26,7 @@ typedef signalbus_plugin_producer_list_outcome_t answers_t;
 typedef exports_signalbus_plugin_bulk_sender_list_outcome_t outcomes_t;
 typedef signalbus_plugin_types_outage_t outage_t;
 
-enum {
-    SENT = SIGNALBUS_PLUGIN_TYPES_OUTCOME_SENT,
-    RETRY = SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY,
-};
+enum { SENT = SIGNALBUS_PLUGIN_TYPES_OUTCOME_SENT };
 
 _Noreturn static inline void die(const char *reason) {
     fprintf(stderr, "%s\n", reason);

@@ -61,13 +61,12 @@ static bool publish(messages_t *messages, answers_t *answers, outage_t *outage) 
     return true;
 }
 
-// Puts what the bus says of each message in the place of its row's outcome, and counts messages.
-static bool publish_chunk(const signal_type_t *type, const signals_t *signals,
-                          const target_t *target, outcome_t *outcomes, size_t *count,
-                          outage_t *outage) {
+// Puts what the bus says of each message in the place of its row's outcome.
+static bool publish_all(const signal_type_t *type, const signals_t *signals, const target_t *target,
+                        outcomes_t outcomes, outage_t *outage) {
     messages_t messages = {allocate(signals->len, sizeof(message_t)), 0};
     for (size_t i = 0; i < signals->len; i++) {
-        if (outcomes[i].tag == SENT) {
+        if (outcomes.ptr[i].tag == SENT) {
             messages.ptr[messages.len++] = message_of(type, &signals->ptr[i], target);
         }
     }
@@ -75,11 +74,13 @@ static bool publish_chunk(const signal_type_t *type, const signals_t *signals,
     answers_t answers = {NULL, 0};
     bool published = publish(&messages, &answers, outage);
     for (size_t i = 0, next = 0; i < signals->len && next < answers.len; i++) {
-        if (outcomes[i].tag == SENT) {
-            outcomes[i] = answers.ptr[next++]; // Its strings move with it.
+        if (outcomes.ptr[i].tag == SENT) {
+            outcomes.ptr[i] = answers.ptr[next++]; // Its strings move with it.
         }
     }
-    *count += answers.len;
+    if (answers.len > 0) {
+        log_published(answers.len, target->destination);
+    }
     free(answers.ptr);
 
     for (size_t i = 0; i < messages.len; i++) {
@@ -87,33 +88,6 @@ static bool publish_chunk(const signal_type_t *type, const signals_t *signals,
     }
     free(messages.ptr);
     return published;
-}
-
-// Where order counts, the bus must accept a message before it sees the next one.
-static bool publish_all(const signal_type_t *type, const signals_t *signals, const target_t *target,
-                        outcomes_t outcomes, outage_t *outage) {
-    bool ordered = is_ordered(type);
-    size_t size = ordered ? 1 : signals->len;
-    size_t count = 0;
-    for (size_t first = 0; first < signals->len; first += size) {
-        signals_t chunk = {signals->ptr + first, size};
-        if (!publish_chunk(type, &chunk, target, outcomes.ptr + first, &count, outage)) {
-            if (count == 0) {
-                return false;
-            }
-            signalbus_plugin_types_outage_free(outage);
-            hold_back(outcomes, first);
-            break;
-        }
-        if (ordered && outcomes.ptr[first].tag == RETRY) {
-            hold_back(outcomes, first + 1);
-            break;
-        }
-    }
-    if (count > 0) {
-        log_published(count, target->destination);
-    }
-    return true;
 }
 
 static bool send(const signal_type_t *type, const signals_t *signals, const target_t *target,

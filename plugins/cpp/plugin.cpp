@@ -41,24 +41,7 @@ Result<Outcome> decide(std::string_view demand) {
     return Sent{};
 }
 
-bool is_ordered(const SignalType &type) {
-    for (const auto &[name, value] : view(type.attributes)) {
-        if (view(name) == "ordered") {
-            return view(value) == "true";
-        }
-    }
-    return false;
-}
-
-// Answers `Retry` for the rows from `first` on, whatever was decided of them.
-void hold_back(Outcomes &outcomes, std::size_t first) {
-    for (Outcome &outcome : std::span(outcomes).subspan(first)) {
-        outcome = Retry{"held back", std::nullopt};
-    }
-}
-
 Result<Outcomes> decide_all(const SignalType &type, std::span<const Signal> signals) {
-    const bool ordered = is_ordered(type);
     Outcomes outcomes(signals.size());
     for (std::size_t i = 0; i < signals.size(); i++) {
         Result<Outcome> outcome = decide(demand_of(type, signals[i]));
@@ -66,10 +49,6 @@ Result<Outcomes> decide_all(const SignalType &type, std::span<const Signal> sign
             return std::unexpected(outcome.error());
         }
         outcomes[i] = *std::move(outcome);
-        if (ordered && std::holds_alternative<Retry>(outcomes[i])) {
-            hold_back(outcomes, i + 1);
-            break;
-        }
     }
     return outcomes;
 }
@@ -81,8 +60,8 @@ struct Target {
 };
 
 // Puts what the bus says of each message in the place of its row's outcome; returns their number.
-Result<std::size_t> publish_chunk(const SignalType &type, std::span<const Signal> signals,
-                                  const Target &target, std::span<Outcome> outcomes) {
+Result<std::size_t> publish_all(const SignalType &type, std::span<const Signal> signals,
+                                const Target &target, Outcomes &outcomes) {
     std::vector<Message> messages;
     for (std::size_t i = 0; i < signals.size(); i++) {
         if (std::holds_alternative<Sent>(outcomes[i])) {
@@ -107,31 +86,6 @@ Result<std::size_t> publish_chunk(const SignalType &type, std::span<const Signal
         }
     }
     return messages.size();
-}
-
-// Where order counts, the bus must accept a message before it sees the next one.
-Result<std::size_t> publish_all(const SignalType &type, std::span<const Signal> signals,
-                                const Target &target, Outcomes &outcomes) {
-    const bool ordered = is_ordered(type);
-    const std::size_t size = ordered ? 1 : signals.size();
-    std::size_t count = 0;
-    for (std::size_t first = 0; first < signals.size(); first += size) {
-        const Result<std::size_t> published = publish_chunk(
-            type, signals.subspan(first, size), target, std::span(outcomes).subspan(first, size));
-        if (!published && count == 0) {
-            return published;
-        }
-        if (!published) {
-            hold_back(outcomes, first);
-            break;
-        }
-        count += *published;
-        if (ordered && std::holds_alternative<Retry>(outcomes[first])) {
-            hold_back(outcomes, first + 1);
-            break;
-        }
-    }
-    return count;
 }
 
 } // namespace

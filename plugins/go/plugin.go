@@ -46,18 +46,12 @@ func send(signalType types.SignalType, signals []types.Signal) result {
 	outcomes := make([]types.Outcome, len(signals))
 	toPublish := make([]int, 0, len(signals))
 	demands := column(signalType, "outcome")
-	ordered := isOrdered(signalType)
-decide:
 	for i, signal := range signals {
 		switch text(signal, demands) {
 		case "skip":
 			outcomes[i] = types.MakeOutcomeSkip()
 		case "retry":
 			outcomes[i] = types.MakeOutcomeRetry(later())
-			if ordered {
-				holdBack(outcomes[i+1:])
-				break decide
-			}
 		case "reject":
 			outcomes[i] = types.MakeOutcomeReject(asked)
 		case "unavailable":
@@ -71,33 +65,16 @@ decide:
 		}
 	}
 
-	// Where order counts, the bus must accept a message before it sees the next one.
-	size := max(len(toPublish), 1)
-	if ordered {
-		size = 1
-	}
-	published := 0
-	for chunk := range slices.Chunk(toPublish, size) {
-		answer := to.publish(signalType, signals, chunk)
+	if len(toPublish) > 0 {
+		answer := to.publish(signalType, signals, toPublish)
 		if answer.IsErr() {
-			if published == 0 {
-				return answer
-			}
-			holdBack(outcomes[chunk[0]:])
-			break
+			return answer
 		}
-		published += len(chunk)
-		for n, i := range chunk {
+		for n, i := range toPublish {
 			outcomes[i] = answer.Ok()[n]
 		}
-		if last := chunk[len(chunk)-1]; ordered && outcomes[last].Tag() == types.Outcome_Retry {
-			holdBack(outcomes[last+1:])
-			break
-		}
-	}
-	if published > 0 {
 		log.Emit(log.Level_Info, "published", []field{
-			{F0: "signals", F1: strconv.Itoa(published)},
+			{F0: "signals", F1: strconv.Itoa(len(toPublish))},
 			{F0: "destination", F1: to.destination},
 		})
 	}
@@ -126,13 +103,6 @@ func (to target) publish(signalType types.SignalType, signals []types.Signal, ro
 	return answer
 }
 
-// holdBack answers for rows that have to wait for an earlier one, whatever they ask for.
-func holdBack(outcomes []types.Outcome) {
-	for i := range outcomes {
-		outcomes[i] = types.MakeOutcomeRetry(types.Retry{Reason: "held back"})
-	}
-}
-
 func fail(outage types.Outage) result {
 	return wit.Err[[]types.Outcome](outage)
 }
@@ -152,8 +122,4 @@ func text(signal types.Signal, column int) string {
 		return ""
 	}
 	return signal.Values[column].Text()
-}
-
-func isOrdered(signalType types.SignalType) bool {
-	return slices.Contains(signalType.Attributes, field{F0: "ordered", F1: "true"})
 }

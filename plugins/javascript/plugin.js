@@ -52,47 +52,22 @@ function send(signalType, signals) {
   });
 
   // An outage answers for all rows, so every row is decided before any is published.
-  const ordered = signalType.attributes.some(
-    ([key, value]) => key === "ordered" && value === "true",
+  const position = signalType.columns.findIndex(
+    (column) => column.name === "outcome",
   );
-  const rows = decideAll(signalType, signals, ordered);
-  // Where order counts, the bus must accept a message before it sees the next one.
-  const chunks = ordered ? rows.map((row) => [row]) : [rows];
-  const outcomes = [];
-  let published = 0;
-  for (const chunk of chunks) {
-    const messages = chunk
-      .filter(({ demand }) => demand === undefined)
-      .map(({ signal }) => toMessage(signal));
-    let answers;
-    try {
-      answers = publishAll(messages);
-    } catch (error) {
-      if (published === 0 || isCrash(error)) {
-        throw error;
-      }
-      break;
-    }
-    published += messages.length;
-    let next = 0;
-    for (const { demand } of chunk) {
-      outcomes.push(demand ?? answers[next++]);
-    }
-    if (ordered && outcomes.at(-1).tag === "retry") {
-      break;
-    }
-  }
-
-  if (published > 0) {
+  const demands = signals.map(({ values }) => decide(values[position]));
+  const messages = signals
+    .filter((_, row) => demands[row] === undefined)
+    .map(toMessage);
+  const answers = publishAll(messages);
+  if (messages.length > 0) {
     emit("info", "published", [
-      ["signals", String(published)],
+      ["signals", String(messages.length)],
       ["destination", destination],
     ]);
   }
-  while (outcomes.length < signals.length) {
-    outcomes.push({ tag: "retry", val: { reason: "held back" } });
-  }
-  return outcomes;
+  let next = 0;
+  return demands.map((demand) => demand ?? answers[next++]);
 }
 
 function publishAll(messages) {
@@ -108,28 +83,9 @@ function publishAll(messages) {
   return outcomes;
 }
 
-/**
- * The rows with the outcomes that they demand; undefined stands for a row to publish.
- * Where order counts, a row to be retried is the last one.
- */
-function decideAll(signalType, signals, ordered) {
-  const position = signalType.columns.findIndex(
-    (column) => column.name === "outcome",
-  );
-  const rows = [];
-  for (const signal of signals) {
-    const value = signal.values[position];
-    const demand = value && decide(value);
-    rows.push({ signal, demand });
-    if (ordered && demand?.tag === "retry") {
-      break;
-    }
-  }
-  return rows;
-}
-
+/** The outcome that a row demands; undefined stands for a row to publish. */
 function decide(value) {
-  switch (value.tag === "text" ? value.val : undefined) {
+  switch (value?.tag === "text" ? value.val : undefined) {
     case "skip":
       return { tag: "skip" };
     case "retry":

@@ -61,29 +61,14 @@ class BulkSender(exports.BulkSender):
             )
 
         # An outage answers for all rows, so every row is decided before any is published.
-        ordered = ("ordered", "true") in signal_type.attributes
-        rows = decide_all(signal_type, signals, ordered)
-        outcomes: list[Outcome] = []
-        published = 0
-        # Where order counts, the bus must accept a message before it sees the next one.
-        for chunk in [[row] for row in rows] if ordered else [rows]:
-            messages = [message(signal) for signal, demand in chunk if demand is None]
-            try:
-                answers = iter(publish(messages))
-            except Err:
-                if published == 0:
-                    raise
-                break
-            published += len(messages)
-            outcomes += [demand or next(answers) for _, demand in chunk]
-            if ordered and isinstance(outcomes[-1], Outcome_Retry):
-                break
-
-        if published > 0:
-            fields = [("signals", str(published)), ("destination", destination)]
+        demands = [decide(value) for value in column(signal_type, signals, "outcome")]
+        rows = list(zip(signals, demands, strict=True))
+        messages = [message(signal) for signal, demand in rows if demand is None]
+        answers = iter(publish(messages))
+        if messages:
+            fields = [("signals", str(len(messages))), ("destination", destination)]
             log.emit(log.Level.INFO, "published", fields)
-        held_back = len(signals) - len(outcomes)
-        return outcomes + [Outcome_Retry(Retry("held back", None))] * held_back
+        return [demand or next(answers) for demand in demands]
 
 
 def publish(messages: list[Message]) -> list[Outcome]:
@@ -95,26 +80,19 @@ def publish(messages: list[Message]) -> list[Outcome]:
     return outcomes
 
 
-def decide_all(
-    signal_type: SignalType, signals: list[Signal], ordered: bool
-) -> list[tuple[Signal, Outcome | None]]:
-    """The rows with the outcomes that they demand; None stands for a row to publish.
-
-    Where order counts, a row to be retried is the last one.
-    """
+def column(
+    signal_type: SignalType, signals: list[Signal], name: str
+) -> list[Value | None]:
+    """The values in a column; None where there is no such column."""
     names = [column.name for column in signal_type.columns]
-    position = names.index("outcome") if "outcome" in names else None
-
-    rows: list[tuple[Signal, Outcome | None]] = []
-    for signal in signals:
-        demand = None if position is None else decide(signal.values[position])
-        rows.append((signal, demand))
-        if ordered and isinstance(demand, Outcome_Retry):
-            break
-    return rows
+    if name not in names:
+        return [None] * len(signals)
+    position = names.index(name)
+    return [signal.values[position] for signal in signals]
 
 
-def decide(value: Value) -> Outcome | None:
+def decide(value: Value | None) -> Outcome | None:
+    """The outcome that a row demands; None stands for a row to publish."""
     match value:
         case Value_Text("skip"):
             return Outcome_Skip()

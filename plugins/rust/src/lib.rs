@@ -46,68 +46,30 @@ fn send_all(signals: &[Signal]) -> BulkResult {
     let Some(first) = signals.first() else {
         return Ok(Vec::new());
     };
-    let mut decided = decided(signals)?;
-    // Where order counts, the bus must accept a message before it sees the next one.
-    let size = if first.is_ordered() { 1 } else { signals.len() };
-    let mut outcomes = Vec::new();
-    let mut published = 0;
-    for (signals, decided) in signals.chunks(size).zip(decided.chunks_mut(size)) {
-        let messages = messages(&bus, signals, decided);
-        let answers = match publish(&messages) {
-            Ok(answers) => answers,
-            Err(outage) if published == 0 => return Err(outage),
-            Err(_) => break,
-        };
-        published += messages.len();
-        let mut answers = answers.into_iter();
-        let chunk = decided.iter_mut().map(Option::take);
-        outcomes.extend(chunk.filter_map(|outcome| outcome.or_else(|| answers.next())));
-        if first.is_ordered() && is_retry(outcomes.last()) {
-            break;
-        }
-    }
-    if published > 0 {
-        let destination = bus.destination(first);
-        log::info!("published", signals = published, destination = destination);
-    }
-    outcomes.resize(signals.len(), Outcome::retry("held back"));
-    Ok(outcomes)
-}
-
-/// The messages of the rows that are to be published.
-fn messages(bus: &Bus, signals: &[Signal], decided: &mut [Option<Outcome>]) -> Vec<Message> {
+    // An outage of any row concerns all of them, so each is decided before any is published.
+    let mut outcomes: Vec<Option<Outcome>> = signals.iter().map(demanded).collect::<Result<_>>()?;
     let mut messages = Vec::new();
-    for (signal, outcome) in signals.iter().zip(decided) {
-        if outcome.is_some() {
-            continue;
-        }
-        match bus.message(signal) {
-            Ok(message) => messages.push(message),
-            Err(error) => *outcome = Some(Outcome::reject(error.reason())),
-        }
-    }
-    messages
-}
-
-/// The outcomes that are known beforehand; none for the rows that are to be published. Where order
-/// counts, a row to be retried is the last one.
-///
-/// An outage of any row concerns all of them, so that nothing is published before this is over.
-fn decided(signals: &[Signal]) -> Result<Vec<Option<Outcome>>> {
-    let mut outcomes = Vec::new();
-    for signal in signals {
-        let outcome = demanded(signal)?;
-        let last = signal.is_ordered() && is_retry(outcome.as_ref());
-        outcomes.push(outcome);
-        if last {
-            break;
+    for (signal, outcome) in signals.iter().zip(&mut outcomes) {
+        if outcome.is_none() {
+            match bus.message(signal) {
+                Ok(message) => messages.push(message),
+                Err(error) => *outcome = Some(Outcome::reject(error.reason())),
+            }
         }
     }
-    Ok(outcomes)
-}
-
-fn is_retry(outcome: Option<&Outcome>) -> bool {
-    matches!(outcome, Some(Outcome::Retry(_)))
+    let mut answers = publish(&messages)?.into_iter();
+    if !messages.is_empty() {
+        let destination = bus.destination(first);
+        log::info!(
+            "published",
+            signals = messages.len(),
+            destination = destination
+        );
+    }
+    let outcomes = outcomes.into_iter();
+    Ok(outcomes
+        .filter_map(|outcome| outcome.or_else(|| answers.next()))
+        .collect())
 }
 
 /// What the row's column `outcome` demands.

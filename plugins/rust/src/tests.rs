@@ -80,56 +80,6 @@ fn an_outage_publishes_nothing() {
 }
 
 #[test]
-fn in_order_nothing_is_sent_past_a_retry() {
-    testing::settings([("connection", "bus")]);
-    let rows = ["", "retry", "", "unavailable"].map(|outcome| {
-        Signal::builder("OrderPlaced")
-            .attribute("ordered", "true")
-            .column("outcome", outcome)
-            .build()
-    });
-    let outcomes = send_all(&rows).unwrap();
-    assert_eq!(outcomes[0], Outcome::Sent);
-    assert_eq!(
-        outcomes[2..],
-        [Outcome::retry("held back"), Outcome::retry("held back")]
-    );
-    assert_eq!(published().len(), 1);
-}
-
-#[test]
-fn in_order_the_bus_sees_one_message_at_a_time() {
-    testing::settings([("connection", "bus")]);
-    let rows = ["", "", "skip"].map(|outcome| {
-        Signal::builder("OrderPlaced")
-            .attribute("ordered", "true")
-            .column("outcome", outcome)
-            .build()
-    });
-    let held_back = Outcome::retry("held back");
-
-    let full = Outcome::retry("the bus is full");
-    let answer = full.clone();
-    testing::publish_with(move |_| Ok(vec![answer.clone()]));
-    let expected = vec![full, held_back.clone(), held_back.clone()];
-    assert_eq!(send_all(&rows), Ok(expected));
-    assert_eq!(published().len(), 1);
-
-    let mut answers = vec![
-        Err(Error::unavailable("the bus is away")),
-        Ok(vec![Outcome::Sent]),
-    ];
-    testing::publish_with(move |_| answers.pop().unwrap());
-    let expected = vec![Outcome::Sent, held_back.clone(), held_back];
-    assert_eq!(send_all(&rows), Ok(expected));
-    let record = testing::take_records().pop().unwrap();
-    assert_eq!(record.fields[0].1, "1");
-
-    testing::publish_with(|_| Err(Error::unavailable("the bus is away")));
-    assert_eq!(send_all(&rows), Err(Error::unavailable("the bus is away")));
-}
-
-#[test]
 #[should_panic(expected = "the row asks for it")]
 fn a_row_can_crash_it() {
     let _ = send(&["panic"]);

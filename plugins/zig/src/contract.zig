@@ -16,7 +16,6 @@ pub const Outcomes = c.exports_signalbus_plugin_bulk_sender_list_outcome_t;
 pub const Outage = c.signalbus_plugin_types_outage_t;
 
 pub const sent = c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_SENT;
-pub const retry = c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY;
 
 pub const Error = error{ Outage, OutOfMemory };
 

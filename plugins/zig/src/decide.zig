@@ -16,32 +16,25 @@ pub fn decideAll(
     outcomes: []Outcome,
     outage: *contract.Outage,
 ) error{Outage}!void {
-    const ordered = isOrdered(signal_type);
-    for (signals, outcomes, 1..) |signal, *outcome, next| {
+    for (signals, outcomes) |signal, *outcome| {
         outcome.* = try decide(demandOf(signal_type, signal), outage);
-        if (ordered and outcome.tag == contract.retry) return holdBack(outcomes[next..]);
-    }
-}
-
-/// Answers `retry`, whatever was decided before.
-pub fn holdBack(outcomes: []Outcome) void {
-    for (outcomes) |*outcome| {
-        c.signalbus_plugin_types_outcome_free(outcome);
-        outcome.* = retry("held back", null);
     }
 }
 
 fn decide(demand: ?Demand, outage: *contract.Outage) error{Outage}!Outcome {
     switch (demand orelse return .{ .tag = contract.sent }) {
         .skip => return .{ .tag = c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_SKIP },
-        .retry => return retry(demanded, 1500),
+        .retry => return .{
+            .tag = c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY,
+            .val = .{ .retry = later() },
+        },
         .reject => return .{
             .tag = c.SIGNALBUS_PLUGIN_TYPES_OUTCOME_REJECT,
             .val = .{ .reject = contract.copy(demanded) },
         },
         .unavailable => outage.* = .{
             .tag = c.SIGNALBUS_PLUGIN_TYPES_OUTAGE_UNAVAILABLE,
-            .val = .{ .unavailable = retry(demanded, 1500).val.retry },
+            .val = .{ .unavailable = later() },
         },
         .misconfigured => outage.* = contract.misconfigured(demanded),
         .panic => @panic(demanded),
@@ -49,14 +42,8 @@ fn decide(demand: ?Demand, outage: *contract.Outage) error{Outage}!Outcome {
     return error.Outage;
 }
 
-fn retry(reason: []const u8, after_ms: ?u64) Outcome {
-    return .{
-        .tag = contract.retry,
-        .val = .{ .retry = .{
-            .reason = contract.copy(reason),
-            .after_ms = .{ .is_some = after_ms != null, .val = after_ms orelse 0 },
-        } },
-    };
+fn later() contract.Retry {
+    return .{ .reason = contract.copy(demanded), .after_ms = .{ .is_some = true, .val = 1500 } };
 }
 
 /// What the row's column `outcome` asks for.
@@ -69,14 +56,4 @@ fn demandOf(signal_type: contract.SignalType, signal: contract.Signal) ?Demand {
         }
     }
     return null;
-}
-
-/// Whether nothing may be published past a row that is to be retried.
-pub fn isOrdered(signal_type: contract.SignalType) bool {
-    for (slice(signal_type.attributes)) |attribute| {
-        if (std.mem.eql(u8, slice(attribute.f0), "ordered")) {
-            return std.mem.eql(u8, slice(attribute.f1), "true");
-        }
-    }
-    return false;
 }

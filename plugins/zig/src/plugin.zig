@@ -86,7 +86,7 @@ fn get(
     return borrow(try arena.dupe(u8, slice(value)));
 }
 
-/// Where order counts, the bus must accept a message before it sees the next one.
+/// Publishes the rows that are `sent` so far, and puts what the bus says of them in place.
 fn publishAll(
     arena: std.mem.Allocator,
     template: Message,
@@ -95,37 +95,6 @@ fn publishAll(
     outcomes: []Outcome,
     outage: *Outage,
 ) contract.Error!void {
-    const ordered = decide.isOrdered(signal_type);
-    const size = if (ordered) 1 else signals.len;
-    var count: usize = 0;
-    var first: usize = 0;
-    while (first < signals.len) : (first += size) {
-        const chunk = signals[first..][0..size];
-        const answers = outcomes[first..][0..size];
-        count += publishChunk(arena, template, signal_type, chunk, answers, outage) catch |err| {
-            if (err != error.Outage or count == 0) return err;
-            c.signalbus_plugin_types_outage_free(outage);
-            decide.holdBack(outcomes[first..]);
-            break;
-        };
-        if (ordered and outcomes[first].tag == contract.retry) {
-            decide.holdBack(outcomes[first + 1 ..]);
-            break;
-        }
-    }
-    if (count > 0) logPublished(count, template.destination);
-}
-
-/// Publishes the rows that are `sent` so far, and puts what the bus says of them in place.
-/// Returns their number.
-fn publishChunk(
-    arena: std.mem.Allocator,
-    template: Message,
-    signal_type: SignalType,
-    signals: []const Signal,
-    outcomes: []Outcome,
-    outage: *Outage,
-) contract.Error!usize {
     var body: std.Io.Writer.Allocating = .init(contract.allocator);
     defer body.deinit();
     var messages: std.ArrayList(Message) = try .initCapacity(arena, signals.len);
@@ -139,7 +108,7 @@ fn publishChunk(
         message.id = .{ .is_some = true, .val = signal.id };
         messages.appendAssumeCapacity(message);
     }
-    if (messages.items.len == 0) return 0;
+    if (messages.items.len == 0) return;
 
     const answers = try publish(messages.items, outage);
     defer std.c.free(answers.ptr);
@@ -149,7 +118,7 @@ fn publishChunk(
         outcome.* = answers[next]; // Its strings move with it.
         next += 1;
     }
-    return next;
+    logPublished(next, template.destination);
 }
 
 fn publish(messages: []Message, outage: *Outage) error{Outage}![]Outcome {

@@ -1,0 +1,55 @@
+//! Order, which the relay keeps whatever a plugin does with the signals of a call.
+
+use redis::AsyncTypedCommands as _;
+
+use super::in_each_language;
+use crate::harness::broker::{Broker, Kind};
+use crate::harness::command::Project;
+use crate::harness::database::Database;
+
+/// The samples hand a call's messages to the bus as one list, and know nothing of order.
+async fn a_retry_holds_back_its_own_key_alone(language: &str) {
+    let broker = Broker::start(Kind::Redis, "appendonly no\nsave \"\"");
+    let database = Database::sqlite().await;
+    database
+        .run(
+            "CREATE TABLE order_placed (id INTEGER PRIMARY KEY, customer TEXT, outcome TEXT);
+             INSERT INTO order_placed VALUES
+                 (1, 'Ada', NULL), (2, 'Ada', 'retry'), (3, 'Grace', NULL), (4, 'Ada', NULL),
+                 (5, 'Grace', 'reject'), (6, 'Grace', NULL), (7, 'Ada', 'skip'), (8, NULL, NULL)",
+        )
+        .await;
+    let config = format!(
+        "[database]\nurl = {:?}\n[connections.bus]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {:?}\n\
+         order_by = ['id']\norder_key = ['customer']\n\
+         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = 'orders' }}\n",
+        database.url,
+        broker.url(),
+        super::sample(language),
+    );
+    let project = Project::new(database.folder(), &config);
+    let client = redis::Client::open(broker.url()).unwrap();
+    let mut stream = client.get_multiplexed_async_connection().await.unwrap();
+    let mut arrived = async || {
+        let entries = stream.xrange_all("orders").await.unwrap().ids;
+        let ids = entries.iter().map(|entry| entry.get::<String>("id").unwrap());
+        ids.map(|id| id.trim_start_matches("OrderPlaced:").to_owned()).collect::<Vec<_>>()
+    };
+
+    let said = project.run(&["flush", "-w", "0"]);
+    let mut first = arrived().await;
+    let grace: Vec<_> = first.iter().filter(|id| ["3", "6"].contains(&id.as_str())).cloned().collect();
+    assert_eq!(grace, ["3", "6"], "{said:#?}");
+    first.sort();
+    assert_eq!(first, ["1", "3", "6", "8"], "{said:#?}");
+    assert_eq!(database.lines("SELECT CAST(id AS TEXT) FROM order_placed ORDER BY id").await, ["2", "4", "7"]);
+    let charged = database.lines("SELECT signal_key || ' ' || attempts FROM signalbus_deferral").await;
+    assert_eq!(charged, ["2 1"], "{said:#?}");
+
+    database.run("UPDATE order_placed SET outcome = NULL WHERE id = 2").await;
+    let said = project.run(&["flush", "-w", "10"]);
+    assert_eq!(arrived().await[4..], ["2", "4"], "{said:#?}");
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "{said:#?}");
+}
+
+in_each_language!(a_retry_holds_back_its_own_key_alone: rust, c, cpp, zig, go, python, javascript, typescript);
