@@ -7,26 +7,6 @@ use std::{env, fs};
 
 const LANGUAGES: [&str; 8] = ["rust", "c", "cpp", "zig", "go", "python", "javascript", "typescript"];
 
-/// What tools leave in a project.
-const LEFT_BEHIND: [&str; 16] = [
-    "target",
-    "node_modules",
-    ".venv",
-    "__pycache__",
-    ".zig-cache",
-    "zig-out",
-    "build",
-    "dist",
-    "componentize_py_async_support",
-    "wit_world",
-    "poll_loop.py",
-    "componentize_py_runtime.pyi",
-    "componentize_py_types.py",
-    ".ruff_cache",
-    ".mypy_cache",
-    ".pytest_cache",
-];
-
 fn main() {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
@@ -53,8 +33,9 @@ fn templates(root: &Path) -> String {
         String::from("#[allow(clippy::type_complexity)]\npub(super) const TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n");
     let sources = LANGUAGES.map(|name| (name, root.join("plugins").join(name), ""));
     for (name, folder, prefix) in sources.into_iter().chain([("guest-sdk", root.join("guest-sdk"), "vendor/signalbus-guest/")]) {
+        let ignored = fs::read_to_string(folder.join(".gitignore")).unwrap_or_default();
         let mut files = Vec::new();
-        collect(&folder, &mut files);
+        collect(&folder, "", &ignored, &mut files);
         files.sort();
         let _ = writeln!(text, "    ({name:?}, &[");
         for file in files {
@@ -66,20 +47,36 @@ fn templates(root: &Path) -> String {
     text + "];\n"
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+/// What `ignored`, the project's own `.gitignore`, names is what tools leave.
+fn collect(folder: &Path, within: &str, ignored: &str, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
         let path = entry.expect("the folder can be read").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if LEFT_BEHIND.contains(&name.as_str()) || path.extension().is_some_and(|end| end == "wasm") || name == "bindings.o" {
+        let place = format!("{within}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        if ignored.lines().any(|pattern| names(pattern, &place)) {
             continue;
         }
         if path.is_dir() {
-            collect(&path, files);
+            collect(&path, &place, ignored, files);
         } else {
             // Not the folder: what tools leave in it would count as a change.
             println!("cargo:rerun-if-changed={}", path.display());
             files.push(path);
         }
+    }
+}
+
+/// Whether a line of a `.gitignore` names a place, as in `/src/lib.rs`. Of Git's patterns, the
+/// projects have `/name`, `name` and `*.end`, each with a slash behind it or without.
+fn names(pattern: &str, place: &str) -> bool {
+    let pattern = pattern.trim_end_matches('/');
+    let (start, rest) = pattern.split_at_checked(1).unwrap_or_default();
+    let plain = start != "!" && !rest.contains(['*', '?', '[', '/']);
+    assert!(plain || start == "#", "\"{pattern}\" in a .gitignore is not understood here");
+    match start {
+        "" | "#" => false,
+        "/" => place == pattern,
+        "*" => place.ends_with(rest),
+        _ => place.rsplit('/').next() == Some(pattern),
     }
 }
