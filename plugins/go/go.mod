@@ -1,4 +1,4 @@
-module sample-plugin
+module example.com/sample-plugin
 
 go 1.27.1
 

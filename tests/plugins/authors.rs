@@ -88,3 +88,6 @@ fn nothing_is_overwritten_and_names_are_checked() {
     let said = project.run(&["plugin", "check", "mailer/rows.json"]);
     assert!(said.status == 1 && said.stderr.contains("it is no WebAssembly file"), "{said:#?}");
 }
+        (["mailer-", "c"], 64, "\"mailer-\" is no name for a plugin"),
+        (["aux", "go"], 64, "\"aux\" is a name that Windows keeps for itself"),
+        (["signalbus-guest", "rust"], 64, "\"signalbus-guest\" is the name of the SDK that the project is built with"),
