@@ -22,7 +22,7 @@ async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     let check = plugin.run(&["plugin", "check", "--json"]).json();
     assert_eq!(check["contract"], serde_json::json!(["signalbus:plugin/bulk-sender@0.1.0"]));
     let inspected = plugin.ok(&["plugin", "inspect"]);
-    assert!(inspected.contains("name       invoice-mailer\n") && inspected.contains("processed-by signalbus"), "{inspected}");
+    assert!(inspected.contains("name         invoice-mailer\n") && inspected.contains("processed-by signalbus"), "{inspected}");
     assert!(inspected.contains("sha256:") && inspected.contains("export signalbus:plugin/bulk-sender@0.1.0;"), "{inspected}");
 
     let broker = Broker::start(Kind::Redis, "");

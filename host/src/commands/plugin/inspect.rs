@@ -26,13 +26,13 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     let unknown = || "it does not say".to_owned();
-    print(format_args!("file       {}", path.display()));
-    print(format_args!("digest     {digest}"));
-    print(format_args!("size       {}", size(bytes.len())));
-    print(format_args!("name       {}", name.unwrap_or_else(unknown)));
-    print(format_args!("version    {}", version.unwrap_or_else(unknown)));
+    print(format_args!("file         {}", path.display()));
+    print(format_args!("digest       {digest}"));
+    print(format_args!("size         {}", size(bytes.len())));
+    print(format_args!("name         {}", name.unwrap_or_else(unknown)));
+    print(format_args!("version      {}", version.unwrap_or_else(unknown)));
     for (field, name, version) in &producers {
-        print(format_args!("{field:<10} {name} {version}"));
+        print(format_args!("{field:<12} {name} {version}"));
     }
     print(format_args!("\n{}", wit.trim_end()));
     Ok(Exit::Done)
