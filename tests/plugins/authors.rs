@@ -71,6 +71,24 @@ fn a_tool_that_is_missing_is_named_with_its_cure() {
 }
 
 #[test]
+fn a_copy_elsewhere_leaves_a_component_in_the_project_too() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let project = Project::at(folder.path());
+    project.ok(&["plugin", "new", "mailer", "--lang", "c"]);
+    let read = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
+    // The second time, make has nothing to do.
+    for copy in ["first.wasm", "second.wasm"] {
+        let said = project.ok(&["plugin", "build", "mailer", "--output", copy]);
+        assert!(said.contains(&format!("\n{copy} ")), "{said}");
+        assert!(read(copy).starts_with(b"\0asm\x0d\0\x01\0"), "{copy} is no component");
+        assert_eq!(read(copy), read("mailer/plugin.wasm"));
+        assert!(project.ok(&["plugin", "inspect", copy]).contains("name         mailer\n"));
+    }
+    let said = project.ok(&["plugin", "build", "mailer"]);
+    assert!(said.contains("mailer/plugin.wasm ") && read("mailer/plugin.wasm") == read("first.wasm"), "{said}");
+}
+
+#[test]
 fn nothing_is_overwritten_and_names_are_checked() {
     let folder = tempfile::TempDir::new().unwrap();
     let project = Project::at(folder.path());

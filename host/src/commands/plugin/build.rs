@@ -52,20 +52,34 @@ fn shown(step: &Command) -> String {
     words.join(" ")
 }
 
-/// Puts the component in its place at once: a relay may watch the file.
+/// Makes a component of what the tools left, and puts it in its place. Where they leave it in the
+/// project, it is one there too: the next build may find nothing to do.
 fn finish(built: &Path, project: &Path, target: &Path, language: Language) -> Result<(), Failure> {
     let bytes = super::inspect::read(built)?;
     let fault = |error: anyhow::Error| Failure::new(Exit::Failed, format!("\"{}\" is no plugin: {error:#}", built.display()));
+    let in_project = built == project.join("plugin.wasm");
     let component = match component::kind(&bytes).map_err(fault)? {
         // The tools had nothing to do.
-        Kind::Component if component::is_labelled(&bytes) && built.canonicalize().ok() == target.canonicalize().ok() => {
-            return Ok(());
+        Kind::Component if in_project && component::is_labelled(&bytes) => bytes,
+        kind => {
+            let component =
+                if kind == Kind::Component { bytes } else { component::encode(&bytes, &project.join("wit")).map_err(fault)? };
+            let (name, version) = language.identity(project);
+            let component = component::label(&component, &name, version.as_deref()).map_err(fault)?;
+            if in_project {
+                put(&component, built)?;
+            }
+            component
         }
-        Kind::Component => bytes,
-        Kind::CoreModule => component::encode(&bytes, &project.join("wit")).map_err(fault)?,
     };
-    let (name, version) = language.identity(project);
-    let component = component::label(&component, &name, version.as_deref()).map_err(fault)?;
+    if in_project && target.canonicalize().ok() == built.canonicalize().ok() {
+        return Ok(());
+    }
+    put(&component, target)
+}
+
+/// Puts the component in its place at once: a relay may watch the file.
+fn put(component: &[u8], target: &Path) -> Result<(), Failure> {
     let mut beside = PathBuf::from(target).into_os_string();
     beside.push(".new");
     let beside = PathBuf::from(beside);
