@@ -71,6 +71,56 @@ fn a_tool_that_is_missing_is_named_with_its_cure() {
 }
 
 #[test]
+fn a_tool_that_fails_or_is_too_old_is_explained() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::TempDir::new().unwrap();
+    let ended = "its own words are above";
+    for (name, language, tools, compiler, words) in [
+        ("in-c", "c", [("clang", ""), ("make", "exit 2")], None, "the linker or a library for WebAssembly is missing"),
+        ("with-own", "c", [("clang", ""), ("make", "exit 2")], Some("clang"), "`make` ended with exit status: 2; its own words"),
+        (
+            "in-python",
+            "python",
+            [("componentize-py", "exit 1"), ("python3", "")],
+            None,
+            "`python3 -m py_compile plugin.py` shows",
+        ),
+        (
+            "in-js",
+            "javascript",
+            [("npm", ""), ("node", "echo v20.18.3")],
+            None,
+            "`node` is v20.18.3, which is too old: install Node.js 20.19",
+        ),
+        ("on-new-node", "javascript", [("npm", "exit 1"), ("node", "echo v22.1.0")], None, "`npm ci` ended with exit status: 1"),
+        // The tool-chain that is the project's own has the target; the one of the folder above hasn't.
+        (
+            "in-rust",
+            "rust",
+            [("cargo", "exit 101"), ("rustc", "[ -e Cargo.toml ] && echo /")],
+            None,
+            "`cargo build --release --target",
+        ),
+    ] {
+        Project::at(folder.path()).ok(&["plugin", "new", name, "--lang", language]);
+        let path = folder.path().join("tools-for").join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        for (tool, script) in tools {
+            std::fs::write(path.join(tool), format!("#!/bin/sh\n{script}\n")).unwrap();
+            std::fs::set_permissions(path.join(tool), Permissions::from_mode(0o755)).unwrap();
+        }
+        let mut command = Project::at(folder.path()).command(&["plugin", "build", name]);
+        command.env("PATH", &path).env_remove("CC").env_remove("WASI_SDK_PATH");
+        let said = Said::from(command.envs(compiler.map(|compiler| ("CC", compiler))).output().unwrap());
+        assert!(said.status == 1 && said.stderr.contains(words), "{name}: {said:#?}");
+        assert_eq!(said.stderr.contains("apt install clang-19 lld-19 wasi-libc"), name == "in-c", "{said:#?}");
+        assert_eq!(said.stderr.contains(ended), name != "in-js", "{said:#?}");
+    }
+}
+
+#[test]
 fn a_copy_elsewhere_leaves_a_component_in_the_project_too() {
     let folder = tempfile::TempDir::new().unwrap();
     let project = Project::at(folder.path());
@@ -96,6 +146,9 @@ fn nothing_is_overwritten_and_names_are_checked() {
     for (args, status, words) in [
         (["mailer", "c"], 1, "\"mailer\" is there already"),
         (["Mailer", "c"], 64, "\"Mailer\" is no name for a plugin"),
+        (["mailer-", "c"], 64, "\"mailer-\" is no name for a plugin"),
+        (["aux", "go"], 64, "\"aux\" is a name that Windows keeps for itself"),
+        (["signalbus-guest", "rust"], 64, "\"signalbus-guest\" is the name of the SDK that the project is built with"),
         (["other", "cobol"], 64, "possible values: rust, c, cpp, zig, go, python, javascript, typescript"),
     ] {
         let said = project.run(&["plugin", "new", args[0], "--lang", args[1]]);
@@ -103,9 +156,10 @@ fn nothing_is_overwritten_and_names_are_checked() {
     }
     let said = project.run(&["plugin", "build"]);
     assert!(said.status == 64 && said.stderr.contains("is no plugin's project"), "{said:#?}");
+    let said = project.run(&["plugin", "build", "mailr"]);
+    assert!(said.status == 64 && said.stderr.contains("\"mailr\" is not there"), "{said:#?}");
+    let said = project.run(&["plugin", "build", "mailer/plugin.c"]);
+    assert!(said.status == 64 && said.stderr.contains("\"mailer/plugin.c\" is a file"), "{said:#?}");
     let said = project.run(&["plugin", "check", "mailer/rows.json"]);
     assert!(said.status == 1 && said.stderr.contains("it is no WebAssembly file"), "{said:#?}");
 }
-        (["mailer-", "c"], 64, "\"mailer-\" is no name for a plugin"),
-        (["aux", "go"], 64, "\"aux\" is a name that Windows keeps for itself"),
-        (["signalbus-guest", "rust"], 64, "\"signalbus-guest\" is the name of the SDK that the project is built with"),

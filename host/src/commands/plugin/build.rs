@@ -10,6 +10,10 @@ use crate::component::{self, Kind};
 
 /// Builds the project in `folder`; the component is its `plugin.wasm`, or `target`.
 pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure> {
+    if !folder.is_dir() {
+        let fault = if folder.exists() { "is a file: a project is a folder" } else { "is not there" };
+        return Err(Failure::new(Exit::Usage, format!("\"{}\" {fault}", folder.display())));
+    }
     let language = Language::of(folder).ok_or_else(|| {
         let known = "Cargo.toml, go.mod, pyproject.toml, package.json, build.zig, or a Makefile with a plugin.c or plugin.cpp";
         Failure::new(Exit::Usage, format!("\"{}\" is no plugin's project: there is no {known}", folder.display()))
@@ -17,7 +21,7 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
     let project = folder.canonicalize()?;
     for step in language.steps(&project) {
         let step = step.map_err(|advice| Failure::new(Exit::Failed, advice))?;
-        call(step, &project)?;
+        call(step, &project, language)?;
     }
     // "plugin.wasm", not "./plugin.wasm".
     let usual = || folder.strip_prefix(".").unwrap_or(folder).join("plugin.wasm");
@@ -31,14 +35,17 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
     Ok(Exit::Done)
 }
 
-fn call(mut step: Command, project: &Path) -> Result<(), Failure> {
+fn call(mut step: Command, project: &Path, language: Language) -> Result<(), Failure> {
     let shown = shown(&step);
     print(format_args!("== {shown}"));
     // What the tools say is no result of this command.
     let status = step.current_dir(project).stdout(Stdio::from(std::io::stderr())).status();
     let fault = match status {
         Ok(status) if status.success() => return Ok(()),
-        Ok(status) => format!("`{shown}` ended with {status}; its own words are above"),
+        Ok(status) => {
+            let advice = language.advice().map_or_else(String::new, |advice| format!("; {advice}"));
+            format!("`{shown}` ended with {status}; its own words are above{advice}")
+        }
         Err(error) => format!("`{shown}` can't be started: {error}"),
     };
     Err(Failure::new(Exit::Failed, fault))

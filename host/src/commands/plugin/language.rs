@@ -23,6 +23,9 @@ type Step = Result<Command, String>;
 /// The first that is installed is taken.
 const RUST_TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-unknown-unknown"];
 
+/// The oldest Node.js that builds a component: major and minor version.
+const NODE: (u32, u32) = (20, 19);
+
 impl Language {
     pub(crate) const ALL: [Self; 8] =
         [Self::Rust, Self::C, Self::Cpp, Self::Zig, Self::Go, Self::Python, Self::JavaScript, Self::TypeScript];
@@ -60,7 +63,7 @@ impl Language {
     /// The commands that build a project.
     pub(super) fn steps(self, project: &Path) -> Vec<Step> {
         match self {
-            Self::Rust => vec![rust_target().map(|target| of("cargo", &["build", "--release", "--target", target]))],
+            Self::Rust => vec![rust_target(project).map(|target| of("cargo", &["build", "--release", "--target", target]))],
             Self::C | Self::Cpp => vec![self.clang().and_then(|()| tool("make", "make")).map(|make| of(&make, &[]))],
             Self::Zig => vec![
                 tool("zig", "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`")
@@ -79,8 +82,10 @@ impl Language {
                 of(&tool, &["-d", "wit", "-w", "bulk-sender-plugin", "componentize", "plugin", "-o", "plugin.wasm"])
             })],
             Self::JavaScript | Self::TypeScript => {
-                let npm = tool("npm", "Node.js 20 or later, which comes with npm");
-                let install = (!project.join("node_modules").exists()).then(|| npm.clone().map(|npm| of(&npm, &["ci"])));
+                let (major, minor) = NODE;
+                let npm = tool("npm", &format!("Node.js {major}.{minor} or later, which comes with npm"));
+                let npm = npm.and_then(|npm| node(project).map(|()| npm));
+                let install = (!has_packages(project)).then(|| npm.clone().map(|npm| of(&npm, &["ci"])));
                 install.into_iter().chain([npm.map(|npm| of(&npm, &["run", "build"]))]).collect()
             }
         }
@@ -88,13 +93,32 @@ impl Language {
 
     /// Whatever the Makefile would take: the user's own compiler, wasi-sdk, or one that is installed.
     fn clang(self) -> Result<(), String> {
-        let (own, more) = if self == Self::Cpp { ("CXX", " libc++-19-dev-wasm32 libc++abi-19-dev-wasm32") } else { ("CC", "") };
-        let chosen = [own, "WASI_SDK_PATH"].iter().any(|name| std::env::var_os(name).is_some());
-        if chosen || tool("clang-19", "").is_ok() {
+        if self.has_own_compiler() || tool("clang-19", "").is_ok() {
             return Ok(());
         }
-        let packages = format!("clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32{more}");
-        tool("clang", &format!("it for WebAssembly (Debian: `apt install {packages}`), or set WASI_SDK_PATH")).map(drop)
+        tool("clang", &format!("it for WebAssembly ({}), or set WASI_SDK_PATH", self.packages())).map(drop)
+    }
+
+    fn has_own_compiler(self) -> bool {
+        let own = if self == Self::Cpp { "CXX" } else { "CC" };
+        [own, "WASI_SDK_PATH"].iter().any(|name| std::env::var_os(name).is_some())
+    }
+
+    fn packages(self) -> String {
+        let more = if self == Self::Cpp { " libc++-19-dev-wasm32 libc++abi-19-dev-wasm32" } else { "" };
+        format!("Debian: `apt install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32{more}`")
+    }
+
+    /// What may help where a step fails, if its own words don't.
+    pub(super) fn advice(self) -> Option<String> {
+        match self {
+            Self::C | Self::Cpp if !self.has_own_compiler() => Some(format!(
+                "where the linker or a library for WebAssembly is missing, install them all ({}), or set WASI_SDK_PATH",
+                self.packages()
+            )),
+            Self::Python => Some("`python3 -m py_compile plugin.py` shows mistakes of syntax".to_owned()),
+            _ => None,
+        }
     }
 
     /// Name and version of a project, as its package file has them.
@@ -141,16 +165,45 @@ fn tool(name: &str, install: &str) -> Result<String, String> {
     if found { Ok(name.to_owned()) } else { Err(format!("`{name}` is not there: install {install}, then try again")) }
 }
 
-fn rust_target() -> Result<&'static str, String> {
+/// A project may have a tool-chain of its own.
+fn rust_target(project: &Path) -> Result<&'static str, String> {
     tool("cargo", "Rust, with rustup (https://rustup.rs)")?;
     let installed = |target: &&str| {
-        let libraries = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+        let mut rustc = of("rustc", &["--print", "target-libdir", "--target", target]);
+        let libraries = rustc.current_dir(project).output();
         let folder = libraries.ok().and_then(|output| String::from_utf8(output.stdout).ok());
         folder.is_some_and(|folder| Path::new(folder.trim()).exists())
     };
     let [usual, _] = RUST_TARGETS;
-    let missing = || format!("Rust's target {usual} is not there: run `rustup target add {usual}`, then try again");
+    let missing =
+        || format!("Rust's target {usual} is not there: run `rustup target add {usual}` in the project, then try again");
     RUST_TARGETS.into_iter().find(installed).ok_or_else(missing)
+}
+
+/// Where `node` does not answer, npm will say why.
+fn node(project: &Path) -> Result<(), String> {
+    let answer = Command::new("node").arg("--version").current_dir(project).output();
+    let found = answer.ok().and_then(|output| String::from_utf8(output.stdout).ok()).unwrap_or_default();
+    let found = found.trim();
+    let mut numbers = found.trim_start_matches('v').split('.').map_while(|number| number.parse().ok());
+    let (major, minor) = NODE;
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(second)) if (first, second) < NODE => Err(format!(
+            "`node` is {found}, which is too old: install Node.js {major}.{minor} or later (https://nodejs.org), then try again"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether `npm ci` has come to its end since the list of packages was written.
+fn has_packages(project: &Path) -> bool {
+    let changed = |file: &str| project.join(file).metadata().and_then(|data| data.modified()).ok();
+    match (changed("node_modules/.package-lock.json"), changed("package-lock.json")) {
+        (Some(installed), Some(listed)) => installed >= listed,
+        // Of another tool than npm, perhaps.
+        (_, None) => project.join("node_modules").exists(),
+        (None, _) => false,
+    }
 }
 
 /// In the project's own environment, or wherever it is.
@@ -167,10 +220,37 @@ fn componentize_py(project: &Path) -> Result<String, String> {
 
 /// Cargo knows where it puts things.
 fn rust_product(project: &Path) -> Option<PathBuf> {
-    let args = ["build", "--release", "--quiet", "--target", rust_target().ok()?, "--message-format", "json"];
+    let args = ["build", "--release", "--quiet", "--target", rust_target(project).ok()?, "--message-format", "json"];
     let output = Command::new("cargo").args(args).current_dir(project).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let files = messages.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());
     files.filter_map(|file| file.as_str().map(PathBuf::from)).rfind(|file| file.extension().is_some_and(|end| end == "wasm"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    #[test]
+    fn packages_are_installed_again_after_a_failure_and_after_a_change() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let project = folder.path();
+        let write = |file: &str, age: u64| {
+            let file = fs::File::create(project.join(file)).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
+        };
+        assert!(!has_packages(project));
+        fs::create_dir(project.join("node_modules")).unwrap();
+        assert!(has_packages(project), "without a list there is nothing to install");
+        write("package-lock.json", 60);
+        assert!(!has_packages(project), "npm writes its own list at the end");
+        write("node_modules/.package-lock.json", 30);
+        assert!(has_packages(project));
+        write("package-lock.json", 10);
+        assert!(!has_packages(project));
+    }
 }
