@@ -119,3 +119,20 @@ crate::on_each_database!(
     migrating_at_once_makes_one_set,
     an_address_that_is_none_is_refused,
 );
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_transactions_is_refused() {
+    use crate::harness::lane::source;
+    use signalbus::outbox::Outbox;
+
+    let database = crate::harness::database::Database::mariadb().await;
+    database.run("CREATE TABLE loose (id INT PRIMARY KEY) ENGINE = MyISAM").await;
+    let outbox = Outbox::open(&database.url, 2).unwrap();
+    let error = outbox.lane(&source("loose")).await.map(drop).unwrap_err().to_string();
+    assert!(
+        error.contains("table \"loose\" is of the engine MyISAM") && error.contains("ALTER TABLE loose ENGINE=InnoDB"),
+        "{error}"
+    );
+    database.run("ALTER TABLE loose ENGINE = InnoDB").await;
+    outbox.lane(&source("loose")).await.unwrap();
+}

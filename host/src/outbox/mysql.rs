@@ -96,7 +96,10 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
         .filter(|row| row[0].as_deref() == Some("PRIMARY"))
         .filter_map(|row| columns.iter().position(|column| Some(&column.name) == row[1].as_ref()))
         .collect();
-    Ok(Some(Description { key, indexes: super::table::grouped(parts), columns }))
+    let engines = "SELECT t.engine FROM information_schema.tables t \
+         JOIN information_schema.engines e ON e.engine = t.engine AND e.transactions <> 'YES'";
+    let unsafe_engine = session.rows(from(engines)).await?.into_iter().flatten().next().flatten();
+    Ok(Some(Description { key, indexes: super::table::grouped(parts), columns, unsafe_engine }))
 }
 
 /// MariaDB's JSON is a LONGTEXT with a check that its text is valid.

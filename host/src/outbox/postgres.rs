@@ -190,7 +190,7 @@ async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Descri
     let mut sql = Sql::new(Placeholder::Numbered, INDEXES);
     sql.arg(name).push(") ORDER BY i.indexrelid, k.place");
     let indexes = super::table::grouped(session.rows(sql).await?);
-    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes }))
+    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes, unsafe_engine: None }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {

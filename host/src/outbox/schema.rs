@@ -101,6 +101,13 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
             source.table
         )));
     }
+    if let Some(engine) = &described.unsafe_engine {
+        faults.push(Fault::Fatal(format!(
+            "{place}: table \"{}\" is of the engine {engine}, which knows no transactions: a signal could be there without the \
+             change it tells of; run `ALTER TABLE {} ENGINE=InnoDB`",
+            source.table, source.table
+        )));
+    }
     let mut unknown = |setting: &str, wanted: &str| {
         let known = described.columns.iter().map(|column| column.name.as_str());
         let nearest = crate::suggest::nearest(wanted, known);

@@ -183,7 +183,7 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     sql.arg(table).push(", ").arg(schema).push(") l, pragma_index_info(l.name, ").arg(schema);
     sql.push(") i WHERE l.partial = 0 ORDER BY l.seq, i.seqno");
     let indexes = super::table::grouped(session.rows(sql).await?);
-    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes }))
+    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes, unsafe_engine: None }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {

@@ -53,6 +53,8 @@ pub(crate) struct Description {
     pub(crate) key: Vec<usize>,
     /// The columns of each usable index, in order.
     pub(crate) indexes: Vec<Vec<String>>,
+    /// The storage engine, where it knows no transactions.
+    pub(crate) unsafe_engine: Option<String>,
 }
 
 /// One term of `order_by`.
