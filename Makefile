@@ -79,7 +79,7 @@ sources = $(shell find -L $(1) \( -name node_modules -o -name target -o -name '.
 languages: toolchains ready-made
 	@echo '== building signalbus (several minutes the first time)'
 	@cargo build --quiet -p signalbus
-	@$(MAKE) --no-print-directory $(LANGUAGES:%=target/plugins/%.wasm) target/plugins/rust-core.wasm
+	@$(MAKE) --no-print-directory --silent $(LANGUAGES:%=target/plugins/%.wasm) target/plugins/rust-core.wasm
 
 # The same Rust, without WASI: a core module, which the relay's own tool makes a component of.
 target/plugins/rust-core.wasm: target/plugins/rust.wasm
