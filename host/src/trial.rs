@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::message::Message;
 use crate::plugin::{Call, Connections, Engine, Grants, Limits, LoadError, Plugin, Recipe, Record, Sender as _, Tape};
 use crate::signal::{Column, Outage, Outcome, Signal, SignalType, Value, Verdict};
+use crate::suggest;
 
 pub use suite::{Case, Suite};
 pub use value::{json, parse};
@@ -165,6 +166,12 @@ pub fn outcomes(outcomes: &[Outcome]) -> Vec<serde_json::Value> {
 /// An outage as files of rows have it.
 pub fn outage(outage: &Outage) -> serde_json::Value {
     expect::Found::of_outage(outage).json()
+}
+
+/// What is said of a word that is none of those that are known.
+fn unknown<'a>(word: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let nearest = suggest::nearest(word, known.clone());
+    format!("\"{word}\" is no {what}, which are {}{nearest}", known.collect::<Vec<_>>().join(", "))
 }
 
 /// A column for a value that comes from no database.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
-use super::Ran;
+use super::{Ran, unknown};
 use crate::message::Message;
 use crate::plugin::Record;
 use crate::signal::{Outage, Outcome};
@@ -14,9 +15,12 @@ use crate::signal::{Outage, Outcome};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
+    #[serde(default, deserialize_with = "Outcomes::read")]
     outcomes: Option<Outcomes>,
+    #[serde(default, deserialize_with = "Answer::read_outage")]
     outage: Option<Answer>,
-    /// `trap`, `deadline`, `memory` or `exit`.
+    /// One of `FAILURES`.
+    #[serde(default, deserialize_with = "read_failure")]
     failure: Option<String>,
     messages: Option<Vec<Expected>>,
     /// The number of messages.
@@ -24,20 +28,65 @@ pub struct Expect {
     logs: Option<Vec<Log>>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+/// How a call may fail; by whatever it does.
+const FAILURES: [&str; 6] = ["trap", "deadline", "memory", "exit", "other", ANY];
+const ANY: &str = "any";
+
+fn read_failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let Some(kind) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    if FAILURES.contains(&kind.as_str()) {
+        return Ok(Some(kind));
+    }
+    Err(D::Error::custom(format!("`failure`: {}", unknown(&kind, "kind of failure", FAILURES.into_iter()))))
+}
+
+#[derive(Clone, Debug)]
 enum Outcomes {
-    All(String),
+    /// The same for every row.
+    All(Answer),
     Each(Vec<Answer>),
 }
 
-/// `"sent"`, or `{"retry": "part of the reason", "after_ms": 1500}`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Answer {
-    Kind(String),
-    Full(BTreeMap<String, Json>),
+impl Outcomes {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let outcome = |json: &Json| Answer::parse(json, "outcome", &OUTCOMES);
+        let of_row = |(n, json): (usize, &Json)| outcome(json).map_err(|fault| format!("`outcomes`, row {}: {fault}", n + 1));
+        let read = match Json::deserialize(deserializer)? {
+            Json::Null => return Ok(None),
+            Json::Array(rows) => rows.iter().enumerate().map(of_row).collect::<Result<_, _>>().map(Self::Each),
+            all => outcome(&all).map(Self::All).map_err(|fault| format!("`outcomes`: {fault}")),
+        };
+        read.map(Some).map_err(D::Error::custom)
+    }
 }
+
+/// `"sent"`, or `{"retry": "part of the reason", "after_ms": 1500}`.
+#[derive(Clone, Debug)]
+struct Answer {
+    kind: &'static str,
+    reason: Option<String>,
+    /// `null`: no time is named.
+    after_ms: Option<Option<u64>>,
+}
+
+/// An answer's name, and what may be said with it.
+struct Word(&'static str, With);
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum With {
+    Nothing,
+    Reason,
+    ReasonAndTime,
+}
+
+const OUTCOMES: [Word; 5] = [
+    Word("sent", With::Nothing),
+    Word("skip", With::Nothing),
+    Word("retry", With::ReasonAndTime),
+    Word("reject", With::Reason),
+    Word("held", With::Nothing),
+];
+const OUTAGES: [Word; 2] = [Word("unavailable", With::ReasonAndTime), Word("misconfigured", With::Reason)];
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,9 +146,8 @@ impl Expect {
             (None, Some(Outcomes::All(_)), Ok(outcomes)) if outcomes.len() != ran.rows => {
                 Some(format!("there are {} outcomes for {} rows", outcomes.len(), ran.rows))
             }
-            (None, Some(Outcomes::All(kind)), Ok(outcomes)) => {
-                let expected = Answer::Kind(kind.clone());
-                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, &expected, outcome))
+            (None, Some(Outcomes::All(expected)), Ok(outcomes)) => {
+                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome))
             }
             (None, Some(Outcomes::Each(expected)), Ok(outcomes)) if expected.len() != outcomes.len() => {
                 Some(format!("there are {} outcomes, expected {}", outcomes.len(), expected.len()))
@@ -180,22 +228,64 @@ fn millis(duration: std::time::Duration) -> u64 {
 }
 
 impl Answer {
-    fn fault(&self, found: &Found<'_>) -> Option<String> {
-        let fits = match self {
-            Self::Kind(kind) => found.kind == kind,
-            Self::Full(parts) => parts.iter().all(|(key, value)| match key.as_str() {
-                "after_ms" => found.after_ms == value.as_u64(),
-                kind => found.kind == kind && found.reason.contains(value.as_str().unwrap_or_default()),
-            }),
+    fn read_outage<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        let Some(json) = Option::<Json>::deserialize(deserializer)? else { return Ok(None) };
+        let read = Self::parse(&json, "outage", &OUTAGES).map_err(|fault| format!("`outage`: {fault}"));
+        read.map(Some).map_err(D::Error::custom)
+    }
+
+    /// `what`: an outcome or an outage, each of which has its words.
+    fn parse(json: &Json, what: &str, words: &[Word]) -> Result<Self, String> {
+        let of = |word: &str| {
+            let known = words.iter().find(|Word(known, _)| *known == word);
+            known.ok_or_else(|| unknown(word, what, words.iter().map(|Word(known, _)| *known)))
         };
+        let parts = match json {
+            Json::String(word) => return of(word).map(|Word(kind, _)| Self { kind, reason: None, after_ms: None }),
+            Json::Object(parts) => parts,
+            _ => return Err(format!("{json} is no {what}; write \"{}\"", words[0].0)),
+        };
+        const AFTER: &str = "after_ms";
+        let mut named = parts.iter().filter(|(key, _)| *key != AFTER);
+        // The known one first, so that what is beside it is what is told of.
+        let (key, reason) = named.clone().find(|(key, _)| of(key).is_ok()).or_else(|| named.next()).ok_or_else(|| {
+            format!(
+                "{json} names no {what}, which are {}",
+                words.iter().map(|Word(known, _)| *known).collect::<Vec<_>>().join(", ")
+            )
+        })?;
+        let Word(kind, with) = of(key)?;
+        if let Some((other, _)) = parts.iter().find(|(other, _)| *other != key && *other != AFTER) {
+            return Err(format!("unknown key \"{other}\" beside \"{kind}\", where only \"{AFTER}\" may be"));
+        }
+        if *with == With::Nothing {
+            return Err(format!("\"{kind}\" has no reason and no time: write it without braces"));
+        }
+        let reason = reason.as_str().ok_or_else(|| format!("the reason of \"{kind}\" is {reason}: write a part of its text"))?;
+        let after_ms = parts.get(AFTER).map(|after| match after {
+            Json::Null => Ok(None),
+            _ if *with < With::ReasonAndTime => Err(format!("\"{kind}\" has no \"{AFTER}\"")),
+            after => {
+                after.as_u64().map(Some).ok_or_else(|| format!("\"{AFTER}\" is {after}: write a number of milliseconds, or null"))
+            }
+        });
+        Ok(Self { kind, reason: Some(reason.to_owned()), after_ms: after_ms.transpose()? })
+    }
+
+    fn fault(&self, found: &Found<'_>) -> Option<String> {
+        let fits = found.kind == self.kind
+            && self.reason.as_ref().is_none_or(|reason| found.reason.contains(reason))
+            && self.after_ms.is_none_or(|after_ms| found.after_ms == after_ms);
         (!fits).then(|| format!("is {}, expected {}", found.shown(), self.shown()))
     }
 
     fn shown(&self) -> String {
-        match self {
-            Self::Kind(kind) => format!("{kind:?}"),
-            Self::Full(parts) => serde_json::json!(parts).to_string(),
+        let Some(reason) = &self.reason else { return Json::from(self.kind).to_string() };
+        let mut json = serde_json::json!({ self.kind: reason });
+        if let Some(after_ms) = self.after_ms {
+            json["after_ms"] = after_ms.into();
         }
+        json.to_string()
     }
 }
 
@@ -289,6 +379,40 @@ mod tests {
         let rounded = differ("[9007199254740993]", "[9007199254740992]");
         assert_eq!(rounded.unwrap(), "`body[0]` is 9007199254740992, expected 9007199254740993");
         assert!(differ("[9007199254740993]", "[9007199254740993.0]").is_some());
+    }
+
+    #[test]
+    fn words_that_nothing_answers_are_refused() {
+        for (json, words) in [
+            (
+                r#"{"outcomes": ["sent", "snet"]}"#,
+                "`outcomes`, row 2: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?",
+            ),
+            (r#"{"outcomes": "gone"}"#, "`outcomes`: \"gone\" is no outcome, which are sent"),
+            (r#"{"outcomes": [{"retry": 5}]}"#, "`outcomes`, row 1: the reason of \"retry\" is 5: write a part of its text"),
+            (
+                r#"{"outcomes": [{"retry": "x", "after": 5}]}"#,
+                "unknown key \"after\" beside \"retry\", where only \"after_ms\" may be",
+            ),
+            (r#"{"outcomes": [{"retry": "x", "after_ms": "5"}]}"#, "\"after_ms\" is \"5\": write a number"),
+            (r#"{"outcomes": [{"reject": "x", "after_ms": 5}]}"#, "\"reject\" has no \"after_ms\""),
+            (r#"{"outcomes": [{"after_ms": 5}]}"#, "names no outcome, which are sent"),
+            (r#"{"outcomes": [{"sent": ""}]}"#, "\"sent\" has no reason and no time"),
+            (r#"{"outcomes": [5]}"#, "5 is no outcome; write \"sent\""),
+            (r#"{"outage": "unavailble"}"#, "`outage`: \"unavailble\" is no outage, which are unavailable, misconfigured; did"),
+            (r#"{"outage": {"retry": "x"}}"#, "\"retry\" is no outage"),
+            (
+                r#"{"failure": "panic"}"#,
+                "`failure`: \"panic\" is no kind of failure, which are trap, deadline, memory, exit, other, any",
+            ),
+        ] {
+            let error = serde_json::from_str::<Expect>(json).unwrap_err().to_string();
+            assert!(error.contains(words), "{json}: {error}");
+        }
+        let read = serde_json::from_str::<Expect>(
+            r#"{"outcomes": ["held", {"retry": "x", "after_ms": null}, {"reject": "y"}], "outage": null, "failure": "any"}"#,
+        );
+        assert!(matches!(read.unwrap().outcomes, Some(Outcomes::Each(answers)) if answers.len() == 3));
     }
 
     #[test]

@@ -4,13 +4,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value as Json;
 
+use super::unknown;
 use crate::message::{Message, Publisher, Publishing};
 use crate::signal::{Outage, Outcome};
 
 /// How the bus answers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
-#[serde(untagged)]
+#[serde(try_from = "Json")]
 pub enum Bus {
     /// The same for every message.
     All(Answer),
@@ -18,8 +20,7 @@ pub enum Bus {
     Each(Vec<Answer>),
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Sent,
     Retry,
@@ -28,6 +29,34 @@ pub enum Answer {
     Misconfigured,
     /// It never answers.
     Silent,
+}
+
+impl Answer {
+    const WORDS: [(&str, Self); 6] = [
+        ("sent", Self::Sent),
+        ("retry", Self::Retry),
+        ("reject", Self::Reject),
+        ("unavailable", Self::Unavailable),
+        ("misconfigured", Self::Misconfigured),
+        ("silent", Self::Silent),
+    ];
+
+    fn parse(json: &Json) -> Result<Self, String> {
+        let word = json.as_str().ok_or_else(|| format!("`bus` has {json}, where a word or a list of words belongs"))?;
+        let known = Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, answer)| *answer);
+        known.ok_or_else(|| unknown(word, "answer of the `bus`", Self::WORDS.iter().map(|(known, _)| *known)))
+    }
+}
+
+impl TryFrom<Json> for Bus {
+    type Error = String;
+
+    fn try_from(json: Json) -> Result<Self, String> {
+        match json {
+            Json::Array(answers) => answers.iter().map(Answer::parse).collect::<Result<_, _>>().map(Self::Each),
+            answer => Answer::parse(&answer).map(Self::All),
+        }
+    }
 }
 
 impl Default for Bus {

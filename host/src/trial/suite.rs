@@ -1,15 +1,14 @@
 //! The file of rows: what is handed to a plugin, and what is expected of it.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::path::Path;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::expect::Expect;
 use super::recorder::Bus;
+use super::value::Fields;
 use super::{column, value};
 use crate::config::{parse_duration, parse_size};
 use crate::plugin::{Grants, Limits};
@@ -30,6 +29,8 @@ pub struct Suite {
 pub struct Case {
     pub name: String,
     pub(super) rows: Vec<Row>,
+    /// So many of the rows are in the file; the others repeat them.
+    pub(super) written: usize,
     pub(super) attempt: u32,
     pub(super) attributes: Vec<(String, String)>,
     pub(super) grants: Grants,
@@ -58,15 +59,19 @@ impl Suite {
         Self::parse(&text).map_err(|fault| format!("{}: {fault}", path.display()))
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
-        let file = if text.trim_start().starts_with('[') {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if text.trim_start().starts_with('[') {
             let rows = serde_json::from_str(text).map_err(|error| error.to_string())?;
             let case = CaseFile { name: "the rows of the file".to_owned(), rows, ..CaseFile::default() };
-            File { cases: vec![case], ..File::default() }
-        } else {
-            serde_json::from_str::<File>(text).map_err(|error| error.to_string())?
-        };
-        file.suite()
+            return File::default().suite(vec![case]);
+        }
+        let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let cases = file.cases.iter().enumerate().map(|(n, part)| {
+            let part = part.get();
+            serde_json::from_str(part).map_err(|error| format!("{}: {}", place(part, n), within(text, part, &error)))
+        });
+        let cases = cases.collect::<Result<_, _>>()?;
+        file.suite(cases)
     }
 
     /// No rows, of a signal type.
@@ -121,35 +126,56 @@ fn key(row: &Row) -> Option<String> {
     }
 }
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields)]
-struct File {
-    signal_type: Option<String>,
-    #[serde(default)]
-    settings: Settings,
-    #[serde(default)]
-    secrets: Settings,
-    #[serde(default)]
-    grants: GrantsFile,
-    timeout: Option<String>,
-    memory: Option<String>,
-    #[serde(default)]
-    cases: Vec<CaseFile>,
+/// Which case a part of the file is.
+fn place(part: &str, index: usize) -> String {
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let named = serde_json::from_str(part).map(|Named { name }| format!("case \"{name}\""));
+    named.unwrap_or_else(|_| format!("case {}", index + 1))
+}
+
+/// What is wrong with a part of the text, and where in the whole.
+fn within(text: &str, part: &str, error: &serde_json::Error) -> String {
+    let (line, column, said) = (error.line(), error.column(), error.to_string());
+    let Some(said) = said.strip_suffix(&format!(" at line {line} column {column}")) else { return said };
+    let before = &text[..part.as_ptr().addr() - text.as_ptr().addr()];
+    let begun = if line == 1 { before.len() - before.rfind('\n').map_or(0, |end| end + 1) } else { 0 };
+    format!("{said} at line {} column {}", before.matches('\n').count() + line, begun + column)
 }
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
-struct CaseFile {
-    name: String,
+struct File<'a> {
+    signal_type: Option<String>,
+    #[serde(default, borrow)]
+    settings: Settings<'a>,
+    #[serde(default, borrow)]
+    secrets: Settings<'a>,
     #[serde(default)]
-    rows: Vec<RowFile>,
+    grants: GrantsFile,
+    timeout: Option<String>,
+    memory: Option<String>,
+    #[serde(default, borrow)]
+    cases: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct CaseFile<'a> {
+    name: String,
+    #[serde(default, borrow)]
+    rows: Vec<Fields<'a>>,
     /// How often the rows are in the batch.
     repeat: Option<usize>,
     attempt: Option<u32>,
     #[serde(default)]
     attributes: BTreeMap<String, String>,
-    settings: Option<Settings>,
-    secrets: Option<Settings>,
+    #[serde(borrow)]
+    settings: Option<Settings<'a>>,
+    #[serde(borrow)]
+    secrets: Option<Settings<'a>>,
     timeout: Option<String>,
     memory: Option<String>,
     #[serde(default)]
@@ -157,7 +183,7 @@ struct CaseFile {
     expect: Option<Expect>,
 }
 
-type Settings = BTreeMap<String, serde_json::Value>;
+type Settings<'a> = BTreeMap<String, &'a RawValue>;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
@@ -170,18 +196,18 @@ struct GrantsFile {
     networks: Vec<String>,
 }
 
-impl File {
-    fn suite(self) -> Result<Suite, String> {
+impl File<'_> {
+    fn suite(self, cases: Vec<CaseFile<'_>>) -> Result<Suite, String> {
         let limits = limits(Limits::default(), self.timeout.as_deref(), self.memory.as_deref())?;
         let grants = Grants {
-            settings: texts(self.settings),
-            secrets: texts(self.secrets),
+            settings: texts(self.settings)?,
+            secrets: texts(self.secrets)?,
             http: parsed(&self.grants.http, "http")?,
             tcp: parsed(&self.grants.tcp, "tcp")?,
             networks: parsed(&self.grants.networks, "networks")?,
             ..Grants::default()
         };
-        let cases = self.cases.into_iter().map(|case| {
+        let cases = cases.into_iter().map(|case| {
             let place = format!("case \"{}\"", case.name);
             case.case(limits, &grants).map_err(|fault| format!("{place}: {fault}"))
         });
@@ -191,21 +217,26 @@ impl File {
     }
 }
 
-impl CaseFile {
+impl CaseFile<'_> {
     fn case(self, usual: Limits, grants: &Grants) -> Result<Case, String> {
         let limits = limits(usual, self.timeout.as_deref(), self.memory.as_deref())?;
         let mut grants = grants.clone();
         if let Some(settings) = self.settings {
-            grants.settings = texts(settings);
+            grants.settings = texts(settings)?;
         }
         if let Some(secrets) = self.secrets {
-            grants.secrets = texts(secrets);
+            grants.secrets = texts(secrets)?;
         }
-        let rows = self.rows.iter().enumerate().map(|(n, row)| row.parse().map_err(|fault| format!("row {}: {fault}", n + 1)));
+        let rows = self.rows.iter().enumerate().map(|(n, row)| parse(row).map_err(|fault| format!("row {}: {fault}", n + 1)));
         let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
+        if self.repeat == Some(0) {
+            return Err("`repeat` is 0: for an empty batch write \"rows\": []".to_owned());
+        }
+        let written = rows.len();
         let rows = std::iter::repeat_n(rows, self.repeat.unwrap_or(1)).flatten().collect();
         let (attempt, attributes) = (self.attempt.unwrap_or(1), self.attributes.into_iter().collect());
-        Ok(Case { name: self.name, rows, attempt, attributes, grants, limits, bus: self.bus, expect: self.expect })
+        let (name, bus, expect) = (self.name, self.bus, self.expect);
+        Ok(Case { name, rows, written, attempt, attributes, grants, limits, bus, expect })
     }
 }
 
@@ -213,53 +244,81 @@ fn limits(usual: Limits, timeout: Option<&str>, memory: Option<&str>) -> Result<
     let mut limits = usual;
     if let Some(text) = timeout {
         limits.timeout = parse_duration(text).ok_or_else(|| format!("\"{text}\" is no duration; write \"500ms\" or \"30s\""))?;
+        if limits.timeout.is_zero() {
+            return Err(format!("`timeout` is \"{text}\", which leaves no time for a call; write \"500ms\" or \"30s\""));
+        }
     }
     if let Some(text) = memory {
         limits.memory = parse_size(text).ok_or_else(|| format!("\"{text}\" is no size; write \"64MiB\""))?;
+        if limits.memory == 0 {
+            return Err(format!("`memory` is \"{text}\", in which no plugin runs; write \"64MiB\""));
+        }
     }
     Ok(limits)
 }
 
-fn texts(settings: Settings) -> Vec<(String, String)> {
-    let text = |value: serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    settings.into_iter().map(|(key, value)| (key, text(value))).collect()
+fn texts(settings: Settings<'_>) -> Result<Vec<(String, String)>, String> {
+    settings.into_iter().map(|(key, value)| Ok((key, value::plain(value.get())?))).collect()
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(texts: &[String], key: &str) -> Result<Vec<T>, String> {
     texts.iter().map(|text| text.parse().map_err(|fault| format!("`grants.{key}`: {fault}"))).collect()
 }
 
-/// An object whose keys keep their order.
-struct RowFile(Vec<(String, serde_json::Value)>);
-
-impl RowFile {
-    fn parse(&self) -> Result<Row, String> {
-        let entry = |(name, json): &(String, serde_json::Value)| {
-            let value = value::parse(json).map_err(|fault| format!("column \"{name}\": {fault}"))?;
-            Ok((name.clone(), value))
-        };
-        self.0.iter().map(entry).collect()
-    }
+fn parse(Fields(row): &Fields<'_>) -> Result<Row, String> {
+    let entry = |(name, json): &(String, &RawValue)| {
+        let value = value::parse(json).map_err(|fault| format!("column \"{name}\": {fault}"))?;
+        Ok((name.clone(), value))
+    };
+    row.iter().map(entry).collect()
 }
 
-impl<'de> Deserialize<'de> for RowFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries(PhantomData<RowFile>);
-        impl<'de> Visitor<'de> for Entries {
-            type Value = RowFile;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a row: an object of columns")
-            }
+    fn fault(text: &str) -> String {
+        Suite::parse(text).unwrap_err()
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RowFile, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(RowFile(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(PhantomData))
+    #[test]
+    fn a_fault_is_told_with_its_case_and_its_place_in_the_file() {
+        let text = "{\"cases\": [\n  {\"name\": \"a\"}, {\"name\": \"b\", \"rows\": 5}\n]}";
+        assert_eq!(fault(text), "case \"b\": invalid type: integer `5`, expected a sequence at line 2 column 40");
+        let text = "{\"cases\": [{\"name\": \"a\",\n\"rows\": []},\n{\"rows\": [],\n \"attempt\": -1}]}";
+        assert!(fault(text).starts_with("case 2: invalid value: integer `-1`"), "{}", fault(text));
+        assert!(fault(text).ends_with(" at line 4 column 14"), "{}", fault(text));
+        assert!(fault("{\"cases\": [{}]}").starts_with("case 1: missing field `name`"));
+    }
+
+    #[test]
+    fn unknown_words_are_told_with_their_case() {
+        let case = |keys: &str| fault(&format!("{{\"cases\": [\n{{\"name\": \"a\", {keys}}}]}}"));
+        let words = "case \"a\": `outcomes`, row 1: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?";
+        let said = case(r#""expect": {"outcomes": ["snet"]}"#);
+        assert!(said.starts_with(words) && said.contains(" at line 2 column "), "{said}");
+        let words =
+            "case \"a\": \"full\" is no answer of the `bus`, which are sent, retry, reject, unavailable, misconfigured, silent";
+        assert!(case(r#""bus": "full""#).starts_with(words), "{}", case(r#""bus": "full""#));
+        assert!(case(r#""bus": ["sent", "full"]"#).starts_with(words));
+        assert!(case(r#""bus": 5"#).starts_with("case \"a\": `bus` has 5, where a word or a list of words belongs"));
+    }
+
+    #[test]
+    fn limits_that_leave_nothing_are_refused() {
+        let case = |keys: &str| fault(&format!("{{\"cases\": [{{\"name\": \"a\", \"rows\": [], {keys}}}]}}"));
+        assert!(case("\"timeout\": \"0ms\"").starts_with("case \"a\": `timeout` is \"0ms\""));
+        assert!(case("\"memory\": \"0.5B\"").starts_with("case \"a\": `memory` is \"0.5B\""));
+        assert!(case("\"repeat\": 0").starts_with("case \"a\": `repeat` is 0: for an empty batch write"));
+        assert!(fault("{\"timeout\": \"0s\"}").starts_with("`timeout` is \"0s\""));
+    }
+
+    #[test]
+    fn integers_that_do_not_fit_are_refused_with_their_place() {
+        let words =
+            "case \"the rows of the file\": row 2: column \"n\": 18446744073709551616 does not fit 64 bits; write {\"decimal\"";
+        assert!(fault("[{\"n\": 1}, {\"n\": 18446744073709551616}]").starts_with(words));
+        let suite = Suite::parse("{\"settings\": {\"n\": 18446744073709551616, \"t\": \"x\"}}").unwrap();
+        assert_eq!(suite.grants.settings, [("n".into(), "18446744073709551616".into()), ("t".into(), "x".into())]);
     }
 }

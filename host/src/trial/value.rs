@@ -1,42 +1,55 @@
 //! SQL values as JSON, for files that people write and read.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::json as object;
+use serde_json::value::RawValue;
 
 use crate::signal::Value;
 
 /// Reads a value: plain JSON where it says enough (`1`, `0.5`, `"text"`, `true`, `null`), else an
 /// object with the type's name: `{"decimal": "12.50"}`, `{"bytes": "AP8="}` (base64). Any other
-/// object, and any list, is a JSON document.
+/// object, and any list, is a JSON document. Numbers are read as they are written: nothing is rounded.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn parse(json: &serde_json::Value) -> Result<Value, String> {
-    Ok(match json {
-        serde_json::Value::Null => Value::Null,
-        serde_json::Value::Bool(value) => Value::Boolean(*value),
-        serde_json::Value::Number(number) => match number.as_i64() {
-            Some(value) => Value::Int64(value),
-            None if number.is_f64() => Value::Float64(number.as_f64().unwrap_or(f64::NAN)),
-            None => return Err(format!("{number} does not fit 64 bits; write {{\"decimal\": \"{number}\"}}")),
-        },
-        serde_json::Value::String(text) => Value::Text(text.clone()),
-        serde_json::Value::Array(_) => Value::Json(json.to_string()),
-        serde_json::Value::Object(fields) => {
-            let mut entries = fields.iter();
-            match (entries.next(), entries.next()) {
-                (Some((kind, value)), None) => typed(kind, value)?.unwrap_or_else(|| Value::Json(json.to_string())),
-                _ => Value::Json(json.to_string()),
-            }
+pub fn parse(json: &RawValue) -> Result<Value, String> {
+    let text = json.get();
+    Ok(match text.as_bytes().first() {
+        Some(b'n') => Value::Null,
+        Some(b't' | b'f') => Value::Boolean(text == "true"),
+        Some(b'"') => Value::Text(string(text)?),
+        Some(b'[') => Value::Json(compact(text)),
+        Some(b'{') => {
+            let Fields(fields) = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            let typed = if let [(kind, value)] = fields.as_slice() { typed(kind, value.get())? } else { None };
+            typed.unwrap_or_else(|| Value::Json(compact(text)))
         }
+        _ => number(text)?,
     })
 }
 
+fn number(text: &str) -> Result<Value, String> {
+    let beyond = |what: &str| format!("{text} does not fit {what}; write {{\"decimal\": \"{text}\"}}");
+    if text.contains(['.', 'e', 'E']) {
+        let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+        return value.map(Value::Float64).ok_or_else(|| beyond("a floating-point number of 64 bits"));
+    }
+    text.parse().map(Value::Int64).map_err(|_| beyond("64 bits"))
+}
+
+fn string(text: &str) -> Result<String, String> {
+    serde_json::from_str(text).map_err(|error| format!("{text} is no text: {error}"))
+}
+
 /// `None`: that is no type's name.
-fn typed(kind: &str, value: &serde_json::Value) -> Result<Option<Value>, String> {
-    // Numbers and documents may be written without quotes.
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+fn typed(kind: &str, value: &str) -> Result<Option<Value>, String> {
+    let text = plain(value)?;
     let wrong = |what: &str| format!("{{\"{kind}\": {value}}} is no {what}");
     Ok(Some(match kind {
         "boolean" => Value::Boolean(text.parse().map_err(|_| wrong("boolean"))?),
@@ -54,6 +67,52 @@ fn typed(kind: &str, value: &serde_json::Value) -> Result<Option<Value>, String>
         "other" => Value::Other(text),
         _ => return Ok(None),
     }))
+}
+
+/// Text without its quotes; numbers and documents may be written without any.
+pub(super) fn plain(json: &str) -> Result<String, String> {
+    if json.starts_with('"') { string(json) } else { Ok(compact(json)) }
+}
+
+/// A document without the blanks between its parts, and with its numbers as they are written.
+fn compact(json: &str) -> String {
+    let (mut quoted, mut escaped) = (false, false);
+    let stays = |c: &char| {
+        match (quoted, escaped, *c) {
+            (true, true, _) => escaped = false,
+            (true, false, '\\') => escaped = true,
+            (_, _, '"') => quoted = !quoted,
+            (false, _, c) => return !c.is_ascii_whitespace(),
+            _ => {}
+        }
+        true
+    };
+    json.chars().filter(stays).collect()
+}
+
+/// An object whose keys keep their order, and whose values are as they are written.
+pub(super) struct Fields<'a>(pub(super) Vec<(String, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<'a>(PhantomData<&'a ()>);
+        impl<'de: 'a, 'a> Visitor<'de> for Entries<'a> {
+            type Value = Fields<'a>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a row: an object of columns")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'a>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Fields(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries(PhantomData))
+    }
 }
 
 /// Writes a value so that [`parse`] reads the same.
@@ -103,26 +162,40 @@ mod tests {
         ];
         for value in values {
             let text = json(&value).to_string();
-            assert_eq!(parse(&serde_json::from_str(&text).unwrap()), Ok(value), "{text}");
+            assert_eq!(parsed(&text), Ok(value), "{text}");
         }
+    }
+
+    fn parsed(text: &str) -> Result<Value, String> {
+        parse(serde_json::from_str(text).unwrap())
     }
 
     #[test]
     fn documents_need_no_type() {
-        let parsed = |text: &str| parse(&serde_json::from_str(text).unwrap());
         assert_eq!(parsed(r#"{"sku": "A-1"}"#), Ok(Value::Json(r#"{"sku":"A-1"}"#.into())));
-        assert_eq!(parsed(r#"[1, null]"#), Ok(Value::Json("[1,null]".into())));
-        assert_eq!(parsed(r#"{"decimal": 12.5}"#), Ok(Value::Decimal("12.5".into())));
+        assert_eq!(parsed(r"[1, null]"), Ok(Value::Json("[1,null]".into())));
+        assert_eq!(parsed(r#"{"json": [1, {"b": " \" ", "a": ""}]}"#), Ok(Value::Json(r#"[1,{"b":" \" ","a":""}]"#.into())));
+        assert_eq!(parsed("\"a \\\" \\u00e9\""), Ok(Value::Text("a \" é".into())));
+    }
+
+    #[test]
+    fn numbers_are_as_they_are_written() {
+        assert_eq!(parsed("1e300"), Ok(Value::Float64(1e300)));
+        assert_eq!(parsed("-9223372036854775808"), Ok(Value::Int64(i64::MIN)));
+        assert_eq!(parsed(r#"{"decimal": 12.50}"#), Ok(Value::Decimal("12.50".into())));
+        assert_eq!(parsed(r#"{"decimal": 18446744073709551616}"#), Ok(Value::Decimal("18446744073709551616".into())));
+        let document = r#"{"a":[18446744073709551616,1.10]}"#;
+        assert_eq!(parsed(document), Ok(Value::Json(document.into())));
+        for integer in ["9223372036854775808", "18446744073709551615", "18446744073709551616", "-9223372036854775809"] {
+            let fault = format!("{integer} does not fit 64 bits; write {{\"decimal\": \"{integer}\"}}");
+            assert_eq!(parsed(integer), Err(fault));
+        }
+        assert!(parsed("1e999").unwrap_err().starts_with("1e999 does not fit a floating-point number of 64 bits"));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        let fault = |text: &str| parse(&serde_json::from_str(text).unwrap()).unwrap_err();
-        assert_eq!(
-            fault("18446744073709551615"),
-            "18446744073709551615 does not fit 64 bits; write {\"decimal\": \"18446744073709551615\"}"
-        );
-        assert_eq!(fault(r#"{"bytes": "?"}"#), "{\"bytes\": \"?\"} is no base64");
-        assert_eq!(fault(r#"{"int64": 1.5}"#), "{\"int64\": 1.5} is no integer of 64 bits");
+        assert_eq!(parsed(r#"{"bytes": "?"}"#).unwrap_err(), "{\"bytes\": \"?\"} is no base64");
+        assert_eq!(parsed(r#"{"int64": 1.5}"#).unwrap_err(), "{\"int64\": 1.5} is no integer of 64 bits");
     }
 }
