@@ -56,7 +56,7 @@ impl Trial {
     /// # Errors
     /// The file is no plugin, or imports what is not granted.
     pub async fn load(&self) -> Result<Plugin, LoadError> {
-        Plugin::load(&self.engine, &self.recipe(self.suite.limits, self.suite.grants())).await
+        Plugin::load(&self.engine, &self.recipe(self.suite.limits, self.suite.grants().on_paper())).await
     }
 
     /// What every plugin has to stand, whatever it does: `told` is handed each case as it ends.

@@ -64,6 +64,15 @@ impl Grants {
         Ok(filled)
     }
 
+    /// Everything that the plugin may read, and nobody whom it may reach: what needs a grant loads, and
+    /// is refused when it is used. The names lead nowhere, by RFC 6761.
+    #[must_use]
+    pub fn on_paper(&self) -> Self {
+        let http = if self.http.is_empty() { Vec::new() } else { "https://plugin.invalid".parse().into_iter().collect() };
+        let tcp = if self.tcp.is_empty() { Vec::new() } else { "plugin.invalid:1".parse().into_iter().collect() };
+        Self { http, tcp, networks: Vec::new(), ..self.clone() }
+    }
+
     /// The text without the secrets that a plugin may have written into it: a log line, a reason.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
@@ -120,6 +129,20 @@ mod tests {
     fn secrets_are_struck_from_text() {
         assert_eq!(grants().redact("401 for s3cr3t, 1 try"), "401 for [secret], 1 try");
         assert!(matches!(grants().redact("fine"), Cow::Borrowed("fine")));
+    }
+
+    #[test]
+    fn on_paper_nobody_is_reached() {
+        let granted = Grants {
+            http: vec!["https://shop.example".parse().unwrap()],
+            tcp: vec!["smtp.example:25".parse().unwrap()],
+            networks: vec!["10.0.0.0/8".parse().unwrap()],
+            ..grants()
+        };
+        let shown = format!("{:?}", granted.on_paper());
+        assert!(!shown.contains("example") && !shown.contains("10.0.0.0"), "{shown}");
+        assert!(!granted.on_paper().http.is_empty() && !granted.on_paper().tcp.is_empty(), "it has to load");
+        assert!(grants().on_paper() == grants());
     }
 
     #[test]

@@ -30,7 +30,8 @@ const MUCH: usize = 16 << 20;
 /// Rows of the batch that does not fit the memory.
 const LARGE: usize = 100;
 
-/// The cases, with the author's own rows where there are some.
+/// The cases, with the author's own rows where there are some. They reach nobody: what is granted is
+/// for the author's own cases.
 pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
     let rows = own_rows(suite);
     let nulls = rows.iter().map(|row| row.iter().map(|(name, _)| (name.clone(), Value::Null)).collect()).collect();
@@ -111,7 +112,7 @@ impl Case {
             written: 0,
             attempt: 1,
             attributes: Vec::new(),
-            grants: suite.grants(),
+            grants: suite.grants().on_paper(),
             limits: suite.limits,
             bus: Bus::default(),
             expect: None,
@@ -170,6 +171,15 @@ fn unanswered(ran: &Ran) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_reached() {
+        let text = r#"{"grants": {"http": ["https://shop.example"], "networks": ["10.0.0.0/8"]}, "secrets": {"a": "b"}}"#;
+        let suite = Suite::parse(text).unwrap();
+        let paper = suite.grants().on_paper();
+        assert!(cases(&suite, true).iter().all(|(case, _)| case.grants.http == paper.http && case.grants.networks.is_empty()));
+        assert!(!format!("{:?}", cases(&suite, true)).contains("shop.example"));
+    }
 
     #[test]
     fn rows_that_a_case_repeats_are_handed_over_once() {
