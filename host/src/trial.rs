@@ -3,6 +3,7 @@
 mod contract;
 mod expect;
 mod recorder;
+mod shown;
 mod suite;
 mod value;
 
@@ -11,15 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::message::Message;
-use crate::plugin::{Call, Connections, Engine, Grants, Limits, LoadError, Plugin, Recipe, Record, Sender as _, Tape};
+use crate::plugin::{Call, Connections, Engine, Failed, Grants, Limits, LoadError, Plugin, Recipe, Record, Sender as _, Tape};
 use crate::signal::{Column, Outage, Outcome, Signal, SignalType, Value, Verdict};
 use crate::suggest;
 
+pub use shown::cut;
 pub use suite::{Case, Suite};
 pub use value::{json, parse};
 
 use contract::Check;
 use recorder::{Bus, Recorder};
+use shown::Shown;
 
 /// A plugin that is tried out.
 pub struct Trial {
@@ -102,15 +105,25 @@ impl Trial {
         limits: Limits,
     ) -> Result<Ran, LoadError> {
         let recorder = Arc::new(Recorder::new(Bus::default()));
-        self.send(signal_type, signals, &recorder, self.recipe(limits, grants)).await
+        let shown = Shown::of(&grants);
+        let mut ran = self.send(signal_type, signals, &recorder, self.recipe(limits, grants)).await?;
+        shown.hide(&mut ran);
+        Ok(ran)
     }
 
     async fn run(&self, case: &Case) -> Result<Ran, LoadError> {
         let recorder = Arc::new(Recorder::new(case.bus.clone()));
         let (signal_type, signals) = case.signals(&self.suite.signal_type);
         let ran = self.send(&signal_type, &signals, &recorder, self.recipe(case.limits, case.grants.clone())).await?;
-        let fault = case.expect.as_ref().and_then(|expect| expect.fault(&ran));
-        Ok(Ran { name: case.name.clone(), fault, judged: case.expect.is_some(), ..ran })
+        let shown = Shown::of(&case.grants);
+        let fault = match &case.expect {
+            Some(expect) => expect.fault(&ran, &shown),
+            None => ran.failed_call(None, &shown).or_else(|| ran.miscounted()),
+        };
+        let mut ran = Ran { name: case.name.clone(), fault, judged: case.expect.is_some(), ..ran };
+        // Only now: what is expected of a secret is its text.
+        shown.hide(&mut ran);
+        Ok(ran)
     }
 
     async fn send(
@@ -152,9 +165,30 @@ impl Ran {
         self.calls.iter().map(|call| call.memory).max().unwrap_or(0)
     }
 
-    /// Why a call had no answer, if one had none.
-    pub fn failure(&self) -> Option<&crate::plugin::Failed> {
-        self.calls.iter().find_map(|call| call.failure.as_ref())
+    /// Why calls had no answer.
+    fn failures(&self) -> impl Iterator<Item = &Failed> {
+        self.calls.iter().filter_map(|call| call.failure.as_ref())
+    }
+
+    /// A call that failed otherwise than `expected`. That its rows were sent one by one afterwards
+    /// does not make up for it.
+    fn failed_call(&self, expected: Option<&str>, shown: &Shown) -> Option<String> {
+        let unexpected = |failed: &&Failed| expected.is_none_or(|expected| expected != expect::ANY && expected != failed.kind);
+        let failed = self.failures().find(unexpected)?;
+        let advice = match failed.kind {
+            "memory" => "; raise `memory`, or lower `burst_count`",
+            "deadline" => "; raise `timeout`, or lower `burst_count`",
+            "other" => "",
+            _ => "; answer `reject` for a row that you can't use, or `misconfigured` where a setting is missing",
+        };
+        let otherwise = expected.map(|expected| format!(", expected it to fail by {expected}")).unwrap_or_default();
+        Some(format!("a call ended without an answer{otherwise}: {}{advice}", shown.text(&failed.reason)))
+    }
+
+    /// An answer of the wrong length.
+    fn miscounted(&self) -> Option<String> {
+        let (answered, rows) = (self.verdict.as_ref().ok()?.len(), self.rows);
+        (answered != rows).then(|| format!("{answered} outcomes for {rows} rows: answer one for each, in their order"))
     }
 }
 

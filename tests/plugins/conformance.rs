@@ -63,6 +63,84 @@ fn the_first_failing_case_is_explained() {
     assert!(said.stdout.contains(fault) && said.stdout.contains("the first that failed: wrong"), "{}", said.stdout);
 }
 
+/// The faults of `plugin test`, one for each case that failed, and the text that it printed.
+fn faults(guest: &Path, rows: &str) -> (Vec<String>, String) {
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("rows.json"), rows).unwrap();
+    let args = ["plugin", "test", guest.to_str().unwrap(), "--rows", "rows.json", "--show"];
+    let project = Project::at(folder.path());
+    let report = project.run(&[&args[..], &["--json"]].concat());
+    let own =
+        report.json()["cases"].as_array().unwrap().iter().filter(|case| case["part"] == "rows").cloned().collect::<Vec<_>>();
+    let faults = own.iter().filter_map(|case| Some(format!("{}: {}", case["name"].as_str()?, case["fault"].as_str()?)));
+    (faults.collect(), report.stdout.clone() + &project.run(&args).stdout)
+}
+
+/// The relay sends a batch that failed again, row by row; its author has to know that it failed.
+#[test]
+fn a_call_that_failed_is_a_fault_though_its_rows_are_sent_one_by_one() {
+    let rows = r#"{"cases": [
+        {"name": "silent", "rows": [{"id": 1, "payload": "trap"}, {"id": 2, "payload": "sent"}]},
+        {"name": "expects rows", "rows": [{"id": 1, "payload": "trap"}, {"id": 2, "payload": "sent"}],
+         "expect": {"outcomes": [{"retry": "told to trap"}, "sent"]}},
+        {"name": "expects another", "rows": [{"id": 1, "payload": "trap"}], "expect": {"failure": "exit"}},
+        {"name": "expects it", "rows": [{"id": 1, "payload": "trap"}, {"id": 2, "payload": "sent"}],
+         "expect": {"failure": "trap", "outcomes": [{"retry": "told to trap"}, "sent"]}},
+        {"name": "expects any", "rows": [{"id": 1, "payload": "trap"}], "expect": {"failure": "any"}},
+        {"name": "expects one that does not come", "rows": [{"id": 1, "payload": "sent"}], "expect": {"failure": "any"}}
+    ]}"#;
+    let (faults, _) = faults(&crate::harness::guest("outcomes"), rows);
+    let [silent, rows, another, none] = &faults[..] else { panic!("{faults:#?}") };
+    assert!(silent.starts_with("silent: a call ended without an answer: plugin panicked at"), "{silent}");
+    assert!(rows.starts_with("expects rows: a call ended without an answer: plugin panicked at"), "{rows}");
+    assert!(another.starts_with("expects another: a call ended without an answer, expected it to fail by exit: "), "{another}");
+    assert_eq!(none, "expects one that does not come: every call was answered, expected one to fail");
+}
+
+#[test]
+fn answers_of_the_wrong_number_are_a_fault_of_a_case_that_expects_nothing() {
+    let rows = r#"[{"id": 1}, {"id": 2}]"#;
+    let (faults, text) = faults(&crate::harness::guest("answers_too_few"), rows);
+    assert_eq!(faults, ["the rows of the file: 1 outcomes for 2 rows: answer one for each, in their order"]);
+    assert!(text.contains("  FAILED the rows of the file"), "{text}");
+}
+
+/// What is expected of a secret is its text; what is shown is not.
+#[test]
+fn secrets_are_compared_and_not_shown() {
+    let rows = r#"{"secrets": {"token": "hunter22\"x"}, "settings": {"connection": "bus"}, "cases": [
+        {"name": "right", "rows": [{"id": 1, "note": "hunter22\"x"}],
+         "expect": {"messages": [{"headers": {"signal-type": "OrderPlaced", "token": "hunter22\"x"}}]}},
+        {"name": "wrong", "rows": [{"id": 1}],
+         "expect": {"messages": [{"headers": {"token": "hunter22\"x"}}], "logs": [{"message": "hunter22\"x"}]}}
+    ]}"#;
+    let (faults, text) = faults(&super::sample("rust"), rows);
+    let wrong =
+        r#"wrong: message 1: `headers` are {"signal-type":"OrderPlaced","token":"[secret]"}, expected {"token":"[secret]"}"#;
+    assert_eq!(faults, [wrong]);
+    assert!(text.contains("[secret]") && !text.contains("hunter22"), "{text}");
+}
+
+/// What is granted is for the author's own cases: the contract calls nobody.
+#[test]
+fn the_contract_reaches_nobody() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    server.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", server.local_addr().unwrap());
+    let rows = |cases: &str| {
+        format!(
+            r#"{{"settings": {{"url": "{url}", "signed": false, "timeout": "100ms"}}, "cases": [{cases}],
+                "grants": {{"http": ["{url}"], "networks": ["127.0.0.0/8"]}}}}"#
+        )
+    };
+    let webhook = super::sample("webhook");
+    let (_, text) = faults(&webhook, &rows(""));
+    assert!(text.contains("  ok     a row is answered"), "{text}");
+    assert!(server.accept().is_err(), "the contract called the server");
+    faults(&webhook, &rows(r#"{"name": "a", "rows": [{"id": 1}]}"#));
+    assert!(server.accept().is_ok(), "a case of one's own calls it");
+}
+
 /// What goes wrong in a plugin is a verdict of the contract, whatever it is.
 #[test]
 fn the_contract_finds_what_loses_rows() {
@@ -86,6 +164,11 @@ fn a_file_of_rows_that_is_wrong_says_where() {
             "row 2: column \"total\": {\"int64\": \"x\"} is no integer of 64 bits",
         ),
         ("{\"cases\": [{\"name\": \"a\", \"rows\": [], \"expekt\": 1}]}", "unknown field `expekt`"),
+        (
+            "{\"cases\": [{\"name\": \"a\", \"rows\": [],\n\"expect\": {\"outcomes\": [\"snet\"]}}]}",
+            "case \"a\": `outcomes`, row 1: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?",
+        ),
+        ("[{\"id\": 18446744073709551616}]", "write {\"decimal\": \"18446744073709551616\"}"),
         ("[{\"id\": 1},", "line 1"),
         ("{\"timeout\": \"30\", \"cases\": []}", "\"30\" is no duration; write"),
     ] {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::recorder::{Answer, Bus};
+use super::shown::{Shown, cut};
 use super::suite::{Case, Row, Suite};
 use super::{Ran, expect, value};
 use crate::plugin::Limits;
@@ -64,7 +65,8 @@ pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
 
 /// The rows of the first case that ought to be sent, as they are in the file; generic ones otherwise.
 fn own_rows(suite: &Suite) -> Vec<Row> {
-    let plain = |case: &&Case| case.written > 0 && case.bus == Bus::default();
+    let fails = |case: &Case| case.expect.as_ref().is_some_and(expect::Expect::is_of_failure);
+    let plain = |case: &&Case| case.written > 0 && case.bus == Bus::default() && !fails(case);
     suite.cases.iter().find(plain).map_or_else(extremes, |case| case.rows[..case.written].to_vec())
 }
 
@@ -143,12 +145,9 @@ impl Check {
             Self::Deadline if ran.messages.is_empty() => unanswered(ran),
             Self::Deadline | Self::Memory => {
                 let wanted = if self == Self::Deadline { "deadline" } else { "memory" };
-                match ran.failure() {
-                    Some(failed) if failed.kind == wanted => None,
-                    Some(failed) => Some(format!("the call was ended by {}: {}", failed.kind, failed.reason)),
-                    // It may pass over what it does not need.
-                    None => None,
-                }
+                // It may pass over what it does not need.
+                let failed = ran.failures().find(|failed| failed.kind != wanted)?;
+                Some(format!("the call was ended by {}: {}", failed.kind, cut(&failed.reason)))
             }
         }
     }
@@ -156,21 +155,21 @@ impl Check {
 
 /// A call without an answer, or with one of the wrong length.
 fn unanswered(ran: &Ran) -> Option<String> {
-    if let Some(failed) = ran.failure() {
-        let advice = "answer `reject` for a row that you can't use, or `misconfigured` where a setting is missing";
-        return Some(format!("a call ended without an answer: {}; {advice}", failed.reason));
-    }
-    let outcomes = ran.verdict.as_ref().ok()?;
-    let fault = |n: usize, outcome: &Outcome| format!("row {}: {}", n + 1, expect::Found::of(outcome).json());
-    if outcomes.len() != ran.rows {
-        return Some(format!("{} outcomes for {} rows: answer one for each, in their order", outcomes.len(), ran.rows));
-    }
-    outcomes.iter().position(|outcome| *outcome == Outcome::Held).map(|n| fault(n, &outcomes[n]))
+    ran.failed_call(None, &Shown::default()).or_else(|| ran.miscounted()).or_else(|| {
+        let held = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
+        Some(format!("row {}: {}", held + 1, expect::Found::of(&Outcome::Held).json()))
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_fail_on_purpose_are_the_authors_own() {
+        let text = r#"{"cases": [{"name": "a", "rows": [{"id": 1}], "expect": {"failure": "any"}}, {"name": "b", "rows": [{"id": 2}]}]}"#;
+        assert_eq!(own_rows(&Suite::parse(text).unwrap()), [[("id".to_owned(), Value::Int64(2))]]);
+    }
 
     #[test]
     fn nobody_is_reached() {

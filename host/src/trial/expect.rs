@@ -6,6 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
+use super::shown::{Shown, object};
 use super::{Ran, unknown};
 use crate::message::Message;
 use crate::plugin::Record;
@@ -30,7 +31,7 @@ pub struct Expect {
 
 /// How a call may fail; by whatever it does.
 const FAILURES: [&str; 6] = ["trap", "deadline", "memory", "exit", "other", ANY];
-const ANY: &str = "any";
+pub(super) const ANY: &str = "any";
 
 fn read_failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let Some(kind) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
@@ -116,71 +117,80 @@ struct Log {
 
 impl Expect {
     /// The first difference from what is expected.
-    pub(super) fn fault(&self, ran: &Ran) -> Option<String> {
-        self.failure(ran)
-            .or_else(|| self.answer(ran))
-            .or_else(|| self.published(&ran.messages))
-            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records)))
+    pub(super) fn fault(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+        self.failure(ran, shown)
+            .or_else(|| ran.miscounted())
+            .or_else(|| self.answer(ran, shown))
+            .or_else(|| self.published(&ran.messages, shown))
+            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records, shown)))
     }
 
-    fn failure(&self, ran: &Ran) -> Option<String> {
-        let expected = self.failure.as_deref()?;
-        match ran.failure() {
-            Some(failed) if failed.kind == expected => None,
-            Some(failed) => Some(format!("a call failed by {} ({}), expected {expected}", failed.kind, failed.reason)),
-            None => Some(format!("every call was answered, expected one to fail by {expected}")),
-        }
+    /// Whether a call has to fail.
+    pub(super) fn is_of_failure(&self) -> bool {
+        self.failure.is_some()
     }
 
-    fn answer(&self, ran: &Ran) -> Option<String> {
+    fn failure(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+        let expected = self.failure.as_deref();
+        ran.failed_call(expected, shown).or_else(|| {
+            let expected = expected.filter(|_| ran.failures().next().is_none())?;
+            let by = if expected == ANY { String::new() } else { format!(" by {expected}") };
+            Some(format!("every call was answered, expected one to fail{by}"))
+        })
+    }
+
+    fn answer(&self, ran: &Ran, shown: &Shown) -> Option<String> {
         match (&self.outage, &self.outcomes, &ran.verdict) {
             (Some(expected), _, Err(outage)) => {
-                expected.fault(&Found::of_outage(outage)).map(|fault| format!("the outage {fault}"))
+                expected.fault(&Found::of_outage(outage), shown).map(|fault| format!("the outage {fault}"))
             }
             (Some(expected), _, Ok(outcomes)) => {
-                Some(format!("the answer is {}, expected the outage {}", listed(outcomes), expected.shown()))
+                Some(format!("the answer is {}, expected the outage {}", listed(outcomes, shown), shown.json(expected.json())))
             }
             (None, Some(_), Err(outage)) => {
-                Some(format!("the answer is the outage {}, expected outcomes", Found::of_outage(outage).shown()))
-            }
-            (None, Some(Outcomes::All(_)), Ok(outcomes)) if outcomes.len() != ran.rows => {
-                Some(format!("there are {} outcomes for {} rows", outcomes.len(), ran.rows))
+                Some(format!("the answer is the outage {}, expected outcomes", shown.json(Found::of_outage(outage).json())))
             }
             (None, Some(Outcomes::All(expected)), Ok(outcomes)) => {
-                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome))
+                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome, shown))
             }
             (None, Some(Outcomes::Each(expected)), Ok(outcomes)) if expected.len() != outcomes.len() => {
                 Some(format!("there are {} outcomes, expected {}", outcomes.len(), expected.len()))
             }
             (None, Some(Outcomes::Each(expected)), Ok(outcomes)) => {
-                expected.iter().zip(outcomes).enumerate().find_map(|(n, (expected, outcome))| of_row(n, expected, outcome))
+                expected.iter().zip(outcomes).enumerate().find_map(|(n, (expected, outcome))| of_row(n, expected, outcome, shown))
             }
             (None, None, _) => None,
         }
     }
 
-    fn published(&self, messages: &[Message]) -> Option<String> {
+    fn published(&self, messages: &[Message], shown: &Shown) -> Option<String> {
         let expected = self.messages.as_ref();
         let count = self.published.or(expected.map(Vec::len))?;
         if messages.len() != count {
             return Some(format!("{} messages were published, expected {count}", messages.len()));
         }
         let pairs = expected.into_iter().flatten().zip(messages).enumerate();
-        pairs
-            .into_iter()
-            .find_map(|(n, (expected, message))| expected.fault(message).map(|fault| format!("message {}: {fault}", n + 1)))
+        pairs.into_iter().find_map(|(n, (expected, message))| {
+            expected.fault(message, shown).map(|fault| format!("message {}: {fault}", n + 1))
+        })
     }
 }
 
-fn of_row(index: usize, expected: &Answer, outcome: &Outcome) -> Option<String> {
-    expected.fault(&Found::of(outcome)).map(|fault| format!("row {}: the outcome {fault}", index + 1))
+fn of_row(index: usize, expected: &Answer, outcome: &Outcome, shown: &Shown) -> Option<String> {
+    expected.fault(&Found::of(outcome), shown).map(|fault| format!("row {}: the outcome {fault}", index + 1))
 }
 
-fn listed(outcomes: &[Outcome]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<String> = outcomes.iter().take(SHOWN).map(|outcome| Found::of(outcome).shown()).collect();
-    let more = if outcomes.len() > SHOWN { ", …" } else { "" };
-    format!("[{}{more}]", shown.join(", "))
+/// Entries of a list that a fault shows.
+const LISTED: usize = 5;
+
+fn list<T>(entries: &[T], show: impl Fn(&T) -> String) -> String {
+    let listed: Vec<String> = entries.iter().take(LISTED).map(show).collect();
+    let more = if entries.len() > LISTED { ", …" } else { "" };
+    format!("[{}{more}]", listed.join(", "))
+}
+
+fn listed(outcomes: &[Outcome], shown: &Shown) -> String {
+    list(outcomes, |outcome| shown.json(Found::of(outcome).json()))
 }
 
 /// An outcome or an outage, taken apart.
@@ -216,10 +226,6 @@ impl<'a> Found<'a> {
             (reason, None) => serde_json::json!({ self.kind: reason }),
             (reason, Some(after_ms)) => serde_json::json!({ self.kind: reason, "after_ms": after_ms }),
         }
-    }
-
-    fn shown(&self) -> String {
-        self.json().to_string()
     }
 }
 
@@ -272,77 +278,81 @@ impl Answer {
         Ok(Self { kind, reason: Some(reason.to_owned()), after_ms: after_ms.transpose()? })
     }
 
-    fn fault(&self, found: &Found<'_>) -> Option<String> {
+    fn fault(&self, found: &Found<'_>, shown: &Shown) -> Option<String> {
         let fits = found.kind == self.kind
             && self.reason.as_ref().is_none_or(|reason| found.reason.contains(reason))
             && self.after_ms.is_none_or(|after_ms| found.after_ms == after_ms);
-        (!fits).then(|| format!("is {}, expected {}", found.shown(), self.shown()))
+        (!fits).then(|| format!("is {}, expected {}", shown.json(found.json()), shown.json(self.json())))
     }
 
-    fn shown(&self) -> String {
-        let Some(reason) = &self.reason else { return Json::from(self.kind).to_string() };
+    fn json(&self) -> Json {
+        let Some(reason) = &self.reason else { return self.kind.into() };
         let mut json = serde_json::json!({ self.kind: reason });
         if let Some(after_ms) = self.after_ms {
             json["after_ms"] = after_ms.into();
         }
-        json.to_string()
+        json
     }
 }
 
 impl Expected {
-    fn fault(&self, message: &Message) -> Option<String> {
+    fn fault(&self, message: &Message, shown: &Shown) -> Option<String> {
         let text = |name: &str, expected: &Option<String>, found: Option<&str>| {
             let expected = expected.as_deref()?;
-            (Some(expected) != found).then(|| format!("`{name}` is {found:?}, expected {expected:?}"))
+            let fault = || format!("`{name}` is {}, expected {}", shown.json(found), shown.json(expected));
+            (Some(expected) != found).then(fault)
         };
+        let body = &message.body;
         text("connection", &self.connection, Some(&message.connection))
             .or_else(|| text("destination", &self.destination, Some(&message.destination)))
             .or_else(|| text("key", &self.key, message.key.as_deref()))
             .or_else(|| text("content_type", &self.content_type, message.content_type.as_deref()))
-            .or_else(|| pairs("headers", self.headers.as_ref(), &message.headers))
-            .or_else(|| self.body.as_ref().and_then(|body| body_fault(body, &message.body)))
-            .or_else(|| self.is_json.and_then(|is_json| json_fault(is_json, &message.body)))
-            .or_else(|| text("text", &self.text, std::str::from_utf8(&message.body).ok()))
+            .or_else(|| pairs("headers", self.headers.as_ref(), &message.headers, shown))
+            .or_else(|| self.body.as_ref().and_then(|expected| body_fault(expected, body, shown)))
+            .or_else(|| self.is_json.and_then(|is_json| json_fault(is_json, body, shown)))
+            .or_else(|| text("text", &self.text, std::str::from_utf8(body).ok()))
             .or_else(|| text("id", &self.id, message.id.as_deref()))
-            .or_else(|| pairs("options", self.options.as_ref(), &message.options))
+            .or_else(|| pairs("options", self.options.as_ref(), &message.options, shown))
     }
 }
 
-fn pairs(name: &str, expected: Option<&BTreeMap<String, String>>, found: &[(String, String)]) -> Option<String> {
+fn pairs(name: &str, expected: Option<&BTreeMap<String, String>>, found: &[(String, String)], shown: &Shown) -> Option<String> {
     let expected = expected?;
     let sorted: BTreeMap<String, String> = found.iter().cloned().collect();
-    (*expected != sorted).then(|| format!("`{name}` are {sorted:?}, expected {expected:?}"))
+    let fault = || format!("`{name}` are {}, expected {}", shown.json(object(&sorted)), shown.json(object(expected)));
+    (*expected != sorted).then(fault)
 }
 
-fn json_fault(expected: bool, body: &[u8]) -> Option<String> {
+fn json_fault(expected: bool, body: &[u8], shown: &Shown) -> Option<String> {
     let found = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
-    let text = || format!("`is_json` is {found}, expected {expected}: {}", String::from_utf8_lossy(body));
-    (found != expected).then(text)
+    (found != expected).then(|| format!("`is_json` is {found}, expected {expected}: {}", shown.body(body)))
 }
 
-fn body_fault(expected: &Json, body: &[u8]) -> Option<String> {
+fn body_fault(expected: &Json, body: &[u8], shown: &Shown) -> Option<String> {
     match serde_json::from_slice::<Json>(body) {
-        Err(error) => Some(format!("`body` is no JSON: {error}: {}", String::from_utf8_lossy(body))),
-        Ok(found) => difference("body", expected, &found),
+        Err(error) => Some(format!("`body` is no JSON: {error}: {}", shown.body(body))),
+        Ok(found) => difference("body", expected, &found, shown),
     }
 }
 
 /// The first place in which two documents differ.
-fn difference(path: &str, expected: &Json, found: &Json) -> Option<String> {
+fn difference(path: &str, expected: &Json, found: &Json, shown: &Shown) -> Option<String> {
+    let at = |key: &str| shown.text(&format!("{path}.{key}"));
     match (expected, found) {
         (Json::Object(expected), Json::Object(found)) => {
-            let missing = expected.keys().find(|key| !found.contains_key(*key)).map(|key| format!("`{path}.{key}` is missing"));
+            let missing = expected.keys().find(|key| !found.contains_key(*key)).map(|key| format!("`{}` is missing", at(key)));
             let surplus =
-                found.keys().find(|key| !expected.contains_key(*key)).map(|key| format!("`{path}.{key}` is not expected"));
-            let inside = || expected.iter().find_map(|(key, value)| difference(&format!("{path}.{key}"), value, &found[key]));
+                found.keys().find(|key| !expected.contains_key(*key)).map(|key| format!("`{}` is not expected", at(key)));
+            let inside = || expected.iter().find_map(|(key, value)| difference(&at(key), value, &found[key], shown));
             missing.or(surplus).or_else(inside)
         }
         (Json::Array(expected), Json::Array(found)) if expected.len() == found.len() => {
             let mut pairs = expected.iter().zip(found).enumerate();
-            pairs.find_map(|(n, (expected, found))| difference(&format!("{path}[{n}]"), expected, found))
+            pairs.find_map(|(n, (expected, found))| difference(&format!("{path}[{n}]"), expected, found, shown))
         }
         (Json::Number(a), Json::Number(b)) if same(a, b) => None,
-        _ => (expected != found).then(|| format!("`{path}` is {found}, expected {expected}")),
+        _ => (expected != found)
+            .then(|| format!("`{path}` is {}, expected {}", shown.json(found.clone()), shown.json(expected.clone()))),
     }
 }
 
@@ -352,25 +362,43 @@ fn same(a: &serde_json::Number, b: &serde_json::Number) -> bool {
 }
 
 impl Log {
-    fn fault(&self, records: &[Record]) -> Option<String> {
+    fn fault(&self, records: &[Record], shown: &Shown) -> Option<String> {
         let found = records.iter().any(|record| {
             self.level.as_ref().is_none_or(|level| record.level.as_str().eq_ignore_ascii_case(level))
                 && self.message.as_ref().is_none_or(|message| record.message == *message)
                 && self.fields.iter().all(|(key, value)| record.fields.iter().any(|(k, v)| k == key && v == value))
         });
         (!found).then(|| {
-            let logged: Vec<String> = records.iter().map(|record| format!("{} {:?}", record.level, record.message)).collect();
-            format!("no log record is {self:?}; it logged [{}]", logged.join(", "))
+            let logged = list(records, |record| shown.json(Self::of(record).json()));
+            format!("no log record is {}; it logged {logged}", shown.json(self.json()))
         })
+    }
+
+    fn of(record: &Record) -> Self {
+        let level = record.level.as_str().to_lowercase();
+        Self { level: Some(level), message: Some(record.message.clone()), fields: record.fields.iter().cloned().collect() }
+    }
+
+    /// As it is written in a file.
+    fn json(&self) -> Json {
+        let mut json = serde_json::Map::new();
+        let texts = [("level", &self.level), ("message", &self.message)];
+        json.extend(texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text.as_deref()?.into()))));
+        if !self.fields.is_empty() {
+            json.insert("fields".to_owned(), object(&self.fields));
+        }
+        json.into()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::{Call, Failed, Grants};
 
     fn differ(expected: &str, found: &str) -> Option<String> {
-        difference("body", &serde_json::from_str(expected).unwrap(), &serde_json::from_str(found).unwrap())
+        let [expected, found] = [expected, found].map(|text| serde_json::from_str(text).unwrap());
+        difference("body", &expected, &found, &Shown::default())
     }
 
     #[test]
@@ -413,6 +441,77 @@ mod tests {
             r#"{"outcomes": ["held", {"retry": "x", "after_ms": null}, {"reject": "y"}], "outage": null, "failure": "any"}"#,
         );
         assert!(matches!(read.unwrap().outcomes, Some(Outcomes::Each(answers)) if answers.len() == 3));
+    }
+
+    fn ran(outcomes: usize, failures: &[&'static str]) -> Ran {
+        let failed = |kind| Failed { kind, reason: format!("it failed by {kind}"), backtrace: String::new() };
+        let calls = failures.iter().map(|kind| Call { failure: Some(failed(*kind)), ..Call::default() });
+        Ran {
+            name: "a".into(),
+            rows: 2,
+            verdict: Ok(vec![Outcome::Sent; outcomes]),
+            messages: vec![],
+            records: vec![],
+            calls: calls.chain([Call::default()]).collect(),
+            fault: None,
+            judged: false,
+        }
+    }
+
+    fn fault(expect: &str, ran: &Ran) -> Option<String> {
+        serde_json::from_str::<Expect>(expect).unwrap().fault(ran, &Shown::default())
+    }
+
+    #[test]
+    fn a_failed_call_is_a_fault_unless_it_is_expected() {
+        let sent = r#"{"outcomes": "sent"}"#;
+        assert_eq!(fault(sent, &ran(2, &[])), None);
+        let words = fault(sent, &ran(2, &["trap"])).unwrap();
+        assert!(words.starts_with("a call ended without an answer: it failed by trap; answer `reject`"), "{words}");
+        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "trap"}"#, &ran(2, &["trap", "trap"])), None);
+        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "any"}"#, &ran(2, &["trap", "exit"])), None);
+        let words = fault(r#"{"failure": "trap"}"#, &ran(2, &["trap", "memory"])).unwrap();
+        assert!(words.starts_with("a call ended without an answer, expected it to fail by trap: it failed by memory"), "{words}");
+        let words = fault(r#"{"failure": "any"}"#, &ran(2, &[])).unwrap();
+        assert_eq!(words, "every call was answered, expected one to fail");
+        assert!(fault("{}", &ran(1, &[])).unwrap().starts_with("1 outcomes for 2 rows"));
+    }
+
+    #[test]
+    fn advice_is_of_use() {
+        let advice = |kind| fault("{}", &ran(2, &[kind])).unwrap().split_once("; ").unwrap().1.to_owned();
+        assert_eq!(advice("memory"), "raise `memory`, or lower `burst_count`");
+        assert_eq!(advice("deadline"), "raise `timeout`, or lower `burst_count`");
+        assert!(advice("exit").starts_with("answer `reject`"));
+    }
+
+    #[test]
+    fn a_record_that_is_missing_is_shown_as_in_the_file() {
+        let record = |message: &str| Record {
+            level: tracing::Level::INFO,
+            message: message.into(),
+            fields: vec![("n".into(), "1".into())],
+        };
+        let ran = Ran { records: vec![record("sent"), record(&"x".repeat(1000))], ..ran(2, &[]) };
+        let words = fault(r#"{"logs": [{"level": "info", "message": "published"}]}"#, &ran).unwrap();
+        let begin = r#"no log record is {"level":"info","message":"published"}; it logged [{"fields":{"n":"1"},"level":"info","message":"sent"}, "#;
+        assert!(words.starts_with(begin) && words.ends_with("xxx…]") && words.len() < 600, "{words}");
+    }
+
+    #[test]
+    fn a_secret_is_compared_and_not_shown() {
+        let grants = Grants { secrets: vec![("token".into(), "hunter22".into())], ..Grants::default() };
+        let message = |token: &str| Message {
+            headers: vec![("token".into(), token.into())],
+            body: b"{\"token\": \"hunter22\"}".to_vec(),
+            ..Message::default()
+        };
+        let expect = r#"{"messages": [{"headers": {"token": "hunter22"}, "body": {"token": "hunter22"}}]}"#;
+        let expect: Expect = serde_json::from_str(expect).unwrap();
+        let fault = |token: &str| expect.fault(&Ran { messages: vec![message(token)], ..ran(2, &[]) }, &Shown::of(&grants));
+        assert_eq!(fault("hunter22"), None);
+        let words = fault("hunter2").unwrap();
+        assert_eq!(words, r#"message 1: `headers` are {"token":"hunter2"}, expected {"token":"[secret]"}"#);
     }
 
     #[test]

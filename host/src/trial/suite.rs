@@ -258,7 +258,11 @@ fn limits(usual: Limits, timeout: Option<&str>, memory: Option<&str>) -> Result<
 }
 
 fn texts(settings: Settings<'_>) -> Result<Vec<(String, String)>, String> {
-    settings.into_iter().map(|(key, value)| Ok((key, value::plain(value.get())?))).collect()
+    let text = |(key, value): (String, &RawValue)| match value::plain(value.get()) {
+        Ok(text) => Ok((key, text)),
+        Err(fault) => Err(format!("\"{key}\": {fault}")),
+    };
+    settings.into_iter().map(text).collect()
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(texts: &[String], key: &str) -> Result<Vec<T>, String> {
@@ -319,6 +323,7 @@ mod tests {
             "case \"the rows of the file\": row 2: column \"n\": 18446744073709551616 does not fit 64 bits; write {\"decimal\"";
         assert!(fault("[{\"n\": 1}, {\"n\": 18446744073709551616}]").starts_with(words));
         let suite = Suite::parse("{\"settings\": {\"n\": 18446744073709551616, \"t\": \"x\"}}").unwrap();
+        assert!(fault(r#"{"secrets": {"token": "hunter22\ud800"}}"#).starts_with("\"token\": that is no text: "));
         assert_eq!(suite.grants.settings, [("n".into(), "18446744073709551616".into()), ("t".into(), "x".into())]);
     }
 }

@@ -44,7 +44,8 @@ fn number(text: &str) -> Result<Value, String> {
 }
 
 fn string(text: &str) -> Result<String, String> {
-    serde_json::from_str(text).map_err(|error| format!("{text} is no text: {error}"))
+    // Without the text, which may be a secret.
+    serde_json::from_str(text).map_err(|error| format!("that is no text: {error}"))
 }
 
 /// `None`: that is no type's name.

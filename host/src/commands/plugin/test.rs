@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::{Exit, Failure, Output, print, printable};
 use super::{engine, size};
 use crate::message::Message;
-use crate::trial::{Ran, Suite, Trial};
+use crate::trial::{Ran, Suite, Trial, cut};
 
 /// What `plugin test` was told.
 #[derive(Clone, Debug)]
@@ -70,7 +70,7 @@ impl Report {
         let (milliseconds, memory) = (ran.time().as_secs_f64() * 1000.0, size(ran.memory()));
         let cost =
             if ran.memory() > 0 { format!("{milliseconds:8.1} ms {memory:>11}") } else { format!("{milliseconds:8.1} ms") };
-        self.say(format_args!("  {word} {:<68} {cost}", ran.name));
+        self.say(format_args!("  {word} {:<68} {cost}", printable(&ran.name)));
         if let Some(fault) = &ran.fault {
             self.say(format_args!("         {}", printable(fault)));
         }
@@ -95,7 +95,7 @@ impl Report {
             print(json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
         } else {
             if let Some(failed) = &self.failed {
-                print(format_args!("\nthe first that failed: {}", failed.name));
+                print(format_args!("\nthe first that failed: {}", printable(&failed.name)));
                 print(format_args!("  {}", printable(failed.fault.as_deref().unwrap_or_default())));
                 details(failed).iter().for_each(|line| print(format_args!("  {line}")));
             }
@@ -113,23 +113,38 @@ fn with(mut case: Value, key: &str, value: Value) -> Value {
 /// Entries of a list that are shown.
 const SHOWN: usize = 10;
 
-/// What a plugin answered, published, and said: a line each.
+/// What a plugin answered, published, and said: a line each, of what is not too long to be read.
 pub(super) fn details(ran: &Ran) -> Vec<String> {
     let mut lines = Vec::new();
     match &ran.verdict {
-        Ok(outcomes) => shorten(&mut lines, "row", &crate::trial::outcomes(outcomes), |outcome| outcome.to_string()),
-        Err(outage) => lines.push(format!("outage {}", crate::trial::outage(outage))),
+        Ok(outcomes) => shorten(&mut lines, "row", &crate::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string())),
+        Err(outage) => lines.push(format!("outage {}", cut(&crate::trial::outage(outage).to_string()))),
     }
-    shorten(&mut lines, "message", &ran.messages, |message| message_document(message).to_string());
+    shorten(&mut lines, "message", &ran.messages, |message| readable(message_document(message)).to_string());
     shorten(&mut lines, "log", &ran.records, |record| {
-        let fields: Vec<String> = record.fields.iter().map(|(key, value)| format!("{key}={value:?}")).collect();
-        format!("{} {} {}", record.level, printable(&record.message), fields.join(" ")).trim_end().to_owned()
+        let fields: Vec<String> =
+            record.fields.iter().map(|(key, value)| format!("{key}={}", cut(&format!("{value:?}")))).collect();
+        let (message, fields) = (printable(&cut(&record.message)), fields.join(" "));
+        format!("{} {message} {fields}", record.level).trim_end().to_owned()
     });
     shorten(&mut lines, "call", &ran.calls, |call| match &call.failure {
         None => format!("{:.1?}, {}", call.time, size(call.memory)),
-        Some(failed) => format!("{:.1?}, {}\n{}", call.time, printable(&failed.reason), failed.backtrace),
+        Some(failed) => format!("{:.1?}, {}\n{}", call.time, printable(&cut(&failed.reason)), failed.backtrace),
     });
-    lines.iter().flat_map(|line| line.lines()).map(str::to_owned).collect()
+    // Names in a backtrace are the plugin's own words.
+    lines.iter().flat_map(|line| line.lines()).map(printable).collect()
+}
+
+/// A message whose parts are cut, each for itself: the short ones are there in any case.
+fn readable(mut message: Value) -> Value {
+    for part in message.as_object_mut().into_iter().flat_map(|parts| parts.values_mut()) {
+        let text = part.as_str().map_or_else(|| part.to_string(), str::to_owned);
+        let short = cut(&text);
+        if short != text {
+            *part = short.into();
+        }
+    }
+    message
 }
 
 fn shorten<T>(lines: &mut Vec<String>, name: &str, list: &[T], line: impl Fn(&T) -> String) {
@@ -190,4 +205,44 @@ fn message_document(message: &Message) -> Value {
         document[key] = value.clone();
     }
     document
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::plugin::{Call, Failed, Record};
+    use crate::signal::Outcome;
+
+    #[test]
+    fn details_are_short_and_harmless() {
+        let long = || "x".repeat(10_000);
+        let bodies =
+            [long().into_bytes(), format!("{{\"a\": \"{}\"}}", long()).into_bytes(), vec![0xff; 10_000], b"{\"a\": 1}".to_vec()];
+        let message = |body| Message { destination: "orders".into(), key: Some(long()), body, ..Message::default() };
+        let backtrace = "0: 0x1 - a\u{1b}[2J\n1: 0x2 - b\u{9b}31m".to_owned();
+        let failed = Failed { kind: "trap", reason: format!("two\nlines\u{7f} {}", long()), backtrace };
+        let ran = Ran {
+            name: "a".into(),
+            rows: 1,
+            verdict: Ok(vec![Outcome::retry(long())]),
+            messages: bodies.map(message).into(),
+            records: vec![Record { level: tracing::Level::INFO, message: long(), fields: vec![("a\u{1b}".into(), long())] }],
+            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed) }],
+            fault: None,
+            judged: false,
+        };
+        let lines = details(&ran);
+        assert!(lines.iter().all(|line| line.chars().count() < 1000 && !line.contains(char::is_control)), "{lines:#?}");
+        let messages: Vec<&String> = lines.iter().filter(|line| line.starts_with("message ")).collect();
+        assert!(messages.iter().all(|line| line.contains(r#""destination":"orders""#) && line.contains('…')), "{messages:#?}");
+        assert!(messages[3].contains(r#""body":{"a":1}"#), "{messages:#?}");
+        assert!(
+            lines.contains(&"0: 0x1 - a\\u{1b}[2J".to_owned()) && lines.contains(&"1: 0x2 - b\\u{9b}31m".to_owned()),
+            "{lines:#?}"
+        );
+        // A machine is told all of it.
+        assert_eq!(document(&ran)["messages"][0]["text"], long());
+    }
 }
