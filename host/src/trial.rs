@@ -70,6 +70,10 @@ impl Trial {
         let mut held = 0;
         let publishes = self.load().await?.imports().iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
         for (case, check) in contract::cases(&self.suite, publishes) {
+            // No call was answered, so that nothing says how much is too little to start with.
+            if check == Check::Memory && held == 0 {
+                continue;
+            }
             let limits = match check {
                 Check::Memory => Limits { memory: held + contract::HEADROOM, ..case.limits },
                 _ => case.limits,

@@ -105,6 +105,17 @@ fn answers_of_the_wrong_number_are_a_fault_of_a_case_that_expects_nothing() {
     assert!(text.contains("  FAILED the rows of the file"), "{text}");
 }
 
+/// It is told how it failed, case by case, and what to do.
+#[test]
+fn a_plugin_that_never_answers_is_tried_to_the_end() {
+    let rows = r#"{"timeout": "50ms", "cases": [{"name": "a", "rows": [{"id": 1}]}]}"#;
+    let (faults, text) = faults(&crate::harness::guest("spins"), rows);
+    let fault =
+        "a: a call ended without an answer: plugin exceeded its deadline of 50ms; raise `timeout`, or lower `burst_count`";
+    assert_eq!(faults, [fault]);
+    assert!(text.contains("\n0 of 7 passed"), "{text}");
+}
+
 /// What is expected of a secret is its text; what is shown is not.
 #[test]
 fn secrets_are_compared_and_not_shown() {
