@@ -101,6 +101,18 @@ async fn large_bodies_arrive_whole() {
     assert!(bodies[1].iter().all(|byte| *byte == b'b'));
 }
 
+/// An instance has as many requests behind it as it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_posts_more_rows_than_it_may_hold_resources() {
+    for order in ["", "order_by = ['id']\n"] {
+        let receiver = Receiver::start(|_| Answer::status(204)).await;
+        let trial = Trial::of(&receiver.url, &[""; 1500], &format!("burst_count = 1500\n{order}{}", grant(&receiver))).await;
+        let said = trial.flush();
+        assert_eq!(said.stdout, "sent 1500, deferred 0, buried 0\n", "{}", said.stderr);
+        assert_eq!(receiver.requests().len(), 1500, "none is posted twice: {}", said.stderr);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_decide() {
     let receiver = Receiver::start(|request| match request.path.trim_start_matches('/') {

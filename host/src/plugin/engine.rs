@@ -15,9 +15,12 @@ use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+use wasmtime_wasi_http::p2::bindings::http;
+use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 
 use super::client::Clients;
 use super::guest::State;
+use super::http::add_outgoing_handler;
 use super::limits::Meter;
 use super::tcp::Lookups;
 use super::wit;
@@ -216,7 +219,8 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
     filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
+    http::types::add_to_linker::<State, WasiHttp>(l, &http::types::LinkOptions::default(), State::http)?;
+    add_outgoing_handler(l)?;
     sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sockets::network::add_to_linker::<State, WasiSockets>(l, &sockets::network::LinkOptions::default(), State::sockets)?;
     sockets::ip_name_lookup::add_to_linker::<State, Lookups>(l, State::lookup)?;
