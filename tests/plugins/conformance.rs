@@ -5,18 +5,21 @@ use std::path::Path;
 use super::in_each_language;
 use crate::harness::command::Project;
 
-/// What `plugin test` says of a component, with the rows of the samples.
-pub fn tried(component: &Path) -> serde_json::Value {
+/// The rows of the samples.
+pub const ROWS: &str = "plugins/rows.json";
+
+/// What `plugin test` says of a component.
+pub fn tried(component: &Path, rows: &str) -> serde_json::Value {
     let folder = tempfile::TempDir::new().unwrap();
-    let rows = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/rows.json");
+    let rows = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(rows);
     let (component, rows) = (component.to_str().unwrap(), rows.to_str().unwrap());
     let said = Project::at(folder.path()).run(&["plugin", "test", component, "--rows", rows, "--json"]);
     said.json()
 }
 
-/// All of the contract, and all cases of the samples.
-pub fn passes(component: &Path) {
-    let report = tried(component);
+/// All of the contract, and all cases of the file.
+pub fn passes(component: &Path, rows: &str) {
+    let report = tried(component, rows);
     let cases = report["cases"].as_array().unwrap();
     let failed: Vec<String> =
         cases.iter().filter(|case| !case["fault"].is_null()).map(|case| format!("{}: {}", case["name"], case["fault"])).collect();
@@ -26,7 +29,7 @@ pub fn passes(component: &Path) {
 }
 
 async fn conforms(language: &str) {
-    passes(&super::sample(language));
+    passes(&super::sample(language), ROWS);
 }
 
 in_each_language!(conforms: rust, c, cpp, zig, go, python, javascript, typescript);
@@ -42,7 +45,7 @@ fn rust_without_wasi_conforms() {
     let folder = tempfile::TempDir::new().unwrap();
     let file = folder.path().join("plugin.wasm");
     std::fs::write(&file, component).unwrap();
-    passes(&file);
+    passes(&file, ROWS);
 }
 
 /// A plugin that is wrong is found out, and told why.
@@ -152,6 +155,19 @@ fn the_contract_reaches_nobody() {
     assert!(server.accept().is_ok(), "a case of one's own calls it");
 }
 
+/// The contract needs no grants, a case of one's own does.
+#[test]
+fn what_a_plugin_is_not_granted_is_no_hindrance_to_the_contract() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let webhook = super::sample("webhook");
+    let project = Project::at(folder.path());
+    project.ok(&["plugin", "test", webhook.to_str().unwrap()]);
+    std::fs::write(folder.path().join("rows.json"), r#"[{"id": 1}]"#).unwrap();
+    let said = project.run(&["plugin", "test", webhook.to_str().unwrap(), "--rows", "rows.json"]);
+    assert_eq!(said.status, 1, "{said:#?}");
+    assert!(said.stderr.contains("rows.json grants them with \"grants\": {\"http\":"), "{}", said.stderr);
+}
+
 /// What goes wrong in a plugin is a verdict of the contract, whatever it is.
 #[test]
 fn the_contract_finds_what_loses_rows() {
@@ -159,7 +175,7 @@ fn the_contract_finds_what_loses_rows() {
         ("traps", "a call ended without an answer: plugin panicked at"),
         ("answers_too_few", "outcomes for 2 rows: answer one for each, in their order"),
     ] {
-        let report = tried(&crate::harness::guest(guest));
+        let report = tried(&crate::harness::guest(guest), ROWS);
         let faults: Vec<&str> = report["cases"].as_array().unwrap().iter().filter_map(|case| case["fault"].as_str()).collect();
         assert!(faults.iter().any(|fault| fault.contains(words)), "{guest}: {faults:#?}");
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::super::{Exit, Failure, Output, print, printable};
 use super::{engine, size};
 use crate::message::Message;
+use crate::plugin::LoadError;
 use crate::trial::{Ran, Suite, Trial, cut};
 
 /// What `plugin test` was told.
@@ -34,9 +35,20 @@ pub(crate) async fn run(request: Request) -> Result<Exit, Failure> {
     trial.contract(&mut |ran| report.add("contract", ran, false)).await?;
     if let Some(rows) = &rows {
         report.say(format_args!("\n{}", rows.display()));
-        trial.cases(&mut |ran| report.add("rows", ran, true)).await?;
+        trial.cases(&mut |ran| report.add("rows", ran, true)).await.map_err(|error| in_file(error, rows))?;
     }
     Ok(report.end(&request.plugin, &digest))
+}
+
+/// Of a trial, the file of rows is where grants are.
+fn in_file(error: LoadError, rows: &Path) -> Failure {
+    let cure = match error {
+        LoadError::Ungranted { .. } => {
+            format!("; {} grants them with \"grants\": {{\"http\": [\"https://api.example\"]}}", rows.display())
+        }
+        _ => String::new(),
+    };
+    Failure::new(Exit::Failed, format!("{error}{cure}"))
 }
 
 /// The rows that came with the project.
