@@ -243,6 +243,7 @@ impl<'a> Host<'a> {
         let reason = match self.journal.close_lines() {
             // That a panic ends in a trap says nothing more.
             Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
+            Some(words) if panicked => format!("plugin trapped: {words}"),
             Some(words) => format!("{reason}: {words}"),
             None => reason,
         };

@@ -1,5 +1,6 @@
 //! `plugin test`: runs a plugin against the contract, and rows of the author's own.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -139,9 +140,13 @@ pub(super) fn details(ran: &Ran) -> Vec<String> {
         let (message, fields) = (printable(&cut(&record.message)), fields.join(" "));
         format!("{} {message} {fields}", record.level).trim_end().to_owned()
     });
+    let mut told = HashSet::new();
     shorten(&mut lines, "call", &ran.calls, |call| match &call.failure {
         None => format!("{:.1?}, {}", call.time, size(call.memory)),
-        Some(failed) => format!("{:.1?}, {}\n{}", call.time, printable(&cut(&failed.reason)), failed.backtrace),
+        Some(failed) => {
+            let backtrace = if told.insert(&failed.backtrace) { &*failed.backtrace } else { "" };
+            format!("{:.1?}, {}\n{backtrace}", call.time, printable(&cut(&failed.reason)))
+        }
     });
     // Names in a backtrace are the plugin's own words.
     lines.iter().flat_map(|line| line.lines()).map(printable).collect()
@@ -159,7 +164,7 @@ fn readable(mut message: Value) -> Value {
     message
 }
 
-fn shorten<T>(lines: &mut Vec<String>, name: &str, list: &[T], line: impl Fn(&T) -> String) {
+fn shorten<'a, T>(lines: &mut Vec<String>, name: &str, list: &'a [T], mut line: impl FnMut(&'a T) -> String) {
     let shown = list.iter().take(SHOWN).enumerate();
     lines.extend(shown.map(|(n, entry)| format!("{name} {}: {}", n + 1, line(entry))));
     if list.len() > SHOWN {
