@@ -71,10 +71,15 @@ impl Settlement {
             }
         };
         let mut held = HashSet::new();
+        let mut retried = HashSet::new();
         let mut untried = false;
         for (index, (signal, outcome)) in signals.iter().zip(outcomes).enumerate() {
-            if policy.ordered && held.contains(signal.order_key.as_str()) {
+            let order_key = signal.order_key.as_str();
+            if policy.ordered && held.contains(order_key) {
                 continue;
+            }
+            if policy.ordered && matches!(outcome, Outcome::Retry { .. }) {
+                retried.insert(order_key);
             }
             match outcome {
                 Outcome::Sent => settlement.delete.push(index),
@@ -83,8 +88,9 @@ impl Settlement {
                     settlement.skipped += 1;
                 }
                 Outcome::Held => {
-                    untried = true;
-                    held.insert(signal.order_key.as_str());
+                    // Behind one to be retried it is no wonder, even where that one becomes a dead letter.
+                    untried |= !retried.contains(order_key);
+                    held.insert(order_key);
                 }
                 Outcome::Reject { reason } => settlement.bury.push(Burial { index, attempts: signal.attempt, reason }),
                 Outcome::Retry { reason, .. } if signal.attempt >= policy.max_attempts => {
@@ -95,7 +101,7 @@ impl Settlement {
                     });
                 }
                 Outcome::Retry { reason, after } => {
-                    held.insert(signal.order_key.as_str());
+                    held.insert(order_key);
                     settlement.defer.push(Deferral {
                         index,
                         attempts: signal.attempt,
@@ -155,6 +161,12 @@ mod tests {
         let ordered = vec![trap(), Outcome::Held, Outcome::Held];
         assert_eq!(settle(&["", "", ""], true, Ok(ordered.clone())).stalled, None);
         assert_eq!(settle(&["a", "b", "c"], true, Ok(ordered)).stalled, Some("trap".into()));
+        // Nor what waits for one that becomes a dead letter.
+        let mut signals = signals(&["a", "a", "b"]);
+        signals[0].attempt = 3;
+        let verdict = Ok(vec![trap(), Outcome::Held, trap()]);
+        let settlement = Settlement::of(&signals, verdict, &policy(true), || 0.0);
+        assert_eq!((settlement.bury.len(), settlement.defer.len(), settlement.stalled), (1, 1, None));
     }
 
     #[test]

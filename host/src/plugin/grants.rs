@@ -77,7 +77,10 @@ impl Grants {
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
         // The longest first: one may be a part of another.
-        let mut secrets: Vec<&str> = self.secrets.iter().map(|(_, secret)| secret.as_str()).collect();
+        let whole = self.secrets.iter().map(|(_, secret)| secret.as_str());
+        // Standard streams come line by line.
+        let lines = whole.clone().filter(|secret| secret.contains('\n')).flat_map(str::lines).map(str::trim_end);
+        let mut secrets: Vec<&str> = whole.chain(lines).collect();
         secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
         for secret in secrets {
             if secret.len() >= Self::SHORTEST_HIDDEN && text.contains(secret) {
@@ -143,6 +146,14 @@ mod tests {
         assert!(!shown.contains("example") && !shown.contains("10.0.0.0"), "{shown}");
         assert!(!granted.on_paper().http.is_empty() && !granted.on_paper().tcp.is_empty(), "it has to load");
         assert!(!grants().on_paper().http.is_empty() && grants().on_paper().settings == grants().settings);
+    }
+
+    #[test]
+    fn secrets_of_many_lines_are_hidden_line_by_line() {
+        let key = ("key".to_owned(), "-----BEGIN KEY-----\r\nMIIBVgIB\n}\n".to_owned());
+        let grants = Grants { secrets: vec![key], ..Grants::default() };
+        assert_eq!(grants.redact("read MIIBVgIB, then }"), "read [secret], then }");
+        assert_eq!(grants.redact("-----BEGIN KEY-----\r\nMIIBVgIB\n}\n"), "[secret]");
     }
 
     #[test]
