@@ -155,6 +155,25 @@ async fn a_poisonous_signal_is_charged_alone() {
     }
 }
 
+/// What a signal leaves in an instance is no fault of those that come after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_signal_is_charged_for_an_earlier_one() {
+    for order in ["", "order_by = ['id']"] {
+        let trial = Trial::of_guest("remembers", 10, order).await;
+        trial.database.run("UPDATE order_placed SET payload = 'break' WHERE id = 3").await;
+        let said = trial.flush().await;
+        assert_eq!((said.status, said.stdout.as_str()), (0, "sent 13, deferred 0, buried 0\n"), "{said:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reason_quotes_no_word_on_another_signal() {
+    let trial = Trial::of_guest("remembers", 2, "timeout = '1s'\norder_by = ['id']").await;
+    trial.database.run("UPDATE order_placed SET payload = CASE id WHEN 1 THEN 'mutter' ELSE 'spin' END").await;
+    assert_eq!(trial.flush().await.stdout, "sent 4, deferred 1, buried 0\n");
+    assert_eq!(trial.reasons("deferral").await, [("2".into(), 1, "plugin exceeded its deadline of 1s".into())]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn order_stops_at_a_poisonous_signal() {
     let more = "order_by = ['id']\nburst_count = 30\n[signals.OrderPlaced.settings]\npoison = 'poison'";

@@ -113,6 +113,26 @@ async fn a_call_posts_more_rows_than_it_may_hold_resources() {
     }
 }
 
+/// Where each row is a call of its own, a stop does not wait for the batch, nor lose what is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_in_an_ordered_batch_settles_what_is_sent() {
+    let receiver = Receiver::start(|_| Answer::status(204).after(Duration::from_millis(100))).await;
+    let trial =
+        Trial::of(&receiver.url, &[""; 500], &format!("burst_count = 500\norder_by = ['id']\n{}", grant(&receiver))).await;
+    let log = std::fs::File::create(trial.database.folder().join("log")).unwrap();
+    let mut flush = trial.project.command(&["flush"]).stderr(log).stdout(std::process::Stdio::null()).spawn().unwrap();
+    while receiver.requests().len() < 5 {
+        assert!(flush.try_wait().unwrap().is_none(), "it has ended");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    harness::command::terminate(&flush);
+    flush.wait().unwrap();
+    let posted = i64::try_from(receiver.requests().len()).unwrap();
+    assert!(posted < 500, "it has sent the whole batch");
+    assert_eq!(trial.left().await, 500 - posted, "what was posted is gone");
+    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_claim").await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statuses_decide() {
     let receiver = Receiver::start(|request| match request.path.trim_start_matches('/') {

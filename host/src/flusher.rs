@@ -129,7 +129,7 @@ impl Flusher {
                 Claimed::Batch(batch) => {
                     telemetry::claimed(&self.lane.signal_type().name, &batch, begun.elapsed());
                     observer.claimed(&batch);
-                    self.flush_batch(&mut worker, &batch, observer).await?;
+                    self.flush_batch(&mut worker, &batch, observer, stop).await?;
                 }
                 Claimed::Nothing { due_in, claimed_for } => return Ok(Rest { due_in, claimed_for }),
             }
@@ -137,9 +137,15 @@ impl Flusher {
         Err(Halt::Stopped)
     }
 
-    async fn flush_batch(&self, worker: &mut Worker<'_>, batch: &Batch, observer: &dyn Observer) -> Result<(), Halt> {
+    async fn flush_batch(
+        &self,
+        worker: &mut Worker<'_>,
+        batch: &Batch,
+        observer: &dyn Observer,
+        stop: &CancellationToken,
+    ) -> Result<(), Halt> {
         let begun = Instant::now();
-        let verdict = self.send(worker, batch).await;
+        let verdict = self.send(worker, batch, stop).await;
         let name = &self.lane.signal_type().name;
         let settlement = Settlement::of(&batch.signals, verdict, &self.policy, fastrand::f64);
         telemetry::settling(name, batch, &settlement, begun.elapsed());
@@ -149,18 +155,19 @@ impl Flusher {
         settled?;
         match (settlement.outage, settlement.stalled) {
             (Some(outage), _) => Err(Halt::Outage(outage)),
-            (None, Some(reason)) => Err(Halt::Stalled(reason)),
-            (None, None) => Ok(()),
+            // A stop leaves the rest untried, too.
+            (None, Some(reason)) if !stop.is_cancelled() => Err(Halt::Stalled(reason)),
+            (None, _) => Ok(()),
         }
     }
 
     /// Runs the plugin, and keeps the claim alive meanwhile.
-    async fn send(&self, worker: &mut Worker<'_>, batch: &Batch) -> Verdict {
+    async fn send(&self, worker: &mut Worker<'_>, batch: &Batch, stop: &CancellationToken) -> Verdict {
         if batch.suspect {
             let reason = "the relay died twice while it sent this signal";
             return Ok(vec![Outcome::retry(reason); batch.signals.len()]);
         }
-        let mut sending = self.sender.send(self.lane.signal_type(), &batch.signals);
+        let mut sending = self.sender.send(self.lane.signal_type(), &batch.signals, stop);
         loop {
             tokio::select! {
                 biased;

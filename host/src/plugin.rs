@@ -23,6 +23,8 @@ mod wit;
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio_util::sync::CancellationToken;
+
 pub use client::check_authorities;
 pub use engine::Engine;
 pub use generations::{Fate, Generations, Recipe, Tenure};
@@ -43,7 +45,8 @@ pub type Sending<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 /// Takes a batch of signals to the bus. Never fails: whatever goes wrong inside is an outcome.
 pub trait Sender: Send + Sync {
     /// Sends the signals; the answer has one outcome per signal, in their order, or is an outage.
-    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a>;
+    /// After `stop` no further call is begun; what was not reached is `Held`.
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a>;
 }
 
 /// A function in a plugin's place: for applications that hold the library, and for measurements.
@@ -51,7 +54,7 @@ impl<F> Sender for F
 where
     F: Fn(&SignalType, &[Signal]) -> Verdict + Send + Sync,
 {
-    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], _: &'a CancellationToken) -> Sending<'a> {
         Box::pin(std::future::ready(self(signal_type, signals)))
     }
 }

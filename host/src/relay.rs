@@ -281,7 +281,7 @@ mod tests {
     struct Stuck(CancellationToken);
 
     impl Sender for Stuck {
-        fn send<'a>(&'a self, _: &'a SignalType, _: &'a [Signal]) -> Sending<'a> {
+        fn send<'a>(&'a self, _: &'a SignalType, _: &'a [Signal], _: &'a CancellationToken) -> Sending<'a> {
             self.0.cancel();
             Box::pin(std::future::pending())
         }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::message::Message;
 use crate::plugin::{Call, Connections, Engine, Failed, Grants, Limits, LoadError, Plugin, Recipe, Record, Sender as _, Tape};
 use crate::signal::{Column, Outage, Outcome, Signal, SignalType, Value, Verdict};
@@ -143,7 +145,7 @@ impl Trial {
         let plugin = Plugin::load(&self.engine, &recipe).await?;
         // What it says while it is tried for the first time belongs to no case.
         tape.take();
-        let verdict = plugin.send(signal_type, signals).await;
+        let verdict = plugin.send(signal_type, signals, &CancellationToken::new()).await;
         drop(plugin);
         let (records, calls) = tape.take();
         let (name, messages) = (String::new(), recorder.take());
@@ -191,8 +193,8 @@ impl Ran {
 
     /// An answer of the wrong length.
     fn miscounted(&self) -> Option<String> {
-        let (answered, rows) = (self.verdict.as_ref().ok()?.len(), self.rows);
-        (answered != rows).then(|| format!("{answered} outcomes for {rows} rows: answer one for each, in their order"))
+        let (answered, rows) = self.calls.iter().find_map(|call| call.miscount)?;
+        Some(format!("{answered} outcomes for {rows} rows: answer one for each, in their order"))
     }
 }
 

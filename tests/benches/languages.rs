@@ -15,6 +15,7 @@ use report::Report;
 use signalbus::message::{Message, Publisher, Publishing};
 use signalbus::plugin::{Connections, Engine, Grants, Limits, Plugin, Recipe, Sender as _};
 use signalbus::signal::{Column, Outcome, Signal, SignalType, Value};
+use tokio_util::sync::CancellationToken;
 
 const LANGUAGES: [&str; 8] = ["rust", "c", "cpp", "zig", "go", "python", "javascript", "typescript"];
 const ROWS: usize = 1000;
@@ -86,10 +87,11 @@ async fn measure(language: &str) -> Vec<f64> {
         columns: ["id", "customer", "total", "photo", "placed", "note"].map(column).to_vec(),
         attributes: vec![],
     };
+    let never = CancellationToken::new();
     let batch: Vec<Signal> = (0..ROWS).map(signal).collect();
-    let empty = median(200, async || plugin.send(&signal_type, &[]).await.unwrap()).await;
+    let empty = median(200, async || plugin.send(&signal_type, &[], &never).await.unwrap()).await;
     let full = median(30, async || {
-        let outcomes = plugin.send(&signal_type, &batch).await.unwrap();
+        let outcomes = plugin.send(&signal_type, &batch, &never).await.unwrap();
         assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Sent), "{outcomes:?}");
         outcomes
     })
@@ -97,13 +99,13 @@ async fn measure(language: &str) -> Vec<f64> {
     let (silent, _) = load(&path, cache.path(), false).await;
     let before = resident();
     let one = &batch[..1];
-    let waiting = join_all((0..INSTANCES).map(|_| silent.send(&signal_type, one)));
+    let waiting = join_all((0..INSTANCES).map(|_| silent.send(&signal_type, one, &never)));
     let settled = tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await;
     assert!(settled.is_err(), "the silent bus has answered");
     // Dropped instances give their memory back at once, so that it is read while they wait.
     let held = tokio::spawn({
-        let (signal_type, one) = (signal_type.clone(), one.to_vec());
-        async move { join_all((0..INSTANCES).map(|_| silent.send(&signal_type, &one))).await }
+        let (signal_type, one, never) = (signal_type.clone(), one.to_vec(), never.clone());
+        async move { join_all((0..INSTANCES).map(|_| silent.send(&signal_type, &one, &never))).await }
     });
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let private = (resident().saturating_sub(before)) as f64 / INSTANCES as f64;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
@@ -28,8 +29,8 @@ use crate::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use crate::telemetry;
 
 impl Sender for Plugin {
-    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
-        Box::pin(self.take(signal_type, signals))
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a> {
+        Box::pin(self.take(signal_type, signals, stop))
     }
 }
 
@@ -46,18 +47,18 @@ impl Plugin {
         Ok(())
     }
 
-    async fn take(&self, signal_type: &SignalType, signals: &[Signal]) -> Verdict {
+    async fn take(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         // The instances of one send follow one another, so that one place is enough for them.
         let _room = self.engine.room(self.slots).await;
         let flat = Flat::new(&signal_type.name, signals);
         let host = Host::new(self, signal_type);
-        let mut guests = Guests { host, signals: &flat.signals(), alive: None, untold: None, started: Instant::now() };
-        let rules = Rules {
-            ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
-            patience: self.limits.patience(),
-        };
+        let patience = self.limits.patience();
+        let started = Instant::now();
+        let mut guests = Guests { host, signals: &flat.signals(), alive: None, untold: None, started, stop, patience };
+        let rules =
+            Rules { ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"), patience };
         let verdict = rules.send(signals, &mut guests).await;
-        guests.tell_rest();
+        guests.tell_untold();
         verdict
     }
 }
@@ -68,8 +69,11 @@ struct Guests<'a> {
     signals: &'a [wit::Signal<'a>],
     alive: Option<Alive>,
     /// How several signals failed together, while none of them has been found guilty.
-    untold: Option<Failure>,
+    untold: Option<(Failure, Vec<usize>)>,
     started: Instant,
+    stop: &'a CancellationToken,
+    /// After this time no call is repeated.
+    patience: Duration,
 }
 
 /// An instance that may be entered again.
@@ -87,22 +91,38 @@ impl Calls for Guests<'_> {
     }
 
     async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
-        let signals: Vec<_> = positions.iter().map(|&position| self.signals[position].clone()).collect();
-        match self.host.call(self.alive.take(), &signals).await {
+        let signals = self.of(positions);
+        let alive = self.alive.take();
+        let entered_before = alive.is_some();
+        let mut answer = self.host.call(alive, &signals).await;
+        if let Err(failure) = &answer
+            && entered_before
+            && !failure.late
+            && positions.len() == 1
+            && self.started.elapsed() < self.patience
+        {
+            // It may be what other signals left in the instance.
+            self.host.report(failure, 1, "call failed, repeating it in a fresh instance");
+            answer = self.host.call(None, &signals).await;
+        }
+        match answer {
             Ok((alive, answer)) => {
                 self.alive = Some(alive);
+                if let (Ok(outcomes), Some(tape)) = (&answer, &self.host.plugin.origin.tape)
+                    && outcomes.len() != positions.len()
+                {
+                    tape.miscount(outcomes.len(), positions.len());
+                }
                 Ok(answer)
             }
             Err(failure) => {
-                match signals.len() {
-                    1 => {
-                        self.untold = None;
-                        self.host.tell(&failure, &signals);
-                    }
-                    many => {
-                        self.host.report(&failure, many);
-                        self.untold = Some(failure.clone());
-                    }
+                if let &[position] = positions {
+                    self.untold.take_if(|(_, suspects)| suspects.contains(&position));
+                    self.host.tell(&failure, &signals);
+                } else {
+                    self.host.report(&failure, positions.len(), "batch failed, sending one by one");
+                    self.tell_untold();
+                    self.untold = Some((failure.clone(), positions.to_vec()));
                 }
                 Err(failure)
             }
@@ -112,13 +132,21 @@ impl Calls for Guests<'_> {
     fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
 }
 
-impl Guests<'_> {
+impl<'a> Guests<'a> {
+    fn of(&self, positions: &[usize]) -> Vec<wit::Signal<'a>> {
+        positions.iter().map(|&position| self.signals[position].clone()).collect()
+    }
+
     /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
-    fn tell_rest(&self) {
-        if let Some(failure) = &self.untold {
-            self.host.tell(failure, self.signals);
+    fn tell_untold(&mut self) {
+        if let Some((failure, suspects)) = self.untold.take() {
+            self.host.tell(&failure, &self.of(&suspects));
         }
     }
 }
@@ -230,6 +258,8 @@ impl<'a> Host<'a> {
         let (kind, reason) = match answer {
             Ok(Ok(answer)) => {
                 self.take_down(Call { time, ..Call::default() });
+                // They are none on a later failure.
+                self.journal.close_lines();
                 return Ok(answer);
             }
             Ok(Err(error)) => {
@@ -248,8 +278,8 @@ impl<'a> Host<'a> {
             None => reason,
         };
         let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
-        self.take_down(Call { time, memory: 0, failure: Some(failed) });
-        Err(Failure { reason, backtrace })
+        self.take_down(Call { time, memory: 0, failure: Some(failed), miscount: None });
+        Err(Failure { reason, backtrace, late: kind == "deadline" })
     }
 
     fn take_down(&self, call: Call) {
@@ -258,18 +288,18 @@ impl<'a> Host<'a> {
         }
     }
 
-    /// The reason of a whole batch's failure would be lost otherwise: no signal is charged with it.
-    fn report(&self, failure: &Failure, signals: usize) {
+    /// The reason would be lost otherwise: no signal is charged with it.
+    fn report(&self, failure: &Failure, signals: usize, message: &str) {
         let Origin { plugin, signal_type, tape, .. } = &self.plugin.origin;
         if tape.is_some() {
             return;
         }
         let reason = &*failure.reason;
-        tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "batch failed, sending one by one");
+        tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "{message}");
     }
 
     /// Where in the plugin a call failed, for its author: once for each place and generation.
-    fn tell(&self, Failure { reason, backtrace }: &Failure, signals: &[wit::Signal<'_>]) {
+    fn tell(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
         let origin = &self.plugin.origin;
         if backtrace.is_empty() || origin.tape.is_some() {
             return;

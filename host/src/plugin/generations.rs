@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Connections, Engine, Grants, Limits, LoadError, Plugin, Sender, Sending, Tape};
 use crate::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use crate::telemetry;
@@ -155,9 +157,9 @@ impl Generations {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn send_now(&self, signal_type: &SignalType, signals: &[Signal]) -> Verdict {
+    async fn send_now(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         let plugin = self.seat().current.clone();
-        let verdict = plugin.send(signal_type, signals).await;
+        let verdict = plugin.send(signal_type, signals, stop).await;
         if let Some(outcome) = judged(signals.len(), &verdict) {
             // Where an operator has to act, further batches would come to the same.
             let failures = if verdict.is_err() { FAILURES } else { 1 };
@@ -168,8 +170,8 @@ impl Generations {
 }
 
 impl Sender for Generations {
-    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal]) -> Sending<'a> {
-        Box::pin(self.send_now(signal_type, signals))
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a> {
+        Box::pin(self.send_now(signal_type, signals, stop))
     }
 }
 

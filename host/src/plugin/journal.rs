@@ -118,7 +118,8 @@ impl Journal {
         pages.end_line(Stream::Output);
         pages.end_line(Stream::Error);
         let words = std::mem::take(&mut pages.last_words).text;
-        (!words.is_empty()).then(|| pages.origin.grants.redact(&words).into_owned())
+        let words = pages.origin.grants.redact(&words);
+        (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::LENGTH)].to_owned())
     }
 }
 
@@ -197,7 +198,10 @@ struct LastWords {
 }
 
 impl LastWords {
+    /// Bytes that are told.
     const LENGTH: usize = 512;
+    /// Bytes that are heard: of a secret that is cut nothing would be recognised.
+    const HEARD: usize = 4096;
     const PANIC: &str = "panicked at ";
     /// How Go begins; what its goroutines did follows.
     const GO: [&str; 2] = ["panic: ", "fatal error: "];
@@ -226,7 +230,7 @@ impl LastWords {
             }
             None => self.text = line.to_owned(),
         }
-        self.text.truncate(self.text.floor_char_boundary(Self::LENGTH));
+        self.text.truncate(self.text.floor_char_boundary(Self::HEARD));
     }
 }
 
@@ -361,8 +365,8 @@ mod tests {
     #[test]
     fn last_words_are_cut_between_characters() {
         let mut words = LastWords::default();
-        words.hear(&"é".repeat(LastWords::LENGTH));
-        assert_eq!(words.text.len(), LastWords::LENGTH);
+        words.hear(&"é".repeat(LastWords::HEARD));
+        assert_eq!(words.text.len(), LastWords::HEARD);
     }
 
     #[test]

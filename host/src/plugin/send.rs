@@ -12,6 +12,8 @@ pub(super) struct Failure {
     pub(super) reason: String,
     /// The functions that the guest was in, the innermost first; empty where that is not known.
     pub(super) backtrace: String,
+    /// It took longer than it may.
+    pub(super) late: bool,
 }
 
 /// The calls that a batch can be sent with.
@@ -24,6 +26,9 @@ pub(super) trait Calls: Send {
 
     /// Time since the first call.
     fn elapsed(&self) -> Duration;
+
+    /// Whether somebody waits for the end: what is sent by now is to be settled.
+    fn is_stopped(&self) -> bool;
 }
 
 /// How a batch is to be sent.
@@ -53,7 +58,7 @@ impl Rules {
                     continue;
                 }
             }
-            if calls.elapsed() >= self.patience || failed >= HOPELESS {
+            if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= HOPELESS {
                 break;
             }
             let answers = match (calls.send(&positions).await, positions.as_slice()) {
@@ -131,7 +136,7 @@ mod tests {
     }
 
     fn failure(reason: &str) -> Failure {
-        Failure { reason: reason.into(), backtrace: String::new() }
+        Failure { reason: reason.into(), backtrace: String::new(), late: false }
     }
 
     struct Script {
@@ -139,6 +144,8 @@ mod tests {
         acts: Vec<Act>,
         called: Vec<Vec<usize>>,
         spent: Duration,
+        /// The number of calls after which the relay is told to stop.
+        stop_after: usize,
     }
 
     impl Calls for Script {
@@ -169,9 +176,17 @@ mod tests {
         fn elapsed(&self) -> Duration {
             self.spent
         }
+
+        fn is_stopped(&self) -> bool {
+            self.called.len() >= self.stop_after
+        }
     }
 
     async fn send(bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
+        send_until(usize::MAX, bulk, order_keys, acts).await
+    }
+
+    async fn send_until(stop_after: usize, bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
         let keys = order_keys.map(|keys| keys.chars().collect::<Vec<_>>());
         let signals: Vec<Signal> = (0..acts.len())
             .map(|n| Signal {
@@ -181,7 +196,7 @@ mod tests {
                 values: vec![],
             })
             .collect();
-        let mut script = Script { bulk, acts: acts.to_vec(), called: vec![], spent: Duration::ZERO };
+        let mut script = Script { bulk, acts: acts.to_vec(), called: vec![], spent: Duration::ZERO, stop_after };
         let rules = Rules { ordered: keys.is_some(), patience: 4 * TIMEOUT };
         (rules.send(&signals, &mut script).await, script.called)
     }
@@ -257,6 +272,16 @@ mod tests {
         assert_eq!(outcomes[..3], [retry("deadline"), retry("deadline"), retry("deadline")]);
         assert!(outcomes[3..].iter().all(|outcome| *outcome == Outcome::Held));
         assert_eq!(outcomes.len(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_stop_leaves_the_rest() {
+        for bulk in [false, true] {
+            let (verdict, called) = send_until(2, bulk, Some("   "), &[Act::Send; 3]).await;
+            assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Sent, Outcome::Held]));
+            assert_eq!(called, [[0], [1]]);
+        }
+        assert_eq!(send_until(0, true, None, &[Act::Send; 2]).await, (Ok(vec![Outcome::Held; 2]), vec![]));
     }
 
     #[tokio::test]

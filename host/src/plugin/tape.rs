@@ -30,6 +30,8 @@ pub struct Call {
     /// Bytes that the instance held at its end; 0 where it failed.
     pub memory: usize,
     pub failure: Option<Failed>,
+    /// Outcomes and signals, where their numbers differ.
+    pub miscount: Option<(usize, usize)>,
 }
 
 /// Why a call has no answer.
@@ -61,6 +63,13 @@ impl Tape {
     pub(super) fn memory(&self, bytes: usize) {
         if let Some(call) = self.taken().calls.last_mut() {
             call.memory = bytes;
+        }
+    }
+
+    /// The last call was answered with so many outcomes for so many signals.
+    pub(super) fn miscount(&self, outcomes: usize, signals: usize) {
+        if let Some(call) = self.taken().calls.last_mut() {
+            call.miscount = Some((outcomes, signals));
         }
     }
 

@@ -452,7 +452,7 @@ mod tests {
             verdict: Ok(vec![Outcome::Sent; outcomes]),
             messages: vec![],
             records: vec![],
-            calls: calls.chain([Call::default()]).collect(),
+            calls: calls.chain([Call { miscount: (outcomes != 2).then_some((outcomes, 2)), ..Call::default() }]).collect(),
             fault: None,
             judged: false,
         }

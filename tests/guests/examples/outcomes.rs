@@ -1,5 +1,5 @@
 //! Does what the column `payload` says: `sent`, `skip`, `retry`, `retry:500` (milliseconds),
-//! `reject`, `unavailable`, `misconfigured`, `trap`, `spin`. Keeps the order where it is promised.
+//! `reject`, `unavailable`, `misconfigured`, `trap`, `spin`.
 
 use signalbus_guest::{BulkResult, Signal, each, plugin};
 use signalbus_test_guests::obey;
