@@ -305,7 +305,7 @@ impl<'a> Host<'a> {
             return;
         }
         let mut told = self.plugin.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < PLACES && told.insert(backtrace.clone()) {
+        if told.len() < PLACES && told.insert(place(backtrace).to_owned()) {
             telemetry::stopped(&origin.plugin, &origin.generation, &origin.signal_type, &ids(signals), reason, backtrace);
         }
     }
@@ -362,6 +362,12 @@ const PLACES: usize = 20;
 fn frames(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
     text.lines().skip(1).collect::<Vec<_>>().join("\n")
+}
+
+/// What tells a failure from another. Of the innermost function the name has to do: the address of a
+/// trap in it is not always told alike.
+fn place(backtrace: &str) -> &str {
+    backtrace.split_once(" - ").map_or(backtrace, |(_, rest)| rest)
 }
 
 /// Enough of the signals' ids to find the signals by.
