@@ -70,6 +70,7 @@ impl Trial {
     /// The file is no plugin.
     pub async fn contract(&self, told: &mut impl FnMut(Ran)) -> Result<(), LoadError> {
         let mut held = 0;
+        let mut first = None;
         let publishes = self.load().await?.imports().iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
         for (case, check) in contract::cases(&self.suite, publishes) {
             // No call was answered, so that nothing says how much is too little to start with.
@@ -82,7 +83,8 @@ impl Trial {
             };
             let mut ran = self.run(&Case { limits, ..case }).await?;
             held = held.max(ran.memory());
-            (ran.fault, ran.judged) = (check.fault(&ran), true);
+            let first = first.get_or_insert_with(|| ran.verdict.clone().unwrap_or_default());
+            (ran.fault, ran.judged) = (check.fault(&ran, first), true);
             told(ran);
         }
         Ok(())

@@ -181,6 +181,30 @@ fn the_contract_finds_what_loses_rows() {
     }
 }
 
+/// To skip what the bus did not take loses it as surely as to call it sent.
+#[test]
+fn the_contract_finds_what_gives_rows_up() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let rows = folder.path().join("rows.json");
+    let faults = |how: &str| {
+        std::fs::write(&rows, format!(r#"{{"settings": {{"how": "{how}"}}, "cases": []}}"#)).unwrap();
+        let report = tried(&crate::harness::guest("gives_up"), rows.to_str().unwrap());
+        let cases = report["cases"].as_array().unwrap().clone();
+        let fault = |case: &serde_json::Value| Some(format!("{}: {}", case["name"].as_str()?, case["fault"].as_str()?));
+        cases.iter().filter_map(fault).collect::<Vec<_>>()
+    };
+    let skipped = "row 1 is skipped, and so deleted, which the bus has not taken yet";
+    let rejected = "row 1 is rejected, and so a dead letter, which the bus may take another time";
+    for (how, words) in [("skip", skipped), ("reject", rejected), ("always", skipped)] {
+        let cases = ["a bus that is away is no success", "a bus that wants it later is no success"];
+        assert_eq!(
+            faults(how),
+            cases.map(|case| format!("{case}: {words}: answer what `publish` answered for it, or `retry`")),
+            "{how}"
+        );
+    }
+}
+
 #[test]
 fn a_file_of_rows_that_is_wrong_says_where() {
     let folder = tempfile::TempDir::new().unwrap();

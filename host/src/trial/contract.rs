@@ -14,8 +14,10 @@ use crate::signal::{Outcome, Value};
 pub(super) enum Check {
     /// An answer, for each row, without a trap.
     Answer,
-    /// No row counts as sent, if it was published.
+    /// No row counts as sent, if it was published: the bus will never take it.
     NotSent,
+    /// No row is given up either, if it was published: the bus may take it another time.
+    Kept,
     /// The call is ended in time, if it waits for the bus.
     Deadline,
     /// The call is ended, since it asks for more memory than it may have.
@@ -52,8 +54,8 @@ pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
     cases.push((bare, Check::Answer));
     if publishes {
         let on = |name: &str, answer: Answer| Case { bus: Bus::All(answer), ..base.named(name) };
-        cases.push((on("a bus that is away is no success", Answer::Unavailable), Check::NotSent));
-        cases.push((on("a bus that wants it later is no success", Answer::Retry), Check::NotSent));
+        cases.push((on("a bus that is away is no success", Answer::Unavailable), Check::Kept));
+        cases.push((on("a bus that wants it later is no success", Answer::Retry), Check::Kept));
         cases.push((on("a bus that refuses it is no success", Answer::Reject), Check::NotSent));
         let silent = on("its deadline ends a call to a silent bus", Answer::Silent);
         let limits = Limits { timeout: Duration::from_millis(500), ..silent.limits };
@@ -131,16 +133,19 @@ impl Case {
 }
 
 impl Check {
-    pub(super) fn fault(self, ran: &Ran) -> Option<String> {
+    /// `first`: what the rows were answered in the first case, where the bus took them.
+    pub(super) fn fault(self, ran: &Ran, first: &[Outcome]) -> Option<String> {
         match self {
             Self::Answer => unanswered(ran),
-            Self::NotSent if ran.messages.is_empty() => unanswered(ran),
-            Self::NotSent => unanswered(ran).or_else(|| {
-                let sent = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Sent)?;
-                Some(format!(
-                    "row {} counts as sent, which the bus has not taken: answer what `publish` answered for it",
-                    sent + 1
-                ))
+            Self::NotSent | Self::Kept if ran.messages.is_empty() => unanswered(ran),
+            Self::NotSent | Self::Kept => unanswered(ran).or_else(|| {
+                // What it published is of one row at least: it skips what it publishes.
+                let first = if first.iter().all(|outcome| *outcome == Outcome::Skip) { &[] } else { first };
+                ran.verdict.as_ref().ok()?.iter().enumerate().find_map(|(n, outcome)| {
+                    let lost = lost(outcome, first.get(n)).filter(|_| self == Self::Kept || *outcome == Outcome::Sent)?;
+                    let or = if self == Self::Kept { ", or `retry`" } else { "" };
+                    Some(format!("row {} {lost}: answer what `publish` answered for it{or}", n + 1))
+                })
             }),
             Self::Deadline if ran.messages.is_empty() => unanswered(ran),
             Self::Deadline | Self::Memory => {
@@ -150,6 +155,18 @@ impl Check {
                 Some(format!("the call was ended by {}: {}", failed.kind, cut(&failed.reason)))
             }
         }
+    }
+}
+
+/// How an answer loses a row that the bus has not taken. What was answered likewise while the bus
+/// took all (`first`) is no matter of the bus.
+fn lost(outcome: &Outcome, first: Option<&Outcome>) -> Option<&'static str> {
+    match (outcome, first) {
+        (Outcome::Sent, _) => Some("counts as sent, which the bus has not taken"),
+        (Outcome::Skip, Some(Outcome::Skip)) | (Outcome::Reject { .. }, Some(Outcome::Reject { .. })) => None,
+        (Outcome::Skip, _) => Some("is skipped, and so deleted, which the bus has not taken yet"),
+        (Outcome::Reject { .. }, _) => Some("is rejected, and so a dead letter, which the bus may take another time"),
+        (Outcome::Retry { .. } | Outcome::Held, _) => None,
     }
 }
 
@@ -169,6 +186,45 @@ mod tests {
     fn rows_that_fail_on_purpose_are_the_authors_own() {
         let text = r#"{"cases": [{"name": "a", "rows": [{"id": 1}], "expect": {"failure": "any"}}, {"name": "b", "rows": [{"id": 2}]}]}"#;
         assert_eq!(own_rows(&Suite::parse(text).unwrap()), [[("id".to_owned(), Value::Int64(2))]]);
+    }
+
+    /// What is said of an answer to a bus that did not take its messages.
+    fn said(check: Check, outcomes: &[Outcome], first: &[Outcome]) -> Option<String> {
+        let ran = Ran {
+            name: "a".into(),
+            rows: outcomes.len(),
+            verdict: Ok(outcomes.to_vec()),
+            messages: vec![crate::message::Message::default()],
+            records: vec![],
+            calls: vec![],
+            fault: None,
+            judged: true,
+        };
+        check.fault(&ran, first)
+    }
+
+    #[test]
+    fn rows_that_the_bus_may_take_later_are_not_given_up() {
+        let (retry, reject) = (Outcome::retry("the bus is full"), Outcome::Reject { reason: "no".into() });
+        let first = [Outcome::Skip, reject.clone(), Outcome::Sent];
+        let kept = |third: &Outcome| said(Check::Kept, &[Outcome::Skip, reject.clone(), third.clone()], &first);
+        assert_eq!(kept(&retry), None);
+        for (third, words) in [
+            (Outcome::Sent, "row 3 counts as sent, which the bus has not taken: answer what `publish` answered for it, or"),
+            (Outcome::Skip, "row 3 is skipped, and so deleted, which the bus has not taken yet: answer what `publish`"),
+            (reject.clone(), "row 3 is rejected, and so a dead letter, which the bus may take another time: answer what"),
+        ] {
+            let fault = kept(&third).unwrap();
+            assert!(fault.starts_with(words), "{fault}");
+        }
+        assert!(said(Check::Kept, &[Outcome::Skip], &[]).is_some_and(|fault| fault.starts_with("row 1 is skipped")));
+    }
+
+    #[test]
+    fn rows_that_the_bus_refuses_may_be_given_up() {
+        let refused = |outcome| said(Check::NotSent, &[outcome], &[Outcome::Sent]);
+        assert_eq!((refused(Outcome::Skip), refused(Outcome::Reject { reason: "no".into() })), (None, None));
+        assert!(refused(Outcome::Sent).is_some_and(|fault| fault.starts_with("row 1 counts as sent")));
     }
 
     #[test]
