@@ -39,6 +39,9 @@ pub struct Case {
     pub(super) expect: Option<Expect>,
 }
 
+/// Rows of a case, those that repeat others included.
+const MOST: usize = 1_000_000;
+
 /// The columns of a row, in their order.
 pub(super) type Row = Vec<(String, Value)>;
 
@@ -232,8 +235,14 @@ impl CaseFile<'_> {
         if self.repeat == Some(0) {
             return Err("`repeat` is 0: for an empty batch write \"rows\": []".to_owned());
         }
-        let written = rows.len();
-        let rows = std::iter::repeat_n(rows, self.repeat.unwrap_or(1)).flatten().collect();
+        let (written, times) = (rows.len(), self.repeat.unwrap_or(1));
+        if self.repeat.is_some() && written == 0 {
+            return Err("`repeat` has no rows to repeat: for an empty batch leave it out".to_owned());
+        }
+        if written.saturating_mul(times) > MOST {
+            return Err(format!("{written} rows, repeated {times} times, are more than the {MOST} of a case"));
+        }
+        let rows = std::iter::repeat_n(rows, times).flatten().collect();
         let (attempt, attributes) = (self.attempt.unwrap_or(1), self.attributes.into_iter().collect());
         let (name, bus, expect) = (self.name, self.bus, self.expect);
         Ok(Case { name, rows, written, attempt, attributes, grants, limits, bus, expect })
@@ -315,6 +324,19 @@ mod tests {
         assert!(case("\"memory\": \"0.5B\"").starts_with("case \"a\": `memory` is \"0.5B\""));
         assert!(case("\"repeat\": 0").starts_with("case \"a\": `repeat` is 0: for an empty batch write"));
         assert!(fault("{\"timeout\": \"0s\"}").starts_with("`timeout` is \"0s\""));
+    }
+
+    #[test]
+    fn batches_that_fit_no_memory_are_refused() {
+        let case = |rows: &str, repeat: &str| {
+            Suite::parse(&format!("{{\"cases\": [{{\"name\": \"a\", \"rows\": {rows}, \"repeat\": {repeat}}}]}}"))
+        };
+        let words = "case \"a\": `repeat` has no rows to repeat: for an empty batch leave it out";
+        assert_eq!(case("[]", "99999999999999").unwrap_err(), words);
+        let words = "case \"a\": 2 rows, repeated 500001 times, are more than the 1000000 of a case";
+        assert_eq!(case("[{}, {}]", "500001").unwrap_err(), words);
+        assert!(case("[{}, {}]", "18446744073709551615").unwrap_err().ends_with("are more than the 1000000 of a case"));
+        assert_eq!(case("[{}, {}]", "500000").unwrap().cases[0].rows.len(), 1_000_000);
     }
 
     #[test]
