@@ -63,6 +63,10 @@ impl Suite {
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, String> {
+        Self::parsed(text).map_err(|fault| without_secrets(text, &fault))
+    }
+
+    fn parsed(text: &str) -> Result<Self, String> {
         if text.trim_start().starts_with('[') {
             let rows = serde_json::from_str(text).map_err(|error| error.to_string())?;
             let case = CaseFile { name: "the rows of the file".to_owned(), rows, ..CaseFile::default() };
@@ -154,8 +158,8 @@ struct File<'a> {
     signal_type: Option<String>,
     #[serde(default, borrow)]
     settings: Settings<'a>,
-    #[serde(default, borrow)]
-    secrets: Settings<'a>,
+    #[serde(borrow)]
+    secrets: Option<&'a RawValue>,
     #[serde(default)]
     grants: GrantsFile,
     timeout: Option<String>,
@@ -178,7 +182,7 @@ struct CaseFile<'a> {
     #[serde(borrow)]
     settings: Option<Settings<'a>>,
     #[serde(borrow)]
-    secrets: Option<Settings<'a>>,
+    secrets: Option<&'a RawValue>,
     timeout: Option<String>,
     memory: Option<String>,
     #[serde(default)]
@@ -204,7 +208,7 @@ impl File<'_> {
         let limits = limits(Limits::default(), self.timeout.as_deref(), self.memory.as_deref())?;
         let grants = Grants {
             settings: texts(self.settings)?,
-            secrets: texts(self.secrets)?,
+            secrets: self.secrets.map_or_else(|| Ok(Vec::new()), secrets)?,
             http: parsed(&self.grants.http, "http")?,
             tcp: parsed(&self.grants.tcp, "tcp")?,
             networks: parsed(&self.grants.networks, "networks")?,
@@ -227,8 +231,8 @@ impl CaseFile<'_> {
         if let Some(settings) = self.settings {
             grants.settings = texts(settings)?;
         }
-        if let Some(secrets) = self.secrets {
-            grants.secrets = texts(secrets)?;
+        if let Some(json) = self.secrets {
+            grants.secrets = secrets(json)?;
         }
         let rows = self.rows.iter().enumerate().map(|(n, row)| parse(row).map_err(|fault| format!("row {}: {fault}", n + 1)));
         let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
@@ -272,6 +276,43 @@ fn texts(settings: Settings<'_>) -> Result<Vec<(String, String)>, String> {
         Err(fault) => Err(format!("\"{key}\": {fault}")),
     };
     settings.into_iter().map(text).collect()
+}
+
+/// What is wrong with secrets is told without what they are.
+fn secrets(json: &RawValue) -> Result<Vec<(String, String)>, String> {
+    let wrong = |_| "`secrets` is no object of texts; write {\"name\": \"text\"}".to_owned();
+    let pairs = match json.get().as_bytes() {
+        [b'{', ..] => serde_json::from_str(json.get()).map_err(|_| ()),
+        _ => Err(()),
+    };
+    texts(pairs.map_err(wrong)?)
+}
+
+/// A fault may quote a value, or a text that serde met where it belongs not.
+fn without_secrets(text: &str, fault: &str) -> String {
+    #[derive(Deserialize)]
+    struct Known<'a> {
+        #[serde(borrow)]
+        secrets: Option<&'a RawValue>,
+        #[serde(default, borrow)]
+        cases: Option<&'a RawValue>,
+    }
+    // A list would be taken for the values of the keys.
+    let object = |part: &&str| part.trim_start().starts_with('{');
+    let known = |part| Some(part).filter(object).and_then(|part| serde_json::from_str(part).ok());
+    let read = |part| known(part).unwrap_or(Known { secrets: None, cases: None });
+    let file = read(text);
+    let cases: Vec<&RawValue> = file.cases.and_then(|cases| serde_json::from_str(cases.get()).ok()).unwrap_or_default();
+    let parts = cases.into_iter().map(|case| read(case.get()));
+    let known = [file.secrets].into_iter().chain(parts.map(|case| case.secrets)).flatten();
+    let known = known.flat_map(|json| secrets(json).unwrap_or_default());
+    // As they are, as JSON has them, and as serde quotes them.
+    let spelt = known.flat_map(|(key, secret)| {
+        let quoted = [serde_json::Value::from(secret.as_str()).to_string(), format!("{secret:?}")];
+        let inner = quoted.map(|text| text[1..text.len() - 1].to_owned());
+        [secret].into_iter().chain(inner).map(move |secret| (key.clone(), secret))
+    });
+    Grants { secrets: spelt.collect(), ..Grants::default() }.redact(fault).into_owned()
 }
 
 fn parsed<T: std::str::FromStr<Err = String>>(texts: &[String], key: &str) -> Result<Vec<T>, String> {
@@ -337,6 +378,34 @@ mod tests {
         assert_eq!(case("[{}, {}]", "500001").unwrap_err(), words);
         assert!(case("[{}, {}]", "18446744073709551615").unwrap_err().ends_with("are more than the 1000000 of a case"));
         assert_eq!(case("[{}, {}]", "500000").unwrap().cases[0].rows.len(), 1_000_000);
+    }
+
+    #[test]
+    fn no_fault_quotes_a_secret() {
+        let words = "`secrets` is no object of texts; write {\"name\": \"text\"}";
+        for json in ["\"hunter22x\"", "[\"hunter22x\"]", "{\"\\ud800hunter22x\": \"hunter22x\"}", "5"] {
+            assert_eq!(fault(&format!("{{\"secrets\": {json}}}")), words);
+            assert_eq!(
+                fault(&format!("{{\"cases\": [{{\"name\": \"a\", \"secrets\": {json}}}]}}")),
+                format!("case \"a\": {words}")
+            );
+        }
+        let of_file = |rest: &str| fault(&format!(r#"{{"secrets": {{"token": "hunt\"er\\22é"}}, {rest}}}"#));
+        let of_case = |rest: &str| {
+            fault(&format!(r#"{{"cases": [{{"name": "b"}}, {{"name": "a", "secrets": {{"token": "hunt\"er\\22é"}}, {rest}}}]}}"#))
+        };
+        let number = r#""rows": [{"n": {"int64": "hunt\"er\\22\u00e9"}}]"#;
+        let said = [
+            of_file(&format!(r#""cases": [{{"name": "a", {number}}}]"#)),
+            of_file(r#""cases": [{"name": "a", "rows": "hunt\"er\\22é"}]"#),
+            of_file(r#""cases": "hunt\"er\\22é""#),
+            of_file(r#""grants": {"http": ["hunt\"er\\22é"]}"#),
+            of_case(number),
+            of_case(r#""timeout": "hunt\"er\\22é""#),
+            of_case(r#""expect": "hunt\"er\\22é""#),
+        ];
+        assert!(fault(r#"[{"n": 18446744073709551616}]"#).contains("18446744073709551616 does not fit"), "no row is a secret");
+        assert!(said.iter().all(|said| said.contains("[secret]") && !said.contains("er\\")), "{said:#?}");
     }
 
     #[test]

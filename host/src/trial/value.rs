@@ -51,7 +51,9 @@ fn string(text: &str) -> Result<String, String> {
 /// `None`: that is no type's name.
 fn typed(kind: &str, value: &str) -> Result<Option<Value>, String> {
     let text = plain(value)?;
-    let wrong = |what: &str| format!("{{\"{kind}\": {value}}} is no {what}");
+    // In one line, and quoted in one way, however it is written.
+    let written = if value.starts_with('"') { serde_json::Value::from(text.as_str()).to_string() } else { text.clone() };
+    let wrong = |what: &str| format!("{{\"{kind}\": {written}}} is no {what}");
     Ok(Some(match kind {
         "boolean" => Value::Boolean(text.parse().map_err(|_| wrong("boolean"))?),
         "int64" => Value::Int64(text.parse().map_err(|_| wrong("integer of 64 bits"))?),
