@@ -41,6 +41,16 @@ fn read_failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
     Err(D::Error::custom(format!("`failure`: {}", unknown(&kind, "kind of failure", FAILURES.into_iter()))))
 }
 
+const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
+
+fn read_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let Some(level) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    if LEVELS.iter().any(|known| known.eq_ignore_ascii_case(&level)) {
+        return Ok(Some(level));
+    }
+    Err(D::Error::custom(format!("`logs`: {}", unknown(&level, "level", LEVELS.into_iter()))))
+}
+
 #[derive(Clone, Debug)]
 enum Outcomes {
     /// The same for every row.
@@ -109,6 +119,7 @@ struct Expected {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Log {
+    #[serde(default, deserialize_with = "read_level")]
     level: Option<String>,
     message: Option<String>,
     #[serde(default)]
@@ -123,6 +134,18 @@ impl Expect {
             .or_else(|| self.answer(ran, shown))
             .or_else(|| self.published(&ran.messages, shown))
             .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records, shown)))
+    }
+
+    /// What no run can be.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        if self.outage.is_some() && self.outcomes.is_some() {
+            return Some(
+                "`outage` and `outcomes` are both expected: an outage is the answer for all rows, so leave one out".to_owned(),
+            );
+        }
+        let (published, messages) = (self.published?, self.messages.as_ref()?.len());
+        let fault = || format!("`published` is {published}, and `messages` lists {messages}: leave `published` out");
+        (published != messages).then(fault)
     }
 
     /// Whether a call has to fail.
@@ -433,12 +456,13 @@ mod tests {
                 r#"{"failure": "panic"}"#,
                 "`failure`: \"panic\" is no kind of failure, which are trap, deadline, memory, exit, other, any",
             ),
+            (r#"{"logs": [{"level": "warning"}]}"#, "`logs`: \"warning\" is no level, which are trace, debug, info, warn, error"),
         ] {
             let error = serde_json::from_str::<Expect>(json).unwrap_err().to_string();
             assert!(error.contains(words), "{json}: {error}");
         }
         let read = serde_json::from_str::<Expect>(
-            r#"{"outcomes": ["held", {"retry": "x", "after_ms": null}, {"reject": "y"}], "outage": null, "failure": "any"}"#,
+            r#"{"outcomes": ["held", {"retry": "x", "after_ms": null}, {"reject": "y"}], "outage": null, "failure": "any", "logs": [{"level": "INFO"}]}"#,
         );
         assert!(matches!(read.unwrap().outcomes, Some(Outcomes::Each(answers)) if answers.len() == 3));
     }

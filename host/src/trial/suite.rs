@@ -1,6 +1,6 @@
 //! The file of rows: what is handed to a plugin, and what is expected of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use super::{column, value};
 use crate::config::{parse_duration, parse_size};
 use crate::plugin::{Grants, Limits};
 use crate::signal::{Column, Signal, SignalType, Value};
+use crate::suggest;
 
 /// What a plugin is tried with.
 #[derive(Clone, Debug)]
@@ -239,6 +240,10 @@ impl CaseFile<'_> {
         if self.repeat == Some(0) {
             return Err("`repeat` is 0: for an empty batch write \"rows\": []".to_owned());
         }
+        attributes(&self.attributes, &rows)?;
+        if let Some(fault) = self.expect.as_ref().and_then(Expect::contradiction) {
+            return Err(format!("`expect`: {fault}"));
+        }
         let (written, times) = (rows.len(), self.repeat.unwrap_or(1));
         if self.repeat.is_some() && written == 0 {
             return Err("`repeat` has no rows to repeat: for an empty batch leave it out".to_owned());
@@ -250,6 +255,22 @@ impl CaseFile<'_> {
         let (attempt, attributes) = (self.attempt.unwrap_or(1), self.attributes.into_iter().collect());
         let (name, bus, expect) = (self.name, self.bus, self.expect);
         Ok(Case { name, rows, written, attempt, attributes, grants, limits, bus, expect })
+    }
+}
+
+/// Refuses what the relay never tells a plugin.
+fn attributes(attributes: &BTreeMap<String, String>, rows: &[Row]) -> Result<(), String> {
+    if let Some(ordered) = attributes.get("ordered").filter(|ordered| !["true", "false"].contains(&ordered.as_str())) {
+        return Err(format!("attribute `ordered` is \"{ordered}\"; write \"true\" or \"false\""));
+    }
+    let columns: BTreeSet<&str> = rows.iter().flatten().map(|(name, _)| name.as_str()).collect();
+    let mut names = attributes.get("order_key").into_iter().flat_map(|names| names.split(','));
+    match names.find(|name| !rows.is_empty() && !columns.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let nearest = suggest::nearest(name, columns.iter().copied());
+            Err(format!("attribute `order_key` names the column \"{name}\", which no row has{nearest}"))
+        }
     }
 }
 
@@ -319,8 +340,12 @@ fn parsed<T: std::str::FromStr<Err = String>>(texts: &[String], key: &str) -> Re
     texts.iter().map(|text| text.parse().map_err(|fault| format!("`grants.{key}`: {fault}"))).collect()
 }
 
-fn parse(Fields(row): &Fields<'_>) -> Result<Row, String> {
-    let entry = |(name, json): &(String, &RawValue)| {
+fn parse<'r>(Fields(row): &'r Fields<'_>) -> Result<Row, String> {
+    let mut names = BTreeSet::new();
+    let entry = |(name, json): &'r (String, &RawValue)| {
+        if !names.insert(name) {
+            return Err(format!("column \"{name}\" is in it twice"));
+        }
         let value = value::parse(json).map_err(|fault| format!("column \"{name}\": {fault}"))?;
         Ok((name.clone(), value))
     };
@@ -406,6 +431,31 @@ mod tests {
         ];
         assert!(fault(r#"[{"n": 18446744073709551616}]"#).contains("18446744073709551616 does not fit"), "no row is a secret");
         assert!(said.iter().all(|said| said.contains("[secret]") && !said.contains("er\\")), "{said:#?}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let case = |keys: &str| Suite::parse(&format!(r#"{{"cases": [{{"name": "a", {keys}}}]}}"#)).map(|_| ());
+        let fault = |keys: &str| case(keys).unwrap_err();
+        assert_eq!(
+            fault(r#""rows": [{"id": 1}, {"id": 1, "n": 2, "id": 3}]"#),
+            "case \"a\": row 2: column \"id\" is in it twice"
+        );
+        let words = "case \"a\": `expect`: `published` is 2, and `messages` lists 1: leave `published` out";
+        assert_eq!(fault(r#""expect": {"published": 2, "messages": [{}]}"#), words);
+        assert_eq!(case(r#""expect": {"published": 1, "messages": [{}]}"#), Ok(()));
+        let both = fault(r#""expect": {"outage": "unavailable", "outcomes": "sent"}"#);
+        assert!(both.starts_with("case \"a\": `expect`: `outage` and `outcomes` are both expected"), "{both}");
+        let words = "case \"a\": attribute `ordered` is \"yes\"; write \"true\" or \"false\"";
+        assert_eq!(fault(r#""attributes": {"ordered": "yes"}"#), words);
+        let key = |names: &str, rows: &str| {
+            case(&format!(r#""attributes": {{"ordered": "true", "order_key": "{names}"}}, "rows": {rows}"#))
+        };
+        let words =
+            "case \"a\": attribute `order_key` names the column \"custmer\", which no row has; did you mean \"customer\"?";
+        assert_eq!(key("id,custmer", r#"[{"id": 1, "customer": 2}]"#).unwrap_err(), words);
+        assert_eq!(key("id,customer", r#"[{"id": 1}, {"customer": 2}]"#), Ok(()));
+        assert_eq!(key("customer", "[]"), Ok(()));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::json as object;
 use serde_json::value::RawValue;
@@ -59,8 +59,10 @@ fn typed(kind: &str, value: &str) -> Result<Option<Value>, String> {
         "int64" => Value::Int64(text.parse().map_err(|_| wrong("integer of 64 bits"))?),
         "float64" => Value::Float64(text.parse().map_err(|_| wrong("number"))?),
         "bytes" => Value::Bytes(STANDARD.decode(&text).map_err(|_| wrong("base64"))?),
+        "decimal" if !is_decimal(&text) => return Err(wrong("number")),
         "decimal" => Value::Decimal(text),
         "text" => Value::Text(text),
+        "json" if serde_json::from_str::<IgnoredAny>(&text).is_err() => return Err(wrong("JSON document")),
         "json" => Value::Json(text),
         "uuid" => Value::Uuid(text),
         "date" => Value::Date(text),
@@ -70,6 +72,19 @@ fn typed(kind: &str, value: &str) -> Result<Option<Value>, String> {
         "other" => Value::Other(text),
         _ => return Ok(None),
     }))
+}
+
+/// A number in base 10, or what PostgreSQL has beside those.
+fn is_decimal(text: &str) -> bool {
+    fn unsigned(text: &str) -> &str {
+        text.strip_prefix(['-', '+']).unwrap_or(text)
+    }
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = unsigned(number).split_once('.').unwrap_or((unsigned(number), ""));
+    let is_number = digits(whole) && digits(fraction) && !(whole.is_empty() && fraction.is_empty());
+    let is_exponent = digits(unsigned(exponent)) && !unsigned(exponent).is_empty();
+    is_number && is_exponent || ["NaN", "Infinity", "-Infinity"].contains(&text)
 }
 
 /// Text without its quotes; numbers and documents may be written without any.
@@ -200,5 +215,17 @@ mod tests {
     fn what_is_wrong_is_said() {
         assert_eq!(parsed(r#"{"bytes": "?"}"#).unwrap_err(), "{\"bytes\": \"?\"} is no base64");
         assert_eq!(parsed(r#"{"int64": 1.5}"#).unwrap_err(), "{\"int64\": 1.5} is no integer of 64 bits");
+        assert_eq!(parsed(r#"{"json": "{bad"}"#).unwrap_err(), "{\"json\": \"{bad\"} is no JSON document");
+        assert_eq!(
+            parsed("{\"int64\":\n {\"a\":\n [1,\n 2]}}").unwrap_err(),
+            "{\"int64\": {\"a\":[1,2]}} is no integer of 64 bits"
+        );
+        for text in ["abc", "", "-", ".", "1.2.3", "1e", "1e5e5", "e5", " 1", "1,5", "--1", "nan", "inf", "٣"] {
+            let fault = format!("{{\"decimal\": \"{text}\"}} is no number");
+            assert_eq!(parsed(&format!("{{\"decimal\": \"{text}\"}}")), Err(fault));
+        }
+        for text in ["0", "-12.50", "+1", ".5", "5.", "1e5", "1.5E-300", "NaN", "Infinity", "-Infinity"] {
+            assert_eq!(parsed(&format!("{{\"decimal\": \"{text}\"}}")), Ok(Value::Decimal(text.into())));
+        }
     }
 }
