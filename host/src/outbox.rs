@@ -37,6 +37,7 @@ pub use error::Error;
 pub use look::Stock;
 pub use schema::Schema;
 pub use settle::Settled;
+pub(crate) use table::join_key;
 
 /// Which table holds the signals of a type, and in which order they go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use super::recorder::Bus;
 use super::value::Fields;
 use super::{column, value};
 use crate::config::{parse_duration, parse_size};
+use crate::outbox::join_key;
 use crate::plugin::{Grants, Limits};
 use crate::signal::{Column, Signal, SignalType, Value};
 use crate::suggest;
@@ -108,7 +109,7 @@ impl Case {
         let order_key: Vec<&str> = self.attribute("order_key").map(|names| names.split(',').collect()).unwrap_or_default();
         let signal = |(index, row): (usize, &Row)| Signal {
             key: key(row).unwrap_or_else(|| (index + 1).to_string()),
-            order_key: order_key.iter().map(|name| value::json(&of(row, name)).to_string()).collect(),
+            order_key: joined(row, &order_key),
             attempt: self.attempt,
             values: columns.iter().map(|column| of(row, &column.name)).collect(),
         };
@@ -123,6 +124,12 @@ impl Case {
 
 fn of(row: &Row, name: &str) -> Value {
     row.iter().find(|(known, _)| known == name).map_or(Value::Null, |(_, value)| value.clone())
+}
+
+/// The values of columns as the relay joins them.
+fn joined(row: &Row, names: &[&str]) -> String {
+    let parts: Vec<String> = names.iter().map(|name| value::text(&of(row, name))).collect();
+    join_key(&parts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A column `id` is the primary key.
@@ -431,6 +438,16 @@ mod tests {
         ];
         assert!(fault(r#"[{"n": 18446744073709551616}]"#).contains("18446744073709551616 does not fit"), "no row is a secret");
         assert!(said.iter().all(|said| said.contains("[secret]") && !said.contains("er\\")), "{said:#?}");
+    }
+
+    #[test]
+    fn order_keys_are_joined_as_the_relay_joins_them() {
+        let rows =
+            r#"[{"a": 1, "b": "23"}, {"a": 12, "b": "3"}, {"a": "x,y", "b": {"decimal": "1.50"}}, {"a": null, "b": true}]"#;
+        let text = format!(r#"{{"cases": [{{"name": "a", "attributes": {{"order_key": "a,b"}}, "rows": {rows}}}]}}"#);
+        let (_, signals) = Suite::parse(&text).unwrap().cases[0].signals("OrderPlaced");
+        let keys: Vec<&str> = signals.iter().map(|signal| signal.order_key.as_str()).collect();
+        assert_eq!(keys, ["1,23", "12,3", "x%2Cy,1.50", ",true"]);
     }
 
     #[test]

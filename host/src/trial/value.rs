@@ -154,6 +154,17 @@ pub fn json(value: &Value) -> serde_json::Value {
     }
 }
 
+/// A value's bare text; of NULL there is none.
+pub(super) fn text(value: &Value) -> String {
+    match json(value) {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text,
+        // With the type's name.
+        serde_json::Value::Object(typed) => typed.values().filter_map(serde_json::Value::as_str).collect(),
+        plain => plain.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
