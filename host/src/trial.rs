@@ -49,6 +49,8 @@ pub struct Ran {
     pub fault: Option<String>,
     /// Whether anything was expected.
     pub judged: bool,
+    /// Whether a smaller batch makes smaller calls.
+    pub batched: bool,
 }
 
 impl Trial {
@@ -148,10 +150,11 @@ impl Trial {
         // What it says while it is tried for the first time belongs to no case.
         tape.take();
         let verdict = plugin.send(signal_type, signals, &CancellationToken::new()).await;
+        let batched = plugin.is_bulk() && !one_by_one(signal_type);
         drop(plugin);
         let (records, calls) = tape.take();
         let (name, messages) = (String::new(), recorder.take());
-        Ok(Ran { name, rows: signals.len(), verdict, messages, records, calls, fault: None, judged: false })
+        Ok(Ran { name, rows: signals.len(), verdict, messages, records, calls, fault: None, judged: false, batched })
     }
 
     fn recipe(&self, limits: Limits, grants: Grants) -> Recipe {
@@ -184,8 +187,10 @@ impl Ran {
         let unexpected = |failed: &&Failed| expected.is_none_or(|expected| expected != expect::ANY && expected != failed.kind);
         let failed = self.failures().find(unexpected)?;
         let advice = match failed.kind {
-            "memory" => "; raise `memory`, or lower `burst_count`",
-            "deadline" => "; raise `timeout`, or lower `burst_count`",
+            "memory" if self.batched => "; raise `memory`, or lower `burst_count`",
+            "memory" => "; raise `memory`",
+            "deadline" if self.batched => "; raise `timeout`, or lower `burst_count`",
+            "deadline" => "; raise `timeout`",
             "other" => "",
             _ => "; answer `reject` for a row that you can't use, or `misconfigured` where a setting is missing",
         };
@@ -198,6 +203,12 @@ impl Ran {
         let (answered, rows) = self.calls.iter().find_map(|call| call.miscount)?;
         Some(format!("{answered} outcomes for {rows} rows: answer one for each, in their order"))
     }
+}
+
+/// Where order is promised, a call takes one row of each order key.
+fn one_by_one(signal_type: &SignalType) -> bool {
+    let has = |key: &str| signal_type.attributes.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
+    has("ordered") == Some("true") && has("order_key").is_none()
 }
 
 /// Outcomes as files of rows have them.

@@ -119,6 +119,24 @@ fn a_plugin_that_never_answers_is_tried_to_the_end() {
     assert!(text.contains("\n0 of 7 passed"), "{text}");
 }
 
+/// A smaller batch is no help where each call has one row.
+#[test]
+fn no_smaller_batch_is_advised_where_a_call_has_one_row() {
+    let advised = |guest: &str, rows: &str, attributes: &str| {
+        // It expects another failure, so that the contract does not take its rows.
+        let case = format!(r#""name": "a", "timeout": "50ms", "rows": {rows}, "attributes": {attributes}"#);
+        let case = case + r#", "expect": {"failure": "exit"}"#;
+        let (faults, _) = faults(&crate::harness::guest(guest), &format!(r#"{{"cases": [{{{case}}}]}}"#));
+        assert!(faults[0].contains("; raise `timeout`"), "{faults:?}");
+        faults[0].contains("burst_count")
+    };
+    let rows = r#"[{"id": 1, "payload": "spin"}, {"id": 2, "payload": "sent"}]"#;
+    assert!(advised("outcomes", rows, "{}"));
+    assert!(advised("outcomes", rows, r#"{"ordered": "true", "order_key": "id"}"#));
+    assert!(!advised("outcomes", rows, r#"{"ordered": "true"}"#));
+    assert!(!advised("outcomes_one", rows, "{}"));
+}
+
 /// What is expected of a secret is its text; what is shown is not.
 #[test]
 fn secrets_are_compared_and_not_shown() {

@@ -199,6 +199,7 @@ mod tests {
             calls: vec![],
             fault: None,
             judged: true,
+            batched: true,
         };
         check.fault(&ran, first)
     }

@@ -479,6 +479,7 @@ mod tests {
             calls: calls.chain([Call { miscount: (outcomes != 2).then_some((outcomes, 2)), ..Call::default() }]).collect(),
             fault: None,
             judged: false,
+            batched: true,
         }
     }
 
@@ -507,6 +508,8 @@ mod tests {
         assert_eq!(advice("memory"), "raise `memory`, or lower `burst_count`");
         assert_eq!(advice("deadline"), "raise `timeout`, or lower `burst_count`");
         assert!(advice("exit").starts_with("answer `reject`"));
+        let alone = |kind| fault("{}", &Ran { batched: false, ..ran(2, &[kind]) }).unwrap();
+        assert!(alone("memory").ends_with("; raise `memory`") && alone("deadline").ends_with("; raise `timeout`"));
     }
 
     #[test]

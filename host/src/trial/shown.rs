@@ -168,6 +168,7 @@ mod tests {
             calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), miscount: None }],
             fault: Some(text()),
             judged: true,
+            batched: true,
         };
         shown(secret).hide(&mut ran);
         assert_eq!(ran.messages[0].body, br#"{"a":"[secret]","b":1}"#);

@@ -249,6 +249,7 @@ mod tests {
             calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), miscount: None }],
             fault: None,
             judged: false,
+            batched: true,
         };
         let lines = details(&ran);
         assert!(lines.iter().all(|line| line.chars().count() < 1000 && !line.contains(char::is_control)), "{lines:#?}");
