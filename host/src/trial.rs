@@ -1,7 +1,9 @@
 //! Trials: a plugin on its author's machine, with rows from a file, and a bus that only records.
 
+mod answer;
 mod contract;
 mod expect;
+mod file;
 mod recorder;
 mod shown;
 mod suite;
@@ -213,12 +215,12 @@ fn one_by_one(signal_type: &SignalType) -> bool {
 
 /// Outcomes as files of rows have them.
 pub fn outcomes(outcomes: &[Outcome]) -> Vec<serde_json::Value> {
-    outcomes.iter().map(|outcome| expect::Found::of(outcome).json()).collect()
+    outcomes.iter().map(|outcome| answer::Found::of(outcome).json()).collect()
 }
 
 /// An outage as files of rows have it.
 pub fn outage(outage: &Outage) -> serde_json::Value {
-    expect::Found::of_outage(outage).json()
+    answer::Found::of_outage(outage).json()
 }
 
 /// What is said of a word that is none of those that are known.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::recorder::{Answer, Bus};
 use super::shown::{Shown, cut};
 use super::suite::{Case, Row, Suite};
-use super::{Ran, expect, value};
+use super::{Ran, answer, expect, value};
 use crate::plugin::Limits;
 use crate::signal::{Outcome, Value};
 
@@ -174,7 +174,7 @@ fn lost(outcome: &Outcome, first: Option<&Outcome>) -> Option<&'static str> {
 fn unanswered(ran: &Ran) -> Option<String> {
     ran.failed_call(None, &Shown::default()).or_else(|| ran.miscounted()).or_else(|| {
         let held = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
-        Some(format!("row {}: {}", held + 1, expect::Found::of(&Outcome::Held).json()))
+        Some(format!("row {}: {}", held + 1, answer::Found::of(&Outcome::Held).json()))
     })
 }
 
