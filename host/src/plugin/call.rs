@@ -72,7 +72,7 @@ struct Guests<'a> {
     untold: Option<(Failure, Vec<usize>)>,
     started: Instant,
     stop: &'a CancellationToken,
-    /// After this time no call is repeated.
+    /// After this time no call is begun.
     patience: Duration,
 }
 
@@ -99,10 +99,12 @@ impl Calls for Guests<'_> {
             && entered_before
             && !failure.late
             && positions.len() == 1
-            && self.started.elapsed() < self.patience
         {
             // It may be what other signals left in the instance.
-            self.host.report(failure, 1, "call failed, repeating it in a fresh instance");
+            self.host.report(failure, 1, "call failed, to be repeated in a fresh instance");
+            if self.is_stopped() || self.elapsed() >= self.patience {
+                return Ok(Ok(vec![Outcome::Held]));
+            }
             answer = self.host.call(None, &signals).await;
         }
         match answer {
