@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
@@ -117,15 +116,12 @@ async fn consumer(url: &str) -> (Connection, Channel) {
     }
 }
 
+/// What the queue holds, taken out of it.
 async fn received(channel: &Channel, queue: &str) -> HashMap<String, Vec<Delivery>> {
-    let options = BasicConsumeOptions::default();
-    let mut consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await.unwrap();
     let mut found: HashMap<String, Vec<Delivery>> = HashMap::new();
-    while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(1), consumer.next()).await {
-        let delivery = delivery.unwrap();
-        delivery.ack(BasicAckOptions::default()).await.unwrap();
-        let id = delivery.properties.message_id().as_ref().unwrap().to_string();
-        found.entry(id).or_default().push(delivery);
+    while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        let id = message.properties.message_id().as_ref().unwrap().to_string();
+        found.entry(id).or_default().push(message.delivery);
     }
     found
 }

@@ -1,13 +1,13 @@
 //! Brokers on free loopback ports and temporary folders, which tests may kill.
 
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::server::{as_user, free_port, is_root, run, spawn, temporary};
+use super::process::Process;
+use super::server::{as_user, free_port, is_root, run, temporary};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -24,7 +24,7 @@ pub struct Broker {
     /// Lines for its configuration file.
     more: String,
     folder: TempDir,
-    process: Mutex<Option<Child>>,
+    process: Process,
 }
 
 impl Broker {
@@ -32,7 +32,7 @@ impl Broker {
     pub fn start(kind: Kind, more: &str) -> Self {
         let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
-        let broker = Self { kind, port: free_port(), more: more.to_owned(), folder, process: Mutex::new(None) };
+        let broker = Self { kind, port: free_port(), more: more.to_owned(), folder, process: Process::default() };
         broker.configure();
         if is_root() {
             run(Command::new("chown").arg("-R").arg(broker.user()).arg(broker.folder.path()));
@@ -58,38 +58,17 @@ impl Broker {
 
     /// Starts the process, on the same port as before, and waits until it answers.
     pub fn up(&self) {
-        self.launch();
-        let begun = Instant::now();
-        while !self.answers() {
-            let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
-            assert!(begun.elapsed() < Duration::from_secs(90), "the {:?} broker does not come up: {log}", self.kind);
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// Starts the process, and does not wait.
-    pub fn launch(&self) {
-        *self.process.lock().unwrap() = Some(spawn(self.command()));
+        self.process.up(|| self.command(), || self.answers(), &self.folder.path().join("log"));
     }
 
     /// Ends the process with SIGKILL.
     pub fn kill(&self) {
-        if let Some(mut child) = self.process.lock().unwrap().take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() && begun.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.process.kill(self.port);
     }
 
     /// Ends the process with SIGTERM, and waits for that.
     pub fn end(&self) {
-        if let Some(mut child) = self.process.lock().unwrap().take() {
-            run(Command::new("kill").arg(child.id().to_string()));
-            let _ = child.wait();
-        }
+        self.process.end();
     }
 
     fn configure(&self) {

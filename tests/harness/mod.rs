@@ -8,6 +8,7 @@ pub mod command;
 pub mod database;
 pub mod disk;
 pub mod lane;
+pub mod process;
 pub mod proxy;
 pub mod receiver;
 pub mod relay;

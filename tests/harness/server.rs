@@ -1,12 +1,13 @@
 //! Database servers on free loopback ports and temporary folders, which tests may kill.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use tempfile::TempDir;
+
+use super::process::Process;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,7 +20,7 @@ pub struct Server {
     kind: Kind,
     port: u16,
     folder: TempDir,
-    process: Mutex<Option<Child>>,
+    process: Process,
 }
 
 impl Server {
@@ -50,7 +51,7 @@ impl Server {
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
                 .arg(format!("--datadir={}", data.display()))),
         }
-        let server = Self { kind, port: free_port(), folder, process: Mutex::new(None) };
+        let server = Self { kind, port: free_port(), folder, process: Process::default() };
         server.up();
         server
     }
@@ -79,7 +80,7 @@ impl Server {
                 "-D",
             ])
             .arg(folder.path().join("data")));
-        let server = Self { kind: Kind::Postgres, port: free_port(), folder, process: Mutex::new(None) };
+        let server = Self { kind: Kind::Postgres, port: free_port(), folder, process: Process::default() };
         server.up();
         let wait = "ALTER SYSTEM SET synchronous_standby_names = '*'";
         for statement in [wait, "SELECT pg_reload_conf()"] {
@@ -107,25 +108,12 @@ impl Server {
 
     /// Starts the process, on the same port as before, and waits until it answers.
     pub fn up(&self) {
-        *self.process.lock().unwrap() = Some(spawn(self.command()));
-        let begun = Instant::now();
-        while !self.answers() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the {:?} server does not come up", self.kind);
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.process.up(|| self.command(), || self.answers(), &self.folder.path().join("log"));
     }
 
     /// Ends the process with SIGKILL.
     pub fn kill(&self) {
-        if let Some(mut child) = self.process.lock().unwrap().take() {
-            // The children of a postmaster end by themselves once it is gone.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", self.port)).is_ok() && begun.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        self.process.kill(self.port);
     }
 
     fn answers(&self) -> bool {
@@ -190,25 +178,6 @@ fn user(kind: Kind) -> &'static str {
     }
 }
 
-/// A server dies with this process: it is started from a thread that lives as long, since Linux
-/// counts the parent's death by thread.
-pub fn spawn(command: Command) -> Child {
-    type Job = (Command, mpsc::Sender<Child>);
-    static SPAWNER: OnceLock<Mutex<mpsc::Sender<Job>>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (jobs, queue) = mpsc::channel::<Job>();
-        std::thread::spawn(move || {
-            for (mut command, done) in queue {
-                done.send(command.spawn().unwrap()).unwrap();
-            }
-        });
-        Mutex::new(jobs)
-    });
-    let (done, spawned) = mpsc::channel();
-    spawner.lock().unwrap().send((command, done)).unwrap();
-    spawned.recv().unwrap()
-}
-
 /// Servers refuse to run as root, and end when their parent does.
 pub fn as_user(user: &str, program: &Path) -> Command {
     let mut command = Command::new("setpriv");
@@ -252,6 +221,9 @@ pub fn temporary() -> TempDir {
     tempfile::Builder::new().prefix(&format!("{PREFIX}{}-", std::process::id())).tempdir().unwrap()
 }
 
+/// A port that no other program is given while a server is down: systems take those that clients
+/// leave from, and those of programs that ask for any, from 32768 on (Linux) or 49152 on.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
