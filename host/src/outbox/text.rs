@@ -4,7 +4,7 @@ use super::table::Kind;
 use crate::signal::Value;
 
 /// Puts a text into its case, or into `Other` where it has no such form: `infinity`, years of more
-/// than four digits, years before Christ, zero dates, times of 25 hours.
+/// than four digits, years before Christ, zero dates, times beyond the end of a day.
 pub(super) fn value(kind: Kind, text: String) -> Value {
     match kind {
         Kind::Text | Kind::Padded => Value::Text(text),
@@ -40,7 +40,9 @@ fn is_date(text: &str) -> bool {
 /// `HH:MM:SS[.ffffff]`, up to 24:00:00.
 fn is_time(text: &str) -> bool {
     let (time, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    is_like(time, "00:00:00") && &time[..2] <= "24" && fraction.bytes().all(|byte| byte.is_ascii_digit())
+    is_like(time, "00:00:00")
+        && fraction.bytes().all(|byte| byte.is_ascii_digit())
+        && (&time[..2] < "24" || time == "24:00:00" && fraction.bytes().all(|byte| byte == b'0'))
 }
 
 fn is_like(text: &str, pattern: &str) -> bool {
@@ -61,7 +63,7 @@ mod tests {
         check(Kind::Datetime, "2024-02-29 23:59:59.5", Value::Datetime("2024-02-29T23:59:59.5".into()));
         check(Kind::Timestamp, "2024-02-29 23:59:59+00", Value::Timestamp("2024-02-29T23:59:59Z".into()));
         check(Kind::Date, "2024-02-29", Value::Date("2024-02-29".into()));
-        check(Kind::Time, "24:00:00", Value::Time("24:00:00".into()));
+        check(Kind::Time, "24:00:00.000000", Value::Time("24:00:00.000000".into()));
         check(Kind::Decimal, "-12.50", Value::Decimal("-12.50".into()));
     }
 
@@ -75,7 +77,8 @@ mod tests {
             (Kind::Datetime, "-infinity"),
             (Kind::Timestamp, "0044-03-15 12:00:00+00 BC"),
             (Kind::Time, "-838:59:59"),
-            (Kind::Time, "25:00:00"),
+            (Kind::Time, "24:00:00.000001"),
+            (Kind::Time, "24:19:22"),
             (Kind::Decimal, "NaN"),
             (Kind::Other, "{1,2}"),
         ] {

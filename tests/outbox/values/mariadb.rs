@@ -105,6 +105,7 @@ async fn times() {
             ("DATE", "'9999-12-31'", Value::Date("9999-12-31".into())),
             ("TIME", "'23:59:59'", Value::Time("23:59:59".into())),
             ("TIME", "'-838:59:59'", other("-838:59:59")),
+            ("TIME(6)", "'24:00:00.000001'", other("24:00:00.000001")),
             ("TIME(6)", "'838:59:59.999999'", other("838:59:59.999999")),
             ("TIME(6)", "'01:02:03.000004'", Value::Time("01:02:03.000004".into())),
             ("DATETIME", "'1000-01-01 00:00:00'", Value::Datetime("1000-01-01T00:00:00".into())),
@@ -171,7 +172,7 @@ fn cells(row: &Row) -> Vec<(String, Value)> {
     let clock = |hours: i64| format!("{hours:02}:{:02}:{:02}.{micros:06}", seconds / 60 % 60, seconds % 60);
     let time = format!("{}{}", if row.micros < 0 { "-" } else { "" }, clock(seconds / 3600));
     let daily = clock(seconds / 3600 % 24);
-    let within_a_day = (0..86_400_000_000).contains(&row.micros);
+    let within_a_day = (0..=86_400_000_000).contains(&row.micros);
     let unsigned = i64::try_from(row.unsigned).map_or_else(|_| decimal(&row.unsigned.to_string()), Value::Int64);
     vec![
         (row.integer.to_string(), Value::Int64(row.integer)),
