@@ -63,7 +63,7 @@ impl Broker {
 
     /// Ends the process with SIGKILL.
     pub fn kill(&self) {
-        self.process.kill(self.port);
+        self.process.kill();
     }
 
     /// Ends the process with SIGTERM, and waits for that.

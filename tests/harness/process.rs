@@ -1,8 +1,7 @@
 //! The process of a server, which tests may kill and start again.
 
-use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -15,29 +14,36 @@ impl Process {
     /// Starts the process, and waits until it answers. One that ends before, since something of a
     /// killed predecessor is still there, is started again.
     pub fn up(&self, command: impl Fn() -> Command, answers: impl Fn() -> bool, log: &Path) {
-        let mut process = self.0.lock().unwrap();
-        let (begun, mut child) = (Instant::now(), spawn(command()));
+        let spawn = || *self.0.lock().unwrap() = Some(spawn(command()));
+        let ended = || self.0.lock().unwrap().as_mut().is_some_and(|child| child.try_wait().is_ok_and(|end| end.is_some()));
+        let begun = Instant::now();
+        spawn();
         while !answers() {
             let said = || std::fs::read_to_string(log).unwrap_or_default();
             assert!(begun.elapsed() < Duration::from_secs(90), "a server does not come up: {}", said());
             std::thread::sleep(Duration::from_millis(50));
-            if child.try_wait().unwrap().is_some() {
-                child = spawn(command());
+            if ended() {
+                spawn();
             }
         }
-        *process = Some(child);
     }
 
-    /// Ends it with SIGKILL, and waits until nobody listens at its port.
-    pub fn kill(&self, port: u16) {
+    /// Ends it and its children with SIGKILL: those of a postmaster would serve on until they notice.
+    pub fn kill(&self) {
         if let Some(mut child) = self.0.lock().unwrap().take() {
-            // The children of a postmaster end by themselves once it is gone.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let begun = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_ok() && begun.elapsed() < Duration::from_secs(10) {
-            std::thread::sleep(Duration::from_millis(20));
+            let id = child.id();
+            let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let children: Vec<&str> = children.split_whitespace().collect();
+            if !children.is_empty() {
+                Command::new("kill").arg("-KILL").args(&children).stderr(Stdio::null()).status().unwrap();
+            }
+            let begun = Instant::now();
+            while children.iter().any(|id| runs(id)) {
+                assert!(begun.elapsed() < Duration::from_secs(60), "a killed server has not ended");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 
@@ -48,6 +54,11 @@ impl Process {
             let _ = child.wait();
         }
     }
+}
+
+/// Whether this process is neither gone nor a zombie, which has no command line.
+fn runs(id: &str) -> bool {
+    std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 /// A server dies with this process: it is started from a thread that lives as long, since Linux

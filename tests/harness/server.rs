@@ -113,7 +113,7 @@ impl Server {
 
     /// Ends the process with SIGKILL.
     pub fn kill(&self) {
-        self.process.kill(self.port);
+        self.process.kill();
     }
 
     fn answers(&self) -> bool {
