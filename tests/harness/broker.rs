@@ -1,6 +1,7 @@
 //! Brokers on free loopback ports and temporary folders, which tests may kill.
 
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,20 +16,23 @@ pub enum Kind {
     Nats,
     Redis,
     Mosquitto,
+    /// Tansu, which speaks Kafka's protocol.
+    Kafka,
 }
 
 /// A broker of the tests' own.
 pub struct Broker {
     kind: Kind,
     port: u16,
-    /// Lines for its configuration file.
+    /// Lines for its configuration file; arguments of Kafka's.
     more: String,
     folder: TempDir,
     process: Process,
 }
 
 impl Broker {
-    /// A new broker, which is up when this returns. `more` are lines for its configuration file.
+    /// A new broker, which is up when this returns. `more` are lines for its configuration file;
+    /// arguments of Kafka's.
     pub fn start(kind: Kind, more: &str) -> Self {
         let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
@@ -53,7 +57,20 @@ impl Broker {
             Kind::Nats => format!("nats://127.0.0.1:{port}"),
             Kind::Redis => format!("redis://127.0.0.1:{port}"),
             Kind::Mosquitto => format!("mqtt://127.0.0.1:{port}"),
+            Kind::Kafka => format!("kafka://127.0.0.1:{port}"),
         }
+    }
+
+    /// Ends it, and starts it with other arguments.
+    pub fn restart_with(&mut self, more: &str) {
+        self.end();
+        self.more = more.to_owned();
+        self.up();
+    }
+
+    /// Lets Kafka's own tool do something.
+    pub fn administer(&self, args: &[&str]) {
+        run(Command::new(tansu()).args(args).args(["--broker", &format!("tcp://127.0.0.1:{}", self.port)]));
     }
 
     /// Starts the process, on the same port as before, and waits until it answers.
@@ -83,6 +100,7 @@ impl Broker {
             Kind::Mosquitto => format!(
                 "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n{more}\n"
             ),
+            Kind::Kafka => return,
         };
         std::fs::write(self.folder.path().join("broker.conf"), text).unwrap();
         if self.kind == Kind::Rabbitmq {
@@ -96,12 +114,13 @@ impl Broker {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let program = match self.kind {
             // The wrapper of Debian insists on its own folders and user.
-            Kind::Rabbitmq => "/usr/lib/rabbitmq/bin/rabbitmq-server",
-            Kind::Nats => "nats-server",
-            Kind::Redis => "redis-server",
-            Kind::Mosquitto => "mosquitto",
+            Kind::Rabbitmq => "/usr/lib/rabbitmq/bin/rabbitmq-server".into(),
+            Kind::Nats => "nats-server".into(),
+            Kind::Redis => "redis-server".into(),
+            Kind::Mosquitto => "mosquitto".into(),
+            Kind::Kafka => tansu(),
         };
-        let mut command = as_user(self.user(), program.as_ref());
+        let mut command = as_user(self.user(), &program);
         match self.kind {
             Kind::Rabbitmq => {
                 let distribution = free_port().to_string();
@@ -125,6 +144,12 @@ impl Broker {
             Kind::Nats => drop(command.arg("-c").arg(&config)),
             Kind::Redis => drop(command.arg(&config)),
             Kind::Mosquitto => drop(command.arg("-c").arg(&config)),
+            Kind::Kafka => {
+                let address = format!("tcp://127.0.0.1:{}", self.port);
+                command.args(["broker", "--listener-url", &address, "--advertised-listener-url", &address]);
+                command.arg("--storage-engine").arg(format!("sqlite://{}/records", folder.display()));
+                command.args(self.more.split_whitespace());
+            }
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command
@@ -141,6 +166,8 @@ impl Broker {
             // Or it asks for a password first.
             Kind::Redis => (b"PING\r\n", b"+PONG"),
             Kind::Mosquitto => return true,
+            // Which versions it speaks; the answer is shorter than 64 KiB.
+            Kind::Kafka => (b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff", b"\0\0"),
         };
         let mut answer = vec![0; begins.len()];
         let answered = stream.write_all(hello).is_ok() && stream.read_exact(&mut answer).is_ok();
@@ -153,8 +180,15 @@ impl Broker {
             Kind::Nats => "nats",
             Kind::Redis => "redis",
             Kind::Mosquitto => "mosquitto",
+            // It is built within the project, whose folder others may not read.
+            Kind::Kafka => "root",
         }
     }
+}
+
+/// The broker and its tool, as `make servers` builds it.
+fn tansu() -> PathBuf {
+    super::target().canonicalize().unwrap().join("tools/bin/tansu")
 }
 
 impl Drop for Broker {
