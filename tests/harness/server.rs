@@ -49,6 +49,8 @@ impl Server {
                 .arg(&data)),
             Kind::Mariadb => run(as_user(user(kind), Path::new("mariadb-install-db"))
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+                // A server that starts clears its folder of temporary files, other servers' included.
+                .env("TMPDIR", folder.path())
                 .arg(format!("--datadir={}", data.display()))),
         }
         let server = Self { kind, port: free_port(), folder, process: Process::default() };
@@ -147,8 +149,7 @@ impl Server {
             Kind::Mariadb => {
                 let mut command = as_user(user(self.kind), Path::new("/usr/sbin/mariadbd"));
                 command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
-                // A server that starts clears its folder of temporary files, other servers' included.
-                command.arg(format!("--tmpdir={}", folder.display()));
+                command.env("TMPDIR", folder);
                 command.arg(format!("--port={}", self.port)).arg("--bind-address=127.0.0.1");
                 command.arg(format!("--socket={}", folder.join("socket").display()));
                 command.args([
