@@ -81,6 +81,24 @@ async fn a_second_signal_ends_at_once() {
     }
 }
 
+/// A signal is called again if it failed after others in its instance, but not once the relay is to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_is_repeated_after_a_stop() {
+    let database = Database::sqlite().await;
+    database.orders(3).await;
+    database.run("UPDATE order_placed SET payload = CASE id WHEN 2 THEN 'break' WHEN 3 THEN 'late' END WHERE id > 1").await;
+    let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "remembers", "order_by = ['id']")]));
+    let witness = Witness::new(database.folder());
+    let flush = project.command(&["flush", "-w", "0"]).stderr(witness.stderr()).spawn().unwrap();
+    witness.wait_until("will panic");
+    terminate(&flush);
+    let ended = flush.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), claims(&database).await, left(&database).await), (Some(0), 0, 1), "{}", witness.text());
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    assert!(project.command(&["flush", "-w", "0"]).status().unwrap().success());
+    assert_eq!(left(&database).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_is_cut_short() {
     let database = Database::sqlite().await;
