@@ -176,6 +176,9 @@ fn attributes(attributes: &BTreeMap<String, String>, rows: &[Row]) -> Result<(),
     if let Some(ordered) = attributes.get("ordered").filter(|ordered| !["true", "false"].contains(&ordered.as_str())) {
         return Err(format!("attribute `ordered` is \"{ordered}\"; write \"true\" or \"false\""));
     }
+    if attributes.contains_key("order_key") && attributes.get("ordered").is_none_or(|ordered| ordered != "true") {
+        return Err("attribute `order_key` needs `ordered` too: write \"ordered\": \"true\"".to_owned());
+    }
     let columns: BTreeSet<&str> = rows.iter().flatten().map(|(name, _)| name.as_str()).collect();
     let mut names = attributes.get("order_key").into_iter().flat_map(|names| names.split(','));
     match names.find(|name| !rows.is_empty() && !columns.contains(name)) {
@@ -347,13 +350,16 @@ mod tests {
     }
 
     #[test]
-    fn order_keys_are_joined_as_the_relay_joins_them() {
+    fn keys_are_written_as_the_relay_writes_them() {
         let rows =
             r#"[{"a": 1, "b": "23"}, {"a": 12, "b": "3"}, {"a": "x,y", "b": {"decimal": "1.50"}}, {"a": null, "b": true}]"#;
-        let text = format!(r#"{{"cases": [{{"name": "a", "attributes": {{"order_key": "a,b"}}, "rows": {rows}}}]}}"#);
+        let text =
+            format!(r#"{{"cases": [{{"name": "a", "attributes": {{"ordered": "true", "order_key": "a,b"}}, "rows": {rows}}}]}}"#);
         let (_, signals) = Suite::parse(&text).unwrap().cases[0].signals("OrderPlaced");
         let keys: Vec<&str> = signals.iter().map(|signal| signal.order_key.as_str()).collect();
         assert_eq!(keys, ["1,23", "12,3", "x%2Cy,1.50", ",true"]);
+        let suite = Suite::parse(r#"{"cases": [{"name": "a", "rows": [{"id": "x:1,y"}]}]}"#).unwrap();
+        assert_eq!(suite.cases[0].signals("OrderPlaced").1[0].key, "x%3A1%2Cy");
     }
 
     #[test]
@@ -371,6 +377,8 @@ mod tests {
         assert!(both.starts_with("case \"a\": `expect`: `outage` and `outcomes` are both expected"), "{both}");
         let words = "case \"a\": attribute `ordered` is \"yes\"; write \"true\" or \"false\"";
         assert_eq!(fault(r#""attributes": {"ordered": "yes"}"#), words);
+        let words = "case \"a\": attribute `order_key` needs `ordered` too: write \"ordered\": \"true\"";
+        assert_eq!(fault(r#""attributes": {"order_key": "id"}, "rows": [{"id": 1}]"#), words);
         let key = |names: &str, rows: &str| {
             case(&format!(r#""attributes": {{"ordered": "true", "order_key": "{names}"}}, "rows": {rows}"#))
         };

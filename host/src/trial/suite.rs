@@ -96,7 +96,7 @@ fn joined(row: &Row, names: &[&str]) -> String {
 fn key(row: &Row) -> Option<String> {
     match of(row, "id") {
         Value::Int64(id) => Some(id.to_string()),
-        Value::Text(id) | Value::Uuid(id) => Some(id),
+        Value::Text(id) | Value::Uuid(id) => Some(join_key(&[&id])),
         _ => None,
     }
 }
