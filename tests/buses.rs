@@ -1,16 +1,14 @@
 //! Signals on their way to real buses: the real command, and a consumer on the other side.
 
-mod harness;
-
-#[path = "buses/amqp.rs"]
+#[cfg(feature = "amqp")]
 mod amqp;
-#[path = "buses/inbox.rs"]
+#[cfg(feature = "inbox")]
 mod inbox;
-#[path = "buses/kafka.rs"]
+#[cfg(feature = "kafka")]
 mod kafka;
-#[path = "buses/mqtt.rs"]
+#[cfg(feature = "mqtt")]
 mod mqtt;
-#[path = "buses/nats.rs"]
+#[cfg(feature = "nats")]
 mod nats;
-#[path = "buses/redis.rs"]
+#[cfg(feature = "redis")]
 mod redis;

@@ -1,22 +1,20 @@
 //! Nothing is lost: relays are killed, servers are killed, disks fill up, tables vanish.
 
-mod harness;
-
 use std::process::Stdio;
 use std::time::Duration;
 
-use harness::command::{Project, Said};
-use harness::database::{Database, System};
-use harness::disk::Disk;
-use harness::server::{Kind, Server};
-use harness::witness::Witness;
+use crate::harness::command::{Project, Said};
+use crate::harness::database::{Database, System};
+use crate::harness::disk::Disk;
+use crate::harness::server::{Kind, Server};
+use crate::harness::witness::Witness;
 
 const BATCH: u32 = 20;
 const CONCURRENCY: u32 = 4;
 
 /// A project whose plugin is the witness, and takes 20 ms for each batch.
 fn project(database: &Database) -> Project {
-    let plugin = harness::guest("counts");
+    let plugin = crate::harness::guest("counts");
     let config = format!(
         "[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\nburst_count = {BATCH}\n\
          concurrency = {CONCURRENCY}\n[signals.OrderPlaced.settings]\ndelay_ms = 20\n",

@@ -1,25 +1,17 @@
 //! Plugins in every language: what they have to do, under load, for ever, and for their authors.
 
-mod harness;
-
-#[path = "plugins/authors.rs"]
 mod authors;
-#[path = "plugins/compatibility.rs"]
 mod compatibility;
-#[path = "plugins/conformance.rs"]
 mod conformance;
-#[path = "plugins/load.rs"]
 mod load;
-#[path = "plugins/order.rs"]
 mod order;
-#[path = "plugins/traps.rs"]
 mod traps;
 
 use std::path::PathBuf;
 
 /// The sample plugin in a language, as `make plugins` builds it.
 fn sample(language: &str) -> PathBuf {
-    let file = harness::target().join(format!("plugins/{language}.wasm"));
+    let file = crate::harness::target().join(format!("plugins/{language}.wasm"));
     assert!(file.exists(), "there is no plugin in {language}: run `make plugins` first");
     file.canonicalize().unwrap()
 }

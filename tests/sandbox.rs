@@ -1,12 +1,10 @@
 //! The sandbox: whatever a plugin does costs its own signal type some delay, and nothing else.
 
-mod harness;
-
 use std::fmt::Write as _;
 
-use harness::command::{Project, Said};
-use harness::database::Database;
-use harness::guest;
+use crate::harness::command::{Project, Said};
+use crate::harness::database::Database;
+use crate::harness::guest;
 use sqlx::{AssertSqlSafe, Row as _};
 
 /// Two signal types: `OrderPlaced` with the plugin on trial, `Bystander` with one that sends.
@@ -227,7 +225,7 @@ async fn plugins_that_hang_do_not_hold_up_another_type() {
         let _ = writeln!(config, "[signals.{name}]\nplugin = {:?}\nburst_count = 1\ntimeout = '20s'", guest(plugin));
     }
     let project = Project::new(database.folder(), &config);
-    let witness = harness::witness::Witness::new(database.folder());
+    let witness = crate::harness::witness::Witness::new(database.folder());
     let begun = std::time::Instant::now();
     let mut flush = project.command(&["flushmany"]).stderr(witness.stderr()).spawn().unwrap();
     witness.wait_for(5);

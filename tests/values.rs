@@ -1,16 +1,11 @@
 //! Values: whatever a column holds arrives exactly, and survives dead letter and redrive.
 
-mod harness;
-
-#[path = "outbox/values/mariadb.rs"]
 mod mariadb;
-#[path = "outbox/values/postgres.rs"]
 mod postgres;
-#[path = "outbox/values/sqlite.rs"]
 mod sqlite;
 
-use harness::database::{Database, System};
-use harness::lane::{Relay, burials, claim, settle, source};
+use crate::harness::database::{Database, System};
+use crate::harness::lane::{Relay, burials, claim, settle, source};
 use signalbus::outbox::Batch;
 use signalbus::settlement::Settlement;
 use signalbus::signal::Value;

@@ -1,12 +1,10 @@
 //! Webhooks: the ready-made plugin, and what the relay grants it, against real HTTP servers.
 
-mod harness;
-
 use std::time::{Duration, Instant};
 
-use harness::command::{Project, Said};
-use harness::database::Database;
-use harness::receiver::{Answer, Receiver};
+use crate::harness::command::{Project, Said};
+use crate::harness::database::Database;
+use crate::harness::receiver::{Answer, Receiver};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -29,7 +27,7 @@ impl Trial {
         for path in paths {
             database.run(&format!("INSERT INTO order_placed (path) VALUES ('{path}')")).await;
         }
-        let plugin = harness::target().join("plugins/webhook.wasm");
+        let plugin = crate::harness::target().join("plugins/webhook.wasm");
         assert!(plugin.exists(), "there is no webhook.wasm: run `make plugins` first");
         let config = format!(
             "{head}\n[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\n\
@@ -125,7 +123,7 @@ async fn a_stop_in_an_ordered_batch_settles_what_is_sent() {
         assert!(flush.try_wait().unwrap().is_none(), "it has ended");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    harness::command::terminate(&flush);
+    crate::harness::command::terminate(&flush);
     flush.wait().unwrap();
     let posted = i64::try_from(receiver.requests().len()).unwrap();
     assert!(posted < 500, "it has sent the whole batch");
@@ -152,7 +150,7 @@ async fn statuses_decide() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_away_charges_nothing() {
-    let port = harness::server::free_port();
+    let port = crate::harness::server::free_port();
     let url = format!("http://127.0.0.1:{port}");
     let trial = Trial::of(&url, &["a", "b"], &format!("grants = {{ http = ['{url}'] }}")).await;
     let said = trial.flush();
@@ -253,7 +251,7 @@ async fn localhost_is_reached_where_it_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_type_has_its_own_grants() {
     let receiver = Receiver::start(|_| Answer::status(200)).await;
-    let plugin = harness::target().join("plugins/webhook.wasm");
+    let plugin = crate::harness::target().join("plugins/webhook.wasm");
     let stranger = format!(
         "{}\n[signals.Stranger]\nplugin = {plugin:?}\nsecrets = {{ signing_key = '{KEY}' }}\nsettings = {{ url = '{}' }}\n\
          grants = {{ http = ['https://shop.example'] }}\n",

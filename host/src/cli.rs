@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+#[cfg(feature = "author")]
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+#[cfg(any(feature = "author", feature = "admin"))]
 use crate::commands::plugin;
-use crate::commands::plugin::language::Language;
+#[cfg(feature = "author")]
+use signalbus_authoring::language::Language;
+#[cfg(feature = "admin")]
 use crate::commands::plugin::swap::Change;
 use crate::commands::{self, Exit, Migration, Output, Selection};
-use crate::relay::{self, Extent};
-use crate::telemetry;
+use signalbus_relay::Extent;
+use crate::logging;
 
 /// The transactional outbox relay: sends the rows of your tables through Wasm plugins, and deletes
 /// a row only once its plugin has said that it is sent.
@@ -61,7 +66,7 @@ enum Command {
     /// Send every autoflush signal type, until told to stop
     Run {
         /// How long to finish and settle what is in flight, once told to stop
-        #[arg(long, default_value_t = relay::GRACE.as_secs_f64(), value_name = "SECONDS")]
+        #[arg(long, default_value_t = signalbus_relay::GRACE.as_secs_f64(), value_name = "SECONDS")]
         grace: f64,
     },
     /// Send the signals that are pending now, after a wait in which faster senders can go first
@@ -92,6 +97,7 @@ enum Command {
         #[command(flatten)]
         output: Json,
     },
+    #[cfg(any(feature = "author", feature = "admin"))]
     /// Write plugins, try them out, and change those of the relay that runs
     Plugin {
         #[command(subcommand)]
@@ -126,16 +132,19 @@ struct Json {
     json: bool,
 }
 
+#[cfg(any(feature = "author", feature = "admin"))]
 #[derive(Debug, Subcommand)]
 enum Plugin {
+    #[cfg(feature = "author")]
     /// Write a new project: it builds, and passes `plugin test`, as it is
     New {
         /// Its folder, which is its name too
         #[arg(value_name = "NAME")]
         folder: PathBuf,
-        #[arg(long, short, value_name = "LANGUAGE")]
+        #[arg(long, short, value_name = "LANGUAGE", value_parser = languages())]
         lang: Language,
     },
+    #[cfg(feature = "author")]
     /// Build a project with the tools of its language, and leave plugin.wasm
     Build {
         /// The project
@@ -145,6 +154,7 @@ enum Plugin {
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    #[cfg(feature = "author")]
     /// Tell what it takes to run a plugin: contract, imports, grants, size, memory
     Check {
         /// The component
@@ -153,6 +163,7 @@ enum Plugin {
         #[command(flatten)]
         output: Json,
     },
+    #[cfg(feature = "author")]
     /// Tell what a plugin says of itself: name, version, producers, WIT, digest
     Inspect {
         /// The component
@@ -161,6 +172,7 @@ enum Plugin {
         #[command(flatten)]
         output: Json,
     },
+    #[cfg(feature = "author")]
     /// Run a dead letter through a plugin; nothing is published, and the letter stays
     Replay {
         /// The dead letter's number
@@ -171,6 +183,7 @@ enum Plugin {
         #[command(flatten)]
         output: Json,
     },
+    #[cfg(feature = "author")]
     /// Try a plugin out: the contract, and rows of your own, with a bus that only records
     Test {
         /// The component
@@ -185,6 +198,7 @@ enum Plugin {
         #[command(flatten)]
         output: Json,
     },
+    #[cfg(feature = "admin")]
     /// Load a signal type's plugin from its file again
     Swap {
         /// The signal type
@@ -192,6 +206,7 @@ enum Plugin {
         #[command(flatten)]
         output: Json,
     },
+    #[cfg(feature = "admin")]
     /// Go back to the plugin before the last swap
     Rollback {
         /// The signal type
@@ -249,20 +264,11 @@ struct Letters {
     all: bool,
 }
 
-impl ValueEnum for Language {
-    fn value_variants<'a>() -> &'a [Self] {
-        &Self::ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        let short = match self {
-            Self::JavaScript => Some("js"),
-            Self::TypeScript => Some("ts"),
-            Self::Cpp => Some("c++"),
-            _ => None,
-        };
-        Some(clap::builder::PossibleValue::new(self.name()).aliases(short))
-    }
+/// A language by its name, or by its short one.
+#[cfg(feature = "author")]
+fn languages() -> impl TypedValueParser<Value = Language> {
+    let names = Language::ALL.map(|language| PossibleValue::new(language.name()).aliases(language.short_name()));
+    PossibleValuesParser::new(names).try_map(|name| Language::from_name(&name).ok_or("unknown language"))
 }
 
 /// Runs the command that the arguments name.
@@ -275,21 +281,21 @@ pub fn run() -> ExitCode {
             return if asked { ExitCode::SUCCESS } else { Exit::Usage.into() };
         }
     };
-    telemetry::start(match cli.log_format {
-        LogFormat::Text => telemetry::Format::Text,
-        LogFormat::Json => telemetry::Format::Json,
+    logging::start(match cli.log_format {
+        LogFormat::Text => logging::Format::Text,
+        LogFormat::Json => logging::Format::Json,
     });
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            telemetry::failed(&format!("the runtime can't start: {error}"));
+            logging::failed(&format!("the runtime can't start: {error}"));
             return Exit::Failed.into();
         }
     };
     let ended = runtime.block_on(dispatch(&cli));
     // Nothing that still compiles or connects in the background may hold up the exit.
     runtime.shutdown_background();
-    crate::bus::end();
+    signalbus_bus::end();
     match ended {
         Ok(exit) => exit.into(),
         Err(failure) => failure.print().into(),
@@ -312,23 +318,33 @@ async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
         }
         Command::Signals { output } => commands::signals(config, output.output()),
         Command::Pending { output } => commands::pending(config, output.output()).await,
+        #[cfg(any(feature = "author", feature = "admin"))]
         Command::Plugin { command } => of_plugin(config, command).await,
         Command::Dead { command } => dead(config, command).await,
     }
 }
 
+#[cfg(any(feature = "author", feature = "admin"))]
 async fn of_plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, commands::Failure> {
     match command {
+        #[cfg(feature = "author")]
         Plugin::New { folder, lang } => plugin::new::run(folder, *lang),
+        #[cfg(feature = "author")]
         Plugin::Build { folder, output } => plugin::build::run(folder, output.as_deref()),
+        #[cfg(feature = "author")]
         Plugin::Check { plugin, output } => plugin::inspect::check(plugin, output.output()).await,
+        #[cfg(feature = "author")]
         Plugin::Inspect { plugin, output } => plugin::inspect::inspect(plugin, output.output()),
+        #[cfg(feature = "author")]
         Plugin::Replay { id, plugin, output } => plugin::replay::run(config, *id, plugin.clone(), output.output()).await,
+        #[cfg(feature = "author")]
         Plugin::Test { plugin, rows, show, output } => {
             let (plugin, rows) = (plugin.clone(), rows.clone());
             plugin::test::run(plugin::test::Request { plugin, rows, show: *show, output: output.output() }).await
         }
+        #[cfg(feature = "admin")]
         Plugin::Swap { name, output } => plugin::swap::change(config, name, Change::Swap, output.output()).await,
+        #[cfg(feature = "admin")]
         Plugin::Rollback { name, output } => plugin::swap::change(config, name, Change::RollBack, output.output()).await,
     }
 }

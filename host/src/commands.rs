@@ -16,10 +16,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::outbox::{Error, Outbox};
-use crate::relay::Refusal;
-use crate::telemetry;
+use signalbus_relay::config::Config;
+use signalbus_outbox::{Error, Outbox};
+use signalbus_relay::Refusal;
+use crate::logging;
 
 /// What a command says to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Failure {
 
     pub(crate) fn print(&self) -> Exit {
         for text in &self.texts {
-            telemetry::failed(text);
+            logging::failed(text);
         }
         self.exit
     }

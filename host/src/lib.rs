@@ -1,20 +1,21 @@
 //! SignalBus: the transactional outbox relay whose senders are Wasm components.
+//!
+//! This package is the command `signalbus`; as a library it names the crates that the command is
+//! made of.
 #![forbid(unsafe_code)]
 
-pub mod admin;
-pub mod backoff;
-pub mod bus;
 pub mod cli;
 mod commands;
-pub mod component;
-pub mod config;
-pub mod flusher;
-pub mod message;
-pub mod outbox;
-pub mod plugin;
-pub mod relay;
-pub mod settlement;
-pub mod signal;
-pub mod suggest;
-pub mod telemetry;
-pub mod trial;
+mod logging;
+
+#[cfg(feature = "author")]
+pub use signalbus_authoring::{component, trial};
+pub use signalbus_bus as bus;
+pub use signalbus_core::{backoff, message, settlement, signal, suggest};
+pub use signalbus_outbox as outbox;
+pub use signalbus_plugin as plugin;
+pub use signalbus_relay as relay;
+#[cfg(feature = "admin")]
+pub use signalbus_relay::admin;
+pub use signalbus_relay::{config, flusher};
+pub use signalbus_telemetry as telemetry;

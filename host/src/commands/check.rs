@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::{Exit, Failure, open, print, unreachable};
-use crate::config::{Config, SignalConfig};
-use crate::outbox::{Error, Fault, Outbox};
-use crate::plugin::{Engine, Plugin};
-use crate::relay::cache_folder;
+use signalbus_relay::config::{Config, SignalConfig};
+use signalbus_outbox::{Error, Fault, Outbox};
+use signalbus_plugin::{Engine, Plugin};
+use signalbus_relay::cache_folder;
 
 /// Faults found so far.
 #[derive(Default)]

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Exit, Failure, Output, open, print, printable, read_config};
-use crate::config::Config;
-use crate::outbox::{DeadLetter, Outbox};
-use crate::relay::{self, Redriven};
-use crate::telemetry;
+use signalbus_relay::config::Config;
+use signalbus_outbox::{DeadLetter, Outbox};
+use signalbus_relay::Redriven;
+use crate::logging;
 
 /// Which dead letters a command is about.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Res
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let letters = chosen(&config, &outbox, choice).await?;
-    let Redriven { redriven, failed } = relay::redrive(&outbox, &config.signals, &letters).await?;
+    let Redriven { redriven, failed } = signalbus_relay::redrive(&outbox, &config.signals, &letters).await?;
     for text in &failed {
-        telemetry::failed(text);
+        logging::failed(text);
     }
     match output {
         Output::Json => print(json!({ "redriven": redriven, "failed": failed.len() })),

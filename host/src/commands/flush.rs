@@ -11,11 +11,11 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure, Output, Selection, open, print, printable, read_config, stop_on_signals, unreachable};
-use crate::flusher::{Halt, Tally};
-use crate::outbox::{Outbox, Source};
-use crate::relay::{Extent, Flushed, Relay};
-use crate::signal::Outage;
-use crate::telemetry;
+use signalbus_relay::flusher::{Halt, Tally};
+use signalbus_outbox::{Outbox, Source};
+use signalbus_relay::{Extent, Flushed, Relay};
+use signalbus_core::signal::Outage;
+use crate::logging;
 
 pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> Result<Exit, Failure> {
     let config = read_config(path)?;
@@ -63,7 +63,7 @@ async fn show_progress(tallies: Vec<Arc<Tally>>, backlog: Backlog) {
     let settled = || tallies.iter().map(|tally| tally.total()).sum::<u64>();
     let bar = Cleared(ProgressBar::no_length());
     bar.0.set_style(style("{spinner} {human_pos} signals, {per_sec}, {elapsed}"));
-    telemetry::keep_below(Some(bar.0.clone()));
+    logging::keep_below(Some(bar.0.clone()));
     let mut counting = Some(std::pin::pin!(backlog.count()));
     loop {
         bar.0.set_position(settled());
@@ -112,7 +112,7 @@ struct Cleared(ProgressBar);
 
 impl Drop for Cleared {
     fn drop(&mut self) {
-        telemetry::keep_below(None);
+        logging::keep_below(None);
         self.0.finish_and_clear();
     }
 }
@@ -132,7 +132,7 @@ fn report(flushed: &[Flushed], output: Output) {
     }
     for part in flushed {
         if let Some(halt) = &part.halt {
-            telemetry::failed(&format!("signal type \"{}\": {}", part.signal, explain(halt)));
+            logging::failed(&format!("signal type \"{}\": {}", part.signal, explain(halt)));
         }
     }
     let skipped = if skipped > 0 { format!("skipped {skipped}, ") } else { String::new() };

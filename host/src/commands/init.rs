@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{Exit, Failure, print};
-use crate::config::sqlite_url;
-use crate::outbox::Outbox;
+use signalbus_relay::config::sqlite_url;
+use signalbus_outbox::Outbox;
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));

@@ -1,22 +1,32 @@
 //! The commands of `plugin`: for authors, and for the relay that runs.
 
+#[cfg(feature = "author")]
 pub(crate) mod build;
+#[cfg(feature = "author")]
 pub(crate) mod inspect;
-pub(crate) mod language;
+#[cfg(feature = "author")]
 pub(crate) mod new;
+#[cfg(feature = "author")]
 pub(crate) mod replay;
+#[cfg(feature = "admin")]
 pub(crate) mod swap;
+#[cfg(feature = "author")]
 pub(crate) mod test;
 
-use crate::plugin::{Engine, LoadError};
-use crate::relay::cache_folder;
+#[cfg(feature = "author")]
+use signalbus_plugin::{Engine, LoadError};
+#[cfg(feature = "author")]
+use signalbus_relay::cache_folder;
 
+#[cfg(feature = "author")]
 use super::{Exit, Failure};
 
+#[cfg(feature = "author")]
 fn engine() -> Result<Engine, Failure> {
     Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
 }
 
+#[cfg(feature = "author")]
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
         Self::new(Exit::Failed, error.to_string())
@@ -24,6 +34,7 @@ impl From<LoadError> for Failure {
 }
 
 /// Bytes, for people.
+#[cfg(feature = "author")]
 fn size(bytes: usize) -> String {
     const UNITS: [(f64, &str); 3] = [(1073741824.0, "GiB"), (1048576.0, "MiB"), (1024.0, "KiB")];
     #[expect(clippy::cast_precision_loss, reason = "for people")]

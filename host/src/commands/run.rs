@@ -9,18 +9,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure, read_config, stop_on_signals};
-use crate::admin::Listener;
-use crate::config::{Config, SignalConfig};
-use crate::relay::Live;
-use crate::telemetry::{self, meters::Meters};
+use signalbus_relay::config::SignalConfig;
+use signalbus_relay::Live;
+use signalbus_telemetry as telemetry;
 
 pub(crate) async fn run(path: &Path, grace: Duration) -> Result<Exit, Failure> {
     let config = read_config(path)?;
     let stop = stop_on_signals()?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let meters = Meters::start().map_err(|error| Failure::new(Exit::Failed, error))?;
     let live = Live::new(path, config.clone(), stop.clone())?;
-    let listen = listen(&config, &live, meters).await?;
+    let listen = listener::start(&config, &live).await?;
     live.start().await?;
     let names: Vec<&str> = config.signals.iter().filter(|signal| signal.autoflush).map(SignalConfig::name).collect();
     telemetry::running(&names, listen);
@@ -33,13 +31,45 @@ pub(crate) async fn run(path: &Path, grace: Duration) -> Result<Exit, Failure> {
     Err(Failure::new(Exit::Failed, format!("what was in flight did not end within {grace:?}; it will be sent again")))
 }
 
-async fn listen(config: &Config, live: &Arc<Live>, meters: Meters) -> Result<Option<std::net::SocketAddr>, Failure> {
-    let Some(address) = config.admin.listen else { return Ok(None) };
-    let taken = |error| Failure::new(Exit::Failed, format!("admin listener on {address}: {error}; name another `admin.listen`"));
-    let listener = Listener::bind(address).await.map_err(taken)?;
-    let address = listener.address()?;
-    tokio::spawn(listener.serve(live.clone(), meters, config.admin.token.clone()));
-    Ok(Some(address))
+#[cfg(feature = "admin")]
+mod listener {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use signalbus_relay::Live;
+    use signalbus_relay::admin::{Listener, Meters};
+    use signalbus_relay::config::Config;
+
+    use super::{Exit, Failure};
+
+    /// Starts the admin listener, where one is configured, and the counting.
+    pub(super) async fn start(config: &Config, live: &Arc<Live>) -> Result<Option<SocketAddr>, Failure> {
+        let meters = Meters::start().map_err(|error| Failure::new(Exit::Failed, error))?;
+        let Some(address) = config.admin.listen else { return Ok(None) };
+        let taken =
+            |error| Failure::new(Exit::Failed, format!("admin listener on {address}: {error}; name another `admin.listen`"));
+        let listener = Listener::bind(address).await.map_err(taken)?;
+        let address = listener.address()?;
+        tokio::spawn(listener.serve(live.clone(), meters, config.admin.token.clone()));
+        Ok(Some(address))
+    }
+}
+
+#[cfg(not(feature = "admin"))]
+mod listener {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use signalbus_relay::Live;
+    use signalbus_relay::config::Config;
+
+    use super::{Exit, Failure};
+
+    #[expect(clippy::unused_async, reason = "it stands in for the real one")]
+    pub(super) async fn start(config: &Config, _: &Arc<Live>) -> Result<Option<SocketAddr>, Failure> {
+        let without = "this binary was built without the admin listener: remove `admin.listen`, or build it with the Cargo feature \"admin\"";
+        config.admin.listen.map_or(Ok(None), |_| Err(Failure::new(Exit::Configuration, without)))
+    }
 }
 
 /// Reloads when told to, and keeps systemd's watchdog calm.

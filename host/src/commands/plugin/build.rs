@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::super::{Exit, Failure, print};
-use super::language::Language;
+use signalbus_authoring::language::Language;
 use super::size;
-use crate::component::{self, Kind};
+use signalbus_authoring::component::{self, Kind};
 
 /// Builds the project in `folder`; the component is its `plugin.wasm`, or `target`.
 pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure> {
@@ -14,7 +14,7 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
         let fault = if folder.exists() { "is a file: a project is a folder" } else { "is not there" };
         return Err(Failure::new(Exit::Usage, format!("\"{}\" {fault}", folder.display())));
     }
-    let language = Language::of(folder).ok_or_else(|| {
+    let language = Language::of_project(folder).ok_or_else(|| {
         let known = "Cargo.toml, go.mod, pyproject.toml, package.json, build.zig, or a Makefile with a plugin.c or plugin.cpp";
         Failure::new(Exit::Usage, format!("\"{}\" is no plugin's project: there is no {known}", folder.display()))
     })?;

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::super::{Exit, Failure, Output, print};
 use super::{engine, size};
-use crate::component::{self, Description};
-use crate::plugin::{Connections, Grants, LoadError, Need, Plugin, Recipe, Tape, need};
+use signalbus_authoring::component::{self, Description};
+use signalbus_plugin::{Connections, Grants, LoadError, Need, Plugin, Recipe, Tape, need};
 
 /// Name, version, producers, WIT, digest.
 pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     let bytes = read(path)?;
     let Description { name, version, producers, exports, imports, wit } = describe(path, &bytes)?;
-    let digest = crate::plugin::digest(&bytes);
+    let digest = signalbus_plugin::digest(&bytes);
     if output == Output::Json {
         let producers: Vec<Value> =
             producers.iter().map(|(field, name, version)| json!({ "field": field, "name": name, "version": version })).collect();
@@ -42,7 +42,7 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
 pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> {
     let bytes = read(path)?;
     let Description { exports, imports, .. } = describe(path, &bytes)?;
-    let interpreted = component::is_interpreted(&bytes);
+    let interpreted = signalbus_plugin::is_interpreted(&bytes);
     let needs: Vec<(&str, Need)> = imports.iter().map(|import| (import.as_str(), needed(import, interpreted))).collect();
     let spoken = exports.iter().filter(|export| export.starts_with("signalbus:plugin/")).cloned().collect::<Vec<_>>();
     let tried = try_out(path).await;

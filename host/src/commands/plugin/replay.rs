@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::super::{Exit, Failure, Output, open, print, read_config};
 use super::engine;
 use super::test::{details, document};
-use crate::signal::Outcome;
-use crate::trial::{self, Suite, Trial};
+use signalbus_core::signal::Outcome;
+use signalbus_authoring::trial::{self, Suite, Trial};
 
 /// Runs the row of a dead letter through `plugin`, or through the one that is configured, with the
 /// settings and secrets of its signal type. Nothing is published, and the letter stays.

@@ -1,12 +1,23 @@
 //! `plugin swap` and `plugin rollback`: asks the running relay, through its admin listener.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::net::TcpStream;
 
 use super::super::{Exit, Failure, Output, print, read_config};
-use crate::config::Config;
+use signalbus_relay::config::Config;
+
+/// The longest that an answer may take: longer than the relay takes to compile a plugin or to give up.
+const PATIENCE: Duration = Duration::from_secs(70);
 
 /// What to do with the plugin of a signal type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +33,7 @@ pub(crate) async fn change(path: &Path, signal: &str, change: Change, output: Ou
         Change::Swap => format!("/api/v1/signals/{signal}/plugin"),
         Change::RollBack => format!("/api/v1/signals/{signal}/plugin/rollback"),
     };
-    let answer = tokio::task::spawn_blocking(move || post(&config, &address)).await;
-    let answer = answer.map_err(|error| Failure::new(Exit::Failed, error.to_string()))??;
+    let answer = post(&config, &address).await?;
     match output {
         Output::Json => print(answer),
         Output::Text => print(format_args!("{signal} is sent by {}", answer["digest"].as_str().unwrap_or_default())),
@@ -32,28 +42,38 @@ pub(crate) async fn change(path: &Path, signal: &str, change: Change, output: Ou
 }
 
 /// Asks the relay that runs with this configuration.
-fn post(config: &Config, address: &str) -> Result<Value, Failure> {
+async fn post(config: &Config, address: &str) -> Result<Value, Failure> {
     let Some(listen) = config.admin.listen else {
         let text = "there is no `admin.listen` to reach the relay by; add it, or send the relay a SIGHUP";
         return Err(Failure::new(Exit::Configuration, text));
     };
-    let settings = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(70))).http_status_as_error(false);
-    let agent = ureq::Agent::new_with_config(settings.build());
-    let mut request = agent.post(format!("http://{listen}{}", encoded(address)));
-    if let Some(token) = &config.admin.token {
-        request = request.header("Authorization", format!("Bearer {token}"));
-    }
-    let unreachable = |error: ureq::Error| {
-        Failure::new(Exit::Unreachable, format!("no relay answers at {listen}: {error}; is `signalbus run` running?"))
-    };
-    let mut response = request.send_empty().map_err(unreachable)?;
-    let text = response.body_mut().read_to_string().map_err(unreachable)?;
-    let answer: Value = serde_json::from_str(&text).unwrap_or_default();
-    if response.status().is_success() {
+    let answered = tokio::time::timeout(PATIENCE, ask(listen, encoded(address), config.admin.token.as_deref())).await;
+    let answered = answered.unwrap_or_else(|_| Err(format!("no answer within {PATIENCE:?}")));
+    let (status, body) = answered.map_err(|cause| {
+        Failure::new(Exit::Unreachable, format!("no relay answers at {listen}: {cause}; is `signalbus run` running?"))
+    })?;
+    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
+    if status.is_success() {
         return Ok(answer);
     }
-    let error = answer["error"].as_str().map_or_else(|| format!("the relay answered {}", response.status()), str::to_owned);
+    let error = answer["error"].as_str().map_or_else(|| format!("the relay answered {status}"), str::to_owned);
     Err(Failure::new(Exit::Failed, error))
+}
+
+/// One request over a connection of its own; the answer is its status and its body.
+async fn ask(listen: SocketAddr, address: String, token: Option<&str>) -> Result<(StatusCode, Bytes), String> {
+    let stream = TcpStream::connect(listen).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    tokio::spawn(connection);
+    let mut request = Request::post(address).header(HOST, listen.to_string());
+    if let Some(token) = token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|error| error.to_string())?;
+    Ok((status, body.to_bytes()))
 }
 
 fn encoded(path: &str) -> String {

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::{Exit, Failure, Output, print, printable};
 use super::{engine, size};
-use crate::message::Message;
-use crate::plugin::LoadError;
-use crate::trial::{Ran, Suite, Trial, cut};
+use signalbus_core::message::Message;
+use signalbus_plugin::LoadError;
+use signalbus_authoring::trial::{Ran, Suite, Trial, cut};
 
 /// What `plugin test` was told.
 #[derive(Clone, Debug)]
@@ -130,8 +130,8 @@ const SHOWN: usize = 10;
 pub(super) fn details(ran: &Ran) -> Vec<String> {
     let mut lines = Vec::new();
     match &ran.verdict {
-        Ok(outcomes) => shorten(&mut lines, "row", &crate::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string())),
-        Err(outage) => lines.push(format!("outage {}", cut(&crate::trial::outage(outage).to_string()))),
+        Ok(outcomes) => shorten(&mut lines, "row", &signalbus_authoring::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string())),
+        Err(outage) => lines.push(format!("outage {}", cut(&signalbus_authoring::trial::outage(outage).to_string()))),
     }
     shorten(&mut lines, "message", &ran.messages, |message| readable(message_document(message)).to_string());
     shorten(&mut lines, "log", &ran.records, |record| {
@@ -190,8 +190,8 @@ pub(super) fn document(ran: &Ran) -> Value {
     json!({
         "name": ran.name,
         "fault": ran.fault,
-        "outcomes": ran.verdict.as_ref().ok().map(|outcomes| crate::trial::outcomes(outcomes)),
-        "outage": ran.verdict.as_ref().err().map(crate::trial::outage),
+        "outcomes": ran.verdict.as_ref().ok().map(|outcomes| signalbus_authoring::trial::outcomes(outcomes)),
+        "outage": ran.verdict.as_ref().err().map(signalbus_authoring::trial::outage),
         "messages": ran.messages.iter().map(message_document).collect::<Vec<_>>(),
         "logs": logs.collect::<Vec<_>>(),
         "calls": calls.collect::<Vec<_>>(),
@@ -205,7 +205,7 @@ fn message_document(message: &Message) -> Value {
     let body = match (serde_json::from_slice::<Value>(&message.body), std::str::from_utf8(&message.body)) {
         (Ok(json), _) => json!({ "body": json }),
         (_, Ok(text)) => json!({ "text": text }),
-        _ => json!({ "bytes": crate::trial::json(&crate::signal::Value::Bytes(message.body.clone()))["bytes"] }),
+        _ => json!({ "bytes": signalbus_authoring::trial::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] }),
     };
     let mut document = json!({ "connection": message.connection, "destination": message.destination });
     let mut put = |key: &str, value: Value| {
@@ -229,8 +229,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::plugin::{Call, Failed, Record};
-    use crate::signal::Outcome;
+    use signalbus_plugin::{Call, Failed, Record};
+    use signalbus_core::signal::Outcome;
 
     #[test]
     fn details_are_short_and_harmless() {

@@ -1,0 +1,173 @@
+//! Files of plugins: what they say of themselves, and components made of core modules.
+
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use wasi_preview1_component_adapter_provider::{WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER};
+use wasm_metadata::{AddMetadata, AddMetadataField, Producers};
+use wasmparser::{Encoding, KnownCustom, Parser, Payload};
+use wit_component::{ComponentEncoder, DecodedWasm, OutputToString, StringEncoding, WitPrinter, embed_component_metadata};
+use wit_parser::{Resolve, WorldKey};
+
+/// The contract that plugins are built against.
+pub const WIT: &str = include_str!("../../../wit/signalbus.wit");
+
+/// What a component says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    pub name: Option<String>,
+    pub version: Option<String>,
+    /// What made it: `processed-by`, `wit-component`, `0.254.2`.
+    pub producers: Vec<(String, String, String)>,
+    pub exports: Vec<String>,
+    pub imports: Vec<String>,
+    /// Its world, as WIT.
+    pub wit: String,
+}
+
+/// Whether a file is a component, or a core module that one can be made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Component,
+    CoreModule,
+}
+
+/// Tells apart what a build left.
+///
+/// # Errors
+/// It is neither.
+pub fn kind(bytes: &[u8]) -> anyhow::Result<Kind> {
+    match Parser::new(0).parse_all(bytes).next() {
+        Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => Ok(Kind::Component),
+        Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => Ok(Kind::CoreModule),
+        _ => bail!("it is no WebAssembly file"),
+    }
+}
+
+/// Makes a component of a core module. Where the module does not say which world it is for, that
+/// is found by its exports, in the folder `wit` or, without one, in the contract of this relay.
+///
+/// # Errors
+/// The module exports no sender, or does not fit its world.
+pub fn encode(core: &[u8], wit: &Path) -> anyhow::Result<Vec<u8>> {
+    let mut core = core.to_vec();
+    if !says_its_world(&core)? {
+        let mut resolve = Resolve::default();
+        let package = if wit.exists() { resolve.push_path(wit)?.0 } else { resolve.push_str("signalbus.wit", WIT)? };
+        let world = resolve.select_world(&[package], Some(world(&core)?)).context("its world is not in the WIT package")?;
+        embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8)?;
+    }
+    let encoder = ComponentEncoder::default().validate(true).module(&core)?;
+    encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?.encode()
+}
+
+/// Writes name and version into a component, and that this relay's tool has made it.
+///
+/// # Errors
+/// It is no component.
+pub fn label(component: &[u8], name: &str, version: Option<&str>) -> anyhow::Result<Vec<u8>> {
+    let mut label = AddMetadata::default();
+    label.name = AddMetadataField::Set(name.to_owned());
+    label.processed_by = vec![(TOOL.to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+    if let Some(version) = version {
+        label.version = AddMetadataField::Set(wasm_metadata::Version::new(version.to_owned()));
+    }
+    label.to_wasm(component)
+}
+
+/// Whether a component has its label already.
+pub fn is_labelled(component: &[u8]) -> bool {
+    Producers::from_wasm(component).is_ok_and(|made| made.and_then(|made| made.get("processed-by")?.get(TOOL).cloned()).is_some())
+}
+
+/// This relay's tool, among those that a component was made by.
+const TOOL: &str = "signalbus";
+
+fn says_its_world(core: &[u8]) -> anyhow::Result<bool> {
+    for payload in Parser::new(0).parse_all(core) {
+        if let Payload::CustomSection(section) = payload?
+            && section.name().starts_with("component-type")
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn world(core: &[u8]) -> anyhow::Result<&'static str> {
+    for payload in Parser::new(0).parse_all(core) {
+        let Payload::ExportSection(exports) = payload? else { continue };
+        for export in exports {
+            match export?.name.split_once('@').map(|(interface, _)| interface) {
+                Some("signalbus:plugin/bulk-sender") => return Ok("bulk-sender-plugin"),
+                Some("signalbus:plugin/sender") => return Ok("sender-plugin"),
+                _ => {}
+            }
+        }
+    }
+    bail!("it exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\"")
+}
+
+/// Reads what a component says of itself.
+///
+/// # Errors
+/// It is no component.
+pub fn describe(bytes: &[u8]) -> anyhow::Result<Description> {
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes)? else {
+        bail!("it is a WIT package, no component")
+    };
+    let names = |keys: Vec<&WorldKey>| keys.into_iter().map(|key| resolve.name_world_key(key)).collect();
+    let mut printer = WitPrinter::<OutputToString>::default();
+    let package = resolve.worlds[world].package.context("its world has no package")?;
+    printer.print(&resolve, package, &[])?;
+    let (name, version) = labels(bytes)?;
+    let mut producers = Vec::new();
+    for (field, values) in made_by(bytes)?.iter() {
+        producers.extend(values.iter().map(|(name, version)| (field.clone(), name.clone(), version.clone())));
+    }
+    Ok(Description {
+        name,
+        version,
+        producers,
+        exports: names(resolve.worlds[world].exports.keys().collect()),
+        imports: names(resolve.worlds[world].imports.keys().collect()),
+        wit: printer.output.to_string(),
+    })
+}
+
+/// What made the component and the modules in it.
+fn made_by(bytes: &[u8]) -> anyhow::Result<Producers> {
+    let mut all = Producers::empty();
+    for payload in Parser::new(0).parse_all(bytes) {
+        if let Payload::CustomSection(section) = payload?
+            && section.name() == "producers"
+        {
+            all.merge(&Producers::from_bytes(section.data(), section.data_offset())?);
+        }
+    }
+    Ok(all)
+}
+
+/// Name and version, of the outermost component.
+fn labels(bytes: &[u8]) -> anyhow::Result<(Option<String>, Option<String>)> {
+    let (mut name, mut version, mut depth) = (None, None, 0);
+    for payload in Parser::new(0).parse_all(bytes) {
+        match payload? {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::CustomSection(section) if depth == 0 => match section.as_known() {
+                KnownCustom::ComponentName(names) => {
+                    for part in names {
+                        if let wasmparser::ComponentName::Component { name: own, .. } = part? {
+                            name = Some(own.to_owned());
+                        }
+                    }
+                }
+                _ if section.name() == "version" => version = Some(String::from_utf8_lossy(section.data()).into_owned()),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+    Ok((name, version))
+}

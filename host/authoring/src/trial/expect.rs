@@ -1,0 +1,401 @@
+//! What a case expects, and the first difference from it.
+
+use std::collections::BTreeMap;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value as Json;
+
+use super::answer::{Answer, Found, Outcomes};
+use super::shown::{Shown, object};
+use super::{Ran, unknown};
+use signalbus_core::message::Message;
+use signalbus_plugin::Record;
+use signalbus_core::signal::Outcome;
+
+/// What a case expects; what it does not name may be as it will.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    #[serde(default, deserialize_with = "Outcomes::read")]
+    outcomes: Option<Outcomes>,
+    #[serde(default, deserialize_with = "Answer::read_outage")]
+    outage: Option<Answer>,
+    /// One of `FAILURES`.
+    #[serde(default, deserialize_with = "read_failure")]
+    failure: Option<String>,
+    messages: Option<Vec<Expected>>,
+    /// The number of messages.
+    published: Option<usize>,
+    logs: Option<Vec<Log>>,
+}
+
+/// How a call may fail; by whatever it does.
+const FAILURES: [&str; 6] = ["trap", "deadline", "memory", "exit", "other", ANY];
+pub(super) const ANY: &str = "any";
+
+fn read_failure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let Some(kind) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    if FAILURES.contains(&kind.as_str()) {
+        return Ok(Some(kind));
+    }
+    Err(D::Error::custom(format!("`failure`: {}", unknown(&kind, "kind of failure", FAILURES.into_iter()))))
+}
+
+const LEVELS: [&str; 5] = ["trace", "debug", "info", "warn", "error"];
+
+fn read_level<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let Some(level) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    if LEVELS.iter().any(|known| known.eq_ignore_ascii_case(&level)) {
+        return Ok(Some(level));
+    }
+    Err(D::Error::custom(format!("`logs`: {}", unknown(&level, "level", LEVELS.into_iter()))))
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    connection: Option<String>,
+    destination: Option<String>,
+    key: Option<String>,
+    content_type: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+    /// As JSON.
+    body: Option<Json>,
+    /// Whether it is JSON at all.
+    is_json: Option<bool>,
+    text: Option<String>,
+    id: Option<String>,
+    options: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Log {
+    #[serde(default, deserialize_with = "read_level")]
+    level: Option<String>,
+    message: Option<String>,
+    #[serde(default)]
+    fields: BTreeMap<String, String>,
+}
+
+impl Expect {
+    /// The first difference from what is expected.
+    pub(super) fn fault(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+        self.failure(ran, shown)
+            .or_else(|| ran.miscounted())
+            .or_else(|| self.answer(ran, shown))
+            .or_else(|| self.published(&ran.messages, shown))
+            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records, shown)))
+    }
+
+    /// What no run can be.
+    pub(super) fn contradiction(&self) -> Option<String> {
+        if self.outage.is_some() && self.outcomes.is_some() {
+            return Some(
+                "`outage` and `outcomes` are both expected: an outage is the answer for all rows, so leave one out".to_owned(),
+            );
+        }
+        let (published, messages) = (self.published?, self.messages.as_ref()?.len());
+        let fault = || format!("`published` is {published}, and `messages` lists {messages}: leave `published` out");
+        (published != messages).then(fault)
+    }
+
+    /// Whether a call has to fail.
+    pub(super) fn is_of_failure(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    fn failure(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+        let expected = self.failure.as_deref();
+        ran.failed_call(expected, shown).or_else(|| {
+            let expected = expected.filter(|_| ran.failures().next().is_none())?;
+            let by = if expected == ANY { String::new() } else { format!(" by {expected}") };
+            Some(format!("every call was answered, expected one to fail{by}"))
+        })
+    }
+
+    fn answer(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+        match (&self.outage, &self.outcomes, &ran.verdict) {
+            (Some(expected), _, Err(outage)) => {
+                expected.fault(&Found::of_outage(outage), shown).map(|fault| format!("the outage {fault}"))
+            }
+            (Some(expected), _, Ok(outcomes)) => {
+                Some(format!("the answer is {}, expected the outage {}", listed(outcomes, shown), shown.json(expected.json())))
+            }
+            (None, Some(_), Err(outage)) => {
+                Some(format!("the answer is the outage {}, expected outcomes", shown.json(Found::of_outage(outage).json())))
+            }
+            (None, Some(Outcomes::All(expected)), Ok(outcomes)) => {
+                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome, shown))
+            }
+            (None, Some(Outcomes::Each(expected)), Ok(outcomes)) if expected.len() != outcomes.len() => {
+                Some(format!("there are {} outcomes, expected {}", outcomes.len(), expected.len()))
+            }
+            (None, Some(Outcomes::Each(expected)), Ok(outcomes)) => {
+                expected.iter().zip(outcomes).enumerate().find_map(|(n, (expected, outcome))| of_row(n, expected, outcome, shown))
+            }
+            (None, None, _) => None,
+        }
+    }
+
+    fn published(&self, messages: &[Message], shown: &Shown) -> Option<String> {
+        let expected = self.messages.as_ref();
+        let count = self.published.or(expected.map(Vec::len))?;
+        if messages.len() != count {
+            return Some(format!("{} messages were published, expected {count}", messages.len()));
+        }
+        let pairs = expected.into_iter().flatten().zip(messages).enumerate();
+        pairs.into_iter().find_map(|(n, (expected, message))| {
+            expected.fault(message, shown).map(|fault| format!("message {}: {fault}", n + 1))
+        })
+    }
+}
+
+fn of_row(index: usize, expected: &Answer, outcome: &Outcome, shown: &Shown) -> Option<String> {
+    expected.fault(&Found::of(outcome), shown).map(|fault| format!("row {}: the outcome {fault}", index + 1))
+}
+
+/// Entries of a list that a fault shows.
+const LISTED: usize = 5;
+
+fn list<T>(entries: &[T], show: impl Fn(&T) -> String) -> String {
+    let listed: Vec<String> = entries.iter().take(LISTED).map(show).collect();
+    let more = if entries.len() > LISTED { ", …" } else { "" };
+    format!("[{}{more}]", listed.join(", "))
+}
+
+fn listed(outcomes: &[Outcome], shown: &Shown) -> String {
+    list(outcomes, |outcome| shown.json(Found::of(outcome).json()))
+}
+
+impl Expected {
+    fn fault(&self, message: &Message, shown: &Shown) -> Option<String> {
+        let text = |name: &str, expected: &Option<String>, found: Option<&str>| {
+            let expected = expected.as_deref()?;
+            let fault = || format!("`{name}` is {}, expected {}", shown.json(found), shown.json(expected));
+            (Some(expected) != found).then(fault)
+        };
+        let body = &message.body;
+        text("connection", &self.connection, Some(&message.connection))
+            .or_else(|| text("destination", &self.destination, Some(&message.destination)))
+            .or_else(|| text("key", &self.key, message.key.as_deref()))
+            .or_else(|| text("content_type", &self.content_type, message.content_type.as_deref()))
+            .or_else(|| pairs("headers", self.headers.as_ref(), &message.headers, shown))
+            .or_else(|| self.body.as_ref().and_then(|expected| body_fault(expected, body, shown)))
+            .or_else(|| self.is_json.and_then(|is_json| json_fault(is_json, body, shown)))
+            .or_else(|| text("text", &self.text, std::str::from_utf8(body).ok()))
+            .or_else(|| text("id", &self.id, message.id.as_deref()))
+            .or_else(|| pairs("options", self.options.as_ref(), &message.options, shown))
+    }
+}
+
+fn pairs(name: &str, expected: Option<&BTreeMap<String, String>>, found: &[(String, String)], shown: &Shown) -> Option<String> {
+    let expected = expected?;
+    let sorted: BTreeMap<String, String> = found.iter().cloned().collect();
+    let fault = || format!("`{name}` are {}, expected {}", shown.json(object(&sorted)), shown.json(object(expected)));
+    (*expected != sorted).then(fault)
+}
+
+fn json_fault(expected: bool, body: &[u8], shown: &Shown) -> Option<String> {
+    let found = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+    (found != expected).then(|| format!("`is_json` is {found}, expected {expected}: {}", shown.body(body)))
+}
+
+fn body_fault(expected: &Json, body: &[u8], shown: &Shown) -> Option<String> {
+    match serde_json::from_slice::<Json>(body) {
+        Err(error) => Some(format!("`body` is no JSON: {error}: {}", shown.body(body))),
+        Ok(found) => difference("body", expected, &found, shown),
+    }
+}
+
+/// The first place in which two documents differ.
+fn difference(path: &str, expected: &Json, found: &Json, shown: &Shown) -> Option<String> {
+    let at = |key: &str| shown.text(&format!("{path}.{key}"));
+    match (expected, found) {
+        (Json::Object(expected), Json::Object(found)) => {
+            let missing = expected.keys().find(|key| !found.contains_key(*key)).map(|key| format!("`{}` is missing", at(key)));
+            let surplus =
+                found.keys().find(|key| !expected.contains_key(*key)).map(|key| format!("`{}` is not expected", at(key)));
+            let inside = || expected.iter().find_map(|(key, value)| difference(&at(key), value, &found[key], shown));
+            missing.or(surplus).or_else(inside)
+        }
+        (Json::Array(expected), Json::Array(found)) if expected.len() == found.len() => {
+            let mut pairs = expected.iter().zip(found).enumerate();
+            pairs.find_map(|(n, (expected, found))| difference(&format!("{path}[{n}]"), expected, found, shown))
+        }
+        (Json::Number(a), Json::Number(b)) if same(a, b) => None,
+        _ => (expected != found)
+            .then(|| format!("`{path}` is {}, expected {}", shown.json(found.clone()), shown.json(expected.clone()))),
+    }
+}
+
+/// `5` and `5.0` are the same; integers are compared digit by digit.
+fn same(a: &serde_json::Number, b: &serde_json::Number) -> bool {
+    a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64() && a.as_f64().is_some_and(|value| value.abs() < 9e15)
+}
+
+impl Log {
+    fn fault(&self, records: &[Record], shown: &Shown) -> Option<String> {
+        let found = records.iter().any(|record| {
+            self.level.as_ref().is_none_or(|level| record.level.as_str().eq_ignore_ascii_case(level))
+                && self.message.as_ref().is_none_or(|message| record.message == *message)
+                && self.fields.iter().all(|(key, value)| record.fields.iter().any(|(k, v)| k == key && v == value))
+        });
+        (!found).then(|| {
+            let logged = list(records, |record| shown.json(Self::of(record).json()));
+            format!("no log record is {}; it logged {logged}", shown.json(self.json()))
+        })
+    }
+
+    fn of(record: &Record) -> Self {
+        let level = record.level.as_str().to_lowercase();
+        Self { level: Some(level), message: Some(record.message.clone()), fields: record.fields.iter().cloned().collect() }
+    }
+
+    /// As it is written in a file.
+    fn json(&self) -> Json {
+        let mut json = serde_json::Map::new();
+        let texts = [("level", &self.level), ("message", &self.message)];
+        json.extend(texts.into_iter().filter_map(|(key, text)| Some((key.to_owned(), text.as_deref()?.into()))));
+        if !self.fields.is_empty() {
+            json.insert("fields".to_owned(), object(&self.fields));
+        }
+        json.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signalbus_plugin::{Call, Failed, Grants};
+
+    fn differ(expected: &str, found: &str) -> Option<String> {
+        let [expected, found] = [expected, found].map(|text| serde_json::from_str(text).unwrap());
+        difference("body", &expected, &found, &Shown::default())
+    }
+
+    #[test]
+    fn numbers_are_the_same_in_any_spelling_and_integers_to_the_last_digit() {
+        assert_eq!(differ("{\"a\": 5.0, \"b\": [1e2]}", "{\"b\": [100], \"a\": 5}"), None);
+        let rounded = differ("[9007199254740993]", "[9007199254740992]");
+        assert_eq!(rounded.unwrap(), "`body[0]` is 9007199254740992, expected 9007199254740993");
+        assert!(differ("[9007199254740993]", "[9007199254740993.0]").is_some());
+    }
+
+    #[test]
+    fn words_that_nothing_answers_are_refused() {
+        for (json, words) in [
+            (
+                r#"{"outcomes": ["sent", "snet"]}"#,
+                "`outcomes`, row 2: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?",
+            ),
+            (r#"{"outcomes": "gone"}"#, "`outcomes`: \"gone\" is no outcome, which are sent"),
+            (r#"{"outcomes": [{"retry": 5}]}"#, "`outcomes`, row 1: the reason of \"retry\" is 5: write a part of its text"),
+            (
+                r#"{"outcomes": [{"retry": "x", "after": 5}]}"#,
+                "unknown key \"after\" beside \"retry\", where only \"after_ms\" may be",
+            ),
+            (r#"{"outcomes": [{"retry": "x", "after_ms": "5"}]}"#, "\"after_ms\" is \"5\": write a number"),
+            (r#"{"outcomes": [{"reject": "x", "after_ms": 5}]}"#, "\"reject\" has no \"after_ms\""),
+            (r#"{"outcomes": [{"after_ms": 5}]}"#, "names no outcome, which are sent"),
+            (r#"{"outcomes": [{"sent": ""}]}"#, "\"sent\" has no reason and no time"),
+            (r#"{"outcomes": [5]}"#, "5 is no outcome; write \"sent\""),
+            (r#"{"outage": "unavailble"}"#, "`outage`: \"unavailble\" is no outage, which are unavailable, misconfigured; did"),
+            (r#"{"outage": {"retry": "x"}}"#, "\"retry\" is no outage"),
+            (
+                r#"{"failure": "panic"}"#,
+                "`failure`: \"panic\" is no kind of failure, which are trap, deadline, memory, exit, other, any",
+            ),
+            (r#"{"logs": [{"level": "warning"}]}"#, "`logs`: \"warning\" is no level, which are trace, debug, info, warn, error"),
+        ] {
+            let error = serde_json::from_str::<Expect>(json).unwrap_err().to_string();
+            assert!(error.contains(words), "{json}: {error}");
+        }
+        let read = serde_json::from_str::<Expect>(
+            r#"{"outcomes": ["held", {"retry": "x", "after_ms": null}, {"reject": "y"}], "outage": null, "failure": "any", "logs": [{"level": "INFO"}]}"#,
+        );
+        assert!(matches!(read.unwrap().outcomes, Some(Outcomes::Each(answers)) if answers.len() == 3));
+    }
+
+    fn ran(outcomes: usize, failures: &[&'static str]) -> Ran {
+        let failed = |kind| Failed { kind, reason: format!("it failed by {kind}"), backtrace: String::new() };
+        let calls = failures.iter().map(|kind| Call { failure: Some(failed(*kind)), ..Call::default() });
+        Ran {
+            name: "a".into(),
+            rows: 2,
+            verdict: Ok(vec![Outcome::Sent; outcomes]),
+            messages: vec![],
+            records: vec![],
+            calls: calls.chain([Call { miscount: (outcomes != 2).then_some((outcomes, 2)), ..Call::default() }]).collect(),
+            fault: None,
+            judged: false,
+            batched: true,
+        }
+    }
+
+    fn fault(expect: &str, ran: &Ran) -> Option<String> {
+        serde_json::from_str::<Expect>(expect).unwrap().fault(ran, &Shown::default())
+    }
+
+    #[test]
+    fn a_failed_call_is_a_fault_unless_it_is_expected() {
+        let sent = r#"{"outcomes": "sent"}"#;
+        assert_eq!(fault(sent, &ran(2, &[])), None);
+        let words = fault(sent, &ran(2, &["trap"])).unwrap();
+        assert!(words.starts_with("a call ended without an answer: it failed by trap; answer `reject`"), "{words}");
+        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "trap"}"#, &ran(2, &["trap", "trap"])), None);
+        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "any"}"#, &ran(2, &["trap", "exit"])), None);
+        let words = fault(r#"{"failure": "trap"}"#, &ran(2, &["trap", "memory"])).unwrap();
+        assert!(words.starts_with("a call ended without an answer, expected it to fail by trap: it failed by memory"), "{words}");
+        let words = fault(r#"{"failure": "any"}"#, &ran(2, &[])).unwrap();
+        assert_eq!(words, "every call was answered, expected one to fail");
+        assert!(fault("{}", &ran(1, &[])).unwrap().starts_with("1 outcomes for 2 rows"));
+    }
+
+    #[test]
+    fn advice_is_of_use() {
+        let advice = |kind| fault("{}", &ran(2, &[kind])).unwrap().split_once("; ").unwrap().1.to_owned();
+        assert_eq!(advice("memory"), "raise `memory`, or lower `burst_count`");
+        assert_eq!(advice("deadline"), "raise `timeout`, or lower `burst_count`");
+        assert!(advice("exit").starts_with("answer `reject`"));
+        let alone = |kind| fault("{}", &Ran { batched: false, ..ran(2, &[kind]) }).unwrap();
+        assert!(alone("memory").ends_with("; raise `memory`") && alone("deadline").ends_with("; raise `timeout`"));
+    }
+
+    #[test]
+    fn a_record_that_is_missing_is_shown_as_in_the_file() {
+        let record = |message: &str| Record {
+            level: tracing::Level::INFO,
+            message: message.into(),
+            fields: vec![("n".into(), "1".into())],
+        };
+        let ran = Ran { records: vec![record("sent"), record(&"x".repeat(1000))], ..ran(2, &[]) };
+        let words = fault(r#"{"logs": [{"level": "info", "message": "published"}]}"#, &ran).unwrap();
+        let begin = r#"no log record is {"level":"info","message":"published"}; it logged [{"fields":{"n":"1"},"level":"info","message":"sent"}, "#;
+        assert!(words.starts_with(begin) && words.ends_with("xxx…]") && words.len() < 600, "{words}");
+    }
+
+    #[test]
+    fn a_secret_is_compared_and_not_shown() {
+        let grants = Grants { secrets: vec![("token".into(), "hunter22".into())], ..Grants::default() };
+        let message = |token: &str| Message {
+            headers: vec![("token".into(), token.into())],
+            body: b"{\"token\": \"hunter22\"}".to_vec(),
+            ..Message::default()
+        };
+        let expect = r#"{"messages": [{"headers": {"token": "hunter22"}, "body": {"token": "hunter22"}}]}"#;
+        let expect: Expect = serde_json::from_str(expect).unwrap();
+        let fault = |token: &str| expect.fault(&Ran { messages: vec![message(token)], ..ran(2, &[]) }, &Shown::of(&grants));
+        assert_eq!(fault("hunter22"), None);
+        let words = fault("hunter2").unwrap();
+        assert_eq!(words, r#"message 1: `headers` are {"token":"hunter2"}, expected {"token":"[secret]"}"#);
+    }
+
+    #[test]
+    fn the_place_of_a_difference_is_named() {
+        assert_eq!(differ("{\"a\": {\"b\": 1}}", "{\"a\": {}}").unwrap(), "`body.a.b` is missing");
+        assert_eq!(differ("{}", "{\"c\": 1}").unwrap(), "`body.c` is not expected");
+        assert_eq!(differ("{\"a\": \"x\"}", "{\"a\": null}").unwrap(), "`body.a` is null, expected \"x\"");
+    }
+}

@@ -1,0 +1,327 @@
+//! RabbitMQ, and whatever else speaks AMQP 0-9-1 with publisher confirms.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
+use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
+use lapin::tcp::OwnedTLSConfig;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::uri::AMQPUri;
+use lapin::{
+    BasicProperties, Channel, Confirmation, ConnectionBuilder, ConnectionProperties, ErrorKind, ExchangeKind, PublisherConfirm,
+};
+use tokio::time::{Instant, timeout_at};
+
+use super::link::Link;
+use super::{Bus, ConnectionConfig, Receipt, Receiving, reject, unavailable};
+use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
+
+/// A connection to RabbitMQ; each call publishes through a channel of its own.
+pub(super) struct Amqp {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+    timeout: Duration,
+    link: Link<Session>,
+}
+
+struct Session {
+    connection: lapin::Connection,
+    /// Channels that nobody uses now.
+    idle: Mutex<Vec<Channel>>,
+    /// Exchanges that were seen to exist.
+    exchanges: Mutex<HashSet<String>>,
+}
+
+/// A message in AMQP's own words.
+struct Parcel<'a> {
+    exchange: ShortString,
+    key: ShortString,
+    options: BasicPublishOptions,
+    properties: BasicProperties,
+    body: &'a [u8],
+}
+
+/// A message that was published and not confirmed yet: its position in the list.
+type Pending = (usize, PublisherConfirm);
+
+impl Amqp {
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        if !config.options.is_empty() {
+            return Err("RabbitMQ knows no `options`; what it needs stands in the URL".into());
+        }
+        let uri: AMQPUri = config.url.as_str().parse()?;
+        let tls = OwnedTLSConfig { cert_chain: config.ca.clone(), ..OwnedTLSConfig::default() };
+        Ok(Self { uri, tls, timeout: config.timeout, link: Link::new(config.timeout) })
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        let name = format!("signalbus {}", env!("CARGO_PKG_VERSION"));
+        let builder = lapin::DefaultConnectionBuilder::new().map_err(|error| unavailable(error.to_string()))?;
+        let builder: ConnectionBuilder<_> = builder
+            .with_uri(self.uri.clone())
+            .with_properties(ConnectionProperties::default().with_connection_name(name.into()))
+            .with_tls_config(self.tls.clone());
+        match builder.connect().await {
+            Ok(connection) => Ok(Session { connection, idle: Mutex::default(), exchanges: Mutex::default() }),
+            Err(error) => Err(refused(&error, &self.uri)),
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        if session.connection.status().blocked() {
+            return Err(unavailable("RabbitMQ is short of memory or disk, and blocks those who publish"));
+        }
+        let deadline = Instant::now() + self.timeout;
+        let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
+        let mut parcels = Vec::with_capacity(messages.len());
+        for (position, message) in messages.iter().enumerate() {
+            match Parcel::of(message) {
+                Ok(parcel) => match session.missing(&parcel.exchange, deadline).await {
+                    Ok(None) => parcels.push((position, parcel)),
+                    Ok(Some(missing)) => receipts[position] = Some(Ok(missing)),
+                    Err(error) => receipts[position] = Some(Err(error.to_string())),
+                },
+                Err(outcome) => receipts[position] = Some(Ok(outcome)),
+            }
+        }
+        session.publish_all(&parcels, &mut receipts, deadline).await;
+        // A channel that was closed may leave more than the guilty message unconfirmed.
+        for (position, parcel) in &parcels {
+            if receipts[*position].is_none() {
+                receipts[*position] = Some(session.publish_one(parcel, deadline).await);
+            }
+        }
+        if !session.is_usable() || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
+            self.link.lose(&session).await;
+        }
+        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("it was not published".into()))).collect())
+    }
+}
+
+impl Bus for Amqp {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+        Box::pin(self.send(messages))
+    }
+}
+
+impl Session {
+    fn is_usable(&self) -> bool {
+        self.connection.status().connected()
+    }
+
+    async fn channel(&self) -> lapin::Result<Channel> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        match idle {
+            Some(channel) if channel.status().connected() => Ok(channel),
+            _ => {
+                let channel = self.connection.create_channel().await?;
+                channel.confirm_select(ConfirmSelectOptions::default()).await?;
+                Ok(channel)
+            }
+        }
+    }
+
+    /// Only a channel on which everything was confirmed is used again.
+    fn give_back(&self, channel: Channel) {
+        if channel.status().connected() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+        }
+    }
+
+    /// Asks for the exchange before anything is published to it: RabbitMQ answers a message for none
+    /// by closing the channel, and does not tell what became of the messages before.
+    async fn missing(&self, exchange: &ShortString, deadline: Instant) -> lapin::Result<Option<Outcome>> {
+        let known = |exchanges: &HashSet<String>| exchange.as_str().is_empty() || exchanges.contains(exchange.as_str());
+        if known(&self.exchanges()) {
+            return Ok(None);
+        }
+        let asked = async {
+            let channel = self.connection.create_channel().await?;
+            let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, passive, FieldTable::default()).await;
+            if declared.is_ok() {
+                channel.close(200, "".into()).await?;
+            }
+            declared
+        };
+        match timeout_at(deadline, asked).await {
+            Ok(Ok(())) => {
+                self.exchanges().insert(exchange.to_string());
+                Ok(None)
+            }
+            Ok(Err(error)) => fault(&error).map(|fault| Some(outcome(fault))).ok_or(error),
+            Err(_) => Err(ErrorKind::MissingHeartbeatError.into()),
+        }
+    }
+
+    fn exchanges(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes all in one go; what the server did not get to has no receipt.
+    async fn publish_all(&self, parcels: &[(usize, Parcel<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
+        let channel = match self.in_time(self.channel(), deadline).await {
+            Ok(channel) => channel,
+            Err(reason) => return parcels.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
+        };
+        let mut pending: Vec<Pending> = Vec::with_capacity(parcels.len());
+        for (position, parcel) in parcels {
+            match self.in_time(parcel.publish(&channel), deadline).await {
+                Ok(confirm) => pending.push((*position, confirm)),
+                Err(_) => break,
+            }
+        }
+        let mut complete = pending.len() == parcels.len();
+        for (position, confirm) in pending {
+            receipts[position] = match timeout_at(deadline, confirm).await {
+                Ok(Ok(confirmation)) => Some(Ok(judged(confirmation))),
+                Ok(Err(error)) if is_of_channel(&error) && self.is_usable() => None,
+                Ok(Err(error)) => Some(Err(error.to_string())),
+                Err(_) => Some(Err("RabbitMQ has not confirmed in time".into())),
+            };
+            complete &= matches!(receipts[position], Some(Ok(_)));
+        }
+        if complete {
+            self.give_back(channel);
+        }
+    }
+
+    /// Publishes one message alone: what closes the channel then is its fault.
+    async fn publish_one(&self, parcel: &Parcel<'_>, deadline: Instant) -> Receipt {
+        let channel = self.in_time(self.channel(), deadline).await?;
+        let published = async { parcel.publish(&channel).await?.await };
+        match timeout_at(deadline, published).await {
+            Ok(Ok(confirmation)) => {
+                self.give_back(channel);
+                Ok(judged(confirmation))
+            }
+            Ok(Err(error)) => {
+                self.exchanges().remove(parcel.exchange.as_str());
+                fault(&error).map(outcome).ok_or_else(|| error.to_string())
+            }
+            Err(_) => Err("RabbitMQ has not confirmed in time".into()),
+        }
+    }
+
+    async fn in_time<T>(&self, call: impl Future<Output = lapin::Result<T>>, deadline: Instant) -> Result<T, String> {
+        match timeout_at(deadline, call).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err("RabbitMQ does not answer in time".into()),
+        }
+    }
+}
+
+impl<'a> Parcel<'a> {
+    /// # Errors
+    /// What AMQP can't carry.
+    fn of(message: &'a Message) -> Result<Self, Outcome> {
+        let mut options = BasicPublishOptions::default();
+        let mut properties = BasicProperties::default().with_delivery_mode(2);
+        if let Some(content_type) = &message.content_type {
+            properties = properties.with_content_type(short("content-type", content_type)?);
+        }
+        if let Some(id) = &message.id {
+            properties = properties.with_message_id(short("id", id)?);
+        }
+        if !message.headers.is_empty() {
+            let mut headers = FieldTable::default();
+            for (name, value) in &message.headers {
+                headers.insert(short("header", name)?, AMQPValue::LongString(value.as_str().into()));
+            }
+            properties = properties.with_headers(headers);
+        }
+        for (name, value) in &message.options {
+            let Some(name) = name.strip_prefix("amqp.") else { continue };
+            match name {
+                "mandatory" => options.mandatory = parsed(name, value)?,
+                "persistent" => properties = properties.with_delivery_mode(if parsed(name, value)? { 2 } else { 1 }),
+                "priority" => properties = properties.with_priority(parsed(name, value)?),
+                "timestamp" => properties = properties.with_timestamp(parsed(name, value)?),
+                "expiration" => properties = properties.with_expiration(parsed::<u64>(name, value)?.to_string().into()),
+                "correlation-id" => properties = properties.with_correlation_id(short(name, value)?),
+                "reply-to" => properties = properties.with_reply_to(short(name, value)?),
+                "content-encoding" => properties = properties.with_content_encoding(short(name, value)?),
+                "type" => properties = properties.with_type(short(name, value)?),
+                "user-id" => properties = properties.with_user_id(short(name, value)?),
+                "app-id" => properties = properties.with_app_id(short(name, value)?),
+                "cluster-id" => properties = properties.with_cluster_id(short(name, value)?),
+                _ => return Err(reject(format!("RabbitMQ has no option \"amqp.{name}\""))),
+            }
+        }
+        Ok(Self {
+            exchange: short("destination", &message.destination)?,
+            key: short("key", message.key.as_deref().unwrap_or_default())?,
+            options,
+            properties,
+            body: &message.body,
+        })
+    }
+
+    async fn publish(&self, channel: &Channel) -> lapin::Result<PublisherConfirm> {
+        let (exchange, key) = (self.exchange.clone(), self.key.clone());
+        channel.basic_publish(exchange, key, self.options, self.body, self.properties.clone()).await
+    }
+}
+
+fn short(what: &str, text: &str) -> Result<ShortString, Outcome> {
+    ShortString::try_new(text).map_err(|_| reject(format!("{what}: RabbitMQ takes 255 bytes at most, not {}", text.len())))
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
+    value.parse().map_err(|_| reject(format!("option \"amqp.{name}\" can't be {value:?}")))
+}
+
+fn judged(confirmation: Confirmation) -> Outcome {
+    match confirmation {
+        Confirmation::Ack(None) => Outcome::Sent,
+        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => reject(format!(
+            "RabbitMQ returned the message: {} {}; bind a queue to exchange {:?} for key {:?}",
+            returned.reply_code,
+            returned.reply_text,
+            returned.delivery.exchange.as_str(),
+            returned.delivery.routing_key.as_str(),
+        )),
+        Confirmation::Nack(None) => Outcome::retry("RabbitMQ did not accept the message: a queue is full, or not available"),
+        Confirmation::NotRequested => Outcome::retry("RabbitMQ was not asked to confirm"),
+    }
+}
+
+/// What is one message's or one channel's fault.
+fn fault(error: &lapin::Error) -> Option<&AMQPError> {
+    match error.kind() {
+        ErrorKind::ProtocolError(fault) if matches!(fault.kind(), AMQPErrorKind::Soft(_)) => Some(fault),
+        _ => None,
+    }
+}
+
+fn is_of_channel(error: &lapin::Error) -> bool {
+    fault(error).is_some() || matches!(error.kind(), ErrorKind::InvalidChannelState(..) | ErrorKind::InvalidChannel(_))
+}
+
+fn outcome(fault: &AMQPError) -> Outcome {
+    let said = fault.get_message();
+    match fault.kind() {
+        // Too large, or against a property of the queue.
+        AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE) => {
+            reject(format!("RabbitMQ refuses the message: {said}"))
+        }
+        AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Outcome::retry(format!("{said}; declare it, or correct `destination`")),
+        _ => Outcome::retry(format!("RabbitMQ refuses the message: {said}")),
+    }
+}
+
+/// Why there is no connection.
+fn refused(error: &lapin::Error, uri: &AMQPUri) -> Outage {
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    match error.kind() {
+        ErrorKind::ProtocolError(fault) => {
+            let (said, user, vhost) = (fault.get_message(), &uri.authority.userinfo.username, &uri.vhost);
+            Outage::Misconfigured { reason: format!("{host}:{port} refuses user \"{user}\" on virtual host \"{vhost}\": {said}") }
+        }
+        _ => unavailable(format!("{host}:{port}: {error}")),
+    }
+}

@@ -1,0 +1,233 @@
+//! The inbox of another service: a table in its PostgreSQL database, a row for each message.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::link::Link;
+use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, refuse_options, reject, unavailable};
+use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
+
+/// A connection to the database of another service.
+pub(super) struct Inbox {
+    options: PgConnectOptions,
+    /// For people.
+    address: String,
+    timeout: Duration,
+    link: Link<Session>,
+}
+
+struct Session {
+    /// And when it answered last.
+    connection: Mutex<(PgConnection, Instant)>,
+}
+
+/// What an insertion failed for.
+enum Fault {
+    /// One of the rows, or all.
+    Row(String),
+    /// The table: no row would pass.
+    Table(String),
+    Connection(String),
+}
+
+impl Inbox {
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        refuse_options("PostgreSQL", config)?;
+        let options: PgConnectOptions = config.url.as_str().parse().map_err(|error: sqlx::Error| error.to_string())?;
+        let options = options.application_name("signalbus").extra_float_digits(None).disable_statement_logging();
+        let options = match &config.ca {
+            Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
+            None => options,
+        };
+        Ok(Self { options, address: config.server(5432), timeout: config.timeout, link: Link::new(config.timeout) })
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        match self.options.connect().await {
+            Ok(connection) => Ok(Session { connection: Mutex::new((connection, Instant::now())) }),
+            Err(error) => {
+                let said = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
+                let reason = format!("PostgreSQL at {}: {said}", self.address);
+                let code = state(&error).unwrap_or_default();
+                // Who logs in, and where to.
+                match code.starts_with("28") || code == "3D000" {
+                    true => Err(Outage::Misconfigured { reason }),
+                    false => Err(unavailable(reason)),
+                }
+            }
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let mut session = self.link.get(|_| true, self.connect()).await?;
+        if !session.is_alive().await {
+            self.link.lose(&session).await;
+            session = self.link.get(|_| true, self.connect()).await?;
+        }
+        let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unfit(message).map(Ok)).collect();
+        let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (position, message) in messages.iter().enumerate() {
+            if receipts[position].is_none() {
+                tables.entry(&message.destination).or_default().push(position);
+            }
+        }
+        let inserted = async {
+            let mut connection = session.connection.lock().await;
+            for (table, positions) in tables {
+                insert(&mut connection.0, table, positions, messages, &mut receipts).await;
+            }
+            connection.1 = Instant::now();
+        };
+        let in_time = timeout_at(Instant::now() + self.timeout, inserted).await.is_ok();
+        if !in_time || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
+            self.link.lose(&session).await;
+        }
+        let missing = || Err(format!("PostgreSQL at {} does not answer in time", self.address));
+        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect())
+    }
+}
+
+impl Bus for Inbox {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+        Box::pin(self.send(messages))
+    }
+}
+
+impl Session {
+    /// A server or a pooler may have ended a connection that was idle: better to ask than to lose what
+    /// is sent.
+    async fn is_alive(&self) -> bool {
+        // Who has it now will tell.
+        let Ok(mut connection) = self.connection.try_lock() else { return true };
+        connection.1.elapsed() < IDLE || timeout(IDLE, connection.0.ping()).await.is_ok_and(|answer| answer.is_ok())
+    }
+}
+
+/// Inserts these messages; where a row is at fault, half of them and the other half, until it stands
+/// alone.
+async fn insert(
+    connection: &mut PgConnection,
+    table: &str,
+    positions: Vec<usize>,
+    messages: &[Message],
+    receipts: &mut [Option<Receipt>],
+) {
+    let mut parts = vec![positions];
+    while let Some(part) = parts.pop() {
+        let rows: Vec<&Message> = part.iter().map(|position| &messages[*position]).collect();
+        let receipt = match insert_rows(connection, table, &rows).await {
+            Ok(()) => Ok(Outcome::Sent),
+            Err(Fault::Row(_)) if part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second.to_vec(), first.to_vec()]);
+                continue;
+            }
+            Err(Fault::Row(reason)) => Ok(reject(format!("inbox \"{table}\" refuses the row: {reason}"))),
+            Err(Fault::Table(reason)) => Ok(Outcome::retry(format!("inbox \"{table}\": {reason}"))),
+            Err(Fault::Connection(reason)) => Err(reason),
+        };
+        let lost = receipt.is_err();
+        // Nothing is tried on a connection that failed.
+        let touched = if lost { part.into_iter().chain(parts.drain(..).flatten()).collect() } else { part };
+        touched.into_iter().for_each(|position| receipts[position] = Some(receipt.clone()));
+    }
+}
+
+async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Message]) -> Result<(), Fault> {
+    let ids: Vec<Option<&str>> = rows.iter().map(|row| row.id.as_deref()).collect();
+    let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key.as_deref()).collect();
+    let types: Vec<Option<&str>> = rows.iter().map(|row| row.content_type.as_deref()).collect();
+    let headers: Vec<String> = rows.iter().map(|row| headers(row)).collect();
+    let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
+    let sql = format!(
+        "INSERT INTO {} (id, key, content_type, headers, body) \
+         SELECT i, k, c, h::jsonb, b FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[]) AS m (i, k, c, h, b) \
+         ON CONFLICT (id) DO NOTHING",
+        quoted(table)
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(ids).bind(keys).bind(types).bind(headers).bind(bodies);
+    // In a transaction, and without a statement that is left behind: a pooler may hand the connection on.
+    let inserted = async {
+        let mut transaction = connection.begin().await?;
+        query.persistent(false).execute(&mut *transaction).await?;
+        transaction.commit().await
+    };
+    inserted.await.map_err(|error| fault(&error))
+}
+
+/// # Errors
+/// What an inbox can't take.
+fn unfit(message: &Message) -> Option<Outcome> {
+    let parts: Vec<&str> = message.destination.split('.').collect();
+    if parts.len() > 2 || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
+        return Some(reject(format!("destination {:?} is no table; write \"table\" or \"schema.table\"", message.destination)));
+    }
+    if let Some((name, _)) = message.options.iter().find(|(name, _)| name.starts_with("inbox.")) {
+        return Some(reject(format!("an inbox has no option \"{name}\"")));
+    }
+    message.id.is_none().then(|| reject("the message has no `id`, which an inbox needs"))
+}
+
+/// As SQL names it.
+fn quoted(table: &str) -> String {
+    let parts: Vec<String> = table.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
+    parts.join(".")
+}
+
+/// A JSON object; values of the same name are joined, as HTTP does.
+fn headers(message: &Message) -> String {
+    let mut headers: BTreeMap<&str, String> = BTreeMap::new();
+    for (name, value) in &message.headers {
+        let entry = headers.entry(name).or_default();
+        *entry = if entry.is_empty() { value.clone() } else { format!("{entry}, {value}") };
+    }
+    serde_json::json!(headers).to_string()
+}
+
+fn state(error: &sqlx::Error) -> Option<String> {
+    error.as_database_error().and_then(|error| error.code()).map(std::borrow::Cow::into_owned)
+}
+
+fn fault(error: &sqlx::Error) -> Fault {
+    let Some(code) = state(error) else {
+        return match error {
+            sqlx::Error::Encode(error) => Fault::Row(error.to_string()),
+            error => Fault::Connection(format!("PostgreSQL: {error}")),
+        };
+    };
+    let said = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
+    match (code.as_str(), &code[..code.len().min(2)]) {
+        ("42P01" | "42703" | "42P10" | "3F000", _) => Fault::Table(format!("{said}; create the table as README says")),
+        // Data, constraints, limits, and what a trigger raises.
+        (_, "22" | "23" | "54" | "44") | ("P0001", _) => Fault::Row(said),
+        (_, "42") => Fault::Table(said),
+        _ => Fault::Connection(format!("PostgreSQL: {said}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_tables_are_quoted() {
+        assert_eq!(quoted("shop.in\"box; DROP"), "\"shop\".\"in\"\"box; DROP\"");
+        for destination in ["", "a.b.c", ".a", "a."] {
+            let message = Message { destination: destination.into(), id: Some("1".into()), ..Message::default() };
+            assert!(unfit(&message).is_some(), "{destination}");
+        }
+    }
+
+    #[test]
+    fn headers_of_one_name_are_joined() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let message = Message { headers: vec![pair("a", "1"), pair("b", "\""), pair("a", "2")], ..Message::default() };
+        assert_eq!(headers(&message), r#"{"a":"1, 2","b":"\""}"#);
+    }
+}

@@ -1,0 +1,285 @@
+//! Kafka: a message is sent once all replicas that are in sync have it.
+
+mod living;
+
+use std::time::Duration;
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::OwnedDeliveryResult;
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::{ClientConfig, ClientContext};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::link::Link;
+use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, reject, tls};
+use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
+use living::Living;
+pub(super) use living::end;
+
+/// A producer, idempotent, which all calls share.
+pub(super) struct Kafka {
+    settings: ClientConfig,
+    /// For people.
+    address: String,
+    timeout: Duration,
+    link: Link<Session>,
+}
+
+struct Session {
+    producer: Living<FutureProducer<News>>,
+    news: watch::Receiver<Heard>,
+}
+
+/// What the library says beside the deliveries.
+#[derive(Clone, Default)]
+struct Heard {
+    /// Why no server lets us in.
+    refused: Option<String>,
+    /// The last that went wrong on the way to a server, and when.
+    fault: Option<(String, Instant)>,
+}
+
+struct News(watch::Sender<Heard>);
+
+type Record<'a> = FutureRecord<'a, str, [u8]>;
+
+impl Kafka {
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        config.refuse_unknown(&["mechanism"])?;
+        let address = config.servers(9092).join(",");
+        let settings = settings(config, &address)?;
+        settings.create_native_config().map_err(|error| match error {
+            KafkaError::ClientConfig(_, told, name, _) => format!("`options`: \"{name}\": {told}"),
+            error => error.to_string(),
+        })?;
+        Ok(Self { settings, address, timeout: config.timeout, link: Link::new(config.timeout) })
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        let (teller, news) = watch::channel(Heard::default());
+        match self.settings.create_with_context(News(teller)) {
+            Ok(producer) => Ok(Session { producer: Living::new(producer), news }),
+            Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let deadline = Instant::now() + self.timeout;
+        let mut news = session.news.clone();
+        let sent = tokio::select! {
+            sent = session.publish(messages, deadline) => Ok(sent),
+            refused = news.wait_for(|heard| heard.refused.is_some()) => Err(refused.map(|heard| heard.refused.clone())),
+        };
+        match sent {
+            Ok(receipts) => {
+                if !session.is_usable() {
+                    self.link.lose(&session).await;
+                }
+                Ok(receipts.into_iter().map(|receipt| receipt.map_err(|reason| self.told(&session, &reason))).collect())
+            }
+            Err(refused) => {
+                self.link.lose(&session).await;
+                let said = refused.ok().flatten().unwrap_or_default();
+                let reason = format!("Kafka at {} refuses the login: correct it in the URL: {said}", self.address);
+                Err(Outage::Misconfigured { reason })
+            }
+        }
+    }
+
+    /// A reason, with what the library has met on the way.
+    fn told(&self, session: &Session, reason: &str) -> String {
+        /// The library says the same again only after half of it.
+        const RECENT: Duration = Duration::from_secs(60);
+        let fault = session.news.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
+        let fault = fault.map(|(fault, _)| format!(" ({fault})")).unwrap_or_default();
+        format!("Kafka at {}: {reason}{fault}", self.address)
+    }
+}
+
+impl Bus for Kafka {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+        Box::pin(self.send(messages))
+    }
+}
+
+impl ClientContext for News {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.0.send_modify(|heard| match error.rdkafka_error_code() {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => heard.refused = Some(reason.to_owned()),
+            // It is told after what caused it.
+            Some(Code::AllBrokersDown) if heard.fault.is_some() => {}
+            _ => heard.fault = Some((reason.to_owned(), Instant::now())),
+        });
+    }
+
+    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
+}
+
+impl Session {
+    /// An idempotent producer that could break its promise refuses to go on.
+    fn is_usable(&self) -> bool {
+        self.producer.get().is_some_and(|producer| producer.client().fatal_error().is_none())
+    }
+
+    async fn publish(&self, messages: &[Message], deadline: Instant) -> Vec<Receipt> {
+        let mut pending: Vec<Result<DeliveryFuture, Receipt>> = Vec::with_capacity(messages.len());
+        for message in messages {
+            pending.push(match record(message) {
+                Ok(record) => self.enqueue(record, deadline).await,
+                Err(outcome) => Err(Ok(outcome)),
+            });
+        }
+        let mut receipts = Vec::with_capacity(messages.len());
+        for (pending, message) in pending.into_iter().zip(messages) {
+            let delivered = match pending {
+                Ok(pending) => delivered(pending, deadline).await,
+                Err(receipt) => Err(receipt),
+            };
+            receipts.push(match delivered {
+                // It goes for all that travelled together: alone it may pass.
+                Ok(Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _))) if messages.len() > 1 => {
+                    self.publish_alone(message, deadline).await
+                }
+                Ok(delivery) => judged(delivery, &message.destination),
+                Err(receipt) => receipt,
+            });
+        }
+        receipts
+    }
+
+    async fn publish_alone(&self, message: &Message, deadline: Instant) -> Receipt {
+        let record = match record(message) {
+            Ok(record) => record,
+            Err(outcome) => return Ok(outcome),
+        };
+        let delivered = match self.enqueue(record, deadline).await {
+            Ok(pending) => delivered(pending, deadline).await,
+            Err(receipt) => Err(receipt),
+        };
+        delivered.map_or_else(|receipt| receipt, |delivery| judged(delivery, &message.destination))
+    }
+
+    async fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
+        const PAUSE: Duration = Duration::from_millis(20);
+        let Some(producer) = self.producer.get() else { return Err(Err("the producer has ended".into())) };
+        loop {
+            match producer.send_result(record) {
+                Ok(pending) => return Ok(pending),
+                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if Instant::now() < deadline => {
+                    record = again;
+                    sleep(PAUSE).await;
+                }
+                Err((error, record)) => return Err(refusal(&error, record.topic)),
+            }
+        }
+    }
+}
+
+async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDeliveryResult, Receipt> {
+    match timeout_at(deadline, pending).await {
+        Ok(Ok(delivery)) => Ok(delivery),
+        Ok(Err(_)) => Err(Err("the producer has ended".into())),
+        Err(_) => Err(Err("no confirmation in time".into())),
+    }
+}
+
+fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, String> {
+    /// What the relay's promises hang on.
+    const FIXED: [&str; 6] =
+        ["acks", "request.required.acks", "enable.idempotence", "transactional.id", "bootstrap.servers", "metadata.broker.list"];
+    let millis = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
+    let secure = config.url.scheme() == "kafkas";
+    let protocol = match (secure, config.user()) {
+        (false, None) => "plaintext",
+        (false, Some(_)) => "sasl_plaintext",
+        (true, None) => "ssl",
+        (true, Some(_)) => "sasl_ssl",
+    };
+    let mut settings = ClientConfig::new();
+    settings
+        .set("bootstrap.servers", address)
+        .set("client.id", "signalbus")
+        .set("security.protocol", protocol)
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        // The library reports before the call gives up.
+        .set("message.timeout.ms", (millis * 9 / 10).clamp(1, 900_000).to_string())
+        .set("topic.metadata.propagation.max.ms", (millis / 3).clamp(1, 3_600_000).to_string())
+        .set("reconnect.backoff.max.ms", "1000")
+        // The same partitions as Java's producers.
+        .set("partitioner", "murmur2_random")
+        // The server knows best what is too large.
+        .set("message.max.bytes", "100000000");
+    if let Some(user) = config.user() {
+        settings.set("sasl.username", user).set("sasl.password", config.password().unwrap_or_default());
+        settings.set("sasl.mechanism", config.query("mechanism").unwrap_or_else(|| "PLAIN".to_owned()));
+    }
+    if let Some(ca) = &config.ca {
+        settings.set("ssl.ca.pem", tls::roots(ca)?);
+    }
+    for (name, value) in &config.options {
+        if FIXED.contains(&name.as_str()) {
+            return Err(format!("`options`: \"{name}\" can't be changed"));
+        }
+        settings.set(name, value);
+    }
+    Ok(settings)
+}
+
+/// # Errors
+/// What Kafka can't carry.
+fn record(message: &Message) -> Result<Record<'_>, Outcome> {
+    let topic = message.destination.as_str();
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) {
+        return Err(reject(format!("{topic:?} is no name that a topic can have")));
+    }
+    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 2);
+    let known = [("content-type", message.content_type.as_deref()), ("id", message.id.as_deref())];
+    let known = known.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+    for (key, value) in message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(known) {
+        if key.contains('\0') {
+            return Err(reject(format!("header {key:?}: Kafka takes no name with a zero byte")));
+        }
+        headers = headers.insert(Header { key, value: Some(value) });
+    }
+    let mut record = Record::to(topic).payload(&message.body).headers(headers);
+    record.key = message.key.as_deref();
+    for (name, value) in &message.options {
+        match name.strip_prefix("kafka.") {
+            Some("partition") => record.partition = Some(parsed::<u32>(name, value)?.cast_signed()),
+            Some("timestamp") => record.timestamp = Some(parsed(name, value)?),
+            Some(_) => return Err(reject(format!("Kafka has no option \"{name}\""))),
+            None => {}
+        }
+    }
+    Ok(record)
+}
+
+fn judged(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
+    match delivery {
+        Ok(_) => Ok(Outcome::Sent),
+        Err((error, _)) => refusal(&error, topic),
+    }
+}
+
+fn refusal(error: &KafkaError, topic: &str) -> Receipt {
+    let Some(code) = error.rdkafka_error_code() else { return Err(error.to_string()) };
+    match code {
+        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+            Ok(Outcome::retry(format!("Kafka has no topic \"{topic}\", or not this partition of it: create it ({code})")))
+        }
+        Code::MessageSizeTooLarge => Ok(reject(format!("the message is larger than topic \"{topic}\" allows ({code})"))),
+        Code::InvalidMessage | Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidTopic | Code::InvalidMessageSize => {
+            Ok(reject(format!("Kafka refuses a message for topic \"{topic}\": {code}")))
+        }
+        Code::TopicAuthorizationFailed => {
+            Ok(Outcome::retry(format!("Kafka does not allow this user to write to topic \"{topic}\"")))
+        }
+        code => Err(code.to_string()),
+    }
+}

@@ -1,0 +1,134 @@
+//! A connection that is made when it is needed, and again after it was lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use super::unavailable;
+use signalbus_core::backoff::Backoff;
+use signalbus_core::signal::Outage;
+
+/// A connection that is made when it is needed: by one caller at a time, and not sooner after a
+/// failure than a backoff allows.
+pub(super) struct Link<C> {
+    patience: Duration,
+    state: Mutex<State<C>>,
+}
+
+struct State<C> {
+    current: Option<Arc<C>>,
+    failures: u32,
+    /// The last failure, and when the next attempt may be made.
+    failed: Option<(Outage, Instant)>,
+}
+
+impl<C> Link<C> {
+    const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3);
+
+    /// A link that gives up an attempt after so long.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, state: Mutex::new(State { current: None, failures: 0, failed: None }) }
+    }
+
+    /// The connection; `connect` makes it, where there is none that `alive` accepts.
+    ///
+    /// # Errors
+    /// There is none, and when to ask again.
+    pub(super) async fn get(
+        &self,
+        alive: impl Fn(&C) -> bool,
+        connect: impl Future<Output = Result<C, Outage>>,
+    ) -> Result<Arc<C>, Outage> {
+        let mut state = self.state.lock().await;
+        if let Some(current) = state.current.take_if(|current| alive(current)) {
+            state.current = Some(current.clone());
+            return Ok(current);
+        }
+        state.current = None;
+        if let Some((outage, next)) = &state.failed
+            && let wait = next.saturating_duration_since(Instant::now())
+            && !wait.is_zero()
+        {
+            return Err(after(outage.clone(), wait));
+        }
+        let connected = timeout(self.patience, connect).await;
+        match connected.unwrap_or_else(|_| Err(unavailable(format!("no connection within {:?}", self.patience)))) {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                *state = State { current: Some(connection.clone()), failures: 0, failed: None };
+                Ok(connection)
+            }
+            Err(outage) => {
+                state.failures += 1;
+                let backoff = Backoff::new(Self::FIRST, 2.0, Self::LONGEST, 0.2);
+                let wait = backoff.map_or(Self::LONGEST, |backoff| backoff.delay(state.failures, fastrand::f64()));
+                state.failed = Some((outage.clone(), Instant::now() + wait));
+                Err(after(outage, wait))
+            }
+        }
+    }
+
+    /// This connection is no longer to be used.
+    pub(super) async fn lose(&self, lost: &Arc<C>) {
+        let mut state = self.state.lock().await;
+        state.current.take_if(|current| Arc::ptr_eq(current, lost));
+    }
+}
+
+fn after(outage: Outage, wait: Duration) -> Outage {
+    match outage {
+        Outage::Unavailable { reason, .. } => Outage::Unavailable { reason, after: Some(wait) },
+        misconfigured @ Outage::Misconfigured { .. } => misconfigured,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_without_a_bus_is_a_bounded_number_of_attempts() {
+        let (link, attempts) = (Link::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
+        let begun = Instant::now();
+        let mut asked = 0;
+        while begun.elapsed() < Duration::from_secs(3600) {
+            asked += 1;
+            let failed = link.get(|()| true, async {
+                attempts.fetch_add(1, Relaxed);
+                Err(unavailable("refused"))
+            });
+            let Err(Outage::Unavailable { after: Some(wait), .. }) = failed.await else { panic!("it has no wait") };
+            assert!(wait <= Duration::from_secs(4), "{wait:?}");
+            tokio::time::sleep(wait / 2).await;
+        }
+        let attempts = attempts.load(Relaxed);
+        assert!((900..2000).contains(&attempts) && asked > attempts, "{attempts} of {asked}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_is_given_up() {
+        let link = Link::<()>::new(Duration::from_secs(7));
+        let failed = link.get(|()| true, std::future::pending()).await;
+        let Err(Outage::Unavailable { reason, .. }) = failed else { panic!("it connected") };
+        assert_eq!(reason, "no connection within 7s");
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_shared_until_it_is_lost() {
+        let link = Link::new(Duration::from_secs(1));
+        let first = link.get(|_| true, async { Ok(1) }).await.unwrap();
+        let again = link.get(|_| true, async { Ok(2) }).await.unwrap();
+        assert_eq!((*first, *again), (1, 1));
+        link.lose(&first).await;
+        let third = link.get(|_| true, async { Ok(3) }).await.unwrap();
+        link.lose(&first).await;
+        assert_eq!(*link.get(|_| true, async { Ok(4) }).await.unwrap(), 3);
+        assert_eq!(*link.get(|_| false, async { Ok(5) }).await.unwrap(), 5);
+        assert_eq!(*third, 3);
+    }
+}

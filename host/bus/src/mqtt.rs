@@ -1,0 +1,213 @@
+//! MQTT 5 with quality of service 1: a message is sent once the server has acknowledged it.
+
+mod acks;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{ConnAckProperties, ConnectReturnCode, Publish, PublishProperties};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, Incoming, MqttOptions};
+use rumqttc::{TlsConfiguration, Transport};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use super::link::Link;
+use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
+use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
+use acks::{Acks, run};
+
+/// A connection to an MQTT server.
+pub(super) struct Mqtt {
+    host: String,
+    port: u16,
+    login: Option<(String, String)>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    timeout: Duration,
+    link: Link<Session>,
+}
+
+struct Session {
+    client: AsyncClient,
+    acks: Arc<Acks>,
+    limits: Limits,
+    /// Feeds the client; ends with this session.
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// What the server takes.
+struct Limits {
+    retained: bool,
+    /// The largest packet in bytes.
+    largest: usize,
+}
+
+impl Mqtt {
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        refuse_options("MQTT", config)?;
+        config.refuse_unknown(&[])?;
+        let secure = config.url.scheme() == "mqtts";
+        let port = if secure { 8883 } else { 1883 };
+        let tls = if secure { Some(Arc::new(tls::client(config.ca.as_deref())?)) } else { None };
+        let login = match (config.user(), config.password()) {
+            (None, None) => None,
+            (user, password) => Some((user.unwrap_or_default(), password.unwrap_or_default())),
+        };
+        Ok(Self {
+            host: config.url.host_str().unwrap_or("localhost").to_owned(),
+            port: config.url.port().unwrap_or(port),
+            login,
+            tls,
+            timeout: config.timeout,
+            link: Link::new(config.timeout),
+        })
+    }
+
+    fn options(&self) -> MqttOptions {
+        /// Most messages that wait for their acknowledgement; a server may allow less.
+        const MOST: u16 = 1024;
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // A second client of the same name would throw the first one out.
+        let name = format!("signalbus-{}-{number}-{:08x}", std::process::id(), fastrand::u32(..));
+        let mut options = MqttOptions::new(name, self.host.as_str(), self.port);
+        options.set_keep_alive(Duration::from_secs(10)).set_clean_start(true);
+        options.set_connection_timeout(self.timeout.as_secs().max(1)).set_outgoing_inflight_upper_limit(MOST);
+        if let Some((user, password)) = &self.login {
+            options.set_credentials(user, password);
+        }
+        if let Some(tls) = &self.tls {
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls.clone())));
+        }
+        options
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        let (client, mut events) = AsyncClient::new(self.options(), Acks::MOST);
+        let said = match events.poll().await {
+            Ok(Event::Incoming(Incoming::ConnAck(answer))) => answer.properties,
+            Ok(_) => None,
+            Err(error) => return Err(self.refused(&error)),
+        };
+        if said.as_ref().is_some_and(|said| said.max_qos == Some(0)) {
+            let reason =
+                format!("MQTT server {}:{} acknowledges no messages: quality of service 1 is needed", self.host, self.port);
+            return Err(Outage::Misconfigured { reason });
+        }
+        let acks = Arc::new(Acks::default());
+        let task = tokio::spawn(run(events, acks.clone()));
+        Ok(Session { client, acks, limits: Limits::of(said.as_ref()), task })
+    }
+
+    fn refused(&self, error: &ConnectionError) -> Outage {
+        use ConnectReturnCode as Code;
+        let address = format!("MQTT server {}:{}", self.host, self.port);
+        let ConnectionError::ConnectionRefused(code) = error else { return unavailable(format!("{address}: {error}")) };
+        match code {
+            Code::BadUserNamePassword | Code::NotAuthorized | Code::Banned | Code::BadAuthenticationMethod => {
+                Outage::Misconfigured { reason: format!("{address} refuses the login: correct it in the URL ({code:?})") }
+            }
+            Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => {
+                Outage::Misconfigured { reason: format!("{address} does not speak MQTT 5") }
+            }
+            code => unavailable(format!("{address} refuses the connection: {code:?}")),
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let session = self.link.get(|session| session.acks.lost().is_none(), self.connect()).await?;
+        let deadline = Instant::now() + self.timeout;
+        let mut pending: Vec<Result<oneshot::Receiver<Receipt>, Receipt>> = Vec::with_capacity(messages.len());
+        for message in messages {
+            pending.push(match publish(message, &session.limits) {
+                Ok(publish) => match timeout_at(deadline, session.acks.enqueue(&session.client, publish)).await {
+                    Ok(waiting) => waiting.map_err(Err),
+                    Err(_) => Err(Err("the MQTT server acknowledges too slowly".into())),
+                },
+                Err(outcome) => Err(Ok(outcome)),
+            });
+        }
+        let mut receipts = Vec::with_capacity(messages.len());
+        for pending in pending {
+            receipts.push(match pending {
+                Ok(waiting) => match timeout_at(deadline, waiting).await {
+                    Ok(Ok(receipt)) => receipt,
+                    Ok(Err(_)) => Err(session.acks.lost().unwrap_or_else(|| "the connection was lost".into())),
+                    Err(_) => Err("the MQTT server has not acknowledged in time".into()),
+                },
+                Err(receipt) => receipt,
+            });
+        }
+        if receipts.iter().any(Result::is_err) {
+            self.link.lose(&session).await;
+        }
+        Ok(receipts)
+    }
+}
+
+impl Bus for Mqtt {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+        Box::pin(self.send(messages))
+    }
+}
+
+impl Limits {
+    /// Of a packet, whatever the server says.
+    const LARGEST: usize = 268_435_455;
+
+    fn of(said: Option<&ConnAckProperties>) -> Self {
+        let largest = said.and_then(|said| said.max_packet_size).and_then(|most| usize::try_from(most).ok());
+        Self {
+            retained: said.and_then(|said| said.retain_available) != Some(0),
+            largest: largest.map_or(Self::LARGEST, |largest| largest.min(Self::LARGEST)),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// # Errors
+/// What MQTT, or this server, can't carry.
+fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
+    let topic = message.destination.as_str();
+    if topic.is_empty() || topic.contains(['+', '#', '\0']) {
+        return Err(reject(format!("{topic:?} is no topic that can be published to")));
+    }
+    let mut user_properties = message.headers.clone();
+    user_properties.extend(message.id.clone().map(|id| ("id".to_owned(), id)));
+    user_properties.extend(message.key.clone().map(|key| ("key".to_owned(), key)));
+    let texts = user_properties.iter().flat_map(|(name, value)| [name, value]);
+    for text in texts.chain([&message.destination]).chain(&message.content_type) {
+        if text.len() > usize::from(u16::MAX) || text.contains('\0') {
+            return Err(reject(format!("MQTT takes texts of {} bytes at most, without a zero byte", u16::MAX)));
+        }
+    }
+    let mut properties =
+        PublishProperties { user_properties, content_type: message.content_type.clone(), ..PublishProperties::default() };
+    let mut retain = false;
+    for (name, value) in &message.options {
+        match name.strip_prefix("mqtt.") {
+            Some("retain") => retain = parsed(name, value)?,
+            Some("expiry") => properties.message_expiry_interval = Some(parsed(name, value)?),
+            Some(_) => return Err(reject(format!("MQTT has no option \"{name}\""))),
+            None => {}
+        }
+    }
+    if retain && !limits.retained {
+        return Err(reject("the MQTT server does not retain messages"));
+    }
+    let mut publish = Publish::new(topic, QoS::AtLeastOnce, message.body.clone(), Some(properties));
+    publish.retain = retain;
+    // And two bytes for the packet's number.
+    let (size, largest) = (publish.size() + 2, limits.largest);
+    match size > largest {
+        true => Err(reject(format!("the MQTT server takes packets of {largest} bytes at most, not {size}"))),
+        false => Ok(publish),
+    }
+}

@@ -1,0 +1,268 @@
+//! NATS with JetStream: a message is sent once a stream has stored it.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use async_nats::header::{HeaderName, HeaderValue};
+use async_nats::jetstream::context::{ContextBuilder, GetStreamByNameErrorKind, PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::{Context, ErrorCode};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+use url::Url;
+
+use super::link::Link;
+use super::{Bus, ConnectionConfig, Receipt, Receiving, refuse_options, reject, tls, unavailable};
+use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
+
+/// A connection to NATS.
+pub(super) struct Nats {
+    servers: Vec<ServerAddr>,
+    /// For people.
+    address: String,
+    login: Login,
+    tls: rustls::ClientConfig,
+    timeout: Duration,
+    link: Link<Session>,
+}
+
+enum Login {
+    Nobody,
+    Token(String),
+    Password(String, String),
+    /// The path of a file with a JWT and its seed.
+    Credentials(String),
+}
+
+struct Session {
+    jetstream: Context,
+    news: watch::Receiver<News>,
+}
+
+/// What the server has said beside the acknowledgements.
+#[derive(Default)]
+struct News {
+    lost: bool,
+    /// Subjects that the user may not publish to.
+    denied: HashSet<String>,
+}
+
+impl Nats {
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        refuse_options("NATS", config)?;
+        config.refuse_unknown(&["credentials"])?;
+        let login = match (config.user(), config.password(), config.query("credentials")) {
+            (None, None, None) => Login::Nobody,
+            (None, None, Some(path)) if path.starts_with('/') => Login::Credentials(path),
+            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the whole path, from / on")),
+            (Some(token), None, None) => Login::Token(token),
+            (user, Some(password), None) => Login::Password(user.unwrap_or_default(), password),
+            _ => return Err("NATS takes a user, or a file of `credentials`, not both".into()),
+        };
+        let servers = config.servers(4222);
+        let addresses = servers.iter().map(|server| {
+            let url =
+                Url::parse(&format!("{}://{server}", config.url.scheme())).map_err(|error| format!("\"{server}\": {error}"))?;
+            ServerAddr::from_url(url).map_err(|error| error.to_string())
+        });
+        Ok(Self {
+            servers: addresses.collect::<Result<_, String>>()?,
+            address: servers.join(","),
+            login,
+            tls: tls::client(config.ca.as_deref())?,
+            timeout: config.timeout,
+            link: Link::new(config.timeout),
+        })
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        let (teller, news) = watch::channel(News::default());
+        let options = ConnectOptions::new()
+            .name(format!("signalbus {}", env!("CARGO_PKG_VERSION")))
+            .connection_timeout(self.timeout)
+            // A connection that is lost has lost its acknowledgements too: a new one takes its place.
+            .max_reconnects(self.servers.len())
+            .ignore_discovered_servers()
+            .tls_client_config(self.tls.clone())
+            .event_callback(move |event| {
+                teller.send_modify(|news| news.learn(event));
+                std::future::ready(())
+            });
+        let options = match &self.login {
+            Login::Nobody => options,
+            Login::Token(token) => options.token(token.clone()),
+            Login::Password(user, password) => options.user_and_password(user.clone(), password.clone()),
+            Login::Credentials(path) => {
+                let read = tokio::fs::read_to_string(path).await.and_then(|text| options.credentials(&text));
+                read.map_err(|error| Outage::Misconfigured { reason: format!("credentials {path}: {error}") })?
+            }
+        };
+        let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
+        // As many as can be waited for at once; beyond that, callers wait for their turn.
+        let context = ContextBuilder::new().timeout(self.timeout).max_ack_inflight(65_536).backpressure_on_inflight(true);
+        Ok(Session { jetstream: context.build(client), news })
+    }
+
+    fn refused(&self, error: &async_nats::ConnectError) -> Outage {
+        let address = &self.address;
+        match error.kind() {
+            ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication => {
+                Outage::Misconfigured { reason: format!("NATS at {address} refuses the login: correct it in the URL") }
+            }
+            _ => unavailable(format!("NATS at {address}: {error}")),
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let deadline = Instant::now() + self.timeout;
+        let mut pending: Vec<Result<PublishAckFuture, Receipt>> = Vec::with_capacity(messages.len());
+        for message in messages {
+            pending.push(session.publish(message, deadline).await);
+        }
+        let mut receipts = Vec::with_capacity(messages.len());
+        let mut homeless = HashMap::new();
+        for (ack, message) in pending.into_iter().zip(messages) {
+            receipts.push(match ack {
+                Ok(ack) => session.receipt(ack, &message.destination, &mut homeless, deadline).await,
+                Err(receipt) => receipt,
+            });
+        }
+        if !session.is_usable() || receipts.iter().any(Result::is_err) {
+            self.link.lose(&session).await;
+        }
+        Ok(receipts)
+    }
+}
+
+impl Bus for Nats {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+        Box::pin(self.send(messages))
+    }
+}
+
+impl Session {
+    fn is_usable(&self) -> bool {
+        !self.news.borrow().lost
+    }
+
+    async fn publish(&self, message: &Message, deadline: Instant) -> Result<PublishAckFuture, Receipt> {
+        let headers = headers(message).map_err(Ok)?;
+        let subject = message.destination.as_str();
+        let tokens_are_plain = subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">");
+        if !tokens_are_plain || subject.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
+            return Err(Ok(reject(format!("{subject:?} is no subject that can be published to"))));
+        }
+        let published = self.jetstream.publish_with_headers(subject.to_owned(), headers, message.body.clone().into());
+        match timeout_at(deadline, published).await {
+            Ok(Ok(ack)) => Ok(ack),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(Ok(reject(format!("NATS: {error}")))),
+            Ok(Err(error)) => Err(Err(format!("NATS: {error}"))),
+            Err(_) => Err(Err("NATS takes no more messages".into())),
+        }
+    }
+
+    async fn receipt(
+        &self,
+        ack: PublishAckFuture,
+        subject: &str,
+        homeless: &mut HashMap<String, Receipt>,
+        deadline: Instant,
+    ) -> Receipt {
+        let mut news = self.news.clone();
+        let told = tokio::select! {
+            biased;
+            told = timeout_at(deadline, ack.into_future()) => told,
+            news = news.wait_for(|news| news.lost || news.denied.contains(subject)) => return match news {
+                Ok(news) if !news.lost => {
+                    Ok(Outcome::retry(format!("NATS does not allow this user to publish to subject \"{subject}\"")))
+                }
+                _ => Err("NATS: the connection was lost".into()),
+            },
+        };
+        match told {
+            Ok(Ok(_)) => Ok(Outcome::Sent),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
+                if !homeless.contains_key(subject) {
+                    homeless.insert(subject.to_owned(), self.homeless(subject).await);
+                }
+                homeless[subject].clone()
+            }
+            Ok(Err(error)) => refusal(&error, subject),
+            Err(_) => Err("NATS has not acknowledged in time".into()),
+        }
+    }
+
+    /// Why nobody answered: there is no stream, or it has no leader now.
+    async fn homeless(&self, subject: &str) -> Receipt {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        match timeout(PATIENCE, self.jetstream.stream_by_subject(subject)).await {
+            Ok(Ok(stream)) => Err(format!("NATS: stream \"{stream}\" does not answer")),
+            Ok(Err(error)) if error.kind() != GetStreamByNameErrorKind::NotFound && !self.is_usable() => {
+                Err(format!("NATS: {error}"))
+            }
+            _ => Ok(Outcome::retry(format!("no stream takes subject \"{subject}\"; create one, or correct `destination`"))),
+        }
+    }
+}
+
+impl News {
+    /// More than an application has subjects that it may not publish to.
+    const MOST: usize = 1000;
+
+    fn learn(&mut self, event: Event) {
+        match event {
+            Event::Disconnected | Event::Closed => self.lost = true,
+            Event::ServerError(ServerError::Other(text)) => {
+                let Some(subject) = text.strip_prefix("Permissions Violation for Publish to ") else { return };
+                if self.denied.len() < Self::MOST {
+                    self.denied.insert(subject.trim_matches('"').to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// # Errors
+/// What NATS can't carry.
+fn headers(message: &Message) -> Result<HeaderMap, Outcome> {
+    let mut headers = HeaderMap::new();
+    let mut add = |name: &str, value: &str| {
+        let header = name.parse::<HeaderName>().map_err(|error| reject(format!("header {name:?}: {error}")))?;
+        let value = value.parse::<HeaderValue>().map_err(|error| reject(format!("header {name:?}: {error}")))?;
+        headers.append(header, value);
+        Ok::<(), Outcome>(())
+    };
+    for (name, value) in &message.headers {
+        add(name, value)?;
+    }
+    if let Some(content_type) = &message.content_type {
+        add("Content-Type", content_type)?;
+    }
+    if let Some(id) = &message.id {
+        add("Nats-Msg-Id", id)?;
+    }
+    for (name, value) in &message.options {
+        match name.strip_prefix("nats.") {
+            Some("expected-stream") => add("Nats-Expected-Stream", value)?,
+            Some(_) => return Err(reject(format!("NATS has no option \"{name}\""))),
+            None => {}
+        }
+    }
+    Ok(headers)
+}
+
+fn refusal(error: &async_nats::jetstream::context::PublishError, subject: &str) -> Receipt {
+    use std::error::Error as _;
+    let said = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    let Some(said) = said else { return Err(format!("NATS: {error}")) };
+    let text = format!("NATS refuses subject \"{subject}\": {said}");
+    match said.error_code() {
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Ok(reject(text)),
+        ErrorCode::STREAM_STORE_FAILED => Ok(Outcome::retry(format!("{text}; the stream is full, or its disk"))),
+        ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::STORAGE_RESOURCES_EXCEEDED => Err(text),
+        _ => Ok(Outcome::retry(text)),
+    }
+}

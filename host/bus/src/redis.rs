@@ -1,0 +1,200 @@
+//! Redis and Valkey streams: a message is an entry of the stream that its destination names.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, TlsCertificates};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::link::Link;
+use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
+use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
+
+/// A connection to Redis, shared by all calls.
+pub(super) struct Redis {
+    client: Client,
+    /// For people.
+    address: String,
+    timeout: Duration,
+    link: Link<Session>,
+}
+
+struct Session {
+    connection: MultiplexedConnection,
+    /// The longest value in bytes: Redis closes the connection on a longer one.
+    longest: usize,
+    answered: Mutex<Instant>,
+}
+
+impl Redis {
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        refuse_options("Redis", config)?;
+        config.refuse_unknown(&[])?;
+        let address = config.server(6379);
+        let mut url = config.url.clone();
+        // It could switch the verification of certificates off.
+        url.set_fragment(None);
+        let client = match &config.ca {
+            Some(ca) => {
+                let root_cert = Some(tls::roots(ca)?.into_bytes());
+                Client::build_with_tls(url.as_str(), TlsCertificates { client_tls: None, root_cert })
+            }
+            None => Client::open(url.as_str()),
+        };
+        let client = client.map_err(|error| error.to_string())?;
+        Ok(Self { client, address, timeout: config.timeout, link: Link::new(config.timeout) })
+    }
+
+    async fn connect(&self) -> Result<Session, Outage> {
+        /// What Redis allows where nothing else is configured.
+        const LONGEST: usize = 512 << 20;
+        // All waits have the limit of the call that they are in.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let mut connection = connection.map_err(|error| self.refused(&error))?;
+        let mut asked = redis::cmd("CONFIG");
+        let asked: RedisResult<Vec<String>> = asked.arg("GET").arg("proto-max-bulk-len").query_async(&mut connection).await;
+        let longest = match asked {
+            Ok(answer) => answer.get(1).and_then(|text| text.parse().ok()).unwrap_or(LONGEST),
+            Err(error) if error.code() == Some("NOAUTH") || is_outage(&error) => return Err(self.refused(&error)),
+            Err(_) => LONGEST,
+        };
+        Ok(Session { connection, longest, answered: Mutex::new(Instant::now()) })
+    }
+
+    fn refused(&self, error: &RedisError) -> Outage {
+        let address = &self.address;
+        let login = error.kind() == ErrorKind::AuthenticationFailed || matches!(error.code(), Some("NOAUTH" | "WRONGPASS"));
+        match login {
+            true => {
+                Outage::Misconfigured { reason: format!("Redis at {address} refuses the login: correct it in the URL: {error}") }
+            }
+            false => unavailable(format!("Redis at {address}: {error}")),
+        }
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let mut session = self.link.get(|_| true, self.connect()).await?;
+        if !session.is_alive().await {
+            self.link.lose(&session).await;
+            session = self.link.get(|_| true, self.connect()).await?;
+        }
+        let deadline = Instant::now() + self.timeout;
+        let mut pipeline = Pipeline::with_capacity(messages.len());
+        let mut receipts: Vec<Option<Receipt>> = Vec::with_capacity(messages.len());
+        for message in messages {
+            receipts.push(add(&mut pipeline, message, session.longest).err().map(Ok));
+        }
+        let mut answers = session.answers(&mut pipeline, deadline).await.into_iter();
+        for (receipt, message) in receipts.iter_mut().zip(messages) {
+            if receipt.is_none() {
+                *receipt = answers.next().map(|answer| answer.and_then(|answer| judged(answer, message)));
+            }
+        }
+        if receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
+            self.link.lose(&session).await;
+        }
+        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("Redis gave no answer".into()))).collect())
+    }
+}
+
+impl Bus for Redis {
+    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+        Box::pin(self.send(messages))
+    }
+}
+
+impl Session {
+    /// A server may end a connection that was idle, and be another by now: better to ask than to lose
+    /// what is sent.
+    async fn is_alive(&self) -> bool {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        if answered.elapsed() < IDLE {
+            return true;
+        }
+        let (ping, mut connection) = (redis::cmd("PING"), self.connection.clone());
+        timeout(IDLE, ping.exec_async(&mut connection)).await.is_ok_and(|answer| !answer.is_err_and(|error| error.is_io_error()))
+    }
+
+    /// One answer for each command, or for each the reason that there is none.
+    async fn answers(&self, pipeline: &mut Pipeline, deadline: Instant) -> Vec<Result<RedisResult<String>, String>> {
+        let count = pipeline.cmd_iter().count();
+        if count == 0 {
+            return Vec::new();
+        }
+        let mut connection = self.connection.clone();
+        let asked = pipeline.ignore_errors().query_async::<Vec<RedisResult<String>>>(&mut connection);
+        let reason = match timeout_at(deadline, asked).await {
+            Ok(Ok(answers)) => {
+                *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                return answers.into_iter().map(Ok).collect();
+            }
+            Ok(Err(error)) => format!("Redis: {error}"),
+            Err(_) => "Redis has not answered in time".into(),
+        };
+        vec![Err(reason); count]
+    }
+}
+
+/// Adds the command for a message.
+///
+/// # Errors
+/// What Redis can't carry.
+fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(), Outcome> {
+    let (mut most, mut body) = (None, "body");
+    for (name, value) in &message.options {
+        match name.strip_prefix("redis.") {
+            Some("maxlen") => most = Some(parsed::<u64>(name, value)?),
+            Some("field") => body = value,
+            Some(_) => return Err(reject(format!("Redis has no option \"{name}\""))),
+            None => {}
+        }
+    }
+    let lengths = message.headers.iter().flat_map(|(name, value)| [name.len() + 7, value.len()]);
+    let length = lengths.chain([message.body.len(), message.destination.len()]).max().unwrap_or_default();
+    if length > longest {
+        return Err(reject(format!("Redis takes values of {longest} bytes at most, not {length}")));
+    }
+    if message.destination.is_empty() {
+        return Err(reject("`destination` is empty; name a stream"));
+    }
+    let command = pipeline.cmd("XADD").arg(&message.destination);
+    if let Some(most) = most {
+        command.arg("MAXLEN").arg("~").arg(most);
+    }
+    command.arg("*");
+    let known = [("id", &message.id), ("key", &message.key), ("content_type", &message.content_type)];
+    for (name, value) in known {
+        if let Some(value) = value {
+            command.arg(name).arg(value);
+        }
+    }
+    for (name, value) in &message.headers {
+        command.arg(format!("header.{name}")).arg(value);
+    }
+    command.arg(body).arg(message.body.as_slice());
+    Ok(())
+}
+
+fn judged(answer: RedisResult<String>, message: &Message) -> Receipt {
+    let Err(error) = answer else { return Ok(Outcome::Sent) };
+    let stream = &message.destination;
+    match error.code() {
+        Some("WRONGTYPE") => Ok(reject(format!("Redis: key \"{stream}\" holds something that is no stream"))),
+        Some("NOPERM") => Ok(Outcome::retry(format!("Redis does not allow this user to add to stream \"{stream}\": {error}"))),
+        Some("MOVED" | "ASK") => {
+            Ok(Outcome::retry(format!("stream \"{stream}\" is on another node of the cluster: name that one in the URL")))
+        }
+        _ if is_outage(&error) => Err(format!("Redis: {error}")),
+        _ => Ok(Outcome::retry(format!("Redis refuses an entry of stream \"{stream}\": {error}"))),
+    }
+}
+
+/// What the server says while it can't take anything.
+fn is_outage(error: &RedisError) -> bool {
+    const CODES: [&str; 10] =
+        ["OOM", "MISCONF", "READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "BUSY", "NOAUTH"];
+    !matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) || error.code().is_some_and(|code| CODES.contains(&code))
+}

@@ -1,0 +1,124 @@
+//! What all buses have in common: measures, and secrets kept out of words.
+
+use std::time::Instant;
+
+use super::{Bus, ConnectionConfig, unavailable};
+use signalbus_core::message::{Message, Publisher, Publishing};
+use signalbus_core::signal::{Outage, Outcome, Verdict};
+use signalbus_telemetry as telemetry;
+
+/// A bus, and what is watched of it.
+pub(super) struct Watched {
+    name: String,
+    secrets: Vec<String>,
+    bus: Box<dyn Bus>,
+}
+
+impl Watched {
+    pub(super) fn new(config: &ConnectionConfig, bus: Box<dyn Bus>) -> Self {
+        let secrets = config.secrets().into_iter().filter(|secret| secret.len() >= 4).collect();
+        Self { name: config.name.clone(), secrets, bus }
+    }
+
+    async fn take(&self, messages: Vec<Message>) -> Verdict {
+        let begun = Instant::now();
+        let verdict = self.send(&messages).await;
+        telemetry::published(&self.name, &verdict, begun.elapsed());
+        verdict
+    }
+
+    async fn send(&self, messages: &[Message]) -> Verdict {
+        let receipts = match self.bus.publish(messages).await {
+            Ok(receipts) => receipts,
+            Err(outage) => return Err(self.told(outage)),
+        };
+        // What was confirmed beside it is sent again: nobody knows whose row an identity stands for by then.
+        if let Some(reason) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
+            return Err(self.told(unavailable(reason.as_str())));
+        }
+        Ok(receipts.into_iter().flatten().map(|outcome| self.worded(outcome)).collect())
+    }
+
+    /// An outage, with the connection's name and without its secrets.
+    fn told(&self, outage: Outage) -> Outage {
+        let words = |reason: &str| format!("connection \"{}\": {}", self.name, self.redact(reason));
+        match outage {
+            Outage::Unavailable { reason, after } => Outage::Unavailable { reason: words(&reason), after },
+            Outage::Misconfigured { reason } => Outage::Misconfigured { reason: words(&reason) },
+        }
+    }
+
+    fn worded(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Retry { reason, after } => Outcome::Retry { reason: self.redact(&reason), after },
+            Outcome::Reject { reason } => Outcome::Reject { reason: self.redact(&reason) },
+            other => other,
+        }
+    }
+
+    fn redact(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[secret]"))
+    }
+}
+
+impl Publisher for Watched {
+    fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
+        Box::pin(self.take(messages))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use super::super::{Receipt, Receiving, reject};
+    use super::*;
+
+    /// Answers with what was prepared, and remembers what it was handed.
+    #[derive(Default)]
+    struct Prepared {
+        answers: Mutex<Vec<Answer>>,
+        handed: Mutex<Vec<Vec<String>>>,
+    }
+
+    type Answer = Result<Vec<Receipt>, Outage>;
+
+    impl Bus for std::sync::Arc<Prepared> {
+        fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+            self.handed.lock().unwrap().push(messages.iter().filter_map(|message| message.id.clone()).collect());
+            Box::pin(std::future::ready(self.answers.lock().unwrap().remove(0)))
+        }
+    }
+
+    fn message(id: &str) -> Message {
+        Message { id: Some(id.into()), ..Message::default() }
+    }
+
+    fn watched(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, Watched) {
+        let config = ConnectionConfig::new("b", "amqp://u:pa%20ss@h", None, Duration::from_secs(1), vec![]).unwrap();
+        let prepared = std::sync::Arc::new(Prepared { answers: Mutex::new(answers), ..Prepared::default() });
+        (prepared.clone(), Watched::new(&config, Box::new(prepared)))
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_in_part_counts_as_lost() {
+        let outage = |reason: &str| Err(unavailable(format!("connection \"b\": {reason}")));
+        let part = Ok(vec![Ok(Outcome::Sent), Err("reset".to_owned()), Ok(Outcome::Sent)]);
+        let whole = Ok(vec![Ok(Outcome::Sent), Ok(reject("no route")), Ok(Outcome::Sent)]);
+        let (prepared, watched) = watched(vec![part, Err(unavailable("refused")), whole]);
+        let call = || watched.take(vec![message("1"), message("2"), message("3")]);
+        assert_eq!(call().await, outage("reset"));
+        assert_eq!(call().await, outage("refused"));
+        assert_eq!(call().await, Ok(vec![Outcome::Sent, reject("no route"), Outcome::Sent]));
+        let handed = prepared.handed.lock().unwrap().clone();
+        assert_eq!(handed, vec![vec!["1", "2", "3"]; 3]);
+    }
+
+    #[tokio::test]
+    async fn passwords_are_struck_from_reasons() {
+        let (_, watched) = watched(vec![Err(unavailable("amqp://u:pa%20ss@h, pa ss"))]);
+        let Err(Outage::Unavailable { reason, .. }) = watched.take(vec![message("1")]).await else { panic!() };
+        assert_eq!(reason, "connection \"b\": amqp://u:[secret]@h, [secret]");
+    }
+}

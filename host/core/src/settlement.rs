@@ -1,0 +1,242 @@
+//! What becomes of a batch: the only place that decides which rows may be deleted.
+//!
+//! Pure: no clock, no database, no randomness of its own, no await.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crate::backoff::Backoff;
+use crate::signal::{Outage, Outcome, Signal, Verdict};
+
+/// The rules of one signal type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Whether a signal that stays holds back those behind it.
+    pub ordered: bool,
+    /// After so many charged attempts a signal becomes a dead letter.
+    pub max_attempts: u32,
+    pub backoff: Backoff,
+}
+
+/// A signal that stays and is tried again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Deferral {
+    /// Position in the batch.
+    pub index: usize,
+    /// Attempts charged so far, this one included.
+    pub attempts: u32,
+    pub delay: Duration,
+    pub reason: String,
+}
+
+/// A signal that becomes a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Burial {
+    /// Position in the batch.
+    pub index: usize,
+    /// Attempts charged, this one included.
+    pub attempts: u32,
+    pub reason: String,
+}
+
+/// Outcomes, turned into what the outbox has to do. What is named nowhere simply stays.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settlement {
+    /// Positions in the batch of the rows to delete.
+    pub delete: Vec<usize>,
+    pub defer: Vec<Deferral>,
+    pub bury: Vec<Burial>,
+    /// How many of `delete` had nothing to send.
+    pub skipped: usize,
+    /// Why the whole call did nothing.
+    pub outage: Option<Outage>,
+    /// Why nothing was sent and the rest not even tried: the plugin fails, whatever it is given.
+    pub stalled: Option<String>,
+}
+
+impl Settlement {
+    /// Decides the fate of every signal of a batch.
+    ///
+    /// A list of another length than the batch acknowledges nothing. Where order is promised,
+    /// nothing behind a signal that stays is deleted, within its order key. `chance` gives random
+    /// numbers in 0..1 for the jitter.
+    pub fn of(signals: &[Signal], verdict: Verdict, policy: &Policy, mut chance: impl FnMut() -> f64) -> Self {
+        let mut settlement = Self::default();
+        let outcomes = match verdict {
+            Ok(outcomes) if outcomes.len() == signals.len() => outcomes,
+            Ok(outcomes) => miscounted(signals.len(), outcomes.len()),
+            Err(outage) => {
+                settlement.outage = Some(outage);
+                return settlement;
+            }
+        };
+        let mut held = HashSet::new();
+        let mut retried = HashSet::new();
+        let mut untried = false;
+        for (index, (signal, outcome)) in signals.iter().zip(outcomes).enumerate() {
+            let order_key = signal.order_key.as_str();
+            if policy.ordered && held.contains(order_key) {
+                continue;
+            }
+            if policy.ordered && matches!(outcome, Outcome::Retry { .. }) {
+                retried.insert(order_key);
+            }
+            match outcome {
+                Outcome::Sent => settlement.delete.push(index),
+                Outcome::Skip => {
+                    settlement.delete.push(index);
+                    settlement.skipped += 1;
+                }
+                Outcome::Held => {
+                    // Behind one to be retried it is no wonder, even where that one becomes a dead letter.
+                    untried |= !retried.contains(order_key);
+                    held.insert(order_key);
+                }
+                Outcome::Reject { reason } => settlement.bury.push(Burial { index, attempts: signal.attempt, reason }),
+                Outcome::Retry { reason, .. } if signal.attempt >= policy.max_attempts => {
+                    settlement.bury.push(Burial {
+                        index,
+                        attempts: signal.attempt,
+                        reason: format!("{reason} (attempt {} of {})", signal.attempt, policy.max_attempts),
+                    });
+                }
+                Outcome::Retry { reason, after } => {
+                    held.insert(order_key);
+                    settlement.defer.push(Deferral {
+                        index,
+                        attempts: signal.attempt,
+                        delay: after.unwrap_or_else(|| policy.backoff.delay(signal.attempt, chance())),
+                        reason,
+                    });
+                }
+            }
+        }
+        if untried && settlement.delete.is_empty() {
+            settlement.stalled = settlement.defer.last().map(|deferral| deferral.reason.clone());
+        }
+        settlement
+    }
+
+    /// How many signals were handed to the bus: the deleted ones that were not skipped.
+    pub fn sent(&self) -> usize {
+        self.delete.len() - self.skipped
+    }
+}
+
+/// What an answer of the wrong length is worth.
+pub fn miscounted(signals: usize, outcomes: usize) -> Vec<Outcome> {
+    let (answers, plural) = (if outcomes == 1 { "outcome" } else { "outcomes" }, if signals == 1 { "" } else { "s" });
+    let reason = format!("the plugin answered {outcomes} {answers} for {signals} signal{plural}");
+    vec![Outcome::retry(reason); signals]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signals(order_keys: &[&str]) -> Vec<Signal> {
+        order_keys
+            .iter()
+            .enumerate()
+            .map(|(n, order_key)| Signal { key: n.to_string(), order_key: (*order_key).to_string(), attempt: 1, values: vec![] })
+            .collect()
+    }
+
+    fn policy(ordered: bool) -> Policy {
+        Policy { ordered, max_attempts: 3, backoff: Backoff::default() }
+    }
+
+    fn settle(order_keys: &[&str], ordered: bool, verdict: Verdict) -> Settlement {
+        Settlement::of(&signals(order_keys), verdict, &policy(ordered), || 0.0)
+    }
+
+    #[test]
+    fn a_plugin_that_fails_whatever_it_is_given_has_stalled() {
+        let trap = || Outcome::retry("trap");
+        let stalled = |outcomes: Vec<Outcome>| settle(&["", "", ""], false, Ok(outcomes)).stalled;
+        assert_eq!(stalled(vec![trap(), trap(), Outcome::Held]), Some("trap".into()));
+        assert_eq!(stalled(vec![trap(), trap(), trap()]), None);
+        assert_eq!(stalled(vec![trap(), Outcome::Sent, Outcome::Held]), None);
+        // What waits for an earlier one of its order was not given up.
+        let ordered = vec![trap(), Outcome::Held, Outcome::Held];
+        assert_eq!(settle(&["", "", ""], true, Ok(ordered.clone())).stalled, None);
+        assert_eq!(settle(&["a", "b", "c"], true, Ok(ordered)).stalled, Some("trap".into()));
+        // Nor what waits for one that becomes a dead letter.
+        let mut signals = signals(&["a", "a", "b"]);
+        signals[0].attempt = 3;
+        let verdict = Ok(vec![trap(), Outcome::Held, trap()]);
+        let settlement = Settlement::of(&signals, verdict, &policy(true), || 0.0);
+        assert_eq!((settlement.bury.len(), settlement.defer.len(), settlement.stalled), (1, 1, None));
+    }
+
+    #[test]
+    fn only_sent_and_skipped_rows_are_deleted() {
+        let verdict = Ok(vec![
+            Outcome::Sent,
+            Outcome::retry("later"),
+            Outcome::Skip,
+            Outcome::Reject { reason: "never".into() },
+            Outcome::Held,
+        ]);
+        let settlement = settle(&["", "", "", "", ""], false, verdict);
+        assert_eq!(settlement.delete, [0, 2]);
+        assert_eq!((settlement.sent(), settlement.skipped), (1, 1));
+        assert_eq!(settlement.defer[0].index, 1);
+        assert_eq!(settlement.defer[0].delay, Duration::from_secs(1));
+        assert_eq!(settlement.bury[0].index, 3);
+    }
+
+    #[test]
+    fn a_list_of_another_length_acknowledges_nothing() {
+        for count in [0, 1, 3] {
+            let settlement = settle(&["", ""], false, Ok(vec![Outcome::Sent; count]));
+            assert!(settlement.delete.is_empty());
+            assert_eq!(settlement.defer.len(), 2);
+        }
+    }
+
+    #[test]
+    fn an_outage_does_and_charges_nothing() {
+        let outage = Outage::Misconfigured { reason: "no url".into() };
+        let settlement = settle(&["", ""], false, Err(outage.clone()));
+        assert_eq!(settlement, Settlement { outage: Some(outage), ..Settlement::default() });
+    }
+
+    #[test]
+    fn nothing_is_deleted_past_a_gap() {
+        let verdict = Ok(vec![Outcome::Sent, Outcome::retry("later"), Outcome::Sent]);
+        let settlement = settle(&["", "", ""], true, verdict);
+        assert_eq!(settlement.delete, [0]);
+        assert_eq!(settlement.defer.len(), 1);
+    }
+
+    #[test]
+    fn a_gap_holds_back_its_own_order_key_only() {
+        let verdict = Ok(vec![Outcome::retry("later"), Outcome::Sent, Outcome::Sent, Outcome::Sent]);
+        let settlement = settle(&["a", "b", "a", "b"], true, verdict);
+        assert_eq!(settlement.delete, [1, 3]);
+    }
+
+    #[test]
+    fn a_dead_letter_leaves_no_gap() {
+        let verdict = Ok(vec![Outcome::Reject { reason: "bad".into() }, Outcome::Sent]);
+        let settlement = settle(&["", ""], true, verdict);
+        assert_eq!((settlement.delete, settlement.bury.len()), (vec![1], 1));
+    }
+
+    #[test]
+    fn the_last_attempt_buries() {
+        let mut batch = signals(&[""]);
+        batch[0].attempt = 3;
+        let settlement = Settlement::of(&batch, Ok(vec![Outcome::retry("full")]), &policy(false), || 0.0);
+        assert!(settlement.defer.is_empty());
+        assert_eq!(settlement.bury[0].reason, "full (attempt 3 of 3)");
+    }
+
+    #[test]
+    fn the_plugins_own_delay_wins() {
+        let after = Some(Duration::from_secs(90));
+        let verdict = Ok(vec![Outcome::Retry { reason: "slow down".into(), after }]);
+        assert_eq!(settle(&[""], false, verdict).defer[0].delay, Duration::from_secs(90));
+    }
+}

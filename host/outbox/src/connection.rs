@@ -1,0 +1,371 @@
+//! A session over any of the three drivers.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use sqlx::pool::PoolConnection;
+use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::database::{Cell, Extras, Fetched, Purpose, Session};
+use super::error::Error;
+use super::pauses::Pauses;
+use super::sql::{Arg, Sql};
+use super::table::Table;
+use signalbus_core::signal::{Signal, Value};
+
+/// Prepared statements that a connection keeps: a handful for each signal type.
+pub(super) const STATEMENTS: usize = 500;
+
+/// The longest that a claim or a settle waits for one statement: a server that has gone without a
+/// word is given up then. (SQLite gives up sooner by itself, where another writes.)
+const LONGEST: Duration = Duration::from_secs(60);
+/// To count a table of many millions may take longer.
+const LONGEST_READ: Duration = Duration::from_secs(3600);
+
+async fn within<T>(limit: Duration, answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    let late = |_| Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))));
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(late)
+}
+
+/// What differs between the drivers.
+pub(super) trait Driver: Send + Sync + 'static {
+    type Db: sqlx::Database + sqlx::database::HasStatementCache;
+    /// Whether several statements with arguments may go in one message: each costs a change of
+    /// threads otherwise.
+    const JOINS_STATEMENTS: bool = false;
+    /// Asks for a number that changes with every commit of another connection.
+    const OTHERS: Option<&'static str> = None;
+
+    /// The statements that begin a transaction; `None` where each statement may stand by itself.
+    /// A connection is `lent` where a pooler hands it on between transactions.
+    fn begin(purpose: Purpose, lent: bool) -> Option<&'static str>;
+    fn bind(args: Vec<Arg>) -> Result<<Self::Db as sqlx::Database>::Arguments, Error>;
+    fn affected(result: &<Self::Db as sqlx::Database>::QueryResult) -> u64;
+    /// A cell that holds text or an integer, as text.
+    fn cell(row: &<Self::Db as sqlx::Database>::Row, position: usize) -> Result<Cell, Error>;
+    /// A cell that tells rows apart: never another text than the database has.
+    fn key(row: &<Self::Db as sqlx::Database>::Row, position: usize) -> Result<Cell, Error> {
+        Self::cell(row, position)
+    }
+    /// A cell of a user's column, exact.
+    fn value(
+        row: &<Self::Db as sqlx::Database>::Row,
+        position: usize,
+        column: &super::table::TableColumn,
+    ) -> Result<Value, Error>;
+}
+
+/// Connections that sessions take turns with, a transaction each. (The pool itself would ask the
+/// server for a sign of life after every one.)
+pub(super) struct Shelf<Db: sqlx::Database> {
+    pool: Pool<Db>,
+    /// A pooler hands connections on between transactions: nothing may be left behind on them, no
+    /// setting and no prepared statement.
+    lent: Arc<AtomicBool>,
+    plain: Option<<Db::Connection as sqlx::Connection>::Options>,
+    turns: Arc<Semaphore>,
+    /// Connections that nobody uses now; the one used last is taken first.
+    idle: Mutex<Vec<PoolConnection<Db>>>,
+    /// Where others wait for the same lock by trying again and again.
+    pauses: Option<Mutex<Pauses>>,
+}
+
+impl<Db: sqlx::Database> Shelf<Db> {
+    pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
+        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses: None })
+    }
+
+    /// The same, for a database in which one writer locks out all others.
+    pub(super) fn considerate(pool: Pool<Db>) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(1));
+        let pauses = Some(Mutex::new(Pauses::default()));
+        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses })
+    }
+
+    /// Whether connections are lent turns out when one is made; `plain` is how to connect to a
+    /// pooler that refuses settings.
+    pub(super) fn perhaps_lent(
+        pool: Pool<Db>,
+        lent: Arc<AtomicBool>,
+        plain: <Db::Connection as sqlx::Connection>::Options,
+    ) -> Arc<Self> {
+        let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
+        Arc::new(Self { pool, lent, plain: Some(plain), turns, idle: Mutex::default(), pauses: None })
+    }
+
+    /// How many connections are in use, of how many.
+    pub(super) fn usage(&self) -> (usize, usize) {
+        let most = self.pool.options().get_max_connections() as usize;
+        (most.saturating_sub(self.turns.available_permits()), most)
+    }
+
+    /// Whether a pooler hands connections on between transactions, as far as is known.
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent.load(Relaxed)
+    }
+
+    async fn take(&self) -> Result<Held<Db>, Error> {
+        let closed = |_| Error::Unreachable("the connections are closed".into());
+        let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
+        let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(Held { connection, beginning: None, begun: false, since: Instant::now(), _turn: turn })
+    }
+
+    async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
+        let refused = match (self.pool.acquire().await, &self.plain) {
+            (Ok(connection), _) => return Ok(connection),
+            (Err(refused), None) => return Err(refused.into()),
+            (Err(refused), Some(plain)) => (refused, plain),
+        };
+        // PgBouncer calls a setting in the start-up packet a violation of the protocol.
+        let violation =
+            |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "08P01");
+        let (refused, plain) = refused;
+        if self.is_lent() || !violation(&refused) {
+            return Err(refused.into());
+        }
+        self.lent.store(true, Relaxed);
+        self.pool.set_connect_options(plain.clone());
+        Ok(self.pool.acquire().await?)
+    }
+
+    fn clear(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for mut connection in idle {
+            connection.close_on_drop();
+        }
+    }
+
+    fn pauses(&self) -> Option<MutexGuard<'_, Pauses>> {
+        self.pauses.as_ref().map(|pauses| pauses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn put_back(&self, held: Held<Db>) {
+        if let Some(mut pauses) = self.pauses().filter(|_| held.begun) {
+            pauses.owe(held.since, Instant::now());
+        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(held.connection);
+    }
+}
+
+/// A connection in use, and the right to use one.
+struct Held<Db: sqlx::Database> {
+    connection: PoolConnection<Db>,
+    /// What begins the transaction, where that goes with the first statement.
+    beginning: Option<&'static str>,
+    begun: bool,
+    since: Instant,
+    _turn: OwnedSemaphorePermit,
+}
+
+type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Arguments>;
+
+/// A session: it has a connection from the beginning of a transaction to its end.
+pub(super) struct Connection<D: Driver> {
+    shelf: Arc<Shelf<D::Db>>,
+    held: Option<Held<D::Db>>,
+    /// Of one statement.
+    limit: Duration,
+}
+
+impl<D: Driver> Connection<D> {
+    pub(super) fn new(shelf: Arc<Shelf<D::Db>>) -> Self {
+        Self { shelf, held: None, limit: LONGEST }
+    }
+
+    fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
+        let held = self.held.as_mut().map(|held| &mut *held.connection);
+        held.ok_or_else(|| Error::Unreachable("the connection was lost".into()))
+    }
+
+    /// A connection that failed is not used again, nor are those that rested meanwhile.
+    fn checked<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
+        result.map_err(|error| {
+            let error = Error::from(error);
+            if error.is_unreachable() {
+                self.drop_connection();
+                self.shelf.clear();
+            }
+            error
+        })
+    }
+
+    fn put_back(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.shelf.put_back(held);
+        }
+    }
+
+    /// Inside a transaction: what was begun must not be met by the next user of the connection.
+    fn drop_connection(&mut self) {
+        if let Some(mut held) = self.held.take() {
+            held.connection.close_on_drop();
+        }
+    }
+}
+
+impl<D: Driver> Drop for Connection<D> {
+    fn drop(&mut self) {
+        self.drop_connection();
+    }
+}
+
+impl<D: Driver> Session for Connection<D>
+where
+    for<'c> &'c mut <D::Db as sqlx::Database>::Connection: Executor<'c, Database = D::Db>,
+    <D::Db as sqlx::Database>::Arguments: IntoArguments<D::Db>,
+{
+    fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            self.drop_connection();
+            self.held = Some(self.shelf.take().await?);
+            self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
+            self.look_for_others().await?;
+            let Some(begin) = D::begin(purpose, self.shelf.is_lent()) else { return Ok(()) };
+            if let Some(held) = &mut self.held {
+                held.begun = true;
+                held.beginning = D::JOINS_STATEMENTS.then_some(begin);
+            }
+            if D::JOINS_STATEMENTS {
+                return Ok(());
+            }
+            let begun = within(LONGEST, self.held()?.execute(AssertSqlSafe(begin))).await;
+            self.checked(begun.map(drop))
+        })
+    }
+
+    fn execute(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            if D::JOINS_STATEMENTS {
+                return self.execute_joined(sql, "").await;
+            }
+            let query = self.query(sql)?;
+            let result = within(self.limit, query.execute(self.held()?)).await;
+            self.checked(result.map(|result| D::affected(&result)))
+        })
+    }
+
+    fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>> {
+        Box::pin(async move {
+            let query = self.query(sql)?;
+            let rows = within(self.limit, query.fetch_all(self.held()?)).await;
+            let rows = self.checked(rows)?;
+            let cells =
+                |row: &<D::Db as sqlx::Database>::Row| (0..sqlx::Row::len(row)).map(|position| D::cell(row, position)).collect();
+            rows.iter().map(cells).collect()
+        })
+    }
+
+    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>> {
+        Box::pin(async move {
+            let query = self.query(sql)?;
+            let rows = within(self.limit, query.fetch_all(self.held()?)).await;
+            let rows = self.checked(rows)?;
+            let len = rows.len();
+            Ok(Fetched { len, decode: Box::new(move |n| signal::<D>(&rows[n], &table, extras)) })
+        })
+    }
+
+    fn execute_and_commit(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>> {
+        Box::pin(async move {
+            if !D::JOINS_STATEMENTS {
+                let affected = self.execute(sql).await?;
+                return self.commit().await.map(|()| affected);
+            }
+            let affected = self.execute_joined(sql, "; COMMIT").await?;
+            self.put_back();
+            Ok(affected)
+        })
+    }
+
+    fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.end("COMMIT"))
+    }
+
+    fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.end("ROLLBACK"))
+    }
+}
+
+impl<D: Driver> Connection<D>
+where
+    for<'c> &'c mut <D::Db as sqlx::Database>::Connection: Executor<'c, Database = D::Db>,
+    <D::Db as sqlx::Database>::Arguments: IntoArguments<D::Db>,
+{
+    /// Nobody has to be let in where nobody else writes.
+    async fn look_for_others(&mut self) -> Result<(), Error> {
+        let Some(question) = D::OTHERS else { return Ok(()) };
+        if !self.shelf.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
+            return Ok(());
+        }
+        let row = within(self.limit, self.held()?.fetch_one(AssertSqlSafe(question))).await;
+        let version = super::database::number(&D::cell(&self.checked(row)?, 0)?);
+        if let Some(mut pauses) = self.shelf.pauses() {
+            pauses.heard(version, Instant::now());
+        }
+        Ok(())
+    }
+
+    fn query(&mut self, sql: Sql) -> Result<Query<D::Db>, Error> {
+        let beginning = self.held.as_mut().and_then(|held| held.beginning.take());
+        let text = match beginning {
+            Some(begin) => format!("{begin}; {}", sql.text),
+            None => sql.text,
+        };
+        let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(text), D::bind(sql.args)?);
+        Ok(query.persistent(!self.shelf.is_lent()))
+    }
+
+    /// Several statements in one message, of which the first is asked how much it has changed.
+    async fn execute_joined(&mut self, mut sql: Sql, commit: &str) -> Result<u64, Error> {
+        sql.push("; SELECT changes()").push(commit);
+        let changes = self.rows(sql).await?;
+        Ok(changes.last().map(|row| super::database::number(&row[0])).unwrap_or_default())
+    }
+
+    async fn end(&mut self, statement: &'static str) -> Result<(), Error> {
+        if self.held.as_ref().is_none_or(|held| held.begun && held.beginning.is_none()) {
+            let ended = within(LONGEST, self.held()?.execute(statement)).await;
+            self.checked(ended.map(drop))?;
+        }
+        self.put_back();
+        Ok(())
+    }
+}
+
+fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: Extras) -> Result<Signal, Error> {
+    let mut values = Vec::with_capacity(table.columns.len());
+    for (position, column) in table.columns.iter().enumerate() {
+        values.push(D::value(row, position, column)?);
+    }
+    let mut position = table.columns.len();
+    let mut next = |wanted: bool| {
+        if !wanted {
+            return Ok(None);
+        }
+        position += 1;
+        D::key(row, position - 1)
+    };
+    let key = next(extras.key)?;
+    let order_key = next(extras.order_key)?.unwrap_or_default();
+    let attempts: u32 = super::number(&next(extras.attempts)?);
+    let key = match (key, table.integer_key().map(|n| &values[n])) {
+        (Some(key), _) => key,
+        (None, Some(Value::Int64(number))) => number.to_string(),
+        (None, Some(Value::Text(text))) => signalbus_core::key::join_key(&[text]),
+        _ => return Err(Error::Table(format!("table \"{}\": a row has no key", table.name.join(".")))),
+    };
+    Ok(Signal { key, order_key, attempt: attempts + 1, values })
+}

@@ -1,0 +1,213 @@
+//! What the outbox asks of a database: a dialect to write statements in, and sessions to run them.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::error::Error;
+use super::sql::{Arg, Placeholder, Sql};
+use super::table::{Description, Kind, Table, TableColumn};
+use signalbus_core::key::split_key;
+use signalbus_core::signal::Signal;
+
+/// What a transaction is for: it decides how durable its commit must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Losing it loses a claim, never a row: its commit need not reach the disk.
+    Claim,
+    /// Deletes rows: its commit is durable.
+    Settle,
+    /// Changes nothing.
+    Read,
+}
+
+/// One cell of a row that the relay reads from its own tables.
+pub(crate) type Cell = Option<String>;
+
+/// What a result set holds beside the user's columns, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Extras {
+    pub(crate) key: bool,
+    pub(crate) order_key: bool,
+    pub(crate) attempts: bool,
+}
+
+/// Rows of a user's table that are not decoded yet: that can wait until the transaction is over.
+pub(crate) struct Fetched {
+    pub(crate) len: usize,
+    pub(crate) decode: Box<dyn Fn(usize) -> Result<Signal, Error> + Send + Sync>,
+}
+
+impl Fetched {
+    pub(crate) fn last(&self) -> Result<Option<Signal>, Error> {
+        self.len.checked_sub(1).map(&self.decode).transpose()
+    }
+
+    pub(crate) fn all(&self) -> Result<Vec<Signal>, Error> {
+        (0..self.len).map(&self.decode).collect()
+    }
+}
+
+/// A database that holds an outbox.
+pub(crate) trait Database: Send + Sync {
+    fn dialect(&self) -> &dyn Dialect;
+    /// A connection of one's own, opened when it is first used.
+    fn session(&self) -> Box<dyn Session>;
+    /// The table of that name, or `None` where there is none.
+    fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>>;
+    /// How many connections are in use, of how many.
+    fn usage(&self) -> (usize, usize);
+    /// Something that tells of commits as they happen, where there is something and it was set up.
+    fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    /// Statements that make tables, each with its signal type, announce what is inserted.
+    fn announcing(&self, _: &[(Vec<String>, &str)]) -> Option<Vec<String>> {
+        None
+    }
+}
+
+/// Tells of commits as they happen.
+pub trait Watch: Send {
+    /// Waits for a commit; the answer names the signal type, where it is known.
+    ///
+    /// An error ends the watch.
+    fn next(&mut self) -> BoxFuture<'_, Result<Option<String>, Error>>;
+}
+
+/// A connection. A session that is dropped inside a transaction closes its connection.
+pub(crate) trait Session: Send {
+    fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>>;
+    fn execute(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
+    /// The transaction's last statement.
+    fn execute_and_commit(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
+    fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
+    /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
+    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>>;
+    fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+    fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// The few things that the three databases write differently.
+pub(crate) trait Dialect: Send + Sync {
+    fn placeholder(&self) -> Placeholder;
+    fn quote(&self, name: &str) -> String;
+    /// The database's clock: an integer, milliseconds since 1970.
+    fn now(&self) -> &'static str;
+    /// Locks the selected rows until the transaction ends.
+    fn for_update(&self) -> &'static str;
+    /// Makes a signal type's lane unless it is there; its argument is the name.
+    fn ensure_lane(&self) -> [&'static str; 2];
+    /// The side tables, statement by statement.
+    fn schema(&self) -> &'static str;
+    /// Whether `(a, b) > (x, y)` uses an index.
+    fn compares_rows(&self) -> bool;
+
+    /// A column, written so that the session can decode it exactly.
+    fn selected(&self, column: &TableColumn, reference: &str) -> String;
+    /// A key column as it is compared and sorted: both must come to the same order.
+    fn compared(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+    /// A text, compared as it is: not by the rules of a language.
+    fn exactly(&self, text: &str) -> String {
+        text.to_owned()
+    }
+    /// A key column's value as text that `key_arg` takes back.
+    fn key_text(&self, column: &TableColumn, reference: &str) -> String;
+    /// Appends one part of a key, to be compared with its column.
+    fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str);
+    /// A column's value as `signalbus_dead_value` keeps it.
+    fn stored(&self, column: &TableColumn, reference: &str) -> String;
+    /// The inverse of `stored`; `reference` is the kept value.
+    fn restored(&self, column: &TableColumn, reference: &str) -> String;
+    /// A kept value for people to read.
+    fn shown(&self, reference: &str) -> String {
+        reference.to_owned()
+    }
+    /// What makes an INSERT accept values for columns that the database fills itself.
+    fn overriding(&self) -> &'static str {
+        ""
+    }
+
+    /// Appends `key IN (…)`.
+    fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
+        let columns: Vec<String> = table.key_columns().map(|column| self.quote(&column.name)).collect();
+        if let [column] = &columns[..] {
+            sql.push(column).push(" IN (").list(", ", keys, |sql, key| self.key_args(sql, table, key));
+            sql.push(")");
+            return;
+        }
+        sql.push("(").push(&columns.join(", ")).push(") IN (VALUES ");
+        sql.list(", ", keys, |sql, key| {
+            sql.push("(");
+            self.key_args(sql, table, key);
+            sql.push(")");
+        });
+        sql.push(")");
+    }
+
+    /// Appends the parts of a key, with commas between them.
+    fn key_args(&self, sql: &mut Sql, table: &Table, key: &str) {
+        sql.list(", ", table.key_columns().zip(split_key(key)), |sql, (column, part)| {
+            self.key_arg(sql, column, &part);
+        });
+    }
+
+    /// A table's name, ready for SQL.
+    fn table_name(&self, parts: &[String]) -> String {
+        let quoted: Vec<String> = parts.iter().map(|part| self.quote(part)).collect();
+        quoted.join(".")
+    }
+
+    /// The text of several columns, joined and encoded as keys are.
+    fn joined_text(&self, table: &Table, columns: &[usize]) -> String {
+        let parts: Vec<String> = columns
+            .iter()
+            .map(|&n| {
+                let column = &table.columns[n];
+                let mut text = self.key_text(column, &format!("t.{}", self.quote(&column.name)));
+                if column.nullable {
+                    text = format!("coalesce({text}, '')");
+                }
+                if column.kind == Kind::Int { text } else { self.encoded(text) }
+            })
+            .collect();
+        self.concatenated(&parts)
+    }
+
+    /// A key's text without what divides its parts.
+    fn encoded(&self, text: String) -> String {
+        percent_encoded(&text)
+    }
+
+    /// SQL for strings joined with `,`.
+    fn concatenated(&self, parts: &[String]) -> String {
+        parts.join(" || ',' || ")
+    }
+}
+
+/// SQL for a text in which `,`, `:` and `%` are percent-encoded.
+pub(crate) fn percent_encoded(text: &str) -> String {
+    format!("replace(replace(replace({text}, '%', '%25'), ',', '%2C'), ':', '%3A')")
+}
+
+/// A statement in the database's own way of writing places: `?` in a text with arguments. One
+/// without arguments may hold users' names, and so question marks of their own.
+pub(crate) fn statement(dialect: &dyn Dialect, text: &str, args: &[Arg]) -> Sql {
+    if args.is_empty() {
+        return Sql::new(dialect.placeholder(), text);
+    }
+    let mut sql = Sql::new(dialect.placeholder(), "");
+    let mut pieces = text.split('?');
+    sql.push(pieces.next().unwrap_or_default());
+    for (piece, arg) in pieces.zip(args) {
+        sql.arg(arg.clone()).push(piece);
+    }
+    sql
+}
+
+/// Reads a number that the relay itself wrote.
+pub(crate) fn number<T: std::str::FromStr + Default>(cell: &Cell) -> T {
+    cell.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}

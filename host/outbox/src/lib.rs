@@ -1,0 +1,306 @@
+//! The outbox: rows are claimed for a limited time, then settled, in any of three databases.
+//!
+//! The algorithm is written once, here and in `claim`, `settle` and `dead`; an adapter adds the
+//! dialect and the decoding of rows.
+#![forbid(unsafe_code)]
+
+mod claim;
+mod connection;
+mod database;
+mod dead;
+mod error;
+mod look;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod pauses;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod schema;
+mod settle;
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod table;
+mod text;
+mod window;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use signalbus_core::signal::{Column, SignalType};
+use database::{Database, Purpose, Session, number, statement};
+use sql::{Arg, Sql};
+use table::{OrderTerm, Table, name_parts};
+
+pub use claim::{Batch, Claimed};
+pub use database::Watch;
+pub use dead::{DeadLetter, DeadRow};
+pub use error::Error;
+pub use look::Stock;
+pub use schema::Schema;
+pub use settle::Settled;
+
+/// Which table holds the signals of a type, and in which order they go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The signal type's name.
+    pub signal: String,
+    /// The table's name, with a schema where one is needed.
+    pub table: String,
+    /// Columns, each optionally followed by ` desc`.
+    pub order_by: Vec<String>,
+    pub order_key: Vec<String>,
+}
+
+/// A database with signals in it.
+#[derive(Clone)]
+pub struct Outbox {
+    database: Arc<dyn Database>,
+}
+
+/// What makes a table unfit, or slow, as an outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing can be sent: the sentence names the thing and the cure.
+    Fatal(String),
+    /// It works, but not as well as it could.
+    Doubtful(String),
+}
+
+impl Outbox {
+    /// Opens the outbox that `url` names: `sqlite://…`, `postgres://…` or `mysql://…`.
+    ///
+    /// Connections are made when they are first needed.
+    ///
+    /// # Errors
+    /// A URL that is none, or of another scheme.
+    pub fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
+        let scheme = url.split(':').next().unwrap_or_default();
+        let database: Arc<dyn Database> = match scheme {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => Arc::new(sqlite::Sqlite::open(url)?),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Arc::new(postgres::Postgres::open(url, max_connections)?),
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => Arc::new(mysql::MySql::open(url, max_connections)?),
+            #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+            "sqlite" | "postgres" | "postgresql" | "mysql" | "mariadb" => {
+                return Err(Error::Table(format!(
+                    "database url: this binary was built without the database for {scheme}://: build it with its Cargo feature"
+                )));
+            }
+            _ => {
+                return Err(Error::Table(format!(
+                    "database url: scheme \"{scheme}\" is not known; use sqlite, postgres or mysql"
+                )));
+            }
+        };
+        Ok(Self { database })
+    }
+
+    /// Resolves a signal type against its table.
+    ///
+    /// # Errors
+    /// Every fault of the table at once, or the database's own error.
+    pub async fn lane(&self, source: &Source) -> Result<Lane, Error> {
+        let (table, faults) = self.examine(source).await?;
+        let fatal: Vec<String> = faults
+            .into_iter()
+            .filter_map(|fault| match fault {
+                Fault::Fatal(text) => Some(text),
+                Fault::Doubtful(_) => None,
+            })
+            .collect();
+        let Some(table) = table.filter(|_| fatal.is_empty()) else {
+            return Err(Error::Table(fatal.join("; ")));
+        };
+        let mut session = self.database.session();
+        let ensure = self.database.dialect().ensure_lane();
+        let mut sql = self.statement(ensure[0], &[]);
+        sql.arg(source.signal.as_str()).push(ensure[1]);
+        session.begin(Purpose::Settle).await?;
+        session.execute(sql).await.map_err(schema::missing)?;
+        session.commit().await?;
+        Ok(Lane::new(self.database.clone(), &source.signal, table))
+    }
+
+    /// What is wrong with a signal type's table; nothing where it is fit.
+    ///
+    /// # Errors
+    /// The database can't be asked.
+    pub async fn faults(&self, source: &Source) -> Result<Vec<Fault>, Error> {
+        let (table, mut faults) = self.examine(source).await?;
+        if let Some(table) = table {
+            faults.extend(self.keyless(source, &table).await?);
+        }
+        Ok(faults)
+    }
+
+    /// SQLite lets a primary key hold NULL; such rows can't be told apart, and are never sent.
+    async fn keyless(&self, source: &Source, table: &Table) -> Result<Option<Fault>, Error> {
+        let dialect = self.database.dialect();
+        let missing = |column: &table::TableColumn| format!("{} IS NULL", dialect.quote(&column.name));
+        let nullable = table.key_columns().filter(|column| column.nullable);
+        let missing: Vec<String> = nullable.map(missing).collect();
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let name = dialect.table_name(&table.name);
+        let text = format!("SELECT count(*) FROM {name} WHERE {}", missing.join(" OR "));
+        let rows = self.read(self.statement(&text, &[])).await?;
+        let count: u64 = rows.first().map(|row| number(&row[0])).unwrap_or_default();
+        let text = format!(
+            "signal type \"{}\": {count} rows of table \"{}\" have NULL in their primary key and are never sent; give them a key",
+            source.signal, source.table
+        );
+        Ok((count > 0).then_some(Fault::Doubtful(text)))
+    }
+
+    /// How many rows wait in a signal type's table.
+    ///
+    /// # Errors
+    /// There is no such table, or the database can't be asked.
+    pub async fn pending(&self, source: &Source) -> Result<u64, Error> {
+        let name = self.database.dialect().table_name(&name_parts(&source.table));
+        let rows = self.read(self.statement(&format!("SELECT count(*) FROM {name}"), &[])).await;
+        let rows = rows.map_err(|error| match error {
+            Error::Refused { message, .. } => Error::Table(format!("signal type \"{}\": {message}", source.signal)),
+            error => error,
+        })?;
+        Ok(rows.first().map(|row| number(&row[0])).unwrap_or_default())
+    }
+
+    async fn examine(&self, source: &Source) -> Result<(Option<Table>, Vec<Fault>), Error> {
+        let name = name_parts(&source.table);
+        let described = self.database.describe(&name).await?;
+        let Some(described) = described else {
+            let text = format!(
+                "signal type \"{}\": there is no table \"{}\"; create it, or name another with `table`",
+                source.signal, source.table
+            );
+            return Ok((None, vec![Fault::Fatal(text)]));
+        };
+        Ok(schema::resolve(source, name, described))
+    }
+
+    async fn read(&self, sql: Sql) -> Result<Vec<Vec<database::Cell>>, Error> {
+        let mut session = self.database.session();
+        session.begin(Purpose::Read).await?;
+        let rows = session.rows(sql).await?;
+        session.commit().await?;
+        Ok(rows)
+    }
+
+    fn statement(&self, text: &str, args: &[Arg]) -> Sql {
+        statement(self.database.dialect(), text, args)
+    }
+}
+
+/// A signal type's part of the outbox.
+pub struct Lane {
+    database: Arc<dyn Database>,
+    signal_type: SignalType,
+    table: Arc<Table>,
+    /// Statement texts that never change.
+    texts: Texts,
+    scan: Mutex<claim::Scan>,
+    /// Tokens of claims that were perhaps recorded, and whose rows never reached a plugin.
+    orphans: std::sync::Mutex<Vec<String>>,
+}
+
+struct Texts {
+    table: String,
+    /// The selected columns, without the key.
+    columns: String,
+    key: String,
+    order_key: String,
+    order: String,
+}
+
+impl Lane {
+    fn new(database: Arc<dyn Database>, signal: &str, table: Table) -> Self {
+        let dialect = database.dialect();
+        let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
+        let columns: Vec<String> = (0..table.columns.len()).map(|n| dialect.selected(&table.columns[n], &quoted(n))).collect();
+        let order = |term: &OrderTerm| {
+            let direction = if term.descending { " DESC" } else { "" };
+            format!("{}{direction}", quoted(term.column))
+        };
+        let by_key = table.key.iter().map(|&n| dialect.compared(&table.columns[n], &quoted(n)));
+        let order: Vec<String> = table.order_by.iter().map(order).chain(by_key).collect();
+        let texts = Texts {
+            table: dialect.table_name(&table.name),
+            columns: columns.join(", "),
+            key: dialect.joined_text(&table, &table.key),
+            order_key: dialect.joined_text(&table, &table.order_key),
+            order: order.join(", "),
+        };
+        let describe = |column: &table::TableColumn| Column { name: column.name.clone(), db_type: column.db_type.clone() };
+        let mut attributes = Vec::new();
+        if table.ordered() {
+            attributes.push(("ordered".to_owned(), "true".to_owned()));
+        }
+        if !table.order_key.is_empty() {
+            let names: Vec<&str> = table.order_key.iter().map(|&n| table.columns[n].name.as_str()).collect();
+            attributes.push(("order_key".to_owned(), names.join(",")));
+        }
+        let signal_type =
+            SignalType { name: signal.to_owned(), columns: table.columns.iter().map(describe).collect(), attributes };
+        Self {
+            database,
+            signal_type,
+            table: Arc::new(table),
+            texts,
+            scan: Mutex::default(),
+            orphans: std::sync::Mutex::default(),
+        }
+    }
+
+    fn orphaned(&self, token: &str) {
+        self.orphans.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(token.to_owned());
+    }
+
+    /// The signal type, as plugins see it.
+    pub fn signal_type(&self) -> &SignalType {
+        &self.signal_type
+    }
+
+    /// A connection for one worker.
+    pub fn session(&self) -> Worker<'_> {
+        Worker { lane: self, session: self.database.session(), owner: owner() }
+    }
+
+    fn statement(&self, text: &str, args: &[Arg]) -> Sql {
+        statement(self.database.dialect(), text, args)
+    }
+
+    /// Replaces `NOW` by the database's clock.
+    fn timed(&self, text: &str, args: &[Arg]) -> Sql {
+        self.statement(&text.replace("NOW", self.database.dialect().now()), args)
+    }
+}
+
+/// One worker of a lane: claims and settles over a connection of its own.
+pub struct Worker<'a> {
+    lane: &'a Lane,
+    session: Box<dyn Session>,
+    owner: String,
+}
+
+/// How long a claim lasts unless it is renewed.
+pub const LEASE: Duration = Duration::from_secs(8);
+/// How often a claim is renewed while its plugin runs.
+pub const RENEWAL: Duration = Duration::from_secs(2);
+
+/// Names this process in the claims that it takes.
+fn owner() -> String {
+    static OWNER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let name = || format!("{}:{}", std::process::id(), uuid::Uuid::new_v4().simple());
+    OWNER.get_or_init(name).clone()
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4)
+}

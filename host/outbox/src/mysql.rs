@@ -1,0 +1,360 @@
+//! MySQL and MariaDB: READ COMMITTED, so that no gap of a user's table is locked.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
+use sqlx::{Arguments, ConnectOptions as _, Executor, Row, TypeInfo, ValueRef};
+
+use super::connection::{Connection, Driver, STATEMENTS, Shelf};
+use super::database::{Cell, Database, Dialect, Purpose, Session};
+use super::error::Error;
+use super::sql::{Arg, Placeholder, Sql};
+use super::table::{Description, Kind, Table, TableColumn};
+use signalbus_core::key::split_key;
+use super::text;
+use signalbus_core::signal::Value;
+
+/// A MySQL or MariaDB database.
+pub(super) struct MySql {
+    shelf: Arc<Shelf<sqlx::MySql>>,
+}
+
+struct MySqlDriver;
+struct MySqlDialect;
+
+/// Old values must be accepted back as they were: dates of zero, and keys of zero.
+const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+    SET SESSION time_zone = '+00:00', \
+    sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'";
+
+impl MySql {
+    pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
+        let options = MySqlConnectOptions::from_str(url)
+            .map_err(|error| Error::Table(format!("database url: {error}")))?
+            .statement_cache_capacity(STATEMENTS)
+            .disable_statement_logging();
+        let pool = MySqlPoolOptions::new()
+            .max_connections(max_connections)
+            .test_before_acquire(false)
+            .acquire_timeout(std::time::Duration::from_secs(10))
+            .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
+            .connect_lazy_with(options);
+        Ok(Self { shelf: Shelf::new(pool) })
+    }
+}
+
+impl Database for MySql {
+    fn dialect(&self) -> &dyn Dialect {
+        &MySqlDialect
+    }
+
+    fn session(&self) -> Box<dyn Session> {
+        Box::new(Connection::<MySqlDriver>::new(self.shelf.clone()))
+    }
+
+    fn usage(&self) -> (usize, usize) {
+        self.shelf.usage()
+    }
+
+    fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
+        Box::pin(async move {
+            let mut session = self.session();
+            session.begin(Purpose::Read).await?;
+            let described = describe(&mut *session, name).await?;
+            session.commit().await?;
+            Ok(described)
+        })
+    }
+}
+
+async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<Description>, Error> {
+    let table = name.last().map_or("", String::as_str);
+    let from = |text: &str| {
+        let mut sql = Sql::new(Placeholder::Question, text);
+        sql.push(" WHERE table_name = ").arg(table).push(" AND table_schema = ");
+        match name {
+            [schema, _] => sql.arg(schema.as_str()),
+            _ => sql.push("database()"),
+        };
+        sql
+    };
+    let mut sql = from("SELECT column_name, data_type, column_type, is_nullable, extra FROM information_schema.columns");
+    sql.push(" ORDER BY ordinal_position");
+    let mut columns: Vec<TableColumn> = session.rows(sql).await?.iter().map(|row| column(row)).collect();
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    if columns.iter().any(|column| column.sql_type == "longtext") {
+        mark_json(session, from, &mut columns).await?;
+    }
+    let mut sql = from("SELECT index_name, column_name FROM information_schema.statistics");
+    sql.push(" AND column_name IS NOT NULL ORDER BY index_name, seq_in_index");
+    let parts = session.rows(sql).await?;
+    let key = parts
+        .iter()
+        .filter(|row| row[0].as_deref() == Some("PRIMARY"))
+        .filter_map(|row| columns.iter().position(|column| Some(&column.name) == row[1].as_ref()))
+        .collect();
+    let engines = "SELECT t.engine FROM information_schema.tables t \
+         JOIN information_schema.engines e ON e.engine = t.engine AND e.transactions <> 'YES'";
+    let unsafe_engine = session.rows(from(engines)).await?.into_iter().flatten().next().flatten();
+    Ok(Some(Description { key, indexes: super::table::grouped(parts), columns, unsafe_engine }))
+}
+
+/// MariaDB's JSON is a LONGTEXT with a check that its text is valid.
+async fn mark_json(session: &mut dyn Session, from: impl Fn(&str) -> Sql, columns: &mut [TableColumn]) -> Result<(), Error> {
+    let version = session.rows(Sql::new(Placeholder::Question, "SELECT version()")).await?;
+    if !version.iter().flatten().flatten().any(|version| version.contains("MariaDB")) {
+        return Ok(());
+    }
+    let checks = "SELECT check_clause FROM (SELECT check_clause, table_name, constraint_schema AS table_schema \
+         FROM information_schema.check_constraints) c";
+    let checks = session.rows(from(checks)).await?;
+    for column in columns.iter_mut().filter(|column| column.sql_type == "longtext") {
+        let valid = format!("json_valid({})", MySqlDialect.quote(&column.name));
+        if checks.iter().flatten().flatten().any(|check| *check == valid) {
+            (column.kind, column.db_type) = (Kind::Json, "json".to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn column(row: &[Cell]) -> TableColumn {
+    let text = |n: usize| row[n].clone().unwrap_or_default();
+    let (data_type, column_type) = (text(1).to_lowercase(), text(2));
+    TableColumn {
+        name: text(0),
+        kind: kind(&data_type, column_type.contains("unsigned")),
+        db_type: column_type.clone(),
+        sql_type: column_type.replace(" unsigned", "").replace(" zerofill", ""),
+        nullable: text(3) == "YES",
+        generated: text(4).contains("GENERATED") && !text(4).contains("DEFAULT_GENERATED"),
+    }
+}
+
+fn kind(data_type: &str, unsigned: bool) -> Kind {
+    match data_type {
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" if unsigned => Kind::Unsigned,
+        "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => Kind::Int,
+        // The driver reads a year as an unsigned number.
+        "year" => Kind::Unsigned,
+        "float" | "double" => Kind::Float,
+        "decimal" => Kind::Decimal,
+        "char" | "varchar" | "tinytext" | "text" | "mediumtext" | "longtext" => Kind::Text,
+        "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Kind::Bytes,
+        "json" => Kind::Json,
+        "uuid" => Kind::Uuid,
+        "date" => Kind::Date,
+        "time" => Kind::Time,
+        "datetime" => Kind::Datetime,
+        "timestamp" => Kind::Timestamp,
+        "bit" => Kind::Bits,
+        "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
+        | "geometrycollection" | "geomcollection" => Kind::Geometry,
+        _ => Kind::Other,
+    }
+}
+
+impl Driver for MySqlDriver {
+    type Db = sqlx::MySql;
+
+    fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
+        match purpose {
+            Purpose::Claim | Purpose::Settle => Some("START TRANSACTION"),
+            Purpose::Read => None,
+        }
+    }
+
+    fn bind(args: Vec<Arg>) -> Result<MySqlArguments, Error> {
+        let mut bound = MySqlArguments::default();
+        for arg in args {
+            match arg {
+                Arg::Null => bound.add(None::<String>),
+                Arg::Int(number) => bound.add(number),
+                Arg::Unsigned(number) => bound.add(number),
+                Arg::Real(number) => bound.add(number),
+                Arg::Text(text) => bound.add(text),
+                Arg::Bytes(bytes) => bound.add(bytes),
+                Arg::Texts(_) | Arg::Ints(_) => unreachable!("no statement for MySQL takes an array"),
+            }
+            .map_err(sqlx::Error::Encode)?;
+        }
+        Ok(bound)
+    }
+
+    fn affected(result: &sqlx::mysql::MySqlQueryResult) -> u64 {
+        result.rows_affected()
+    }
+
+    fn cell(row: &MySqlRow, position: usize) -> Result<Cell, Error> {
+        let raw = row.try_get_raw(position)?;
+        if raw.is_null() {
+            return Ok(None);
+        }
+        let name = raw.type_info().name().to_owned();
+        Ok(Some(match (name.contains("INT"), name.contains("UNSIGNED")) {
+            (true, true) => row.try_get_unchecked::<u64, _>(position)?.to_string(),
+            (true, false) => row.try_get_unchecked::<i64, _>(position)?.to_string(),
+            _ => readable(row.try_get_unchecked::<Vec<u8>, _>(position)?),
+        }))
+    }
+
+    fn key(row: &MySqlRow, position: usize) -> Result<Cell, Error> {
+        let is_text = row.try_get_unchecked::<Option<String>, _>(position).is_ok();
+        if is_text || row.try_get_raw(position)?.type_info().name().contains("INT") {
+            return Self::cell(row, position);
+        }
+        Err(Error::Table("a row's key is text that is not UTF-8".into()))
+    }
+
+    fn value(row: &MySqlRow, position: usize, column: &TableColumn) -> Result<Value, Error> {
+        if row.try_get_raw(position)?.is_null() {
+            return Ok(Value::Null);
+        }
+        Ok(match column.kind {
+            Kind::Int => Value::Int64(row.try_get_unchecked(position)?),
+            Kind::Unsigned => {
+                let number: u64 = row.try_get_unchecked(position)?;
+                i64::try_from(number).map_or_else(|_| Value::Decimal(number.to_string()), Value::Int64)
+            }
+            Kind::Float if column.sql_type.starts_with("float") => {
+                Value::Float64(row.try_get_unchecked::<f32, _>(position)?.into())
+            }
+            Kind::Float => Value::Float64(row.try_get_unchecked(position)?),
+            Kind::Bytes => Value::Bytes(row.try_get_unchecked(position)?),
+            kind => text::value(kind, row.try_get_unchecked(position)?),
+        })
+    }
+}
+
+/// Bytes for people: as text where they are text.
+fn readable(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        let digits: String = error.as_bytes().iter().map(|byte| format!("{byte:02X}")).collect();
+        format!("X'{digits}'")
+    })
+}
+
+impl Dialect for MySqlDialect {
+    fn placeholder(&self) -> Placeholder {
+        Placeholder::Question
+    }
+
+    fn quote(&self, name: &str) -> String {
+        format!("`{}`", name.replace('`', "``"))
+    }
+
+    fn now(&self) -> &'static str {
+        "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+    }
+
+    fn for_update(&self) -> &'static str {
+        " FOR UPDATE"
+    }
+
+    fn ensure_lane(&self) -> [&'static str; 2] {
+        ["INSERT IGNORE INTO signalbus_lane (signal_type) VALUES (", ")"]
+    }
+
+    fn schema(&self) -> &'static str {
+        include_str!("schema/mysql.sql")
+    }
+
+    fn compares_rows(&self) -> bool {
+        // Neither MySQL nor MariaDB uses an index for `(a, b) > (x, y)`.
+        false
+    }
+
+    fn selected(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Date | Kind::Time | Kind::Datetime | Kind::Timestamp | Kind::Decimal | Kind::Uuid | Kind::Other => {
+                format!("CAST({reference} AS CHAR)")
+            }
+            Kind::Bits => {
+                let width = column.sql_type.trim_start_matches("bit(").trim_end_matches(')');
+                format!("LPAD(BIN({reference} + 0), {width}, '0')")
+            }
+            Kind::Geometry => format!("ST_AsText({reference})"),
+            _ => reference.to_owned(),
+        }
+    }
+
+    /// An ENUM or a SET is compared as text, and sorted by the places of its members.
+    fn compared(&self, column: &TableColumn, reference: &str) -> String {
+        if column.sql_type.starts_with("enum(") || column.sql_type.starts_with("set(") {
+            return format!("CAST({reference} AS CHAR) COLLATE utf8mb4_bin");
+        }
+        reference.to_owned()
+    }
+
+    /// Collations may hold `a` for `A`, and most of them `a` for `a` with a blank behind it.
+    fn exactly(&self, text: &str) -> String {
+        format!("CAST({text} AS BINARY)")
+    }
+
+    fn key_text(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Bytes => format!("HEX({reference})"),
+            Kind::Float => format!("CAST({reference} * 1e0 AS CHAR)"),
+            Kind::Bits => format!("CAST({reference} + 0 AS CHAR)"),
+            Kind::Text => format!("CONVERT({reference} USING utf8mb4)"),
+            _ => format!("CAST({reference} AS CHAR)"),
+        }
+    }
+
+    /// A string is compared with a number as a float, so numbers are handed over as numbers.
+    fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
+        match column.kind {
+            Kind::Int => sql.arg(part.parse().map_or(Arg::Null, Arg::Int)),
+            Kind::Unsigned => sql.arg(part.parse().map_or(Arg::Null, Arg::Unsigned)),
+            Kind::Float => sql.arg(part.parse().map_or(Arg::Null, Arg::Real)),
+            Kind::Decimal => sql.push("CAST(").arg(part).push(&format!(" AS {})", column.sql_type)),
+            Kind::Bits => sql.push("CAST(").arg(part).push(" AS UNSIGNED)"),
+            Kind::Bytes => sql.push("UNHEX(").arg(part).push(")"),
+            _ => sql.arg(part),
+        };
+    }
+
+    /// Numbers and times as text; arithmetic makes a float tell all of its digits.
+    fn stored(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Bytes | Kind::Geometry => reference.to_owned(),
+            Kind::Float => format!("CAST({reference} * 1e0 AS CHAR)"),
+            Kind::Bits => format!("CAST({reference} + 0 AS CHAR)"),
+            Kind::Text | Kind::Json => format!("CONVERT({reference} USING utf8mb4)"),
+            _ => format!("CAST({reference} AS CHAR)"),
+        }
+    }
+
+    fn restored(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Bytes | Kind::Geometry => reference.to_owned(),
+            Kind::Bits => format!("CAST(CONVERT({reference} USING utf8mb4) AS UNSIGNED)"),
+            _ => format!("CONVERT({reference} USING utf8mb4)"),
+        }
+    }
+
+    /// `VALUES` lists and row constructors are not the same in MySQL and MariaDB: plain terms are.
+    fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
+        let columns: Vec<&TableColumn> = table.key_columns().collect();
+        if let [column] = columns[..] {
+            sql.push(&self.quote(&column.name)).push(" IN (");
+            sql.list(", ", keys, |sql, key| self.key_args(sql, table, key));
+            sql.push(")");
+            return;
+        }
+        sql.list(" OR ", keys, |sql, key| {
+            sql.push("(").list(" AND ", columns.iter().zip(split_key(key)), |sql, (column, part)| {
+                sql.push(&self.quote(&column.name)).push(" = ");
+                self.key_arg(sql, column, &part);
+            });
+            sql.push(")");
+        });
+    }
+
+    fn concatenated(&self, parts: &[String]) -> String {
+        format!("CONCAT_WS(',', {})", parts.join(", "))
+    }
+}

@@ -1,0 +1,142 @@
+//! A signal type's table, as the database describes it.
+
+/// How a column is read and compared; each database has its own few.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Boolean,
+    Int,
+    /// Integers that may exceed the signed range.
+    Unsigned,
+    Float,
+    Decimal,
+    Text,
+    /// Text whose length the database keeps with blanks.
+    Padded,
+    Bytes,
+    Json,
+    Jsonb,
+    Uuid,
+    Date,
+    Time,
+    Datetime,
+    Timestamp,
+    Bits,
+    Geometry,
+    /// An address, maybe with a mask.
+    Network,
+    /// Each value tells its own type (SQLite).
+    Dynamic,
+    Other,
+}
+
+/// One column of a user's table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TableColumn {
+    pub(crate) name: String,
+    /// What the plugin is told.
+    pub(crate) db_type: String,
+    /// What a cast to the column's type is written with.
+    pub(crate) sql_type: String,
+    pub(crate) kind: Kind,
+    pub(crate) nullable: bool,
+    /// Computed by the database: read, never written.
+    pub(crate) generated: bool,
+}
+
+/// What the database says about a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Description {
+    pub(crate) columns: Vec<TableColumn>,
+    /// Positions of the primary key's columns, in the key's order; empty without a key.
+    pub(crate) key: Vec<usize>,
+    /// The columns of each usable index, in order.
+    pub(crate) indexes: Vec<Vec<String>>,
+    /// The storage engine, where it knows no transactions.
+    pub(crate) unsafe_engine: Option<String>,
+}
+
+/// One term of `order_by`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OrderTerm {
+    pub(crate) column: usize,
+    pub(crate) descending: bool,
+}
+
+/// A table that can serve as an outbox: resolved against a signal type's configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    /// Parts of the name, unquoted: schema (if given) and table.
+    pub(crate) name: Vec<String>,
+    pub(crate) columns: Vec<TableColumn>,
+    pub(crate) key: Vec<usize>,
+    pub(crate) order_by: Vec<OrderTerm>,
+    pub(crate) order_key: Vec<usize>,
+}
+
+impl Table {
+    pub(crate) fn key_columns(&self) -> impl Iterator<Item = &TableColumn> {
+        self.key.iter().map(|&n| &self.columns[n])
+    }
+
+    /// The position of the key where it is one integer column: its text needs no help from SQL.
+    pub(crate) fn integer_key(&self) -> Option<usize> {
+        match self.key[..] {
+            [only] if self.columns[only].kind == Kind::Int => Some(only),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ordered(&self) -> bool {
+        !self.order_by.is_empty()
+    }
+}
+
+/// Splits `shop.order_placed` or `"odd.schema"."odd ""table"""` into its parts.
+///
+/// A part without double quotes is taken as it is written: spaces and capitals are kept.
+pub(crate) fn name_parts(name: &str) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    let mut chars = name.chars().peekable();
+    while let Some(c) = chars.next() {
+        let part = parts.last_mut().expect("never empty");
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => {
+                chars.next();
+                part.push('"');
+            }
+            '"' if quoted => quoted = false,
+            '"' if part.is_empty() => quoted = true,
+            '.' if !quoted => parts.push(String::new()),
+            c => part.push(c),
+        }
+    }
+    parts
+}
+
+/// Rows of (index, column) as the columns of each index.
+pub(crate) fn grouped(rows: Vec<Vec<Option<String>>>) -> Vec<Vec<String>> {
+    let mut indexes: Vec<(String, Vec<String>)> = Vec::new();
+    for row in rows {
+        let mut cells = row.into_iter().map(Option::unwrap_or_default);
+        let (index, column) = (cells.next().unwrap_or_default(), cells.next().unwrap_or_default());
+        match indexes.last_mut() {
+            Some((name, columns)) if *name == index => columns.push(column),
+            _ => indexes.push((index, vec![column])),
+        }
+    }
+    indexes.into_iter().map(|(_, columns)| columns).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_have_a_schema_and_quotes() {
+        assert_eq!(name_parts("order_placed"), ["order_placed"]);
+        assert_eq!(name_parts("shop.Order Placed"), ["shop", "Order Placed"]);
+        assert_eq!(name_parts(r#""a.b"."c ""d""""#), ["a.b", r#"c "d""#]);
+        assert_eq!(name_parts(r#"in"side"#), [r#"in"side"#]);
+    }
+}

@@ -1,0 +1,214 @@
+//! Reading due rows: within a range of keys, and away from what others have.
+
+use super::claim::Standing;
+use super::database::{Extras, Fetched, Purpose};
+use super::sql::Sql;
+use super::table::{TableColumn};
+use signalbus_core::key::split_key;
+use super::{Error, Lane, Worker};
+
+/// Which rows to read.
+#[derive(Default)]
+pub(super) struct Window<'a> {
+    pub(super) after: Option<&'a str>,
+    pub(super) until: Option<&'a str>,
+    /// Only these order keys.
+    pub(super) only: Option<&'a [String]>,
+    pub(super) limit: usize,
+}
+
+impl Worker<'_> {
+    /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
+    pub(super) async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Fetched, Error> {
+        let lane = self.lane;
+        let extras = Extras {
+            key: lane.table.integer_key().is_none(),
+            order_key: !lane.table.order_key.is_empty(),
+            attempts: standing.due.is_some(),
+        };
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.columns);
+        if extras.key {
+            sql.push(", ").push(&lane.texts.key);
+        }
+        if extras.order_key {
+            sql.push(", ").push(&lane.texts.order_key);
+        }
+        if extras.attempts {
+            sql.push(", (SELECT d.attempts FROM signalbus_deferral d WHERE d.signal_type = ");
+            sql.arg(lane.signal_type.name.as_str());
+            sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
+        }
+        lane.due_within(&mut sql, window, standing);
+        self.session.signals(sql, lane.table.clone(), extras).await
+    }
+
+    /// The last key of what is due within a window.
+    pub(super) async fn range_end(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Option<String>, Error> {
+        let lane = self.lane;
+        let dialect = lane.database.dialect();
+        let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
+        let columns: Vec<String> = lane.table.key_columns().map(quoted).collect();
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.key).push(" FROM (SELECT ").push(&columns.join(", "));
+        lane.due_within(&mut sql, window, standing);
+        sql.push(") t ORDER BY ").push(&lane.descending()).push(" LIMIT 1");
+        let rows = self.session.rows(sql).await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+
+    /// The highest key that is there now; `None` in an empty table.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
+        self.first_key(&self.lane.descending()).await
+    }
+
+    /// The key of the row that comes first; `None` in an empty table.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn head(&mut self) -> Result<Option<String>, Error> {
+        self.first_key(&self.lane.texts.order).await
+    }
+
+    async fn first_key(&mut self, order: &str) -> Result<Option<String>, Error> {
+        let texts = &self.lane.texts;
+        let text = format!("SELECT {} FROM {} t ORDER BY {order} LIMIT 1", texts.key, texts.table);
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.session.rows(self.lane.statement(&text, &[])).await?;
+        self.session.commit().await?;
+        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+    }
+}
+
+impl Lane {
+    /// The key's columns, as they are compared and sorted.
+    fn compared_key(&self) -> Vec<String> {
+        let dialect = self.database.dialect();
+        let compared = |column: &TableColumn| dialect.compared(column, &format!("t.{}", dialect.quote(&column.name)));
+        self.table.key_columns().map(compared).collect()
+    }
+
+    /// The key's columns, the highest first.
+    fn descending(&self) -> String {
+        let order: Vec<String> = self.compared_key().iter().map(|column| format!("{column} DESC")).collect();
+        order.join(", ")
+    }
+
+    /// Appends the part of a query behind its columns: what is due within a window.
+    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, standing: &Standing) {
+        sql.push(" FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
+        // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
+        for column in self.table.key_columns().filter(|column| column.nullable) {
+            sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(" IS NOT NULL");
+        }
+        self.within(sql, window.after, window.until, " AND ");
+        if let Some(keys) = window.only {
+            self.order_key_among(sql, keys, "IN");
+        }
+        self.leave_out(sql, standing);
+        sql.push(" ORDER BY ").push(&self.texts.order);
+        sql.push(" LIMIT ").push(&window.limit.to_string());
+    }
+
+    /// Appends `key > after AND key <= until`, each where it is given, with `prefix` before each.
+    fn within(&self, sql: &mut Sql, after: Option<&str>, until: Option<&str>, prefix: &str) {
+        for (key, operator) in [(after, ">"), (until, "<=")] {
+            if let Some(key) = key {
+                sql.push(prefix);
+                self.compare(sql, operator, key);
+            }
+        }
+    }
+
+    /// Appends a query whose first row tells that something behind a key can be claimed, unless
+    /// another claim covers it.
+    pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
+        sql.push("SELECT 1");
+        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &Standing::deferred());
+    }
+
+    /// Appends a comparison of the whole key, in a form that the key's index serves.
+    fn compare(&self, sql: &mut Sql, operator: &str, key: &str) {
+        let dialect = self.database.dialect();
+        let columns = self.compared_key();
+        if columns.len() == 1 || dialect.compares_rows() {
+            sql.push("(").push(&columns.join(", ")).push(") ").push(operator).push(" (");
+            dialect.key_args(sql, &self.table, key);
+            sql.push(")");
+            return;
+        }
+        self.compare_stepwise(sql, operator, key, &columns);
+    }
+
+    /// `(a > x OR (a = x AND b > y))`, with `a >= x` in front for the index.
+    fn compare_stepwise(&self, sql: &mut Sql, operator: &str, key: &str, columns: &[String]) {
+        let dialect = self.database.dialect();
+        let parts = split_key(key);
+        let terms: Vec<_> = self.table.key_columns().zip(parts).zip(columns).collect();
+        let strict = &operator[..1];
+        let term = |sql: &mut Sql, n: usize, operator: &str| {
+            let ((column, part), name) = &terms[n];
+            sql.push(name).push(" ").push(operator).push(" ");
+            dialect.key_arg(sql, column, part);
+        };
+        sql.push("(");
+        term(sql, 0, if strict == ">" { ">=" } else { "<=" });
+        sql.push(" AND (");
+        for n in 0..columns.len() {
+            let last = n + 1 == columns.len();
+            sql.push(if n > 0 { " OR (" } else { "(" });
+            for equal in 0..n {
+                term(sql, equal, "=");
+                sql.push(" AND ");
+            }
+            term(sql, n, if last { operator } else { strict });
+            sql.push(")");
+        }
+        sql.push("))");
+    }
+
+    /// Appends what keeps away from other claims and from what is deferred.
+    fn leave_out(&self, sql: &mut Sql, standing: &Standing) {
+        let others = &standing.claims;
+        if self.table.ordered() {
+            let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
+            self.order_key_among(sql, &busy, "NOT IN");
+        } else {
+            for claim in others {
+                sql.push(" AND NOT (1 = 1");
+                self.within(sql, claim.from.as_deref(), claim.to.as_deref(), " AND ");
+                sql.push(")");
+            }
+        }
+        if standing.due.is_some_and(|(_, last)| last > 0) {
+            sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_deferral d WHERE d.signal_type = ");
+            sql.arg(self.signal_type.name.as_str());
+            match (self.table.ordered(), self.table.order_key.is_empty()) {
+                (false, _) => sql.push(" AND d.signal_key = ").push(&self.texts.key),
+                (true, false) => sql.push(" AND d.order_key = ").push(&self.texts.order_key),
+                (true, true) => sql,
+            };
+            sql.push(" AND d.due_at > ");
+            match standing.now {
+                Some(now) => sql.arg(now),
+                None => sql.push(self.database.dialect().now()),
+            };
+            sql.push(")");
+        }
+    }
+
+    fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {
+        if keys.is_empty() || self.table.order_key.is_empty() {
+            return;
+        }
+        let order_key = self.database.dialect().exactly(&self.texts.order_key);
+        sql.push(" AND ").push(&order_key).push(" ").push(operator).push(" (");
+        sql.list(", ", keys, |sql, key| {
+            sql.arg(key.as_str());
+        });
+        sql.push(")");
+    }
+}

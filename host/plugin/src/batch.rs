@@ -1,0 +1,145 @@
+//! A batch as a guest's call takes it: slices into the rows, no string copied but the ids.
+
+use std::time::Duration;
+
+use super::wit::signalbus::plugin::types as wit;
+use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value};
+
+/// The parts of a batch that calls borrow from: all ids in one string, all values in one list.
+pub(super) struct Flat<'a> {
+    signals: &'a [Signal],
+    /// Length of `<signal type>:`, which every id begins with.
+    prefix: usize,
+    ids: String,
+    values: Vec<wit::Value<'a>>,
+}
+
+impl<'a> Flat<'a> {
+    pub(super) fn new(signal_type: &str, signals: &'a [Signal]) -> Self {
+        let prefix = signal_type.len() + 1;
+        let keys: usize = signals.iter().map(|signal| signal.key.len()).sum();
+        let values = signals.iter().map(|signal| signal.values.len()).sum();
+        let mut flat = Self {
+            signals,
+            prefix,
+            ids: String::with_capacity(keys + signals.len() * prefix),
+            values: Vec::with_capacity(values),
+        };
+        for signal in signals {
+            flat.ids.push_str(signal_type);
+            flat.ids.push(':');
+            flat.ids.push_str(&signal.key);
+            flat.values.extend(signal.values.iter().map(value));
+        }
+        flat
+    }
+
+    /// The signals as the guest's call takes them.
+    pub(super) fn signals(&self) -> Vec<wit::Signal<'_>> {
+        let (mut ids, mut values) = (self.ids.as_str(), self.values.as_slice());
+        let lowered = self.signals.iter().map(|signal| {
+            let (id, later_ids) = ids.split_at(self.prefix + signal.key.len());
+            let (own, later_values) = values.split_at(signal.values.len());
+            (ids, values) = (later_ids, later_values);
+            wit::Signal { id, attempt: signal.attempt, values: own }
+        });
+        lowered.collect()
+    }
+}
+
+/// What the signals of a call have in common, as the guest's call takes it.
+pub(super) struct Head<'a> {
+    name: &'a str,
+    columns: Vec<wit::Column<'a>>,
+    attributes: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Head<'a> {
+    /// `timeout_ms` is the time for one call.
+    pub(super) fn new(signal_type: &'a SignalType, timeout_ms: &'a str) -> Self {
+        let attributes = signal_type.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        Self {
+            name: &signal_type.name,
+            columns: signal_type.columns.iter().map(column).collect(),
+            attributes: attributes.chain([("timeout_ms", timeout_ms)]).collect(),
+        }
+    }
+
+    pub(super) fn signal_type(&self) -> wit::SignalType<'_> {
+        wit::SignalType { name: self.name, columns: &self.columns, attributes: &self.attributes }
+    }
+}
+
+fn column(column: &Column) -> wit::Column<'_> {
+    wit::Column { name: &column.name, db_type: &column.db_type }
+}
+
+fn value(value: &Value) -> wit::Value<'_> {
+    match value {
+        Value::Null => wit::Value::Null,
+        Value::Boolean(value) => wit::Value::Boolean(*value),
+        Value::Int64(value) => wit::Value::Int64(*value),
+        Value::Float64(value) => wit::Value::Float64(*value),
+        Value::Decimal(text) => wit::Value::Decimal(text),
+        Value::Text(text) => wit::Value::Text(text),
+        Value::Bytes(bytes) => wit::Value::Bytes(bytes),
+        Value::Json(text) => wit::Value::Json(text),
+        Value::Uuid(text) => wit::Value::Uuid(text),
+        Value::Date(text) => wit::Value::Date(text),
+        Value::Time(text) => wit::Value::Time(text),
+        Value::Datetime(text) => wit::Value::Datetime(text),
+        Value::Timestamp(text) => wit::Value::Timestamp(text),
+        Value::Other(text) => wit::Value::Other(text),
+    }
+}
+
+impl From<wit::Outcome> for Outcome {
+    fn from(outcome: wit::Outcome) -> Self {
+        match outcome {
+            wit::Outcome::Sent => Self::Sent,
+            wit::Outcome::Skip => Self::Skip,
+            wit::Outcome::Retry(retry) => Self::Retry { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason },
+            wit::Outcome::Reject(reason) => Self::Reject { reason },
+        }
+    }
+}
+
+impl From<wit::Outage> for Outage {
+    fn from(outage: wit::Outage) -> Self {
+        match outage {
+            wit::Outage::Unavailable(retry) => {
+                Self::Unavailable { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason }
+            }
+            wit::Outage::Misconfigured(reason) => Self::Misconfigured { reason },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signal(key: &str, values: Vec<Value>) -> Signal {
+        Signal { key: key.into(), order_key: String::new(), attempt: 2, values }
+    }
+
+    #[test]
+    fn every_signal_keeps_its_own_id_and_values() {
+        let signals =
+            [signal("O", vec![Value::Null, Value::Text("a".into())]), signal("", vec![]), signal("é,2", vec![Value::Int64(7)])];
+        let flat = Flat::new("Order", &signals);
+        let lowered = flat.signals();
+        let ids: Vec<&str> = lowered.iter().map(|signal| signal.id).collect();
+        assert_eq!(ids, ["Order:O", "Order:", "Order:é,2"]);
+        assert_eq!(ids[2], signals[2].id("Order"));
+        let lengths: Vec<usize> = lowered.iter().map(|signal| signal.values.len()).collect();
+        assert_eq!(lengths, [2, 0, 1]);
+        assert!(matches!(lowered[2].values, [wit::Value::Int64(7)]));
+        assert_eq!(lowered[0].attempt, 2);
+    }
+
+    #[test]
+    fn an_empty_batch_lowers_to_nothing() {
+        assert!(Flat::new("Order", &[]).signals().is_empty());
+    }
+}

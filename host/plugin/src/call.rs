@@ -1,0 +1,382 @@
+//! Calls into a guest: a store and an instance each, a deadline, and words for what went wrong.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+use wasmtime::component::ResourceTableError;
+use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::batch::{Flat, Head};
+use super::engine::Engine;
+use super::guest::{self, State};
+use super::journal::{Journal, Origin};
+use super::limits::{Load, MemoryExhausted};
+use super::load::{Entry, Plugin};
+use super::send::{Calls, Failure, Rules};
+use super::tape::{Call, Failed};
+use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use super::wit::signalbus::plugin::types as wit;
+use super::{Sender, Sending};
+use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
+use signalbus_telemetry as telemetry;
+
+impl Sender for Plugin {
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a> {
+        Box::pin(self.take(signal_type, signals, stop))
+    }
+}
+
+impl Plugin {
+    /// Instantiates the plugin once, and throws the instance away.
+    pub(super) async fn try_instance(&self) -> Result<(), String> {
+        let _room = self.engine.room(self.slots).await;
+        let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
+        let host = Host::new(self, &none);
+        let mut store = host.store();
+        let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
+        host.in_time(instance).await.map_err(|failure| failure.reason)?;
+        self.origin.tape.iter().for_each(|tape| tape.memory(store.data().memory()));
+        Ok(())
+    }
+
+    async fn take(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
+        // The instances of one send follow one another, so that one place is enough for them.
+        let _room = self.engine.room(self.slots).await;
+        let flat = Flat::new(&signal_type.name, signals);
+        let host = Host::new(self, signal_type);
+        let patience = self.limits.patience();
+        let started = Instant::now();
+        let mut guests = Guests { host, signals: &flat.signals(), alive: None, untold: None, started, stop, patience };
+        let rules =
+            Rules { ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"), patience };
+        let verdict = rules.send(signals, &mut guests).await;
+        guests.tell_untold();
+        verdict
+    }
+}
+
+/// The calls of one send. An instance that has answered is entered again.
+struct Guests<'a> {
+    host: Host<'a>,
+    signals: &'a [wit::Signal<'a>],
+    alive: Option<Alive>,
+    /// How several signals failed together, while none of them has been found guilty.
+    untold: Option<(Failure, Vec<usize>)>,
+    started: Instant,
+    stop: &'a CancellationToken,
+    /// After this time no call is begun.
+    patience: Duration,
+}
+
+/// An instance that may be entered again.
+type Alive = (Store<State>, Guest);
+
+/// What a plugin exports, in an instance.
+enum Guest {
+    Bulk(bulk_sender::Guest),
+    Single(sender::Guest),
+}
+
+impl Calls for Guests<'_> {
+    fn bulk(&self) -> bool {
+        matches!(self.host.plugin.entry, Entry::Bulk(_))
+    }
+
+    async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
+        let signals = self.of(positions);
+        let alive = self.alive.take();
+        let entered_before = alive.is_some();
+        let mut answer = self.host.call(alive, &signals).await;
+        if let Err(failure) = &answer
+            && entered_before
+            && !failure.late
+            && positions.len() == 1
+        {
+            // It may be what other signals left in the instance.
+            self.host.report(failure, 1, "call failed, to be repeated in a fresh instance");
+            if self.is_stopped() || self.elapsed() >= self.patience {
+                return Ok(Ok(vec![Outcome::Held]));
+            }
+            answer = self.host.call(None, &signals).await;
+        }
+        match answer {
+            Ok((alive, answer)) => {
+                self.alive = Some(alive);
+                if let (Ok(outcomes), Some(tape)) = (&answer, &self.host.plugin.origin.tape)
+                    && outcomes.len() != positions.len()
+                {
+                    tape.miscount(outcomes.len(), positions.len());
+                }
+                Ok(answer)
+            }
+            Err(failure) => {
+                if let &[position] = positions {
+                    self.untold.take_if(|(_, suspects)| suspects.contains(&position));
+                    self.host.tell(&failure, &signals);
+                } else {
+                    self.host.report(&failure, positions.len(), "batch failed, sending one by one");
+                    self.tell_untold();
+                    self.untold = Some((failure.clone(), positions.to_vec()));
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+}
+
+impl<'a> Guests<'a> {
+    fn of(&self, positions: &[usize]) -> Vec<wit::Signal<'a>> {
+        positions.iter().map(|&position| self.signals[position].clone()).collect()
+    }
+
+    /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
+    fn tell_untold(&mut self) {
+        if let Some((failure, suspects)) = self.untold.take() {
+            self.host.tell(&failure, &self.of(&suspects));
+        }
+    }
+}
+
+/// What all calls of one send share.
+struct Host<'a> {
+    plugin: &'a Plugin,
+    head: Head<'a>,
+    journal: Journal,
+    load: Arc<Load>,
+}
+
+/// Drives a call; once it is heavy, tick by tick when it has its turn, and on a thread that the
+/// runtime does without: what else it drives need not wait for it.
+async fn aside<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
+    let mut call = pin!(call);
+    let spare = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    loop {
+        let turn = if load.is_heavy() { engine.turn().await } else { None };
+        let polled = poll_fn(|context| {
+            load.resume();
+            Poll::Ready(match spare && turn.is_some() {
+                true => block_in_place(|| call.as_mut().poll(context)),
+                false => call.as_mut().poll(context),
+            })
+        });
+        if let Poll::Ready(answer) = polled.await {
+            return answer;
+        }
+        drop(turn);
+        woken().await;
+    }
+}
+
+/// Waits for what was polled last in this task.
+async fn woken() {
+    let mut waited = false;
+    poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+}
+
+impl<'a> Host<'a> {
+    fn new(plugin: &'a Plugin, signal_type: &'a SignalType) -> Self {
+        let head = Head::new(signal_type, &plugin.timeout_ms);
+        Self { plugin, head, journal: Journal::new(plugin.origin.clone()), load: Arc::default() }
+    }
+
+    /// Calls an instance, the one that is alive if there is one. A `sender` takes one signal.
+    async fn call(&self, alive: Option<Alive>, signals: &[wit::Signal<'_>]) -> Result<(Alive, Verdict), Failure> {
+        let call = async {
+            let (mut store, guest) = match alive {
+                Some((mut store, guest)) => {
+                    guest::arm(&mut store, self.plugin.limits.timeout, &self.load);
+                    (store, guest)
+                }
+                None => {
+                    let mut store = self.store();
+                    let guest = self.instantiate(&mut store).await?;
+                    (store, guest)
+                }
+            };
+            let head = self.head.signal_type();
+            let answer = match &guest {
+                Guest::Bulk(guest) => guest.call_send_signalbus_messages(&mut store, head, signals).await?,
+                Guest::Single(guest) => {
+                    let answer = guest.call_send_signalbus_message(&mut store, head, signals[0].clone()).await?;
+                    answer.map(|outcome| vec![outcome])
+                }
+            };
+            Ok(((store, guest), answer))
+        };
+        let (alive, answer) = self.in_time(call).await?;
+        self.measure(&alive.0);
+        Ok(match answer {
+            Ok(outcomes) => (alive, Ok(outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect())),
+            Err(outage) => (alive, Err(self.outage(outage))),
+        })
+    }
+
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Guest> {
+        let instance = self.plugin.pre.instantiate_async(&mut *store).await?;
+        Ok(match &self.plugin.entry {
+            Entry::Bulk(entry) => Guest::Bulk(entry.load(&mut *store, &instance)?),
+            Entry::Single(entry) => Guest::Single(entry.load(&mut *store, &instance)?),
+        })
+    }
+
+    fn measure(&self, store: &Store<State>) {
+        let Origin { signal_type, tape, .. } = &self.plugin.origin;
+        telemetry::plugin_memory(signal_type, store.data().memory());
+        tape.iter().for_each(|tape| tape.memory(store.data().memory()));
+    }
+
+    fn store(&self) -> Store<State> {
+        let plugin = self.plugin;
+        let engine = plugin.engine.wasmtime();
+        let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.journal.clone());
+        guest::arm(&mut store, plugin.limits.timeout, &self.load);
+        store
+    }
+
+    /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
+    async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
+        let (mut panicked, mut backtrace) = (false, String::new());
+        let begun = Instant::now();
+        let answer = tokio::time::timeout(self.plugin.limits.timeout, aside(call, &self.load, &self.plugin.engine)).await;
+        let signal_type = &self.plugin.origin.signal_type;
+        let time = begun.elapsed();
+        telemetry::called(signal_type, time);
+        let (kind, reason) = match answer {
+            Ok(Ok(answer)) => {
+                self.take_down(Call { time, ..Call::default() });
+                // They are none on a later failure.
+                self.journal.close_lines();
+                return Ok(answer);
+            }
+            Ok(Err(error)) => {
+                panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
+                backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+                self.reason(&error)
+            }
+            Err(_) => self.late(),
+        };
+        telemetry::call_failed(signal_type, kind);
+        let reason = match self.journal.close_lines() {
+            // That a panic ends in a trap says nothing more.
+            Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
+            Some(words) if panicked => format!("plugin trapped: {words}"),
+            Some(words) => format!("{reason}: {words}"),
+            None => reason,
+        };
+        let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
+        self.take_down(Call { time, memory: 0, failure: Some(failed), miscount: None });
+        Err(Failure { reason, backtrace, late: kind == "deadline" })
+    }
+
+    fn take_down(&self, call: Call) {
+        if let Some(tape) = &self.plugin.origin.tape {
+            tape.call(call);
+        }
+    }
+
+    /// The reason would be lost otherwise: no signal is charged with it.
+    fn report(&self, failure: &Failure, signals: usize, message: &str) {
+        let Origin { plugin, signal_type, tape, .. } = &self.plugin.origin;
+        if tape.is_some() {
+            return;
+        }
+        let reason = &*failure.reason;
+        tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "{message}");
+    }
+
+    /// Where in the plugin a call failed, for its author: once for each place and generation.
+    fn tell(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
+        let origin = &self.plugin.origin;
+        if backtrace.is_empty() || origin.tape.is_some() {
+            return;
+        }
+        let mut told = self.plugin.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() < PLACES && told.insert(place(backtrace).to_owned()) {
+            telemetry::stopped(&origin.plugin, &origin.generation, &origin.signal_type, &ids(signals), reason, backtrace);
+        }
+    }
+
+    /// The kind of a failure, for the metrics, and its reason.
+    fn reason(&self, error: &wasmtime::Error) -> (&'static str, String) {
+        if let Some(exhausted) = error.downcast_ref::<MemoryExhausted>() {
+            return ("memory", exhausted.to_string());
+        }
+        if let Some(I32Exit(status)) = error.downcast_ref::<I32Exit>() {
+            return ("exit", format!("plugin called exit({status})"));
+        }
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return ("other", format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES));
+        }
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::Interrupt) => self.late(),
+            Some(trap) => ("trap", format!("plugin trapped: {trap}")),
+            None => ("other", format!("plugin failed: {}", error.root_cause())),
+        }
+    }
+
+    fn late(&self) -> (&'static str, String) {
+        ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
+    }
+
+    fn outcome(&self, outcome: wit::Outcome) -> Outcome {
+        let mut outcome = Outcome::from(outcome);
+        if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } = &mut outcome {
+            self.redact(reason);
+        }
+        outcome
+    }
+
+    fn outage(&self, outage: wit::Outage) -> Outage {
+        let mut outage = Outage::from(outage);
+        let (Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = &mut outage;
+        self.redact(reason);
+        outage
+    }
+
+    /// A plugin may quote a secret; reasons are stored and shown.
+    fn redact(&self, reason: &mut String) {
+        if let Cow::Owned(redacted) = self.plugin.origin.grants.redact(reason) {
+            *reason = redacted;
+        }
+    }
+}
+
+/// Places of failure that are told of one generation at most.
+const PLACES: usize = 20;
+
+/// The guest's functions, with file and line where the component says so.
+fn frames(backtrace: &WasmBacktrace) -> String {
+    let text = backtrace.to_string();
+    text.lines().skip(1).collect::<Vec<_>>().join("\n")
+}
+
+/// What tells a failure from another. Of the innermost function the name has to do: the address of a
+/// trap in it is not always told alike.
+fn place(backtrace: &str) -> &str {
+    backtrace.split_once(" - ").map_or(backtrace, |(_, rest)| rest)
+}
+
+/// Enough of the signals' ids to find the signals by.
+fn ids(signals: &[wit::Signal<'_>]) -> String {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = signals.iter().take(SHOWN).map(|signal| signal.id).collect();
+    let more = signals.len() - shown.len();
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    shown.join(" ") + &rest
+}

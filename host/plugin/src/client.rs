@@ -1,0 +1,192 @@
+//! The HTTP clients of the process: one for all plugins, or one for each set of private networks
+//! that signal types are granted, so that no connection serves a type that may not reach its end.
+
+use std::collections::{HashMap, HashSet};
+use std::error::Error;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, ClientBuilder};
+pub(super) use reqwest::Client;
+use url::Url;
+
+use super::grants::Grants;
+use super::reach::Reach;
+
+/// The longest that a connection may take to come about.
+pub(super) const CONNECT: Duration = Duration::from_secs(10);
+/// Servers commonly close what was idle for a minute; a request had better not meet that.
+const IDLE: Duration = Duration::from_secs(20);
+/// More connections than this are not kept, for each host.
+const IDLE_CONNECTIONS: usize = 256;
+/// Variables that name proxies; in capitals too.
+const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
+
+/// What makes two clients different.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    reach: Reach,
+    ca: Option<Arc<str>>,
+}
+
+/// The clients that plugins use at present.
+#[derive(Default)]
+pub(super) struct Clients(Mutex<HashMap<Key, Weak<Client>>>);
+
+impl Clients {
+    /// The client for these grants.
+    ///
+    /// # Errors
+    /// TLS can't be set up, e.g. for want of the system's certificates.
+    pub(super) fn of(&self, grants: &Grants) -> Result<Arc<Client>, String> {
+        let key = Key { reach: grants.reach(), ca: grants.ca.clone() };
+        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
+            return Ok(client);
+        }
+        let client = Arc::new(client(&key)?);
+        clients.retain(|_, client| client.strong_count() > 0);
+        clients.insert(key, Arc::downgrade(&client));
+        Ok(client)
+    }
+}
+
+fn client(key: &Key) -> Result<Client, String> {
+    // Somebody else may have installed one, which serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let authorities = key.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
+    let resolver = Resolver { reach: key.reach.clone(), proxies: proxies() };
+    let builder = ClientBuilder::new()
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .tcp_nodelay(true)
+        .user_agent(concat!("signalbus/", env!("CARGO_PKG_VERSION")))
+        .dns_resolver(resolver)
+        .tls_certs_merge(authorities);
+    builder.build().map_err(|error| {
+        let cause = std::iter::successors(Some(&error as &(dyn Error + 'static)), |error| (*error).source()).last();
+        let cause = cause.map(ToString::to_string).unwrap_or_default();
+        format!("HTTPS can't be set up: {cause}; install the package ca-certificates, or name a file in `[http] ca`")
+    })
+}
+
+/// The certificates of a file in PEM form.
+fn authorities(pem: &str) -> Result<Vec<Certificate>, String> {
+    let certificates = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+    if certificates.is_empty() {
+        return Err("there is no certificate in it; name a file in PEM form".to_owned());
+    }
+    Ok(certificates)
+}
+
+/// Whether a text can be used as [`Grants::ca`].
+///
+/// # Errors
+/// It holds no certificate.
+pub fn check_authorities(pem: &str) -> Result<(), String> {
+    authorities(pem).map(drop)
+}
+
+/// Hosts of the proxies that the environment names: the operator's choice, wherever they are.
+fn proxies() -> HashSet<String> {
+    let names = PROXIES.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
+    let hosts = names.filter_map(|name| std::env::var(name).ok()).filter_map(|proxy| {
+        let url = if proxy.contains("://") { Url::parse(&proxy) } else { Url::parse(&format!("http://{proxy}")) };
+        url.ok()?.host_str().map(str::to_ascii_lowercase)
+    });
+    hosts.collect()
+}
+
+/// Looks names up, and gives only the addresses that may be reached. A host that is an address
+/// already does not come here: it was granted as such.
+struct Resolver {
+    reach: Reach,
+    proxies: HashSet<String>,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let (reach, name) = (self.reach.clone(), name.as_str().to_owned());
+        let trusted = self.proxies.contains(&name.to_ascii_lowercase());
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
+            let found: Vec<SocketAddr> = found.map_err(|error| Unresolved(error.to_string()))?.collect();
+            let permitted: Vec<SocketAddr> =
+                found.iter().copied().filter(|address| trusted || reach.permits(&name, address.ip())).collect();
+            match found.first() {
+                None => Err(Unresolved("it has no address".to_owned()).into()),
+                Some(address) if permitted.is_empty() => Err(Unreachable { name, address: *address }.into()),
+                Some(_) => Ok(Box::new(permitted.into_iter()) as Addrs),
+            }
+        })
+    }
+}
+
+/// A name without an address.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Unresolved(pub(super) String);
+
+/// A name with nothing but addresses that may not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{name}\" leads to {}, which is not public: name its range in `grants.networks`", address.ip())]
+pub(super) struct Unreachable {
+    name: String,
+    address: SocketAddr,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grants(networks: &[&str], ca: Option<&str>) -> Grants {
+        let networks = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Grants { networks, ca: ca.map(Into::into), ..Grants::default() }
+    }
+
+    #[test]
+    fn a_client_serves_only_types_with_the_same_reach() {
+        let clients = Clients::default();
+        let public = clients.of(&grants(&[], None)).unwrap();
+        assert!(Arc::ptr_eq(&public, &clients.of(&grants(&[], None)).unwrap()));
+        let one = clients.of(&grants(&["10.0.0.0/8", "127.0.0.0/8"], None)).unwrap();
+        assert!(!Arc::ptr_eq(&public, &one));
+        assert!(Arc::ptr_eq(&one, &clients.of(&grants(&["127.0.0.0/8", "10.0.0.0/8"], None)).unwrap()));
+    }
+
+    #[test]
+    fn clients_that_nobody_uses_are_gone() {
+        let clients = Clients::default();
+        drop(clients.of(&grants(&["10.0.0.0/8"], None)).unwrap());
+        let _public = clients.of(&grants(&[], None)).unwrap();
+        assert_eq!(clients.0.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_authority_has_a_certificate() {
+        assert!(check_authorities("nothing").unwrap_err().starts_with("there is no certificate in it"));
+        assert!(Clients::default().of(&grants(&[], Some(""))).is_err());
+    }
+
+    async fn resolved(networks: &[&str], name: &str) -> Result<Vec<SocketAddr>, String> {
+        let resolver = Resolver { reach: grants(networks, None).reach(), proxies: HashSet::new() };
+        let addresses = resolver.resolve(name.parse().unwrap()).await;
+        addresses.map(Iterator::collect).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn names_lead_only_where_they_may() {
+        assert!(resolved(&[], "localhost").await.is_ok());
+        // A numeric name is looked up like any other.
+        let error = resolved(&[], "10.0.0.1").await.unwrap_err();
+        assert_eq!(error, "\"10.0.0.1\" leads to 10.0.0.1, which is not public: name its range in `grants.networks`");
+        assert!(resolved(&["10.0.0.0/8"], "10.0.0.1").await.is_ok());
+        assert!(resolved(&[], "no-such-host.invalid").await.is_err());
+    }
+}

@@ -1,0 +1,266 @@
+//! The WebAssembly engine, narrowed to what plugins need.
+
+use std::collections::HashMap;
+use std::num::{NonZero, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime_wasi::cli::{WasiCli, WasiCliView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
+use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
+use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
+use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+
+use super::guest::State;
+use super::http::{self, Clients};
+use super::limits::Meter;
+use super::tcp::Lookups;
+use super::wit;
+
+/// Compiles and runs plugins; one for the whole process, cheap to clone.
+#[derive(Clone)]
+pub struct Engine(Arc<Parts>);
+
+struct Parts {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    clients: Clients,
+    /// One permit for each memory that instances may hold, all plugins together.
+    slots: Semaphore,
+    /// One permit for each guest that may compute for long at the same time.
+    heavy: Semaphore,
+    cache: Option<Cache>,
+    /// What is loaded or being compiled, by digest.
+    components: Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>,
+    /// Everybody who holds it is a loaded plugin.
+    alive: Arc<()>,
+}
+
+/// How long a guest runs before it lets others run, and how late it may miss its deadline.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Memories that instances may hold at once, all plugins together: nearly every plugin has one.
+const MEMORIES: u32 = 256;
+const TABLES_PER_MEMORY: u32 = 8;
+
+impl Engine {
+    /// Starts the engine, and a thread that keeps its time while it lives. Compiled code is kept
+    /// in the directory `cache`, if there is one that can be used.
+    ///
+    /// # Errors
+    ///
+    /// The processor is not supported.
+    pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Self> {
+        let cache = cache.as_deref().and_then(|folder| match open_cache(folder) {
+            Ok(cache) => Some(cache),
+            Err(error) => {
+                tracing::warn!(target: "plugin", error = format!("{error:#}"), "compiled plugins are not kept");
+                None
+            }
+        });
+        let mut config = config(cache.clone());
+        // Reserving the pool is the test whether the address space is large enough for it.
+        let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
+            .or_else(|_| wasmtime::Engine::new(frugal(&mut config)))
+            .map_err(anyhow::Error::from)
+            .context("the WebAssembly engine does not start")?;
+        let linker = linker(&engine)?;
+        keep_time(&engine).context("the plugin clock does not start")?;
+        let slots = Semaphore::new(MEMORIES as usize);
+        // One processor is left to whatever else there is to do.
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
+        let clients = Clients::default();
+        let components = Mutex::default();
+        Ok(Self(Arc::new(Parts { engine, linker, clients, slots, heavy, cache, components, alive: Arc::default() })))
+    }
+
+    pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.0.engine
+    }
+
+    /// The compiled component of a file: however many signal types load it, it is compiled once, or
+    /// taken from the cache once.
+    pub(super) fn component(&self, digest: &str, bytes: &[u8]) -> wasmtime::Result<Arc<Component>> {
+        let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that somebody waits for is held by more than this map.
+        components
+            .retain(|_, place| Arc::strong_count(place) > 1 || place.lock().is_ok_and(|component| component.strong_count() > 0));
+        let place = components.entry(digest.to_owned()).or_default().clone();
+        // Others may compile other components meanwhile.
+        let mut place = {
+            drop(components);
+            place.lock().unwrap_or_else(PoisonError::into_inner)
+        };
+        if let Some(component) = place.upgrade() {
+            return Ok(component);
+        }
+        let component = Arc::new(Component::new(&self.0.engine, bytes)?);
+        *place = Arc::downgrade(&component);
+        Ok(component)
+    }
+
+    pub(super) fn linker(&self) -> &Linker<State> {
+        &self.0.linker
+    }
+
+    pub(super) fn clients(&self) -> &Clients {
+        &self.0.clients
+    }
+
+    /// How often compiled code was found in the cache, and how often not.
+    pub(super) fn cache(&self) -> (usize, usize) {
+        self.0.cache.as_ref().map_or((0, 0), |cache| (cache.cache_hits(), cache.cache_misses()))
+    }
+
+    /// One more plugin is loaded, until the answer is dropped.
+    pub(super) fn count(&self) -> Arc<()> {
+        self.0.alive.clone()
+    }
+
+    /// How many plugins are loaded, those included that only finish their last batches.
+    pub fn generations(&self) -> usize {
+        Arc::strong_count(&self.0.alive) - 1
+    }
+
+    /// Waits for the turn of a guest that computes for long.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.heavy.acquire().await.ok()
+    }
+
+    /// Waits until there is room for an instance that takes so many slots.
+    pub(super) async fn room(&self, slots: u32) -> Option<SemaphorePermit<'_>> {
+        self.0.slots.acquire_many(slots).await.ok()
+    }
+}
+
+/// How many slots an instance of a component takes.
+pub(super) fn slots(component: &Component) -> u32 {
+    let Some(needs) = component.resources_required() else {
+        return Meter::MEMORIES as u32;
+    };
+    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_MEMORY)).clamp(1, Meter::MEMORIES as u32)
+}
+
+fn config(cache: Option<Cache>) -> Config {
+    let mut config = Config::new();
+    config
+        .wasm_component_model(true)
+        // Guests are synchronous; support for others triples the price of an empty call.
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .wasm_backtrace_max_frames(NonZeroUsize::new(20))
+        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        .cache(cache);
+    config
+}
+
+fn open_cache(folder: &Path) -> anyhow::Result<Cache> {
+    let unusable = || format!("the plugin cache \"{}\" is not usable", folder.display());
+    let mut cache = CacheConfig::new();
+    cache.with_directory(std::path::absolute(folder).with_context(unusable)?);
+    Cache::new(cache).map_err(anyhow::Error::from).with_context(unusable)
+}
+
+/// Memory is reserved as addresses only; a few slots stay resident for the next instance.
+fn pool() -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MEMORIES)
+        .total_core_instances(MEMORIES * 256)
+        .total_memories(MEMORIES)
+        .total_tables(MEMORIES * TABLES_PER_MEMORY)
+        .total_stacks(MEMORIES)
+        .max_core_instances_per_component(256)
+        .max_memories_per_component(Meter::MEMORIES as u32)
+        .max_tables_per_component(Meter::TABLES as u32)
+        .max_tables_per_module(Meter::TABLES as u32)
+        .max_memories_per_module(Meter::MEMORIES as u32)
+        .table_elements(100_000)
+        .max_component_instance_size(10 << 20)
+        .max_core_instance_size(10 << 20)
+        .max_memory_size(4 << 30)
+        .max_unused_warm_slots(8)
+        .linear_memory_keep_resident(1 << 20)
+        .table_keep_resident(64 << 10)
+        // Without the kernel's help, keeping pages resident is slower than not keeping them.
+        .pagemap_scan(Enabled::Auto);
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Where addresses are scarce: no pool, and few more addresses for a memory than it uses. Every
+/// access is checked, which costs about a seventh.
+fn frugal(config: &mut Config) -> &mut Config {
+    config.memory_reservation(1 << 20).memory_reservation_for_growth(16 << 20).memory_guard_size(64 << 10)
+}
+
+/// Everything a plugin may import. What needs a grant is refused before, where it has none, and
+/// checked again at each use.
+fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    let l = &mut linker;
+    wit::Plugin::add_to_linker::<_, HasSelf<State>>(l, |state| state)?;
+    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(l)?;
+    random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
+    cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
+    http::add_to_linker(l)?;
+    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::network::add_to_linker::<State, WasiSockets>(l, &sockets::network::LinkOptions::default(), State::sockets)?;
+    sockets::ip_name_lookup::add_to_linker::<State, Lookups>(l, State::lookup)?;
+    sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    // Standard libraries import it together with TCP; every use of it fails.
+    sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    Ok(linker)
+}
+
+/// A thread, not a task: a guest that spins may hold the very thread that drives the runtime's
+/// timers.
+fn keep_time(engine: &wasmtime::Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    let tick = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    std::thread::Builder::new().name("plugin-clock".to_owned()).spawn(tick)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_ask_for_at_once_is_compiled_once() {
+        const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+        let engine = Engine::new(None).unwrap();
+        let all: Vec<Arc<Component>> = std::thread::scope(|scope| {
+            let ask = || engine.component("sha256:1", EMPTY).unwrap();
+            let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|component| Arc::ptr_eq(component, &all[0])));
+        assert!(!Arc::ptr_eq(&engine.component("sha256:2", EMPTY).unwrap(), &all[0]));
+        drop(all);
+        engine.component("sha256:3", EMPTY).unwrap();
+        let kept = engine.0.components.lock().unwrap().len();
+        assert_eq!(kept, 1, "what nobody holds is forgotten");
+    }
+}

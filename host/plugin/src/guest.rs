@@ -1,0 +1,191 @@
+//! What a store holds, and what a guest may ask of the host.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::Level;
+use wasmtime::component::ResourceTable;
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::sockets::WasiSocketsCtxView;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
+
+use super::http::Http;
+use super::journal::{Journal, Origin, Stream};
+use super::limits::{Limits, Load, Meter};
+use super::tcp::{Addresses, Lookup};
+use super::wit::signalbus::plugin::{config, log, producer, types};
+use signalbus_core::message::Message;
+
+/// What a store holds.
+pub(super) struct State {
+    wasi: WasiCtx,
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "it holds nothing"))]
+    http: Http,
+    addresses: Addresses,
+    table: ResourceTable,
+    meter: Meter,
+    origin: Origin,
+    journal: Journal,
+}
+
+/// Resources, such as streams and pollables, that one instance may hold.
+pub(super) const RESOURCES: usize = 1000;
+
+/// A store for one instance, within its limits. It has to be armed before the guest runs.
+pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, journal: Journal) -> Store<State> {
+    let mut table = ResourceTable::new();
+    table.set_max_capacity(RESOURCES);
+    let addresses = Addresses::new(origin.clone());
+    let mut wasi = WasiCtx::builder();
+    wasi.stdout(Pipe { journal: journal.clone(), stream: Stream::Output })
+        .stderr(Pipe { journal: journal.clone(), stream: Stream::Error });
+    addresses.open(&mut wasi);
+    let meter = Meter::new(limits.memory);
+    let state = State { wasi: wasi.build(), http: Http::new(origin.clone()), addresses, table, meter, origin, journal };
+    let mut store = Store::new(engine, state);
+    store.limiter(|state| &mut state.meter);
+    // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
+    // hands over the same bytes again and again.
+    store.set_hostcall_fuel(limits.memory);
+    store.set_max_component_handles(RESOURCES);
+    store
+}
+
+/// From now on the guest yields to the runtime at every tick, and is interrupted after the timeout.
+pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>) {
+    let started = Instant::now();
+    let load = load.clone();
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        load.tick();
+        Ok(if started.elapsed() >= timeout {
+            UpdateDeadline::Interrupt
+        } else {
+            UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
+        })
+    });
+}
+
+impl State {
+    /// Bytes that the instance holds.
+    pub(super) fn memory(&self) -> usize {
+        self.meter.used()
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+#[cfg(feature = "http")]
+impl wasmtime_wasi_http::WasiHttpView for State {
+    fn http(&mut self) -> wasmtime_wasi_http::WasiHttpCtxView<'_> {
+        self.http.view(&mut self.table)
+    }
+}
+
+impl State {
+    /// What looking up names takes.
+    pub(super) fn lookup(&mut self) -> Lookup<'_> {
+        let sockets = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
+        Lookup { sockets, addresses: &mut self.addresses }
+    }
+}
+
+impl types::Host for State {}
+
+impl log::Host for State {
+    fn enabled(&mut self, level: log::Level) -> wasmtime::Result<bool> {
+        Ok(self.journal.keeps(level.into()))
+    }
+
+    fn emit(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
+        self.journal.record(level.into(), &message, &fields);
+        Ok(())
+    }
+}
+
+impl config::Host for State {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        Ok(self.origin.grants.setting(&key).map(str::to_owned))
+    }
+
+    fn get_all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        Ok(self.origin.grants.settings.clone())
+    }
+
+    fn get_secret(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        let secret = self.origin.grants.secret(&key);
+        let Origin { plugin, signal_type, .. } = &self.origin;
+        tracing::debug!(target: "plugin", %plugin, %signal_type, key, found = secret.is_some(), "secret read");
+        Ok(secret.map(str::to_owned))
+    }
+}
+
+impl producer::Host for State {
+    async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
+        let messages = messages.into_iter().map(Message::from).collect();
+        let verdict = self.origin.connections.publish(messages, &self.origin.signal_type).await;
+        Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
+    }
+}
+
+impl From<log::Level> for Level {
+    fn from(level: log::Level) -> Self {
+        match level {
+            log::Level::Trace => Self::TRACE,
+            log::Level::Debug => Self::DEBUG,
+            log::Level::Info => Self::INFO,
+            log::Level::Warn => Self::WARN,
+            log::Level::Error => Self::ERROR,
+        }
+    }
+}
+
+/// A standard stream that ends in the journal; always ready, never full.
+#[derive(Clone)]
+struct Pipe {
+    journal: Journal,
+    stream: Stream,
+}
+
+impl IsTerminal for Pipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Pipe {
+    fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
+        // Preview 3 alone asks for it, which is not linked.
+        Box::new(tokio::io::sink())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Pipe {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for Pipe {
+    fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
+        self.journal.write(self.stream, &bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(64 << 10)
+    }
+}

@@ -1,0 +1,227 @@
+//! What a plugin's imports and exports say, judged by name alone.
+
+use wasmparser::{KnownCustom, Parser, Payload};
+
+use super::grants::Grants;
+
+/// What stands before the version in a track that this relay speaks.
+const TRACKS: [(&str, &str); 2] = [("signalbus:plugin/", "0.1."), ("wasi:", "0.2.")];
+
+/// Interfaces that every plugin may import.
+const OPEN: [&str; 24] = [
+    "signalbus:plugin/types",
+    "signalbus:plugin/log",
+    "signalbus:plugin/config",
+    "signalbus:plugin/producer",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:random/random",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/stderr",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:cli/terminal-stderr",
+];
+
+/// Interfaces that need the grant `http`.
+const HTTP: [&str; 2] = ["wasi:http/types", "wasi:http/outgoing-handler"];
+
+/// Interfaces that need the grant `tcp`. Standard libraries import UDP with it, which never works.
+const TCP: [&str; 7] = [
+    "wasi:sockets/network",
+    "wasi:sockets/instance-network",
+    "wasi:sockets/ip-name-lookup",
+    "wasi:sockets/tcp",
+    "wasi:sockets/tcp-create-socket",
+    "wasi:sockets/udp",
+    "wasi:sockets/udp-create-socket",
+];
+
+/// Which of the two ways of sending a plugin offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Export {
+    Bulk,
+    Single,
+}
+
+/// Why the exports don't do.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum NoExport {
+    /// This one is of a track that the relay does not speak.
+    Version(String),
+    Missing,
+}
+
+/// The imports that can't be served.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Refused {
+    /// Would be served with a grant: the import, and the grant's key.
+    pub(super) ungranted: Vec<(String, &'static str)>,
+    pub(super) unknown: Vec<String>,
+}
+
+/// What it takes for an import to be served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Nothing,
+    /// The key of a grant.
+    Grant(&'static str),
+    /// It never is.
+    Refused,
+}
+
+const GRANT_HTTP: &str = "grants.http";
+pub(super) const GRANT_TCP: &str = "grants.tcp";
+
+/// Picks the way of sending, bulk before single.
+pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export, NoExport> {
+    let mut single = false;
+    let mut other = None;
+    for name in names {
+        let (interface, version) = split(name);
+        let spoken = is_spoken(interface, version);
+        match interface {
+            "signalbus:plugin/bulk-sender" if spoken => return Ok(Export::Bulk),
+            "signalbus:plugin/sender" if spoken => single = true,
+            _ if interface.starts_with("signalbus:plugin/") && !spoken => other = Some(name),
+            _ => {}
+        }
+    }
+    match other {
+        _ if single => Ok(Export::Single),
+        Some(name) => Err(NoExport::Version(name.to_owned())),
+        None => Err(NoExport::Missing),
+    }
+}
+
+/// Sorts out the imports that can't be served.
+pub(super) fn refused<'a>(names: impl Iterator<Item = &'a str>, grants: &Grants) -> Refused {
+    let mut refused = Refused::default();
+    for name in names {
+        match need(name) {
+            Need::Nothing => {}
+            Need::Grant(GRANT_HTTP) if !grants.http.is_empty() => {}
+            Need::Grant(GRANT_TCP) if !grants.tcp.is_empty() => {}
+            Need::Grant(key) => refused.ungranted.push((name.to_owned(), key)),
+            Need::Refused => refused.unknown.push(name.to_owned()),
+        }
+    }
+    refused
+}
+
+/// What it takes for an import, such as `wasi:http/types@0.2.0`, to be served.
+pub fn need(import: &str) -> Need {
+    let (interface, version) = split(import);
+    match interface {
+        _ if !is_spoken(interface, version) => Need::Refused,
+        _ if HTTP.contains(&interface) => Need::Grant(GRANT_HTTP),
+        _ if TCP.contains(&interface) => Need::Grant(GRANT_TCP),
+        _ if OPEN.contains(&interface) => Need::Nothing,
+        _ => Need::Refused,
+    }
+}
+
+fn split(name: &str) -> (&str, &str) {
+    name.split_once('@').unwrap_or((name, ""))
+}
+
+/// Versions of one track interchange; a pre-release is like no other version.
+fn is_spoken(interface: &str, version: &str) -> bool {
+    TRACKS.iter().any(|(package, track)| interface.starts_with(package) && version.starts_with(track) && !version.contains('-'))
+}
+
+/// Whether it holds an interpreter with its whole standard library, which imports more than the
+/// plugin itself may ever use.
+pub fn is_interpreted(bytes: &[u8]) -> bool {
+    // Interpreters are run up to the plugin's own code when the component is made.
+    const TOOL: &str = "component-init-transform";
+    let made_by = |payload: Payload<'_>| {
+        let Payload::CustomSection(section) = payload else { return false };
+        let KnownCustom::Producers(fields) = section.as_known() else { return false };
+        fields.into_iter().flatten().any(|field| field.values.into_iter().flatten().any(|value| value.name == TOOL))
+    };
+    Parser::new(0).parse_all(bytes).map_while(Result::ok).any(made_by)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picked(names: &[&str]) -> Result<Export, NoExport> {
+        export(names.iter().copied())
+    }
+
+    #[test]
+    fn bulk_comes_before_single_in_any_patch_version() {
+        let (single, bulk) = ("signalbus:plugin/sender@0.1.0", "signalbus:plugin/bulk-sender@0.1.9");
+        assert_eq!(picked(&[single]), Ok(Export::Single));
+        assert_eq!(picked(&[single, bulk]), Ok(Export::Bulk));
+        assert_eq!(picked(&[bulk, "wasi:cli/run@0.2.0"]), Ok(Export::Bulk));
+    }
+
+    #[test]
+    fn another_track_is_named() {
+        for name in [
+            "signalbus:plugin/sender@0.2.0",
+            "signalbus:plugin/bulk-sender@1.0.0",
+            "signalbus:plugin/sender@0.1.0-rc1",
+            "signalbus:plugin/sender",
+        ] {
+            assert_eq!(picked(&[name]), Err(NoExport::Version(name.into())));
+        }
+        assert_eq!(picked(&["wasi:cli/run@0.2.0"]), Err(NoExport::Missing));
+        assert_eq!(picked(&[]), Err(NoExport::Missing));
+    }
+
+    #[test]
+    fn a_spoken_export_beside_a_newer_one_serves() {
+        let names = ["signalbus:plugin/bulk-sender@0.2.0", "signalbus:plugin/sender@0.1.0"];
+        assert_eq!(picked(&names), Ok(Export::Single));
+    }
+
+    #[test]
+    fn all_imports_are_judged_at_once() {
+        let names = [
+            "wasi:http/types@0.2.4",
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:io/streams@0.2.6",
+            "wasi:keyvalue/store@0.2.0",
+            "wasi:cli/stdout@0.3.0",
+            "signalbus:plugin/log@0.1.3",
+        ];
+        let bare = refused(names.into_iter(), &Grants::default());
+        assert_eq!(
+            bare.ungranted,
+            [("wasi:http/types@0.2.4".to_owned(), "grants.http"), ("wasi:sockets/tcp@0.2.0".to_owned(), "grants.tcp"),]
+        );
+        assert_eq!(bare.unknown, ["wasi:keyvalue/store@0.2.0", "wasi:cli/stdout@0.3.0"]);
+        let grants = Grants { http: vec!["https://shop.example".parse().unwrap()], ..Grants::default() };
+        let granted = refused(names.into_iter(), &grants);
+        assert_eq!(granted.ungranted, [("wasi:sockets/tcp@0.2.0".to_owned(), "grants.tcp")]);
+        let grants = Grants { tcp: vec!["smtp.example:25".parse().unwrap()], ..grants };
+        assert_eq!(refused(names.into_iter(), &grants).ungranted, []);
+    }
+
+    #[test]
+    fn what_is_not_served_is_unknown_whatever_is_granted() {
+        let grants = Grants {
+            http: vec!["https://shop.example".parse().unwrap()],
+            tcp: vec!["smtp.example:25".parse().unwrap()],
+            ..Grants::default()
+        };
+        let names = ["wasi:http/incoming-handler@0.2.0", "wasi:http/types@0.3.0", "wasi:sockets/types@0.2.0"];
+        assert_eq!(refused(names.into_iter(), &grants).unknown, names);
+    }
+}

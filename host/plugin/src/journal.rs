@@ -1,0 +1,400 @@
+//! What a plugin writes during one send: log records and lines of standard output and error.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tracing::Level;
+
+use super::grants::Grants;
+use super::produce::Connections;
+use super::http::Client;
+use super::tape::{Record, Tape};
+
+/// The target of every event that a plugin causes.
+macro_rules! target {
+    () => {
+        "plugin"
+    };
+}
+
+/// Where a plugin's words come from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Origin {
+    /// What log lines call the plugin.
+    pub(super) plugin: Arc<str>,
+    /// The first digits of the file's digest.
+    pub(super) generation: Arc<str>,
+    pub(super) signal_type: Arc<str>,
+    pub(super) grants: Arc<Grants>,
+    pub(super) connections: Arc<Connections>,
+    /// What its requests are sent by, if it may send some.
+    pub(super) client: Option<Arc<Client>>,
+    /// Takes down its words, instead of the log.
+    pub(super) tape: Option<Arc<Tape>>,
+}
+
+impl Origin {
+    /// Nothing is granted, and no file is read yet.
+    pub(super) fn of(plugin: &str, signal_type: &str) -> Self {
+        Self { plugin: plugin.into(), signal_type: signal_type.into(), ..Self::default() }
+    }
+}
+
+/// The journal of one send, shared by whatever the plugin can write to.
+#[derive(Clone)]
+pub(super) struct Journal(Arc<Mutex<Pages>>);
+
+/// One of the two standard streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stream {
+    Output,
+    Error,
+}
+
+struct Pages {
+    origin: Origin,
+    /// Tells apart the sends of one process.
+    batch: u64,
+    records: usize,
+    bytes: usize,
+    dropped: u64,
+    output: Vec<u8>,
+    error: Vec<u8>,
+    last_words: LastWords,
+}
+
+impl Journal {
+    /// Records that one send may leave.
+    const RECORDS: usize = 1000;
+    /// Bytes that those records may hold together.
+    const BYTES: usize = 256 << 10;
+    /// A longer line is cut into records of this many bytes.
+    const LINE: usize = 8 << 10;
+
+    pub(super) fn new(origin: Origin) -> Self {
+        static BATCHES: AtomicU64 = AtomicU64::new(1);
+        Self(Arc::new(Mutex::new(Pages {
+            origin,
+            batch: BATCHES.fetch_add(1, Ordering::Relaxed),
+            records: 0,
+            bytes: 0,
+            dropped: 0,
+            output: Vec::new(),
+            error: Vec::new(),
+            last_words: LastWords::default(),
+        })))
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a record of the `log` interface.
+    pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
+        if self.keeps(level) {
+            self.pages().record(level, message, fields);
+        }
+        // Without WASI, a log record is all that a panic can leave.
+        if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
+            self.pages().last_words.hear(message);
+        }
+    }
+
+    /// Whether records of this level are kept.
+    pub(super) fn keeps(&self, level: Level) -> bool {
+        enabled(level) || self.pages().origin.tape.is_some()
+    }
+
+    /// Keeps what was written to a standard stream, line by line.
+    pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
+        self.pages().write(stream, bytes);
+    }
+
+    /// Ends the lines that an instance left open; answers the last thing it wrote to standard
+    /// error, without secrets.
+    pub(super) fn close_lines(&self) -> Option<String> {
+        let mut pages = self.pages();
+        pages.end_line(Stream::Output);
+        pages.end_line(Stream::Error);
+        let words = std::mem::take(&mut pages.last_words).text;
+        let words = pages.origin.grants.redact(&words);
+        (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::LENGTH)].to_owned())
+    }
+}
+
+impl Pages {
+    fn is_full(&self) -> bool {
+        self.records >= Journal::RECORDS || self.bytes >= Journal::BYTES
+    }
+
+    fn record(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
+        let bytes = message.len() + fields.iter().map(|(key, value)| key.len() + value.len() + 2).sum::<usize>();
+        if self.is_full() || self.bytes + bytes > Journal::BYTES {
+            self.dropped += 1;
+            return;
+        }
+        self.records += 1;
+        self.bytes += bytes;
+        emit(&self.origin, self.batch, level, message, fields);
+    }
+
+    fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            for part in piece.chunks(Journal::LINE) {
+                let line = self.line(stream);
+                line.extend_from_slice(part);
+                if line.ends_with(b"\n") || line.len() >= Journal::LINE {
+                    self.end_line(stream);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, stream: Stream) -> &mut Vec<u8> {
+        match stream {
+            Stream::Output => &mut self.output,
+            Stream::Error => &mut self.error,
+        }
+    }
+
+    fn end_line(&mut self, stream: Stream) {
+        let line = std::mem::take(self.line(stream));
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if text.is_empty() {
+            return;
+        }
+        let level = match stream {
+            Stream::Output => Level::INFO,
+            Stream::Error => {
+                self.last_words.hear(text);
+                Level::WARN
+            }
+        };
+        self.record(level, text, &[]);
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.end_line(Stream::Output);
+        self.end_line(Stream::Error);
+        if self.dropped > 0 {
+            let message = format!("{} log records dropped", self.dropped);
+            emit(&self.origin, self.batch, Level::WARN, &message, &[]);
+        }
+    }
+}
+
+/// The last line on standard error or, after a panic or an exception, what that says.
+#[derive(Default)]
+struct LastWords {
+    text: String,
+    /// Within the frames of a Python exception, which says what it is at their end.
+    traceback: bool,
+    /// The panic or exception is told: what follows is about the one who met it.
+    complete: bool,
+}
+
+impl LastWords {
+    /// Bytes that are told.
+    const LENGTH: usize = 512;
+    /// Bytes that are heard: of a secret that is cut nothing would be recognised.
+    const HEARD: usize = 4096;
+    const PANIC: &str = "panicked at ";
+    /// How Go begins; what its goroutines did follows.
+    const GO: [&str; 2] = ["panic: ", "fatal error: "];
+    /// What follows a panic in Rust, and an exception in JavaScript.
+    const ASIDE: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
+    const PYTHON: &str = "Traceback (most recent call last):";
+
+    fn hear(&mut self, line: &str) {
+        if line == Self::PYTHON {
+            (self.traceback, self.complete) = (true, false);
+            return;
+        }
+        // Where it was comes indented, behind what it was.
+        let frame =
+            line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
+        if self.complete || frame || Self::ASIDE.iter().any(|start| line.starts_with(start)) {
+            return;
+        }
+        self.complete = self.traceback || Self::GO.iter().any(|start| line.starts_with(start));
+        self.traceback = false;
+        match line.find(Self::PANIC) {
+            Some(start) => self.text = line[start..].to_owned(),
+            None if self.text.starts_with(Self::PANIC) => {
+                self.text.push(' ');
+                self.text.push_str(line.trim_start());
+            }
+            None => self.text = line.to_owned(),
+        }
+        self.text.truncate(self.text.floor_char_boundary(Self::HEARD));
+    }
+}
+
+fn joined(fields: &[(String, String)]) -> String {
+    let mut text = String::new();
+    for (key, value) in fields {
+        let space = if text.is_empty() { "" } else { " " };
+        // Writing to a string can't fail.
+        let _ = if value.is_empty() || value.contains([' ', '"', '=', '\n']) {
+            write!(text, "{space}{key}={value:?}")
+        } else {
+            write!(text, "{space}{key}={value}")
+        };
+    }
+    text
+}
+
+fn enabled(level: Level) -> bool {
+    match level {
+        Level::ERROR => tracing::enabled!(target: target!(), Level::ERROR),
+        Level::WARN => tracing::enabled!(target: target!(), Level::WARN),
+        Level::INFO => tracing::enabled!(target: target!(), Level::INFO),
+        Level::DEBUG => tracing::enabled!(target: target!(), Level::DEBUG),
+        Level::TRACE => tracing::enabled!(target: target!(), Level::TRACE),
+    }
+}
+
+fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
+    let (plugin, generation, signal_type) = (&*origin.plugin, &*origin.generation, &*origin.signal_type);
+    let message: Cow<'_, str> = origin.grants.redact(message);
+    if let Some(tape) = &origin.tape {
+        let redacted = |(key, value): &(String, String)| (key.clone(), origin.grants.redact(value).into_owned());
+        let fields = fields.iter().map(redacted).collect();
+        return tape.record(Record { level, message: message.into_owned(), fields });
+    }
+    let fields = joined(fields);
+    let fields: Cow<'_, str> = origin.grants.redact(&fields);
+    macro_rules! event {
+        ($level:expr) => {
+            if fields.is_empty() {
+                tracing::event!(target: target!(), $level, plugin, generation, signal_type, batch, "{message}")
+            } else {
+                tracing::event!(target: target!(), $level, plugin, generation, signal_type, batch, fields = %fields, "{message}")
+            }
+        };
+    }
+    match level {
+        Level::ERROR => event!(Level::ERROR),
+        Level::WARN => event!(Level::WARN),
+        Level::INFO => event!(Level::INFO),
+        Level::DEBUG => event!(Level::DEBUG),
+        Level::TRACE => event!(Level::TRACE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> Journal {
+        let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
+        Journal::new(Origin { grants: grants.into(), ..Origin::of("p", "T") })
+    }
+
+    fn counts(journal: &Journal) -> (usize, u64) {
+        let pages = journal.pages();
+        (pages.records, pages.dropped)
+    }
+
+    #[test]
+    fn a_line_is_a_record_however_it_was_written() {
+        let journal = journal();
+        journal.write(Stream::Output, b"one\ntw");
+        assert_eq!(counts(&journal), (1, 0));
+        journal.write(Stream::Error, b"between\n");
+        journal.write(Stream::Output, b"o\n\nthree");
+        assert_eq!(counts(&journal), (3, 0));
+        journal.close_lines();
+        assert_eq!(counts(&journal), (4, 0));
+    }
+
+    #[test]
+    fn an_endless_line_is_cut() {
+        let journal = journal();
+        journal.write(Stream::Output, &vec![b'x'; 2 * Journal::LINE + 1]);
+        assert_eq!(counts(&journal), (2, 0));
+        assert_eq!(journal.pages().output.len(), 1);
+    }
+
+    #[test]
+    fn the_surplus_is_counted_not_kept() {
+        let journal = journal();
+        for _ in 0..Journal::RECORDS + 5 {
+            journal.write(Stream::Output, b"x\n");
+        }
+        assert_eq!(counts(&journal), (Journal::RECORDS, 5));
+    }
+
+    #[test]
+    fn records_are_limited_by_their_bytes_too() {
+        let journal = journal();
+        let line = [&[b'x'; Journal::LINE - 1][..], b"\n"].concat();
+        for _ in 0..40 {
+            journal.write(Stream::Error, &line);
+        }
+        let (records, dropped) = counts(&journal);
+        assert_eq!(records, Journal::BYTES / (Journal::LINE - 1));
+        assert_eq!(records as u64 + dropped, 40);
+    }
+
+    #[test]
+    fn a_panic_speaks_with_place_and_message() {
+        let journal = journal();
+        journal.write(
+            Stream::Error,
+            b"earlier\n\nthread '<unnamed>' (1) panicked at src/lib.rs:9:5:\nassertion failed\n  left: hunter22\n\
+              note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
+        );
+        let words = journal.close_lines();
+        assert_eq!(words.as_deref(), Some("panicked at src/lib.rs:9:5: assertion failed left: [secret]"));
+        assert_eq!(journal.close_lines(), None);
+    }
+
+    #[test]
+    fn the_last_line_speaks_even_unfinished_and_broken() {
+        let journal = journal();
+        journal.write(Stream::Error, b"first\nlast \xff");
+        journal.write(Stream::Output, b"not an error\n");
+        assert_eq!(journal.close_lines().as_deref(), Some("last \u{fffd}"));
+    }
+
+    #[test]
+    fn last_words_are_cut_between_characters() {
+        let mut words = LastWords::default();
+        words.hear(&"é".repeat(LastWords::HEARD));
+        assert_eq!(words.text.len(), LastWords::HEARD);
+    }
+
+    #[test]
+    fn an_exception_is_told_not_where_it_was_met() {
+        let heard = |lines: &str| {
+            let mut words = LastWords::default();
+            lines.lines().for_each(|line| words.hear(line));
+            words.text
+        };
+        let go = "panic: no such order\ngoroutine 1 [running]:\nmain.send()\n\tplugin.go:57 +0x1";
+        assert_eq!(heard(go), "panic: no such order");
+        let python =
+            "starting\nTraceback (most recent call last):\n  File \"plugin.py\", line 3, in send\nValueError: no such order";
+        let met = "thread '<unnamed>' panicked at runtime/src/lib.rs:1:1:\nPython function threw an unexpected exception";
+        assert_eq!(heard(&format!("{python}\n{met}")), "ValueError: no such order");
+        let chained = "During handling of the above exception, another exception occurred:\nTraceback (most recent call last):";
+        assert_eq!(heard(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
+        let javascript = "oops (received `Error: no such order`)\nStack:\n  send@plugin.js:9:17\nRedirecting call to abort() to mozalloc_abort";
+        assert_eq!(heard(javascript), "oops (received `Error: no such order`)");
+        let rust = "thread 'main' panicked at src/lib.rs:5:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`";
+        assert_eq!(heard(rust), "panicked at src/lib.rs:5:9: no such order");
+    }
+
+    #[test]
+    fn fields_read_back_unambiguously() {
+        let fields = [("a", "1"), ("b", "x y"), ("c", ""), ("d", "q=\"1\"")];
+        let fields = fields.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(joined(&fields), r#"a=1 b="x y" c="" d="q=\"1\"""#);
+    }
+}

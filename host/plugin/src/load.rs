@@ -1,0 +1,377 @@
+//! From a file to a plugin that can be called.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fmt::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use tokio::task::{JoinError, JoinHandle};
+use wasmtime::component::{Component, InstancePre};
+
+use super::engine::{self, Engine};
+use super::generations::Recipe;
+use super::guest::State;
+use super::inspect::{self, Export, NoExport, Refused};
+use super::journal::Origin;
+use super::limits::Limits;
+use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use signalbus_telemetry as telemetry;
+
+/// One loaded generation of a plugin: compiled, linked, its imports checked.
+pub struct Plugin {
+    pub(super) engine: Engine,
+    pub(super) pre: InstancePre<State>,
+    /// While it is held, nobody else has to compile it.
+    _component: Arc<Component>,
+    pub(super) entry: Entry,
+    /// How much of the engine's room one instance takes.
+    pub(super) slots: u32,
+    pub(super) limits: Limits,
+    /// The time for one call, as an attribute of it.
+    pub(super) timeout_ms: String,
+    pub(super) origin: Origin,
+    /// Places of failure that were told already.
+    pub(super) told: Mutex<HashSet<String>>,
+    digest: String,
+    imports: Vec<String>,
+    /// Counts the generations that are loaded.
+    _alive: Arc<()>,
+}
+
+/// The function that a call enters.
+pub(super) enum Entry {
+    Bulk(bulk_sender::GuestIndices),
+    Single(sender::GuestIndices),
+}
+
+/// Why a file is no plugin for its signal type.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    #[error("plugin {path:?} cannot be read: {reason}")]
+    Unreadable { path: PathBuf, reason: String },
+    #[error("plugin {path:?} has digest {found:?}, but {wanted:?} is configured: restore the file, or change \"digest\"")]
+    Digest { path: PathBuf, found: String, wanted: String },
+    #[error("plugin {path:?} is a core module, not a component: `signalbus plugin build` in its project makes one of it")]
+    CoreModule { path: PathBuf },
+    #[error("plugin {path:?} is not a WebAssembly component: name the file that a build for wasm32-wasip2 makes")]
+    NotAComponent { path: PathBuf },
+    #[error(
+        "plugin {path:?} exports {export:?}, but this relay speaks signalbus:plugin 0.1.x: build it with that version of the WIT package"
+    )]
+    UnknownVersion { path: PathBuf, export: String },
+    #[error(
+        "plugin {path:?} exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\": build it for the world \"sender-plugin\" or \"bulk-sender-plugin\""
+    )]
+    NoSender { path: PathBuf },
+    #[error("plugin {path:?} imports {}: add these grants, or build it without these imports", Ungranted(imports))]
+    Ungranted {
+        path: PathBuf,
+        /// Each import, and the key of the grant that would serve it.
+        imports: Vec<(String, &'static str)>,
+    },
+    #[error("plugin {path:?} cannot be given HTTP: {reason}")]
+    NoHttp { path: PathBuf, reason: String },
+    #[error("plugin {path:?} imports {}, which this relay does not offer: build it without", Quoted(imports))]
+    UnknownImports { path: PathBuf, imports: Vec<String> },
+    #[error(
+        "plugin {path:?} is to publish through connection \"{connection}\", which is not granted: name it in `grants.connections`"
+    )]
+    NoConnection { path: PathBuf, connection: String },
+    #[error("plugin {path:?} does not compile: {reason}")]
+    Compile { path: PathBuf, reason: String },
+    #[error("plugin {path:?} does not start: {reason}")]
+    Start { path: PathBuf, reason: String },
+    #[error("plugin {path:?} does not link, build it with the relay's own WIT package: {reason}")]
+    Link { path: PathBuf, reason: String },
+}
+
+impl Plugin {
+    /// Loads the plugin of a signal type from its file. Compiles on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// The file is no plugin that this relay can run with these grants.
+    pub async fn load(engine: &Engine, recipe: &Recipe) -> Result<Self, LoadError> {
+        let Recipe { signal_type, path, digest, limits, grants, connections, tape } = recipe.clone();
+        let mut origin = Origin::of(&name(&path), &signal_type);
+        (origin.grants, origin.connections, origin.tape) = (Arc::new(grants), Arc::new(connections), tape);
+        let file = File { path: path.clone(), wanted: digest };
+        let begun = Instant::now();
+        let loading = engine.clone();
+        let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
+        match telling(loading, &name(&path), &signal_type).await {
+            Ok(loaded) => {
+                let plugin = loaded?;
+                telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
+                plugin.try_instance().await.map_err(|reason| LoadError::Start { path, reason })?;
+                Ok(plugin)
+            }
+            Err(stopped) if stopped.is_panic() => std::panic::resume_unwind(stopped.into_panic()),
+            Err(stopped) => Err(LoadError::Unreadable { path, reason: stopped.to_string() }),
+        }
+    }
+
+    /// The name of this generation: `sha256:` and the file's digest in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Whether a call takes a whole batch.
+    pub fn is_bulk(&self) -> bool {
+        matches!(self.entry, Entry::Bulk(_))
+    }
+
+    /// The interfaces that the plugin imports, with their versions.
+    pub fn imports(&self) -> &[String] {
+        &self.imports
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Plugin")
+            .field("origin", &self.origin)
+            .field("digest", &self.digest)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What log lines call a plugin: its file, or its folder where every project's file has the same name.
+fn name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or(path.as_os_str());
+    let folder = path.parent().and_then(Path::file_name).filter(|_| stem == "plugin");
+    folder.unwrap_or(stem).to_string_lossy().into_owned()
+}
+
+/// Waits, and says what for: components of whole interpreters take many seconds to compile.
+async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str) -> Result<T, JoinError> {
+    let begun = Instant::now();
+    let mut patience = Duration::from_secs(1);
+    loop {
+        match tokio::time::timeout(patience, &mut loading).await {
+            Ok(loaded) => return loaded,
+            Err(_) => telemetry::compiling(plugin, signal_type, begun.elapsed()),
+        }
+        patience = Duration::from_secs(5);
+    }
+}
+
+/// A file that is to become a plugin.
+struct File {
+    path: PathBuf,
+    wanted: Option<String>,
+}
+
+impl File {
+    fn load(self, engine: Engine, limits: Limits, mut origin: Origin) -> Result<Plugin, LoadError> {
+        let path = || self.path.clone();
+        let bytes =
+            std::fs::read(&self.path).map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
+        let digest = self.digest(&bytes)?;
+        origin.generation = short(&digest).into();
+        self.check_header(&bytes)?;
+        let component = engine
+            .component(&digest, &bytes)
+            .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
+        let export = self.export(&engine, &component)?;
+        let imports = self.imports(&engine, &component, &bytes, &origin)?;
+        if imports.iter().any(|import| import.starts_with("wasi:http/")) {
+            let client = engine.clients().of(&origin.grants);
+            origin.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
+        }
+        let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
+        let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
+        let entry = match export {
+            Export::Bulk => Entry::Bulk(bulk_sender::GuestIndices::new(&pre).map_err(link)?),
+            Export::Single => Entry::Single(sender::GuestIndices::new(&pre).map_err(link)?),
+        };
+        let slots = engine::slots(&component);
+        let alive = engine.count();
+        let timeout_ms = limits.timeout.as_millis().to_string();
+        let told = Mutex::default();
+        Ok(Plugin {
+            engine,
+            pre,
+            _component: component,
+            entry,
+            slots,
+            limits,
+            timeout_ms,
+            origin,
+            told,
+            digest,
+            imports,
+            _alive: alive,
+        })
+    }
+
+    fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
+        let found = digest(bytes);
+        match &self.wanted {
+            Some(wanted) if !wanted.eq_ignore_ascii_case(&found) => {
+                Err(LoadError::Digest { path: self.path.clone(), found, wanted: wanted.clone() })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// The bytes behind the magic number tell a core module from a component.
+    fn check_header(&self, bytes: &[u8]) -> Result<(), LoadError> {
+        let path = self.path.clone();
+        match bytes.get(..8) {
+            Some([0, b'a', b's', b'm', _, _, 1, 0]) => Ok(()),
+            Some([0, b'a', b's', b'm', _, _, 0, 0]) => Err(LoadError::CoreModule { path }),
+            _ => Err(LoadError::NotAComponent { path }),
+        }
+    }
+
+    fn export(&self, engine: &Engine, component: &Component) -> Result<Export, LoadError> {
+        let path = self.path.clone();
+        let interface = component.component_type();
+        inspect::export(interface.exports(engine.wasmtime()).map(|(name, _)| name)).map_err(|fault| match fault {
+            NoExport::Version(export) => LoadError::UnknownVersion { path, export },
+            NoExport::Missing => LoadError::NoSender { path },
+        })
+    }
+
+    fn imports(&self, engine: &Engine, component: &Component, bytes: &[u8], origin: &Origin) -> Result<Vec<String>, LoadError> {
+        let path = self.path.clone();
+        let interface = component.component_type();
+        let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
+        let Refused { mut ungranted, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
+        // An interpreter's sockets are refused when they are used.
+        if ungranted.iter().any(|(_, grant)| *grant == inspect::GRANT_TCP) && inspect::is_interpreted(bytes) {
+            ungranted.retain(|(_, grant)| *grant != inspect::GRANT_TCP);
+        }
+        if !ungranted.is_empty() {
+            let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
+            grants.iter().for_each(|grant| telemetry::needs(&origin.signal_type, grant));
+            Err(LoadError::Ungranted { path, imports: ungranted })
+        } else if !unknown.is_empty() {
+            Err(LoadError::UnknownImports { path, imports: unknown })
+        } else if let Some(connection) = ungranted_connection(&names, origin) {
+            Err(LoadError::NoConnection { path, connection })
+        } else {
+            Ok(names.into_iter().map(str::to_owned).collect())
+        }
+    }
+}
+
+/// The connection that the setting `connection` names, where a plugin that publishes is not granted it.
+fn ungranted_connection(imports: &[&str], Origin { grants, connections, .. }: &Origin) -> Option<String> {
+    let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
+    let connection = grants.setting("connection").filter(|_| publishes)?;
+    let granted = connections.is_open() || grants.connections.iter().any(|granted| granted == connection);
+    (!granted).then(|| connection.to_owned())
+}
+
+/// The digest of a file, if it can be read.
+pub(super) fn digest_of(path: &Path) -> Option<String> {
+    std::fs::read(path).ok().map(|bytes| digest(&bytes))
+}
+
+/// The name of a generation: `sha256:` and the digest of its file in hexadecimal.
+pub fn digest(bytes: &[u8]) -> String {
+    let mut text = "sha256:".to_owned();
+    for byte in Sha256::digest(bytes) {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// Enough of a digest for a log line.
+fn short(digest: &str) -> &str {
+    let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+    digits.get(..12).unwrap_or(digits)
+}
+
+struct Quoted<'a>(&'a [String]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, name) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(formatter, "{comma}{name:?}")?;
+        }
+        Ok(())
+    }
+}
+
+struct Ungranted<'a>(&'a [(String, &'static str)]);
+
+impl fmt::Display for Ungranted<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, grant)) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(formatter, "{comma}{name:?} (needs {grant:?})")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(bytes: &[u8], digest: Option<&str>) -> LoadError {
+        let directory = std::env::temp_dir().join(format!("signalbus-load-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
+        std::fs::write(&path, bytes).unwrap();
+        let engine = Engine::new(None).unwrap();
+        let origin = Origin::of("p", "T");
+        let file = File { path, wanted: digest.map(str::to_owned) };
+        file.load(engine, Limits::default(), origin).unwrap_err()
+    }
+
+    #[test]
+    fn a_file_that_is_no_component_is_told_apart() {
+        assert!(matches!(refusal(b"\0asm\x01\0\0\0", None), LoadError::CoreModule { .. }));
+        assert!(matches!(refusal(b"#!/bin/sh\n", None), LoadError::NotAComponent { .. }));
+        assert!(matches!(refusal(b"", None), LoadError::NotAComponent { .. }));
+        assert!(matches!(refusal(b"\0asm\x0d\0\x01\0\xff", None), LoadError::Compile { .. }));
+        assert!(matches!(refusal(b"\0asm\x0d\0\x01\0", None), LoadError::NoSender { .. }));
+    }
+
+    #[test]
+    fn a_plugin_is_called_by_its_file_or_its_folder() {
+        let names = ["plugins/mailer.wasm", "mailer/plugin.wasm", "plugin.wasm"].map(|path| name(Path::new(path)));
+        assert_eq!(names, ["mailer", "mailer", "plugin"]);
+    }
+
+    #[test]
+    fn both_digests_are_named() {
+        let error = refusal(b"abc", Some("sha256:00")).to_string();
+        let found = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert!(error.contains(found) && error.contains("\"sha256:00\""), "{error}");
+        let same = refusal(b"abc", Some(&found.to_uppercase()));
+        assert!(matches!(same, LoadError::NotAComponent { .. }));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
+        let origin = Origin::of("p", "T");
+        let error = file.load(Engine::new(None).unwrap(), Limits::default(), origin).unwrap_err();
+        assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
+    }
+
+    #[test]
+    fn every_missing_grant_is_listed() {
+        let error = LoadError::Ungranted {
+            path: "p.wasm".into(),
+            imports: vec![("wasi:http/types@0.2.4".into(), "grants.http"), ("wasi:sockets/tcp@0.2.0".into(), "grants.tcp")],
+        };
+        assert_eq!(
+            error.to_string(),
+            "plugin \"p.wasm\" imports \"wasi:http/types@0.2.4\" (needs \"grants.http\"), \
+             \"wasi:sockets/tcp@0.2.0\" (needs \"grants.tcp\"): add these grants, or build it without these imports"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! The `producer` interface: messages on their way to the connections that are granted.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::wit::signalbus::plugin::types as wit;
+use signalbus_core::message::{Message, Publisher};
+use signalbus_core::signal::{Outage, Outcome, Verdict};
+use signalbus_telemetry as telemetry;
+
+/// The connections that a plugin may publish through, by their names.
+#[derive(Clone, Default)]
+pub struct Connections {
+    named: Vec<(String, Arc<dyn Publisher>)>,
+    /// Whatever the name.
+    any: Option<Arc<dyn Publisher>>,
+}
+
+impl Connections {
+    /// Grants one more.
+    pub fn grant(&mut self, name: &str, publisher: Arc<dyn Publisher>) {
+        self.named.push((name.to_owned(), publisher));
+    }
+
+    /// One for every name: to try a plugin out.
+    pub fn any(publisher: Arc<dyn Publisher>) -> Self {
+        Self { named: Vec::new(), any: Some(publisher) }
+    }
+
+    fn of(&self, name: &str) -> Option<&Arc<dyn Publisher>> {
+        let named = self.named.iter().find(|(known, _)| known == name);
+        named.map(|(_, publisher)| publisher).or(self.any.as_ref())
+    }
+
+    /// Whether every name is granted.
+    pub(super) fn is_open(&self) -> bool {
+        self.any.is_some()
+    }
+
+    /// Publishes all messages, each through the connection that it names.
+    pub(super) async fn publish(&self, messages: Vec<Message>, signal_type: &str) -> Verdict {
+        let mut parts: Vec<Part<'_>> = Vec::new();
+        let count = messages.len();
+        for (position, message) in messages.into_iter().enumerate() {
+            let Some(publisher) = self.of(&message.connection) else {
+                telemetry::denied(signal_type, "grants.connections");
+                let name = message.connection;
+                let reason =
+                    format!("connection \"{name}\" is not granted; name it in `signals.{signal_type}.grants.connections`");
+                return Err(Outage::Misconfigured { reason });
+            };
+            match parts.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, publisher)) {
+                Some((_, positions, messages)) => {
+                    positions.push(position);
+                    messages.push(message);
+                }
+                None => parts.push((publisher, vec![position], vec![message])),
+            }
+        }
+        let published = parts.into_iter().map(async |(publisher, positions, messages)| {
+            let verdict = publisher.publish(messages).await;
+            (positions, verdict)
+        });
+        merged(count, join_all(published).await)
+    }
+}
+
+/// What goes through one connection: the messages, and their positions in the list.
+type Part<'a> = (&'a Arc<dyn Publisher>, Vec<usize>, Vec<Message>);
+
+/// One verdict from those of several connections. Where only some have an outage, their messages
+/// are tried again: the others may have arrived.
+fn merged(count: usize, mut parts: Vec<(Vec<usize>, Verdict)>) -> Verdict {
+    if parts.iter().all(|(_, verdict)| verdict.is_err())
+        && let Some((_, outage)) = parts.pop()
+    {
+        return outage;
+    }
+    let mut outcomes = vec![Outcome::retry("the bus gave no answer"); count];
+    for (positions, verdict) in parts {
+        match verdict {
+            Ok(answers) => positions.into_iter().zip(answers).for_each(|(position, answer)| outcomes[position] = answer),
+            Err(Outage::Unavailable { reason, after }) => {
+                positions.into_iter().for_each(|at| outcomes[at] = Outcome::Retry { reason: reason.clone(), after });
+            }
+            Err(Outage::Misconfigured { reason }) => {
+                positions.into_iter().for_each(|at| outcomes[at] = Outcome::retry(reason.as_str()));
+            }
+        }
+    }
+    Ok(outcomes)
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.named.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+impl From<wit::Message> for Message {
+    fn from(message: wit::Message) -> Self {
+        let wit::Message { connection, destination, key, content_type, headers, body, id, options } = message;
+        Self { connection, destination, key, content_type, headers, body, id, options }
+    }
+}
+
+impl From<Outcome> for wit::Outcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Sent => Self::Sent,
+            Outcome::Skip => Self::Skip,
+            Outcome::Retry { reason, after } => Self::Retry(wit::Retry { reason, after_ms: after.map(millis) }),
+            Outcome::Reject { reason } => Self::Reject(reason),
+            Outcome::Held => Self::Retry(wit::Retry { reason: "it was not tried".to_owned(), after_ms: None }),
+        }
+    }
+}
+
+impl From<Outage> for wit::Outage {
+    fn from(outage: Outage) -> Self {
+        match outage {
+            Outage::Unavailable { reason, after } => Self::Unavailable(wit::Retry { reason, after_ms: after.map(millis) }),
+            Outage::Misconfigured { reason } => Self::Misconfigured(reason),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down(reason: &str) -> Verdict {
+        Err(Outage::Unavailable { reason: reason.into(), after: None })
+    }
+
+    #[test]
+    fn outcomes_come_back_in_their_order() {
+        let merged = merged(3, vec![(vec![0, 2], Ok(vec![Outcome::Sent, Outcome::Skip])), (vec![1], down("b"))]);
+        assert_eq!(merged, Ok(vec![Outcome::Sent, Outcome::retry("b"), Outcome::Skip]));
+    }
+
+    #[test]
+    fn an_outage_of_all_is_an_outage() {
+        assert_eq!(merged(2, vec![(vec![0], down("a")), (vec![1], down("b"))]), down("b"));
+        assert_eq!(merged(0, vec![]), Ok(vec![]));
+    }
+}

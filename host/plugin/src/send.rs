@@ -1,0 +1,303 @@
+//! The rules of sending: what is called, in which order, and when to stop. Knows no WebAssembly.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use signalbus_core::settlement::miscounted;
+use signalbus_core::signal::{Outcome, Signal, Verdict};
+
+/// A call that got no answer; its instance is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+    /// The functions that the guest was in, the innermost first; empty where that is not known.
+    pub(super) backtrace: String,
+    /// It took longer than it may.
+    pub(super) late: bool,
+}
+
+/// The calls that a batch can be sent with.
+pub(super) trait Calls: Send {
+    /// Whether a call takes many signals.
+    fn bulk(&self) -> bool;
+
+    /// Sends the signals at these positions of the batch in one call.
+    fn send(&mut self, positions: &[usize]) -> impl Future<Output = Result<Verdict, Failure>> + Send;
+
+    /// Time since the first call.
+    fn elapsed(&self) -> Duration;
+
+    /// Whether somebody waits for the end: what is sent by now is to be settled.
+    fn is_stopped(&self) -> bool;
+}
+
+/// How a batch is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    /// Whether a signal that stays holds back those behind it, within its order key.
+    pub(super) ordered: bool,
+    /// After this time no further call is started.
+    pub(super) patience: Duration,
+}
+
+/// After so many calls that got no answer, with none before that did, it is not the signals' fault.
+const HOPELESS: usize = 10;
+
+impl Rules {
+    /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous
+    /// one does not wear out its neighbours.
+    pub(super) async fn send(self, signals: &[Signal], calls: &mut impl Calls) -> Verdict {
+        let mut outcomes = vec![Outcome::Held; signals.len()];
+        let mut stopped = HashSet::new();
+        let (mut answered, mut failed) = (false, 0);
+        let mut due = self.calls(signals, calls.bulk());
+        while let Some(mut positions) = due.pop_front() {
+            if self.ordered {
+                positions.retain(|&position| !stopped.contains(signals[position].order_key.as_str()));
+                if positions.is_empty() {
+                    continue;
+                }
+            }
+            if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= HOPELESS {
+                break;
+            }
+            let answers = match (calls.send(&positions).await, positions.as_slice()) {
+                (Err(failure), &[_]) => {
+                    failed += usize::from(!answered);
+                    vec![Outcome::retry(failure.reason)]
+                }
+                (Err(_), _) => {
+                    positions.into_iter().rev().for_each(|position| due.push_front(vec![position]));
+                    continue;
+                }
+                (Ok(Ok(answers)), positions) if positions.len() == signals.len() => return Ok(answers),
+                (Ok(Ok(answers)), positions) => {
+                    (answered, failed) = (true, 0);
+                    match answers.len() {
+                        count if count == positions.len() => answers,
+                        count => miscounted(positions.len(), count),
+                    }
+                }
+                (Ok(Err(_)), _) if outcomes.contains(&Outcome::Sent) => break,
+                (Ok(Err(outage)), _) => return Err(outage),
+            };
+            for (position, outcome) in positions.into_iter().zip(answers) {
+                if self.ordered && matches!(outcome, Outcome::Retry { .. }) {
+                    stopped.insert(signals[position].order_key.as_str());
+                }
+                outcomes[position] = outcome;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// Which signals a call is to take. Where order is promised it takes one of each order key, so
+    /// that nothing can be sent past a signal that stays.
+    fn calls(self, signals: &[Signal], bulk: bool) -> VecDeque<Vec<usize>> {
+        let all = 0..signals.len();
+        match (bulk, self.ordered) {
+            (false, _) => all.map(|position| vec![position]).collect(),
+            (true, false) => VecDeque::from([all.collect()]),
+            (true, true) => {
+                let mut turns = HashMap::new();
+                let mut calls: VecDeque<Vec<usize>> = VecDeque::new();
+                for position in all {
+                    let turn: &mut usize = turns.entry(signals[position].order_key.as_str()).or_default();
+                    if *turn == calls.len() {
+                        calls.push_back(Vec::new());
+                    }
+                    calls[*turn].push(position);
+                    *turn += 1;
+                }
+                calls
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signalbus_core::signal::Outage;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// What each signal does when it is sent alone; a bulk call fails if one of them does.
+    #[derive(Clone, Copy)]
+    enum Act {
+        Send,
+        Skip,
+        Retry,
+        /// It is not answered.
+        Forget,
+        Trap,
+        Spin,
+        Outage,
+    }
+
+    fn failure(reason: &str) -> Failure {
+        Failure { reason: reason.into(), backtrace: String::new(), late: false }
+    }
+
+    struct Script {
+        bulk: bool,
+        acts: Vec<Act>,
+        called: Vec<Vec<usize>>,
+        spent: Duration,
+        /// The number of calls after which the relay is told to stop.
+        stop_after: usize,
+    }
+
+    impl Calls for Script {
+        fn bulk(&self) -> bool {
+            self.bulk
+        }
+
+        async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
+            self.called.push(positions.to_vec());
+            let mut outcomes = Vec::new();
+            for &position in positions {
+                outcomes.push(match self.acts[position] {
+                    Act::Send => Outcome::Sent,
+                    Act::Skip => Outcome::Skip,
+                    Act::Retry => Outcome::retry("full"),
+                    Act::Forget => continue,
+                    Act::Trap => return Err(failure("trap")),
+                    Act::Spin => {
+                        self.spent += TIMEOUT;
+                        return Err(failure("deadline"));
+                    }
+                    Act::Outage => return Ok(Err(Outage::Misconfigured { reason: "no url".into() })),
+                });
+            }
+            Ok(Ok(outcomes))
+        }
+
+        fn elapsed(&self) -> Duration {
+            self.spent
+        }
+
+        fn is_stopped(&self) -> bool {
+            self.called.len() >= self.stop_after
+        }
+    }
+
+    async fn send(bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
+        send_until(usize::MAX, bulk, order_keys, acts).await
+    }
+
+    async fn send_until(stop_after: usize, bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
+        let keys = order_keys.map(|keys| keys.chars().collect::<Vec<_>>());
+        let signals: Vec<Signal> = (0..acts.len())
+            .map(|n| Signal {
+                key: n.to_string(),
+                order_key: keys.as_ref().map(|keys| keys[n].to_string()).unwrap_or_default(),
+                attempt: 1,
+                values: vec![],
+            })
+            .collect();
+        let mut script = Script { bulk, acts: acts.to_vec(), called: vec![], spent: Duration::ZERO, stop_after };
+        let rules = Rules { ordered: keys.is_some(), patience: 4 * TIMEOUT };
+        (rules.send(&signals, &mut script).await, script.called)
+    }
+
+    fn retry(reason: &str) -> Outcome {
+        Outcome::retry(reason)
+    }
+
+    #[tokio::test]
+    async fn a_bulk_answer_is_passed_on_whatever_its_length() {
+        let (verdict, called) = send(true, None, &[Act::Send, Act::Forget]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent]), vec![vec![0, 1]]));
+    }
+
+    #[tokio::test]
+    async fn a_poisonous_signal_is_charged_alone() {
+        let (verdict, called) = send(true, None, &[Act::Send, Act::Trap, Act::Skip]).await;
+        assert_eq!(verdict, Ok(vec![Outcome::Sent, retry("trap"), Outcome::Skip]));
+        assert_eq!(called, [vec![0, 1, 2], vec![0], vec![1], vec![2]]);
+        let (verdict, called) = send(true, None, &[Act::Trap]).await;
+        assert_eq!((verdict, called), (Ok(vec![retry("trap")]), vec![vec![0]]));
+    }
+
+    #[tokio::test]
+    async fn in_order_a_call_takes_one_signal_of_each_order_key() {
+        let (verdict, called) = send(true, Some("abaab"), &[Act::Send; 5]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 5]), vec![vec![0, 1], vec![2, 4], vec![3]]));
+        let (verdict, called) = send(true, Some("   "), &[Act::Send; 3]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 3]), vec![vec![0], vec![1], vec![2]]));
+        let (verdict, called) = send(true, Some("abaab"), &[Act::Send, Act::Forget, Act::Send, Act::Send, Act::Send]).await;
+        let lost = retry("the plugin answered 1 outcome for 2 signals");
+        assert_eq!(
+            (verdict, called),
+            (Ok(vec![lost.clone(), lost, Outcome::Held, Outcome::Held, Outcome::Held]), vec![vec![0, 1]])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failing_order_key_holds_back_only_itself() {
+        for (failing, bulk) in [(Act::Trap, false), (Act::Retry, false), (Act::Trap, true), (Act::Retry, true)] {
+            let acts = [failing, Act::Send, Act::Send, Act::Send];
+            let (verdict, called) = send(bulk, Some("abab"), &acts).await;
+            let outcomes = verdict.unwrap();
+            assert_eq!(outcomes[1..], [Outcome::Sent, Outcome::Held, Outcome::Sent]);
+            let again = usize::from(bulk && matches!(failing, Act::Trap));
+            assert_eq!(called.concat()[2 * again..], [0, 1, 3]);
+        }
+    }
+
+    #[tokio::test]
+    async fn without_order_nothing_is_held_back() {
+        let (verdict, _) = send(false, None, &[Act::Retry, Act::Send]).await;
+        assert_eq!(verdict, Ok(vec![retry("full"), Outcome::Sent]));
+    }
+
+    #[tokio::test]
+    async fn what_always_fails_is_given_up() {
+        let (verdict, called) = send(true, None, &[Act::Trap; 50]).await;
+        let outcomes = verdict.unwrap();
+        assert_eq!((called.len(), outcomes.len()), (1 + HOPELESS, 50));
+        assert!(outcomes[HOPELESS..].iter().all(|outcome| *outcome == Outcome::Held));
+        // One answer shows that it is not the plugin.
+        let mut acts = [Act::Trap; 50];
+        acts[5] = Act::Send;
+        assert_eq!(send(true, None, &acts).await.1.len(), 1 + 50);
+    }
+
+    #[tokio::test]
+    async fn endless_loops_use_up_patience_not_hours() {
+        let (verdict, called) = send(true, None, &[Act::Spin; 1000]).await;
+        let outcomes = verdict.unwrap();
+        assert_eq!(called[1..], [[0], [1], [2]]);
+        assert_eq!(outcomes[..3], [retry("deadline"), retry("deadline"), retry("deadline")]);
+        assert!(outcomes[3..].iter().all(|outcome| *outcome == Outcome::Held));
+        assert_eq!(outcomes.len(), 1000);
+    }
+
+    #[tokio::test]
+    async fn a_stop_leaves_the_rest() {
+        for bulk in [false, true] {
+            let (verdict, called) = send_until(2, bulk, Some("   "), &[Act::Send; 3]).await;
+            assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Sent, Outcome::Held]));
+            assert_eq!(called, [[0], [1]]);
+        }
+        assert_eq!(send_until(0, true, None, &[Act::Send; 2]).await, (Ok(vec![Outcome::Held; 2]), vec![]));
+    }
+
+    #[tokio::test]
+    async fn an_outage_speaks_for_all_until_one_was_sent() {
+        let (verdict, _) = send(false, None, &[Act::Skip, Act::Outage, Act::Send]).await;
+        assert!(matches!(verdict, Err(Outage::Misconfigured { .. })));
+        for bulk in [false, true] {
+            let (verdict, called) = send(bulk, Some("   "), &[Act::Send, Act::Outage, Act::Send]).await;
+            assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Held]));
+            assert_eq!(called, [[0], [1]]);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_empty_batch_is_one_call_or_none() {
+        assert_eq!(send(true, None, &[]).await, (Ok(vec![]), vec![vec![]]));
+        assert_eq!(send(false, None, &[]).await, (Ok(vec![]), vec![]));
+    }
+}

@@ -1,0 +1,244 @@
+//! The `wasi:sockets` interfaces: connections to the peers that are granted, and no others.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use url::Host;
+use wasmtime::component::{HasData, Resource};
+use wasmtime_wasi::WasiCtxBuilder;
+use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, HostResolveAddressStream, ResolveAddressStream};
+use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, Network};
+use wasmtime_wasi::p2::{DynPollable, SocketError};
+use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
+
+use super::journal::Origin;
+use super::peers::undotted;
+use signalbus_telemetry as telemetry;
+
+/// The addresses that an instance may connect to, as far as its granted names have led to them.
+#[derive(Clone)]
+pub(super) struct Addresses {
+    origin: Origin,
+    /// The names that each address was found for.
+    found: Arc<Mutex<HashMap<IpAddr, Vec<String>>>>,
+    /// The name that each lookup is for.
+    lookups: HashMap<u32, String>,
+}
+
+impl Addresses {
+    pub(super) fn new(origin: Origin) -> Self {
+        Self { origin, found: Arc::default(), lookups: HashMap::new() }
+    }
+
+    /// Opens as much of the network as is granted.
+    pub(super) fn open(&self, wasi: &mut WasiCtxBuilder) {
+        if self.origin.grants.tcp.is_empty() {
+            return;
+        }
+        let own = self.clone();
+        wasi.allow_tcp(true).allow_udp(false).allow_ip_name_lookup(true).socket_addr_check(move |address, purpose| {
+            let permitted = own.permits(address, purpose);
+            Box::pin(std::future::ready(permitted))
+        });
+    }
+
+    fn permits(&self, address: SocketAddr, purpose: SocketAddrUse) -> bool {
+        match purpose {
+            // A connection takes any port of this end.
+            SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
+            SocketAddrUse::TcpConnect => {
+                let known = self.knows(address);
+                if !known {
+                    self.deny(&format!("{address} belongs to no granted name and port: name it in `grants.tcp`"));
+                }
+                known
+            }
+            _ => {
+                self.deny("a plugin may connect, but neither listen nor use UDP");
+                false
+            }
+        }
+    }
+
+    fn knows(&self, address: SocketAddr) -> bool {
+        let found = self.found();
+        let names = found.get(&address.ip()).map(Vec::as_slice).unwrap_or_default();
+        self.origin.grants.tcp.iter().filter(|peer| peer.port == address.port()).any(|peer| match &peer.host {
+            Host::Domain(name) => names.contains(name),
+            Host::Ipv4(own) => address.ip() == *own,
+            Host::Ipv6(own) => address.ip() == *own,
+        })
+    }
+
+    fn found(&self) -> MutexGuard<'_, HashMap<IpAddr, Vec<String>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The granted name that is asked for; an address stands for itself.
+    fn granted(&self, name: &str) -> Option<String> {
+        let host = match name.parse() {
+            Ok(IpAddr::V6(address)) => Host::Ipv6(address),
+            _ => undotted(Host::parse(name).ok()?),
+        };
+        self.origin.grants.tcp.iter().any(|peer| peer.host == host).then(|| host.to_string())
+    }
+
+    /// Takes note of an address that a lookup has found; `false` if the name may not lead there.
+    fn note(&self, name: &str, address: IpAddr) -> bool {
+        // An address that stands for itself was granted as such.
+        if Host::parse(name).is_ok_and(|host| !matches!(host, Host::Domain(_))) {
+            return true;
+        }
+        if !self.origin.grants.reach().permits(name, address) {
+            self.deny(&format!("\"{name}\" leads to {address}, which is not public: name its range in `grants.networks`"));
+            return false;
+        }
+        self.found().entry(address).or_default().push(name.to_owned());
+        true
+    }
+
+    fn deny(&self, reason: &str) {
+        telemetry::denied_because(&self.origin.signal_type, "grants.tcp", reason);
+    }
+}
+
+/// The lookup of names, which knows what is granted.
+pub(super) struct Lookup<'a> {
+    pub(super) sockets: WasiSocketsCtxView<'a>,
+    pub(super) addresses: &'a mut Addresses,
+}
+
+/// That [`Lookup`] is what the interface is served by.
+pub(super) struct Lookups;
+
+impl HasData for Lookups {
+    type Data<'a> = Lookup<'a>;
+}
+
+impl network::Host for Lookup<'_> {
+    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
+        network::Host::convert_error_code(&mut self.sockets, error)
+    }
+
+    fn network_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
+        network::Host::network_error_code(&mut self.sockets, error)
+    }
+}
+
+impl network::HostNetwork for Lookup<'_> {
+    fn drop(&mut self, network: Resource<Network>) -> wasmtime::Result<()> {
+        network::HostNetwork::drop(&mut self.sockets, network)
+    }
+}
+
+impl ip_name_lookup::Host for Lookup<'_> {
+    fn resolve_addresses(
+        &mut self,
+        network: Resource<Network>,
+        name: String,
+    ) -> Result<Resource<ResolveAddressStream>, SocketError> {
+        let Some(granted) = self.addresses.granted(&name) else {
+            let name = self.addresses.origin.grants.redact(&name);
+            self.addresses.deny(&format!("the name {name:?} is not granted: name it in `grants.tcp`"));
+            return Err(ErrorCode::AccessDenied.into());
+        };
+        let stream = ip_name_lookup::Host::resolve_addresses(&mut self.sockets, network, name)?;
+        self.addresses.lookups.insert(stream.rep(), granted);
+        Ok(stream)
+    }
+}
+
+impl HostResolveAddressStream for Lookup<'_> {
+    fn resolve_next_address(&mut self, stream: Resource<ResolveAddressStream>) -> Result<Option<IpAddress>, SocketError> {
+        let rep = stream.rep();
+        let mut refused = false;
+        while let Some(address) = self.sockets.resolve_next_address(Resource::new_borrow(rep))? {
+            let name = self.addresses.lookups.get(&rep);
+            if name.is_some_and(|name| self.addresses.note(name, ip(address))) {
+                return Ok(Some(address));
+            }
+            refused = true;
+        }
+        if refused { Err(ErrorCode::AccessDenied.into()) } else { Ok(None) }
+    }
+
+    fn subscribe(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<Resource<DynPollable>> {
+        HostResolveAddressStream::subscribe(&mut self.sockets, stream)
+    }
+
+    fn drop(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
+        self.addresses.lookups.remove(&stream.rep());
+        HostResolveAddressStream::drop(&mut self.sockets, stream)
+    }
+}
+
+fn ip(address: IpAddress) -> IpAddr {
+    match address {
+        IpAddress::Ipv4((a, b, c, d)) => [a, b, c, d].into(),
+        IpAddress::Ipv6((a, b, c, d, e, f, g, h)) => [a, b, c, d, e, f, g, h].into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Grants;
+
+    fn addresses(tcp: &[&str], networks: &[&str]) -> Addresses {
+        let grants = Grants {
+            tcp: tcp.iter().map(|peer| peer.parse().unwrap()).collect(),
+            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            ..Grants::default()
+        };
+        Addresses::new(Origin { grants: Arc::new(grants), ..Origin::of("p", "T") })
+    }
+
+    fn connects(addresses: &Addresses, to: &str) -> bool {
+        addresses.permits(to.parse().unwrap(), SocketAddrUse::TcpConnect)
+    }
+
+    #[test]
+    fn a_name_opens_its_own_addresses_and_port() {
+        let own = addresses(&["smtp.example:587", "other.example:25"], &[]);
+        assert!(!connects(&own, "1.1.1.1:587"));
+        assert_eq!(own.granted("SMTP.example."), Some("smtp.example".into()));
+        assert!(own.note("smtp.example", "1.1.1.1".parse().unwrap()));
+        assert!(connects(&own, "1.1.1.1:587"));
+        assert!(!connects(&own, "1.1.1.1:25"));
+        assert!(!connects(&own, "1.1.1.2:587"));
+        assert_eq!(own.granted("evil.example"), None);
+    }
+
+    #[test]
+    fn a_name_does_not_lead_into_private_networks() {
+        let own = addresses(&["smtp.example:587"], &[]);
+        for address in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"] {
+            assert!(!own.note("smtp.example", address.parse().unwrap()), "{address}");
+        }
+        assert!(!connects(&own, "10.0.0.1:587"));
+        let granted = addresses(&["smtp.example:587"], &["10.0.0.0/8"]);
+        assert!(granted.note("smtp.example", "10.0.0.1".parse().unwrap()));
+        assert!(connects(&granted, "10.0.0.1:587"));
+    }
+
+    #[test]
+    fn an_address_that_is_granted_is_reached() {
+        let own = addresses(&["127.0.0.1:25", "[::1]:25"], &[]);
+        assert!(connects(&own, "127.0.0.1:25") && connects(&own, "[::1]:25"));
+        assert!(!connects(&own, "127.0.0.1:26") && !connects(&own, "127.0.0.2:25"));
+        assert_eq!(own.granted("::1"), Some("[::1]".into()));
+        assert_eq!(own.granted("0x7f.1"), Some("127.0.0.1".into()));
+    }
+
+    #[test]
+    fn nobody_listens() {
+        let own = addresses(&["127.0.0.1:25"], &[]);
+        assert!(own.permits("0.0.0.0:0".parse().unwrap(), SocketAddrUse::TcpBind));
+        assert!(!own.permits("0.0.0.0:25".parse().unwrap(), SocketAddrUse::TcpBind));
+        assert!(!own.permits("127.0.0.1:0".parse().unwrap(), SocketAddrUse::TcpBind));
+        for purpose in [SocketAddrUse::TcpListen, SocketAddrUse::TcpAccept, SocketAddrUse::UdpBind, SocketAddrUse::UdpSend] {
+            assert!(!own.permits("127.0.0.1:25".parse().unwrap(), purpose));
+        }
+    }
+}

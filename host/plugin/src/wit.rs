@@ -1,0 +1,18 @@
+//! The contract with guests, as Rust types: what a call takes is borrowed, what it answers is owned.
+#![allow(clippy::all, missing_docs, reason = "generated")]
+
+wasmtime::component::bindgen!({
+    path: "../../wit",
+    inline: "
+        package signalbus:host;
+        world plugin {
+            include signalbus:plugin/sender-plugin@0.1.0;
+            include signalbus:plugin/bulk-sender-plugin@0.1.0;
+        }
+    ",
+    world: "signalbus:host/plugin",
+    ownership: Borrowing { duplicate_if_necessary: true },
+    imports: { "signalbus:plugin/producer": async | trappable, default: trappable },
+    exports: { default: async },
+    require_store_data_send: true,
+});

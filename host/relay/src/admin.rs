@@ -1,0 +1,173 @@
+//! The admin listener: health, metrics, status, and what changes a running relay.
+
+mod exporter;
+mod serve;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::header::{AUTHORIZATION, ORIGIN};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::Live;
+pub use exporter::Meters;
+
+pub use serve::Listener;
+
+/// The longest that a request may take: a swap compiles.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The largest body of a request, in bytes.
+const LARGEST: usize = 64 << 10;
+
+/// What the handlers need.
+#[derive(Clone)]
+struct Desk {
+    live: Arc<Live>,
+    meters: Meters,
+    token: Option<Arc<str>>,
+}
+
+/// An answer that is no success: status, and one sentence.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+/// Everything that the listener answers.
+fn router(live: Arc<Live>, meters: Meters, token: Option<&str>) -> Router {
+    let desk = Desk { live, meters, token: token.map(Into::into) };
+    Router::new()
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/wake", post(wake))
+        .route("/api/v1/signals/{signal}/plugin", post(swap))
+        .route("/api/v1/signals/{signal}/plugin/rollback", post(roll_back))
+        .route("/api/v1/dead/redrive", post(redrive))
+        .layer(DefaultBodyLimit::max(LARGEST))
+        .layer(middleware::from_fn_with_state(desk.clone(), admitted))
+        .with_state(desk)
+}
+
+/// Whatever changes something needs the token; without one, a web page must not be able to do it.
+async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+    let changes = request.method() != Method::GET && request.method() != Method::HEAD;
+    let refused = changes.then(|| refusal(&desk, request.headers())).flatten();
+    if let Some(refused) = refused {
+        return refused.into_response();
+    }
+    match tokio::time::timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Refused(StatusCode::GATEWAY_TIMEOUT, format!("it took longer than {PATIENCE:?}")).into_response(),
+    }
+}
+
+fn refusal(desk: &Desk, headers: &HeaderMap) -> Option<Refused> {
+    match &desk.token {
+        Some(token) => {
+            let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+            let admitted = given.is_some_and(|given| same(given, token.as_bytes()));
+            let text = "this needs the header `Authorization: Bearer TOKEN`, with the `admin.token` of the configuration";
+            (!admitted).then(|| Refused(StatusCode::UNAUTHORIZED, text.into()))
+        }
+        None if headers.contains_key(ORIGIN) => {
+            Some(Refused(StatusCode::FORBIDDEN, "web pages may not do this without an `admin.token`".into()))
+        }
+        None => None,
+    }
+}
+
+/// Compares in a time that does not tell where two texts differ.
+fn same(given: &[u8], wanted: &[u8]) -> bool {
+    given.len() == wanted.len() && given.iter().zip(wanted).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
+}
+
+async fn ready(State(desk): State<Desk>) -> Response {
+    let troubles = desk.live.troubles();
+    let status = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": troubles.is_empty(), "troubles": troubles }))).into_response()
+}
+
+async fn metrics(State(desk): State<Desk>) -> Response {
+    desk.live.measure();
+    ([("content-type", "text/plain; version=0.0.4")], desk.meters.render()).into_response()
+}
+
+async fn status(State(desk): State<Desk>) -> Response {
+    Json(desk.live.status()).into_response()
+}
+
+#[derive(Deserialize)]
+struct Wake {
+    signal: Option<String>,
+}
+
+async fn wake(State(desk): State<Desk>, Query(wake): Query<Wake>) -> Result<Response, Refused> {
+    let woken = desk.live.wake(wake.signal.as_deref()).map_err(not_found)?;
+    Ok(Json(json!({ "woken": woken })).into_response())
+}
+
+async fn swap(State(desk): State<Desk>, Path(signal): Path<String>) -> Result<Response, Refused> {
+    match desk.live.swap(&signal).await.map_err(not_found)? {
+        Ok(digest) => Ok(Json(json!({ "digest": digest })).into_response()),
+        Err(error) => Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
+    }
+}
+
+async fn roll_back(State(desk): State<Desk>, Path(signal): Path<String>) -> Result<Response, Refused> {
+    match desk.live.roll_back(&signal).map_err(not_found)? {
+        Some(digest) => Ok(Json(json!({ "digest": digest })).into_response()),
+        None => Err(Refused(StatusCode::CONFLICT, format!("signal type \"{signal}\" has no plugin to go back to"))),
+    }
+}
+
+/// Which dead letters: by number, of a type, or all.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Letters {
+    #[serde(default)]
+    ids: Vec<i64>,
+    signal: Option<String>,
+    #[serde(default)]
+    all: bool,
+}
+
+async fn redrive(State(desk): State<Desk>, Json(letters): Json<Letters>) -> Result<Response, Refused> {
+    let unreachable = |error: signalbus_outbox::Error| Refused(StatusCode::BAD_GATEWAY, error.to_string());
+    let outbox = desk.live.outbox();
+    let letters = match letters {
+        Letters { ids, signal: None, all: false } if !ids.is_empty() => {
+            let mut found = Vec::new();
+            for id in ids {
+                let missing = || Refused(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
+                found.push(outbox.dead_letter(id).await.map_err(unreachable)?.ok_or_else(missing)?.0);
+            }
+            found
+        }
+        Letters { ids, signal: Some(signal), all: false } if ids.is_empty() => {
+            outbox.all_dead_letters(&[signal]).await.map_err(unreachable)?
+        }
+        Letters { ids, signal: None, all: true } if ids.is_empty() => outbox.all_dead_letters(&[]).await.map_err(unreachable)?,
+        _ => {
+            let text = "say one of {\"ids\": [1, 2]}, {\"signal\": \"NAME\"} and {\"all\": true}";
+            return Err(Refused(StatusCode::BAD_REQUEST, text.into()));
+        }
+    };
+    let redriven = desk.live.redrive(&letters).await.map_err(unreachable)?;
+    Ok(Json(json!({ "redriven": redriven.redriven, "failed": redriven.failed })).into_response())
+}
+
+fn not_found(error: crate::Unknown) -> Refused {
+    Refused(StatusCode::NOT_FOUND, error.to_string())
+}

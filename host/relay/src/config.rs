@@ -1,0 +1,415 @@
+//! The configuration file: read, checked, every fault at once.
+
+mod connections;
+mod grants;
+mod reader;
+
+use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+
+use signalbus_core::backoff::Backoff;
+use signalbus_bus::ConnectionConfig;
+use signalbus_outbox::Source;
+use signalbus_plugin::{Connections, Grants, Limits, Recipe};
+use signalbus_core::settlement::Policy;
+use signalbus_core::suggest;
+use connections::{Connection, connections};
+use reader::{Faults, Section};
+
+/// What `signalbus.toml` says.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub database: Database,
+    pub admin: Admin,
+    /// In the order of the file.
+    pub signals: Vec<SignalConfig>,
+}
+
+/// The listener for health, metrics and what changes a running relay.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// Without it, nothing listens.
+    pub listen: Option<SocketAddr>,
+    /// Asked for by every request that changes something.
+    pub token: Option<String>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Admin").field("listen", &self.listen).finish_non_exhaustive()
+    }
+}
+
+/// Where the outbox is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Database {
+    /// With the password, if there is one: not to be shown.
+    pub url: String,
+    pub max_connections: u32,
+}
+
+/// One signal type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SignalConfig {
+    /// File, line and column of its section.
+    pub place: String,
+    pub source: Source,
+    pub plugin: PathBuf,
+    /// `sha256:…`; no other file is accepted.
+    pub digest: Option<String>,
+    pub burst_count: usize,
+    pub concurrency: usize,
+    pub autoflush: bool,
+    pub limits: Limits,
+    pub policy: Policy,
+    /// Settings and secrets too.
+    pub grants: Grants,
+    /// Those that are granted.
+    pub connections: Vec<ConnectionConfig>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Database").finish_non_exhaustive()
+    }
+}
+
+const SIGNAL_KEYS: &[&str] = &[
+    "table",
+    "plugin",
+    "digest",
+    "order_by",
+    "order_key",
+    "burst_count",
+    "concurrency",
+    "autoflush",
+    "instances",
+    "timeout",
+    "memory",
+    "retry",
+    "settings",
+    "secrets",
+    "grants",
+];
+
+impl Config {
+    /// Reads a configuration file. Paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// Every fault of the file, each with its line and column.
+    pub fn read(path: &Path) -> Result<Self, Vec<String>> {
+        match Self::examine(path).map_err(|fault| vec![fault])? {
+            (config, faults) if faults.is_empty() => Ok(config),
+            (_, faults) => Err(faults),
+        }
+    }
+
+    /// Reads as much as a configuration file makes clear, and every fault of the rest. What is
+    /// missing or wrong is empty, or has its default.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn examine(path: &Path) -> Result<(Self, Vec<String>), String> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            format!("{}: {error}; `signalbus init` makes a starter project, `--config` names another file", path.display())
+        })?;
+        Ok(Self::parse(path, &text))
+    }
+
+    fn parse(path: &Path, text: &str) -> (Self, Vec<String>) {
+        let mut faults = Faults::new(path, text);
+        let file = reader::parse(text, &mut faults);
+        let root = Section::new("", 0, file.get_ref());
+        root.refuse_unknown(&["database", "admin", "defaults", "signals", "connections", "http"], &mut faults);
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let database = database(&root, folder, &mut faults);
+        let connections = connections(&root, folder, &mut faults);
+        let admin = admin(&root, &mut faults);
+        let authorities = grants::authorities(&root, folder, &mut faults);
+        let defaults = root.section("defaults", &mut faults);
+        if let Some(defaults) = &defaults {
+            defaults.refuse_unknown(SIGNAL_KEYS, &mut faults);
+        }
+        let mut signals = Vec::new();
+        if let Some(section) = root.section("signals", &mut faults) {
+            for (name, _) in section.entries() {
+                if let Some(own) = section.section(&name, &mut faults) {
+                    own.refuse_unknown(SIGNAL_KEYS, &mut faults);
+                    let merged = own.or(defaults.as_ref());
+                    let mut signal = signal(&name, &merged, folder, &connections, &mut faults);
+                    signal.grants.ca.clone_from(&authorities);
+                    signals.push(signal);
+                }
+            }
+        }
+        (Self { database, admin, signals }, faults.into_texts())
+    }
+
+    /// The signal types that a command names; all where none is named, without the excluded ones.
+    ///
+    /// # Errors
+    /// A name that is no signal type.
+    pub fn chosen(&self, names: &[String], exclude: &[String]) -> Result<Vec<SignalConfig>, String> {
+        let known = || self.signals.iter().map(SignalConfig::name);
+        for name in names.iter().chain(exclude) {
+            if known().all(|known| known != name) {
+                let all: Vec<&str> = known().collect();
+                let nearest = suggest::nearest(name, known());
+                return Err(format!("there is no signal type \"{name}\"{nearest} (known: {})", all.join(", ")));
+            }
+        }
+        let chosen = |signal: &&SignalConfig| {
+            let name = signal.name().to_owned();
+            (names.is_empty() || names.contains(&name)) && !exclude.contains(&name)
+        };
+        Ok(self.signals.iter().filter(chosen).cloned().collect())
+    }
+}
+
+impl SignalConfig {
+    pub fn name(&self) -> &str {
+        &self.source.signal
+    }
+
+    /// The same, as if it stood elsewhere in the file.
+    pub fn at(mut self, place: &str) -> Self {
+        self.place = place.to_owned();
+        self
+    }
+
+    /// What its plugin is made from.
+    pub fn recipe(&self) -> Recipe {
+        Recipe {
+            signal_type: self.name().to_owned(),
+            path: self.plugin.clone(),
+            digest: self.digest.clone(),
+            limits: self.limits,
+            grants: self.grants.clone(),
+            connections: Connections::default(),
+            tape: None,
+        }
+    }
+}
+
+fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
+    let mut database = Database { url: String::new(), max_connections: 8 };
+    let Some(section) = root.section("database", faults) else {
+        faults.add(0, "there is no `[database]` with a `url`");
+        return database;
+    };
+    section.refuse_unknown(&["url", "max_connections"], faults);
+    database.max_connections = section.number("max_connections", 8, 1, faults);
+    match section.string("url", faults) {
+        Some(url) => database.url = beside(&url, folder),
+        None if section.find("url").is_none() => faults.add(section.offset(), "`database.url` is missing"),
+        None => {}
+    }
+    let scheme = database.url.split(':').next().unwrap_or_default();
+    if !database.url.is_empty() && !["sqlite", "postgres", "postgresql", "mysql", "mariadb"].contains(&scheme) {
+        faults.add(section.place("url"), "`database.url` must begin with sqlite://, postgres:// or mysql://");
+        database.url.clear();
+    }
+    database
+}
+
+fn admin(root: &Section<'_>, faults: &mut Faults<'_>) -> Admin {
+    let Some(section) = root.section("admin", faults) else { return Admin::default() };
+    section.refuse_unknown(&["listen", "token"], faults);
+    let token = section.string("token", faults);
+    if token.as_deref() == Some("") {
+        faults.add(section.place("token"), "`admin.token` is empty; leave it out, or name a secret");
+    }
+    let Some(text) = section.string("listen", faults) else { return Admin { listen: None, token } };
+    let listen = text.parse::<SocketAddr>().ok();
+    match listen {
+        None => faults
+            .add(section.place("listen"), format!("`admin.listen`: \"{text}\" is no address and port; write \"127.0.0.1:9464\"")),
+        Some(address) if !address.ip().is_loopback() && token.is_none() => {
+            faults.add(
+                section.place("listen"),
+                format!("`admin.listen`: {address} can be reached by others, so it needs an `admin.token`"),
+            );
+        }
+        Some(_) => {}
+    }
+    Admin { listen, token }
+}
+
+/// A relative SQLite file lies beside the configuration file.
+fn beside(url: &str, folder: &Path) -> String {
+    match url.strip_prefix("sqlite://") {
+        Some(file) if !file.starts_with(['/', ':']) && !folder.as_os_str().is_empty() => sqlite_url(folder, &format!("/{file}")),
+        _ => url.to_owned(),
+    }
+}
+
+/// The URL of an SQLite file; `rest` is part of a URL already.
+pub fn sqlite_url(path: &Path, rest: &str) -> String {
+    const SPECIAL: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
+    format!("sqlite://{}{rest}", percent_encode(path.as_os_str().as_bytes(), SPECIAL))
+}
+
+fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Connection], faults: &mut Faults<'_>) -> SignalConfig {
+    let table = section.string("table", faults).unwrap_or_else(|| snake_case(name));
+    let source = Source {
+        signal: name.to_owned(),
+        table,
+        order_by: section.strings("order_by", faults),
+        order_key: section.strings("order_key", faults),
+    };
+    if source.order_by.is_empty() && !source.order_key.is_empty() {
+        faults.add(section.place("order_key"), format!("`{}` needs `order_by` too", section.named("order_key")));
+    }
+    if name.is_empty() || name.contains(':') || name.len() > 190 {
+        faults.add(section.offset(), format!("signal type \"{name}\": a name has 1 to 190 bytes and no colon"));
+    }
+    let plugin = section.string("plugin", faults);
+    if plugin.is_none() && section.find("plugin").is_none() {
+        faults.add(section.offset(), format!("`{}` is missing: the path of a .wasm file", section.named("plugin")));
+    }
+    let plugin = plugin.unwrap_or_default();
+    if plugin.starts_with("oci://") {
+        faults.add(section.place("plugin"), "`oci://` is not supported yet; name a file");
+    }
+    let instances = section.string("instances", faults).unwrap_or_else(|| "fresh".into());
+    if instances != "fresh" {
+        faults.add(
+            section.place("instances"),
+            format!("`{}` must be \"fresh\"; \"warm\" is not supported yet", section.named("instances")),
+        );
+    }
+    let timeout = section.duration("timeout", Limits::default().timeout, faults);
+    if timeout.is_zero() {
+        faults.add(section.place("timeout"), format!("`{}` must be longer than zero", section.named("timeout")));
+    }
+    let concurrency = section.number("concurrency", 4, 1, faults) as usize;
+    let strict = !source.order_by.is_empty() && source.order_key.is_empty();
+    let grants = grants::grants(section, connections, faults);
+    let granted = |connection: &&Connection| grants.connections.contains(&connection.name);
+    SignalConfig {
+        place: faults.place(section.offset()),
+        plugin: if plugin.is_empty() { PathBuf::new() } else { folder.join(plugin) },
+        digest: section.string("digest", faults),
+        burst_count: section.number("burst_count", 500, 1, faults) as usize,
+        concurrency: if strict { 1 } else { concurrency },
+        autoflush: section.boolean("autoflush", true, faults),
+        limits: Limits { timeout, memory: section.size("memory", Limits::default().memory, faults) },
+        policy: policy(section, !source.order_by.is_empty(), faults),
+        connections: connections.iter().filter(granted).filter_map(|connection| connection.config.clone()).collect(),
+        grants,
+        source,
+    }
+}
+
+fn texts(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    section.section(key, faults).map(|section| section.texts(faults)).unwrap_or_default()
+}
+
+fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Policy {
+    let mut policy = Policy { ordered, max_attempts: 20, backoff: Backoff::default() };
+    let Some(retry) = section.section("retry", faults) else { return policy };
+    retry.refuse_unknown(&["max_attempts", "backoff"], faults);
+    policy.max_attempts = retry.number("max_attempts", 20, 1, faults);
+    let Some(backoff) = retry.section("backoff", faults) else { return policy };
+    backoff.refuse_unknown(&["first", "factor", "max", "jitter"], faults);
+    let read = Backoff::new(
+        backoff.duration("first", Duration::from_secs(1), faults),
+        backoff.fraction("factor", 2.0, faults),
+        backoff.duration("max", Duration::from_secs(600), faults),
+        backoff.fraction("jitter", 0.2, faults),
+    );
+    match read {
+        Ok(read) => policy.backoff = read,
+        Err(fault) => faults.add(backoff.offset(), format!("`{}`: {fault}", retry.named("backoff"))),
+    }
+    policy
+}
+
+/// `OrderPlaced` → `order_placed`, `HTTPSent` → `http_sent`.
+fn snake_case(name: &str) -> String {
+    let chars: Vec<char> = name.chars().collect();
+    let mut snake = String::new();
+    for (n, c) in chars.iter().enumerate() {
+        let after_lower = n > 0 && !chars[n - 1].is_uppercase() && chars[n - 1] != '_';
+        let before_lower = n > 0 && chars[n - 1] != '_' && chars.get(n + 1).is_some_and(|next| next.is_lowercase());
+        if c.is_uppercase() && (after_lower || before_lower) {
+            snake.push('_');
+        }
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Vec<String>> {
+        let (config, faults) = Config::parse(Path::new("dir/signalbus.toml"), text);
+        if faults.is_empty() { Ok(config) } else { Err(faults) }
+    }
+
+    #[test]
+    fn a_short_file_has_sensible_defaults() {
+        let config = parse("[database]\nurl='sqlite://outbox.db'\n[signals.OrderPlaced]\nplugin='a.wasm'\n").unwrap();
+        assert_eq!(config.database.url, "sqlite://dir/outbox.db");
+        let signal = &config.signals[0];
+        assert_eq!(signal.source.table, "order_placed");
+        assert_eq!(signal.plugin, Path::new("dir/a.wasm"));
+        assert_eq!((signal.burst_count, signal.concurrency), (500, 4));
+        assert_eq!(signal.policy.max_attempts, 20);
+    }
+
+    #[test]
+    fn signals_inherit_the_defaults_key_by_key() {
+        let config = parse(
+            "[database]\nurl='postgres://h/d'\n[defaults]\nplugin='a.wasm'\nburst_count=7\n[defaults.settings]\nx=1\ny='b'\n\
+             [signals.B]\n[signals.B.settings]\ny='c'\n[signals.A]\nburst_count=9\n",
+        )
+        .unwrap();
+        let names: Vec<&str> = config.signals.iter().map(SignalConfig::name).collect();
+        assert_eq!(names, ["B", "A"]);
+        assert_eq!((config.signals[0].burst_count, config.signals[1].burst_count), (7, 9));
+        let settings = [("y".to_owned(), "c".to_owned()), ("x".to_owned(), "1".to_owned())];
+        assert_eq!(config.signals[0].grants.settings, settings);
+    }
+
+    #[test]
+    fn every_fault_is_reported_with_its_place() {
+        let faults = parse(
+            "[database]\nurl='oracle://x'\n[signals.A]\nplugin='a.wasm'\nburst_cuont=1\ntimeout='soon'\nconcurrency=0\n\
+             [signals.A.grants]\nconnections=['bus']\n[signals.B]\n[signals.B.retry.backoff]\nfirst='1h'\nmax='1s'\n",
+        )
+        .unwrap_err();
+        let expected = [
+            "dir/signalbus.toml:2:5: `database.url` must begin with sqlite://, postgres:// or mysql://",
+            "dir/signalbus.toml:5:1: unknown key `signals.A.burst_cuont`; did you mean \"burst_count\"?",
+            "dir/signalbus.toml:6:9: `signals.A.timeout`: \"soon\" is no duration; write \"500ms\", \"30s\", \"10m\" or \"1h\"",
+            "dir/signalbus.toml:7:13: `signals.A.concurrency` must be a whole number from 1 on",
+            "dir/signalbus.toml:9:13: `signals.A.grants.connections`: there is no `[connections.bus]`",
+        ];
+        assert_eq!(&faults[..5], expected);
+        assert_eq!(faults.len(), 7, "{faults:#?}");
+    }
+
+    #[test]
+    fn secrets_are_never_shown() {
+        let config =
+            parse("[database]\nurl='mysql://u:topsecret@h/d'\n[signals.A]\nplugin='a'\n[signals.A.secrets]\nkey='topsecret'\n")
+                .unwrap();
+        assert!(!format!("{config:?}").contains("topsecret"));
+    }
+
+    #[test]
+    fn table_names_are_snake_case() {
+        for (name, table) in
+            [("OrderPlaced", "order_placed"), ("HTTPSent", "http_sent"), ("plain", "plain"), ("Order_Placed", "order_placed")]
+        {
+            assert_eq!(snake_case(name), table);
+        }
+    }
+}

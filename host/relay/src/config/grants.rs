@@ -1,0 +1,92 @@
+//! What a plugin may read and reach.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::connections::Connection;
+use super::reader::{Faults, Section};
+use super::texts;
+use signalbus_plugin::{Grants, check_authorities};
+use signalbus_core::suggest;
+
+pub(super) fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
+    let own = Grants { settings: settings(section, faults), secrets: texts(section, "secrets", faults), ..Grants::default() };
+    let Some(grants) = section.section("grants", faults) else { return own };
+    grants.refuse_unknown(&["connections", "http", "tcp", "networks"], faults);
+    let granted = Grants {
+        connections: grants.strings("connections", faults),
+        http: grants.parsed("http", faults),
+        tcp: grants.parsed("tcp", faults),
+        networks: grants.parsed("networks", faults),
+        ..own
+    };
+    for name in granted.connections.iter().filter(|name| connections.iter().all(|known| known.name != **name)) {
+        let nearest = suggest::nearest(name, connections.iter().map(|known| known.name.as_str()));
+        faults.add(
+            grants.place("connections"),
+            format!("`{}`: there is no `[connections.{name}]`{nearest}", grants.named("connections")),
+        );
+    }
+    granted
+}
+
+fn settings(section: &Section<'_>, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    section.section("settings", faults).map(|section| section.documents(faults)).unwrap_or_default()
+}
+
+/// The certificates of private authorities, in PEM form.
+pub(super) fn authorities(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Option<Arc<str>> {
+    let section = root.section("http", faults)?;
+    section.refuse_unknown(&["ca"], faults);
+    let file = folder.join(section.string("ca", faults)?);
+    let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
+    match text.and_then(|text| check_authorities(&text).map(|()| text)) {
+        Ok(text) => Some(text.into()),
+        Err(fault) => {
+            faults.add(section.place("ca"), format!("`http.ca`: {}: {fault}", file.display()));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Config;
+    use std::path::Path;
+
+    fn parse(text: &str) -> (Config, Vec<String>) {
+        let text = format!("[database]\nurl = 'sqlite://o.db'\n[signals.A]\nplugin = 'a.wasm'\n{text}");
+        Config::parse(Path::new("signalbus.toml"), &text)
+    }
+
+    #[test]
+    fn lists_and_tables_in_settings_are_json() {
+        let path = std::env::var("PATH").unwrap();
+        let (config, faults) = parse(
+            "[signals.A.settings]\nlist = ['${PATH}', 1_000, 0.5, true]\ntable = { key = ['a'] }\ntext = 'b'\nday = 2026-01-02",
+        );
+        assert_eq!(faults, [] as [&str; 0]);
+        let of = |key: &str| &config.signals[0].grants.settings.iter().find(|(known, _)| known == key).unwrap().1;
+        assert_eq!(*of("list"), serde_json::json!([path, 1000, 0.5, true]).to_string());
+        assert_eq!(of("day"), "2026-01-02");
+        assert_eq!((of("table").as_str(), of("text").as_str()), ("{\"key\":[\"a\"]}", "b"));
+    }
+
+    #[test]
+    fn secrets_are_strings_and_say_what_is_missing() {
+        let (_, faults) = parse("[signals.A.secrets]\nkey = ['a']\n[signals.A.settings]\nx = ['${SIGNALBUS_NOT_SET}']");
+        assert_eq!(faults.len(), 2, "{faults:?}");
+        assert!(faults[0].contains("`signals.A.secrets.key` must be a string, a number or a boolean, not a list"));
+        assert!(faults[1].contains("the environment variable SIGNALBUS_NOT_SET is not set"));
+    }
+
+    #[test]
+    fn grants_say_whom_and_where() {
+        let (config, faults) = parse(
+            "[signals.A.grants]\nhttp = ['https://Shop.example:443']\ntcp = ['smtp.example:587']\nnetworks = ['10.0.0.0/8']",
+        );
+        assert_eq!(faults, [] as [&str; 0]);
+        let shown = format!("{:?}", config.signals[0].grants);
+        assert!(shown.contains("https://shop.example]") && shown.contains("smtp.example:587") && shown.contains("10.0.0.0/8"));
+    }
+}

@@ -1,0 +1,318 @@
+//! The relay: signal types put together from configuration, outbox and plugins, and flushed: once,
+//! or for as long as it runs.
+
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "admin")]
+pub mod admin;
+pub mod config;
+mod files;
+pub mod flusher;
+mod live;
+mod lookout;
+mod post;
+mod redrive;
+mod sample;
+mod status;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use signalbus_bus::Buses;
+use crate::config::{Config, SignalConfig};
+use crate::flusher::{Flusher, Halt, Patience, Tally};
+use signalbus_outbox::{Error, Outbox};
+use signalbus_plugin::{Engine, Generations};
+use signalbus_telemetry as telemetry;
+
+pub use live::{Live, Unknown};
+pub use redrive::{Redriven, redrive};
+pub use status::Status;
+
+/// How long a stopped relay may take to finish and settle what is in flight.
+pub const GRACE: Duration = Duration::from_secs(30);
+
+/// Signal types that are ready to be sent.
+pub struct Relay {
+    flushers: Vec<Arc<Flusher>>,
+    grace: Duration,
+}
+
+/// Why a relay can't begin.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The database can't be reached, or refuses.
+    Database(Error),
+    /// Everything that is wrong with the configuration, the tables and the plugins.
+    Faults(Vec<String>),
+}
+
+/// Which rows a flush is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Extent {
+    /// Those that are pending when it begins; sending starts after a wait, so that faster senders
+    /// can go first.
+    Pending { wait: Duration },
+    /// Everything that becomes due until nothing is.
+    All,
+}
+
+/// What a flush did with one signal type.
+#[derive(Debug)]
+pub struct Flushed {
+    pub signal: String,
+    pub tally: Arc<Tally>,
+    /// Why it ended early.
+    pub halt: Option<Halt>,
+}
+
+impl Relay {
+    /// Opens the outbox, resolves every table and loads every plugin.
+    ///
+    /// # Errors
+    /// Every fault at once.
+    pub async fn open(config: &Config, signals: &[SignalConfig]) -> Result<Self, Refusal> {
+        let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
+        outbox.require_schema().await?;
+        let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
+        let opened = open_all(&outbox, &engine, &Buses::default(), signals, Patience::ONE_SHOT).await?;
+        Ok(Self::of(opened.into_iter().map(|(flusher, _)| flusher).collect()))
+    }
+
+    /// A relay of signal types that are put together already.
+    pub fn of(flushers: Vec<Flusher>) -> Self {
+        Self { flushers: flushers.into_iter().map(Arc::new).collect(), grace: GRACE }
+    }
+
+    /// Sends until nothing is due, all signal types at once; `stop` ends it early, within a grace
+    /// period in which what is in flight is finished and settled. `begun` is handed the counters.
+    pub async fn flush(&self, extent: Extent, stop: &CancellationToken, begun: impl FnOnce(Vec<Arc<Tally>>)) -> Vec<Flushed> {
+        let tallies: Vec<Arc<Tally>> = self.flushers.iter().map(|_| Arc::default()).collect();
+        begun(tallies.clone());
+        let boundaries = match extent {
+            Extent::All => vec![Ok(Boundary::Open); self.flushers.len()],
+            Extent::Pending { wait } => {
+                let boundaries = join_all(self.flushers.iter().map(|flusher| boundary(flusher))).await;
+                if boundaries.iter().any(|boundary| matches!(boundary, Ok(Boundary::UpTo(_)))) {
+                    telemetry::waiting(wait);
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = stop.cancelled() => {}
+                    }
+                }
+                boundaries
+            }
+        };
+        let mut flushed = Vec::new();
+        let mut parts = Vec::new();
+        for ((flusher, tally), boundary) in self.flushers.iter().zip(&tallies).zip(boundaries) {
+            let signal = flusher.lane.signal_type().name.clone();
+            let mut told = Flushed { signal, tally: tally.clone(), halt: None };
+            let (position, flusher, tally) = (flushed.len(), flusher.clone(), tally.clone());
+            match boundary {
+                Err(error) => told.halt = Some(Halt::Database(error)),
+                Ok(Boundary::Empty) => {}
+                Ok(boundary) => {
+                    let (boundary, halt) = (boundary.key(), stop.child_token());
+                    let (stop, grace) = (stop.clone(), self.grace);
+                    parts.push(Part { position, flusher, tally, boundary, stop, halt, grace });
+                }
+            }
+            flushed.push(told);
+        }
+        let mut workers = JoinSet::new();
+        for part in &parts {
+            for _ in 0..part.flusher.concurrency {
+                workers.spawn(part.clone().run());
+            }
+        }
+        collect(workers, &mut flushed).await;
+        flushed
+    }
+}
+
+/// One signal type's part of a flush.
+#[derive(Clone)]
+struct Part {
+    position: usize,
+    flusher: Arc<Flusher>,
+    tally: Arc<Tally>,
+    boundary: Option<String>,
+    stop: CancellationToken,
+    /// An outage ends all workers of its signal type, and no others.
+    halt: CancellationToken,
+    grace: Duration,
+}
+
+impl Part {
+    async fn run(self) -> (usize, Option<Halt>) {
+        let overdue = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(self.grace).await;
+        };
+        let halt = tokio::select! {
+            ended = self.flusher.flush(self.boundary.as_deref(), &self.tally, &self.halt) => ended.err(),
+            () = overdue => Some(Halt::Abandoned),
+        };
+        if halt.is_some() {
+            self.halt.cancel();
+        }
+        (self.position, halt)
+    }
+}
+
+#[derive(Clone)]
+enum Boundary {
+    Open,
+    UpTo(String),
+    Empty,
+}
+
+impl Boundary {
+    fn key(self) -> Option<String> {
+        match self {
+            Self::UpTo(key) => Some(key),
+            Self::Open | Self::Empty => None,
+        }
+    }
+}
+
+async fn boundary(flusher: &Flusher) -> Result<Boundary, Error> {
+    let key = flusher.lane.session().boundary().await?;
+    Ok(key.map_or(Boundary::Empty, Boundary::UpTo))
+}
+
+async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flushed]) {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok((position, halt)) => {
+                let part = &mut flushed[position];
+                // That a sibling stopped because of an outage is no reason of its own.
+                if part.halt.is_none() || matches!(part.halt, Some(Halt::Stopped)) {
+                    part.halt = halt.or(part.halt.take());
+                }
+            }
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {}
+        }
+    }
+}
+
+/// What sends a signal type, and the plugin in it, which may be changed.
+type Opened = (Flusher, Arc<Generations>);
+
+async fn open_all(
+    outbox: &Outbox,
+    engine: &Engine,
+    buses: &Buses,
+    signals: &[SignalConfig],
+    patience: Patience,
+) -> Result<Vec<Opened>, Refusal> {
+    let opening = signals.iter().map(|signal| open_one(outbox, engine, buses, signal, patience));
+    let mut opened = Vec::new();
+    let mut faults = Vec::new();
+    for one in join_all(opening).await {
+        match one {
+            Ok(one) => opened.push(one),
+            Err(Refusal::Faults(more)) => faults.extend(more),
+            Err(database) => return Err(database),
+        }
+    }
+    if faults.is_empty() { Ok(opened) } else { Err(Refusal::Faults(faults)) }
+}
+
+async fn open_one(
+    outbox: &Outbox,
+    engine: &Engine,
+    buses: &Buses,
+    signal: &SignalConfig,
+    patience: Patience,
+) -> Result<Opened, Refusal> {
+    let mut recipe = signal.recipe();
+    for connection in &signal.connections {
+        let publisher = buses.open(connection).map_err(|fault| Refusal::Faults(vec![fault]))?;
+        recipe.connections.grant(&connection.name, publisher);
+    }
+    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), Generations::load(engine, recipe));
+    let (lane, plugin) = match (lane, plugin) {
+        (Ok(lane), Ok(plugin)) => (lane, plugin),
+        (Err(error @ (Error::Unreachable(_) | Error::Refused { .. })), _) => return Err(error.into()),
+        (lane, plugin) => {
+            let lane = lane.err().map(|error| format!("{}: {error}", signal.place));
+            let plugin = plugin.err().map(|error| format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));
+            return Err(Refusal::Faults(lane.into_iter().chain(plugin).collect()));
+        }
+    };
+    let flusher = Flusher {
+        lane,
+        sender: plugin.clone(),
+        policy: signal.policy.clone(),
+        burst_count: signal.burst_count,
+        concurrency: signal.concurrency,
+        patience,
+    };
+    Ok((flusher, plugin))
+}
+
+/// Where compiled plugins are kept: `$XDG_CACHE_HOME/signalbus`, or `~/.cache/signalbus`.
+pub fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    base.or_else(home).map(|base| base.join("signalbus"))
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unreachable(_) | Error::Refused { .. } => Self::Database(error),
+            Error::Schema(_) | Error::Table(_) => Self::Faults(vec![error.to_string()]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signalbus_core::backoff::Backoff;
+    use signalbus_outbox::Source;
+    use signalbus_plugin::{Sender, Sending};
+    use signalbus_core::settlement::Policy;
+    use signalbus_core::signal::{Signal, SignalType};
+
+    struct Stuck(CancellationToken);
+
+    impl Sender for Stuck {
+        fn send<'a>(&'a self, _: &'a SignalType, _: &'a [Signal], _: &'a CancellationToken) -> Sending<'a> {
+            self.0.cancel();
+            Box::pin(std::future::pending())
+        }
+    }
+
+    /// The plugin's call is the signal to stop.
+    #[tokio::test]
+    async fn what_the_grace_period_cuts_off_is_told() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let outbox = Outbox::open(&format!("sqlite://{}/outbox.db?mode=rwc", folder.path().display()), 1).unwrap();
+        outbox.migrate().await.unwrap();
+        outbox.run_script("CREATE TABLE a (id INTEGER PRIMARY KEY); INSERT INTO a VALUES (1)").await.unwrap();
+        let source = Source { signal: "A".into(), table: "a".into(), ..Source::default() };
+        let stop = CancellationToken::new();
+        let flusher = Flusher {
+            lane: outbox.lane(&source).await.unwrap(),
+            sender: Arc::new(Stuck(stop.clone())),
+            policy: Policy { ordered: false, max_attempts: 1, backoff: Backoff::default() },
+            burst_count: 1,
+            concurrency: 2,
+            patience: Patience::ONE_SHOT,
+        };
+        let relay = Relay { grace: Duration::from_millis(50), ..Relay::of(vec![flusher]) };
+        let flushed = relay.flush(Extent::All, &stop, |_| {}).await;
+        assert!(matches!(flushed[0].halt, Some(Halt::Abandoned)), "{flushed:?}");
+        assert_eq!(outbox.pending(&source).await.unwrap(), 1);
+    }
+}

@@ -1,0 +1,84 @@
+//! How much waits, sampled: cheap where little waits, rare where much does.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::lookout::Lookout;
+use super::post::{Health, Post};
+use crate::flusher::pause;
+use signalbus_outbox::{Error, Stock};
+use signalbus_telemetry as telemetry;
+
+/// The shortest time between two samples.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// Of all time, so much goes into counting at most.
+const SHARE: u32 = 100;
+
+/// What waited when it was last counted.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Sample {
+    pub(super) pending: u64,
+    pub(super) stock: Stock,
+    /// The first row that waits, and since when it has been the first.
+    head: Option<(String, Instant)>,
+}
+
+impl Sample {
+    /// How long the first row has been the first: that it waits for at least.
+    pub(super) fn oldest(&self) -> Duration {
+        self.head.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed())
+    }
+}
+
+/// The last sample of each signal type.
+#[derive(Default)]
+pub(super) struct Samples(Mutex<HashMap<String, Sample>>);
+
+impl Samples {
+    pub(super) fn of(&self, signal: &str) -> Sample {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(signal).cloned().unwrap_or_default()
+    }
+
+    fn put(&self, signal: &str, sample: Sample) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(signal.to_owned(), sample);
+    }
+
+    /// Counts again and again, while there is something that changes.
+    pub(super) async fn keep(&self, lookout: &Lookout, stop: &CancellationToken) {
+        let mut sampled: Option<Instant> = None;
+        while !stop.is_cancelled() {
+            let begun = Instant::now();
+            let posts = lookout.posts.all();
+            let moved = sampled.is_none_or(|sampled| lookout.pulse.last() > sampled);
+            if moved || posts.iter().any(|post| post.health() != Health::Fine) {
+                sampled = Some(begun);
+                if let Err(error) = self.count(lookout, &posts).await {
+                    telemetry::database_error(&error, error.kind());
+                }
+            }
+            pause(INTERVAL.max(begun.elapsed() * SHARE), stop).await;
+        }
+    }
+
+    async fn count(&self, lookout: &Lookout, posts: &[Arc<Post>]) -> Result<(), Error> {
+        let stock = lookout.outbox.stock().await?;
+        for post in posts {
+            // A table that is gone is told of by those who send it.
+            let Ok(pending) = lookout.outbox.pending(&post.config.source).await else { continue };
+            let head = post.flusher.lane.session().head().await?;
+            let before = self.of(post.name()).head;
+            let head = head.map(|key| match before {
+                Some((same, since)) if same == key => (key, since),
+                _ => (key, Instant::now()),
+            });
+            let stock = stock.get(post.name()).copied().unwrap_or_default();
+            let sample = Sample { pending, stock, head };
+            telemetry::sampled(post.name(), pending, sample.oldest(), stock.deferred, stock.dead);
+            self.put(post.name(), sample);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,82 @@
+//! How a running relay is doing.
+
+use serde::Serialize;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::post::{Health, Post};
+use super::sample::Sample;
+use signalbus_plugin::Tenure;
+
+/// How a running relay is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    pub version: &'static str,
+    pub uptime_seconds: u64,
+    /// Every signal type makes progress or has nothing due.
+    pub ready: bool,
+    pub signals: Vec<SignalStatus>,
+}
+
+/// How a signal type is doing.
+#[derive(Clone, Debug, Serialize)]
+pub struct SignalStatus {
+    #[serde(rename = "type")]
+    pub name: String,
+    pub table: String,
+    /// `running`, `paused` or `failing`.
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub workers: usize,
+    /// Rows that waited when they were last counted; so are the next three.
+    pub pending: u64,
+    pub oldest_age_seconds: u64,
+    pub deferred_now: u64,
+    pub dead_letters: u64,
+    pub sent: u64,
+    pub skipped: u64,
+    pub deferred: u64,
+    pub buried: u64,
+    pub fenced: u64,
+    pub plugin: PluginStatus,
+}
+
+/// A signal type's plugin.
+#[derive(Clone, Debug, Serialize)]
+pub struct PluginStatus {
+    pub path: String,
+    pub digest: String,
+    /// The newest last.
+    pub history: Vec<Tenure>,
+}
+
+impl SignalStatus {
+    pub(super) fn of(post: &Post, sample: &Sample) -> Self {
+        let (state, reason) = match post.health() {
+            Health::Fine => ("running", None),
+            Health::Paused { reason } => ("paused", Some(reason)),
+            Health::Failing { reason } => ("failing", Some(reason)),
+        };
+        Self {
+            name: post.name().to_owned(),
+            table: post.config.source.table.clone(),
+            state,
+            reason,
+            workers: post.workers(),
+            pending: sample.pending,
+            oldest_age_seconds: sample.oldest().as_secs(),
+            deferred_now: sample.stock.deferred,
+            dead_letters: sample.stock.dead,
+            sent: post.tally.sent.load(Relaxed),
+            skipped: post.tally.skipped.load(Relaxed),
+            deferred: post.tally.deferred.load(Relaxed),
+            buried: post.tally.buried.load(Relaxed),
+            fenced: post.tally.fenced.load(Relaxed),
+            plugin: PluginStatus {
+                path: post.generations.path().display().to_string(),
+                digest: post.generations.digest(),
+                history: post.generations.history(),
+            },
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The end-to-end tests: one program, so that they share their servers, and wait beside one another.
+
+mod harness;
+
+mod architecture;
+#[cfg(any(
+    feature = "amqp",
+    feature = "kafka",
+    feature = "nats",
+    feature = "redis",
+    feature = "mqtt",
+    feature = "inbox"
+))]
+mod buses;
+mod commands;
+mod faults;
+mod outbox;
+#[cfg(feature = "author")]
+mod plugins;
+mod run;
+mod sandbox;
+mod values;
+#[cfg(feature = "http")]
+mod webhook;
