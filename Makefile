@@ -21,7 +21,7 @@ help:
 	@echo 'make soak     the tests of endurance at full length: about an hour'
 	@echo 'make plugins  build every plugin, in every language, into target/plugins'
 	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
-	@echo 'make figures  measure the plugins in every language; writes the table in README'
+	@echo 'make figures  measure the plugins in every language; writes the table in docs/src/plugins.md'
 	@echo 'make lint     format and lint checks'
 
 setup:

@@ -1,4 +1,4 @@
-//! The invariants of README's map, held against the source.
+//! The invariants of `docs/src/architecture.md`, held against the source.
 
 use std::path::{Path, PathBuf};
 

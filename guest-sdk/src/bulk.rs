@@ -5,7 +5,7 @@ use crate::{Outcome, Result, Signal};
 
 /// What a function that sends many signals returns: one [`Outcome`] per signal, in their order.
 ///
-/// An outage by `?` concerns all of them. Any other error by `?` means *retry* for all of them,
+/// An outage returned with `?` applies to all of them. Any other such error means *retry* for all,
 /// whatever its own meaning: one signal's `or_skip` or `or_reject` must not delete its neighbours.
 /// Use [`each`] where errors belong to single signals.
 ///
@@ -35,7 +35,7 @@ pub type BulkResult = Result<Vec<Outcome>>;
 
 /// Sends each signal with `send`, and collects the outcomes.
 ///
-/// An outage before anything was decided is the answer for the whole call. Later it stops the
+/// An outage before any signal was decided is the answer for the whole call. A later one ends the
 /// loop, and the rest is retried: what was sent stays sent.
 ///
 /// ```
@@ -55,7 +55,7 @@ pub type BulkResult = Result<Vec<Outcome>>;
 ///
 /// # Errors
 ///
-/// The outage that `send` met, where no signal had been decided before it.
+/// The outage that `send` returned, if no signal had been decided before it.
 pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> BulkResult {
     let mut outcomes = Vec::with_capacity(signals.len());
     for signal in signals {
@@ -79,7 +79,7 @@ pub(crate) fn decided(error: Error) -> Outcome {
     error.into_outcome().unwrap_or_else(|_| Outcome::retry(reason))
 }
 
-/// The answer to the relay: an error that is no outage retries all, and deletes nothing.
+/// The answer to the relay: an error that is not an outage retries all, and deletes nothing.
 pub(crate) fn answer(result: BulkResult, signals: usize) -> std::result::Result<Vec<Outcome>, crate::bindings::types::Outage> {
     let error = match result {
         Ok(outcomes) => return Ok(outcomes),

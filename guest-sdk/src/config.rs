@@ -43,7 +43,7 @@ use std::vec;
 
 type Read<T> = std::result::Result<T, Fault>;
 
-/// The setting's text; `None` where the configuration has none of that name.
+/// The setting's text; `None` if the configuration has no setting of that name.
 pub fn get(key: &str) -> Option<String> {
     host::setting(key)
 }
@@ -52,7 +52,7 @@ pub fn get(key: &str) -> Option<String> {
 ///
 /// # Errors
 ///
-/// Where it is missing: *misconfigured*, so that the relay parks the signal type.
+/// If it is missing: *misconfigured*, so that the relay parks the signal type.
 pub fn require(key: &str) -> Result<String> {
     get(key).ok_or_else(|| Error::misconfigured(format!("setting \"{key}\" is missing")))
 }
@@ -63,7 +63,7 @@ pub fn require(key: &str) -> Result<String> {
 ///
 /// # Errors
 ///
-/// Where one is missing or doesn't fit: *misconfigured*, so that the relay parks the signal type.
+/// If one is missing or doesn't fit: *misconfigured*, so that the relay parks the signal type.
 pub fn parse<T: DeserializeOwned>() -> Result<T> {
     let settings = Settings::of(host::settings());
     T::deserialize(MapAccessDeserializer::new(settings)).map_err(|fault| {
@@ -74,9 +74,9 @@ pub fn parse<T: DeserializeOwned>() -> Result<T> {
     })
 }
 
-/// A secret; `None` where the configuration gives the plugin none of that name.
+/// A secret; `None` if the configuration gives the plugin no secret of that name.
 ///
-/// The relay records that it was read, never what it was. Don't log it.
+/// The relay records that it was read, never its value. Don't log it.
 pub fn secret(key: &str) -> Option<String> {
     host::secret(key)
 }
@@ -85,7 +85,7 @@ pub fn secret(key: &str) -> Option<String> {
 ///
 /// # Errors
 ///
-/// Where it is missing: *misconfigured*, so that the relay parks the signal type.
+/// If it is missing: *misconfigured*, so that the relay parks the signal type.
 pub fn require_secret(key: &str) -> Result<String> {
     secret(key).ok_or_else(|| Error::misconfigured(format!("secret \"{key}\" is missing")))
 }

@@ -106,7 +106,7 @@ impl Request {
     ///
     /// # Errors
     ///
-    /// Where the value has no form in JSON, e.g. a map whose keys are no texts.
+    /// If the value has no JSON form, e.g. a map whose keys are not strings.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, serde_json::Error> {
         Ok(self.header("content-type", "application/json").body(serde_json::to_vec(value)?))
     }
@@ -131,9 +131,9 @@ pub struct Response {
     pub status: u16,
     /// In the order they came.
     pub headers: Vec<(String, String)>,
-    /// As much of it as the request has room for.
+    /// At most as many bytes as the request keeps.
     pub body: Vec<u8>,
-    /// Whether the body is not the whole: it is longer than the limit, or broke off.
+    /// Whether the body is incomplete: longer than the limit, or cut off.
     pub truncated: bool,
 }
 
@@ -174,13 +174,13 @@ pub enum Error {
     /// The configuration does not grant the origin, what its name leads to, or a secret. The
     /// relay's log says which.
     Denied,
-    /// There is no connection: no such host, nobody listens, no trust. Nothing was sent.
+    /// No connection: unknown host, connection refused, untrusted certificate. Nothing was sent.
     Unreachable(String),
-    /// Time is up. The server may have acted all the same.
+    /// The time limit has passed. The server may have acted all the same.
     Timeout,
     /// The connection broke. The server may have acted all the same.
     Broken(String),
-    /// It is no request that could be sent.
+    /// The request is invalid.
     Invalid(String),
 }
 
@@ -224,14 +224,14 @@ impl std::error::Error for Error {}
 ///
 /// # Errors
 ///
-/// There is no answer. An answer with a bad status is none.
+/// There is no answer. An answer with an error status is not an error.
 pub fn send(request: Request) -> Result<Response, Error> {
     let mut answers = send_all([request], 1);
     answers.pop().unwrap_or_else(|| Err(Error::Broken("there is no answer".to_owned())))
 }
 
-/// Sends requests, so many of them at once, and waits for all answers. Entry `i` is the answer to
-/// request `i`; each request is taken from the iterator when it can be sent.
+/// Sends requests, at most `at_most` of them concurrently, and waits for all answers. Entry `i` is the
+/// answer to request `i`; each request is taken from the iterator when it can be sent.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Outcome, Signal, http, plugin};

@@ -32,9 +32,9 @@
 //! cargo build --release --target wasm32-wasip2
 //! ```
 //!
-//! Built for `wasm32-unknown-unknown` it imports nothing of WASI, as long as it asks no HTTP server,
-//! but is a core module, which `wasm-tools component new` makes a component. There it has no clock
-//! and no random numbers, and a panic speaks through the log.
+//! Built for `wasm32-unknown-unknown`, it imports nothing from WASI as long as it sends no HTTP
+//! requests, but it is a core module, which `wasm-tools component new` turns into a component. It then
+//! has no clock and no random numbers, and a panic is reported through the log.
 //!
 //! # How do I …
 //!
@@ -43,19 +43,19 @@
 //! | read the row into a type of my own | [`Signal::row`] |
 //! | read one column | [`Signal::get`] |
 //! | read decimals, UUIDs, dates, times | [types of other crates](#types-of-other-crates) |
-//! | let an error mean retry | `?`, by way of [`Error`] |
-//! | let an error mean reject, skip, outage | [`Verdict`]: `.or_reject()?` |
+//! | retry on an error | `?`, which converts it into [`Error`] |
+//! | reject, skip or report an outage on an error | [`Verdict`]: `.or_reject()?` |
 //! | send many signals in one call | [`BulkResult`], [`plugin!(bulk send_all)`](plugin!), [`each`] |
 //! | publish to a bus | [`Message::new`], [`publish_each`], [`publish`] |
-//! | ask an HTTP server, or many at once | [`http::send`], [`http::send_all`] |
+//! | send one HTTP request, or many at once | [`http::send`], [`http::send_all`] |
 //! | read settings and secrets | [`config`] |
 //! | log | [`log`] |
 //! | test it on my own machine | [`Signal::builder`], [`testing`] |
 //!
 //! # Types of other crates
 //!
-//! A field of theirs is read exactly or not at all. Each feature hands on its crate, so that a
-//! plugin need not name it; for the plugin's own dependency of the same version it works as well.
+//! A field of such a type is read exactly or not at all. Each feature re-exports its crate, so a
+//! plugin need not depend on it; a dependency of the plugin's own, of the same version, works as well.
 //!
 //! | feature | type of the field | column's value |
 //! |---|---|---|
@@ -104,21 +104,21 @@
 //! | answer | the relay |
 //! |---|---|
 //! | `Ok(Outcome::Sent)` | deletes the row |
-//! | `Ok(Outcome::Skip)`, `.or_skip()?` | deletes the row, and counts it apart |
+//! | `Ok(Outcome::Skip)`, `.or_skip()?` | deletes the row, and counts it separately |
 //! | `Ok(Outcome::retry("…"))`, `?` | keeps the row for another attempt, and charges this one |
 //! | `Ok(Outcome::reject("…"))`, `.or_reject()?` | makes it a dead letter |
 //! | `.or_unavailable()?` | pauses the signal type, and charges nothing |
 //! | `.or_misconfigured()?` | parks the signal type until an operator acts, and charges nothing |
 //! | a panic | sends the batch again, one by one, and charges only the guilty signal |
 //!
-//! Delivery is at-least-once: after a crash the same row may come again, so hand
-//! [`Signal::id`] on as the de-duplication key.
+//! Delivery is at-least-once: after a crash the same row may come again, so pass [`Signal::id`] on
+//! as the de-duplication key.
 //!
 //! # Order
 //!
 //! The relay keeps it: in an ordered signal type ([`Signal::is_ordered`]) a call holds at most one
 //! signal of each order key, and none that is behind a signal to be retried. The signals of a call
-//! may always be sent side by side.
+//! may always be sent concurrently.
 //!
 //! # What a plugin sees
 //!

@@ -65,27 +65,27 @@ macro_rules! __record {
 /// Logs the finest detail.
 ///
 /// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only where the relay keeps the level.
+/// them are evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __trace {
     ($($arguments:tt)*) => { $crate::__record!(Trace, $($arguments)*) };
 }
 
-/// Logs what helps to find a fault.
+/// Logs what helps with debugging.
 ///
 /// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only where the relay keeps the level.
+/// them are evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __debug {
     ($($arguments:tt)*) => { $crate::__record!(Debug, $($arguments)*) };
 }
 
-/// Logs what an operator likes to know.
+/// Logs what an operator should know.
 ///
 /// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only where the relay keeps the level.
+/// them are evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __info {
@@ -95,7 +95,7 @@ macro_rules! __info {
 /// Logs what an operator should look at.
 ///
 /// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only where the relay keeps the level.
+/// them are evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __warn {
@@ -105,7 +105,7 @@ macro_rules! __warn {
 /// Logs a failure.
 ///
 /// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only where the relay keeps the level.
+/// them are evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __error {

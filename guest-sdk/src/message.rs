@@ -28,7 +28,7 @@ use serde::ser::Serialize;
 ///
 /// # Errors
 ///
-/// The outage that `message` or the bus met: nothing may be assumed published.
+/// The outage that `message` or the bus reported: nothing may be assumed published.
 pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
     let mut messages = Vec::with_capacity(signals.len());
     let mut failures = Vec::with_capacity(signals.len());
@@ -55,7 +55,7 @@ fn unanswered() -> Outcome {
 }
 
 /// Publishes every message and waits until the bus has confirmed each; the whole list costs
-/// about one round trip. Entry `i` of the answer is the fate of message `i`.
+/// about one round trip. Entry `i` of the answer is the outcome of message `i`.
 ///
 /// For one message per signal, [`publish_each`] does the bookkeeping. By hand it may be another
 /// number of them:
@@ -77,8 +77,8 @@ fn unanswered() -> Outcome {
 ///
 /// # Errors
 ///
-/// *Unavailable* where the bus can't be reached, *misconfigured* where the connection does not
-/// exist or is not granted: nothing may be assumed published.
+/// *Unavailable* if the bus can't be reached, *misconfigured* if the connection does not exist or is
+/// not granted: nothing may be assumed published.
 pub fn publish(messages: &[Message]) -> BulkResult {
     if messages.is_empty() {
         return Ok(Vec::new());
@@ -147,7 +147,7 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// Where the value has no form in JSON, e.g. a map whose keys are no texts.
+    /// If the value has no JSON form, e.g. a map whose keys are not strings.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> std::result::Result<Self, serde_json::Error> {
         Ok(self.content_type("application/json").body(serde_json::to_vec(value)?))
     }
@@ -164,13 +164,13 @@ impl Message {
         self
     }
 
-    /// A switch of one kind of bus, e.g. `amqp.mandatory`.
+    /// An option of one kind of bus, e.g. `amqp.mandatory`.
     pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.push((key.into(), value.into()));
         self
     }
 
-    /// Publishes this one message; many at once go faster with [`publish`].
+    /// Publishes this one message; [`publish`] is faster for many at once.
     ///
     /// ```
     /// use signalbus_guest::{Message, Result, Signal, plugin};

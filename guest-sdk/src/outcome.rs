@@ -6,11 +6,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-/// What a function that sends one signal returns: an [`Outcome`], or an [`Error`] by `?`.
+/// What a function that sends one signal returns: an [`Outcome`], or an [`Error`], usually with `?`.
 pub type Result<T = Outcome> = std::result::Result<T, Error>;
 
 impl Outcome {
-    /// Not accepted, and another attempt may cure it; the relay's backoff says when.
+    /// Not accepted, but another attempt may succeed; the relay's backoff says when.
     ///
     /// ```
     /// use signalbus_guest::{Outcome, Signal};
@@ -19,7 +19,7 @@ impl Outcome {
     /// fn outcome(signal: &Signal, status: u16) -> Outcome {
     ///     match status {
     ///         200 => Outcome::Sent,
-    ///         409 => Outcome::Skip, // it is there already
+    ///         409 => Outcome::Skip, // it already exists
     ///         429 => Outcome::retry_after(Duration::from_secs(60), "server is busy"),
     ///         500 if signal.attempt() < 5 => Outcome::retry("server failed"),
     ///         _ => Outcome::reject(format!("server answered {status}")),
@@ -33,7 +33,7 @@ impl Outcome {
         Self::Retry(types::Retry { reason: reason.into(), after_ms: None })
     }
 
-    /// Not accepted, and another attempt is of no use before `after` has passed.
+    /// Not accepted, and another attempt is useless before `after` has passed.
     pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
         Self::Retry(types::Retry { reason: reason.into(), after_ms: Some(millis(after)) })
     }
@@ -50,7 +50,7 @@ fn millis(duration: Duration) -> u64 {
 
 /// A failure that says what is to happen to the signal.
 ///
-/// Any error becomes one by `?` and means *retry*; [`Verdict`] gives it another meaning. It does
+/// `?` converts any error into one that means *retry*; [`Verdict`] gives it another meaning. It does
 /// not implement `std::error::Error`, so that every type which does converts into it.
 ///
 /// ```
@@ -58,7 +58,7 @@ fn millis(duration: Duration) -> u64 {
 /// use std::time::Duration;
 ///
 /// fn send(signal: &Signal) -> Result {
-///     let address: &str = signal.get("address")?; // tried again later, as after every `?`
+///     let address: &str = signal.get("address")?; // retried later, as after every `?`
 ///     let (host, port) = address.split_once(':').ok_or("address has no port")?;
 ///     let _port: u16 = port.parse()?;
 ///     if host == "tomorrow.example" {
@@ -92,7 +92,7 @@ impl Error {
         Self { meaning, reason: reason.into() }
     }
 
-    /// Another attempt may cure it.
+    /// Another attempt may succeed.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::new(Meaning::Retry(None), reason)
     }
@@ -112,8 +112,8 @@ impl Error {
         Self::new(Meaning::Misconfigured, reason)
     }
 
-    /// Another attempt is of no use before `after` has passed. It says nothing about an error
-    /// that no other attempt follows.
+    /// Another attempt is useless before `after` has passed. Without effect on an error that no
+    /// other attempt follows.
     pub fn after(mut self, after: Duration) -> Self {
         if let Meaning::Retry(kept) | Meaning::Unavailable(kept) = &mut self.meaning {
             *kept = Some(after);
@@ -126,7 +126,7 @@ impl Error {
         &self.reason
     }
 
-    /// Whether it concerns the whole call and not one signal.
+    /// Whether it applies to the whole call rather than to one signal.
     pub fn is_outage(&self) -> bool {
         matches!(self.meaning, Meaning::Unavailable(_) | Meaning::Misconfigured)
     }
@@ -163,14 +163,14 @@ impl fmt::Display for Error {
     }
 }
 
-/// Whatever `?` meets means *retry*.
+/// Any error converted by `?` means *retry*.
 impl<E: Into<Box<dyn StdError>>> From<E> for Error {
     fn from(error: E) -> Self {
         Self::retry(told(error))
     }
 }
 
-/// The error with its causes, each said once.
+/// The error with its causes, each named once.
 fn told(error: impl Into<Box<dyn StdError>>) -> String {
     let error = error.into();
     let mut text = error.to_string();
@@ -200,7 +200,7 @@ fn told(error: impl Into<Box<dyn StdError>>) -> String {
 /// # assert_eq!(send(&signal).unwrap_err(), signalbus_guest::Error::reject("address has no \"@\""));
 /// ```
 pub trait Verdict<T> {
-    /// Another attempt is of no use before `after` has passed.
+    /// Another attempt is useless before `after` has passed.
     fn or_retry_after(self, after: Duration) -> Result<T>;
     /// It can never be sent: a dead letter.
     fn or_reject(self) -> Result<T>;

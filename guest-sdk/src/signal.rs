@@ -66,7 +66,7 @@ impl Signal {
         &self.signal_type.columns
     }
 
-    /// The column's value as the relay handed it over; `None` where the table has no such column.
+    /// The column's value as the relay handed it over; `None` if the table has no such column.
     pub fn value(&self, column: &str) -> Option<&Value> {
         self.cells().find(|(known, _)| known.name == column).map(|(_, value)| value)
     }
@@ -97,7 +97,7 @@ impl Signal {
     ///
     /// # Errors
     ///
-    /// Where the table has no such column, or the value is of another type or out of range.
+    /// If the table has no such column, or the value is of another type or out of range.
     pub fn get<'a, T: Deserialize<'a>>(&'a self, column: &str) -> Result<T, RowError> {
         let found = self.cells().find(|(known, _)| known.name == column);
         let (column, value) = found.ok_or_else(|| RowError::missing(column, self))?;
@@ -106,7 +106,7 @@ impl Signal {
 
     /// Reads the row into a type of your own, whose fields are named like the columns.
     ///
-    /// Columns without a field are passed over; a tuple takes the columns by position.
+    /// Columns without a field are ignored; a tuple takes the columns by position.
     ///
     /// | column's value | reads as |
     /// |---|---|
@@ -152,7 +152,7 @@ impl Signal {
     ///
     /// # Errors
     ///
-    /// Where a field has no column, or a column's value doesn't fit its field.
+    /// If a field has no column, or a column's value doesn't fit its field.
     pub fn row<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RowError> {
         T::deserialize(RowDeserializer(self)).map_err(|fault| RowError::of(fault, self))
     }

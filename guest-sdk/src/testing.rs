@@ -72,27 +72,27 @@ pub fn secrets<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) {
     relay(|relay| relay.secrets = owned(secrets));
 }
 
-/// Lets `bus` answer every later publish.
+/// Makes `bus` answer every later publish.
 pub fn publish_with(bus: impl FnMut(&[Message]) -> BulkResult + 'static) {
     relay(|relay| relay.bus = Some(Box::new(bus)));
 }
 
-/// The messages published so far, and forgets them.
+/// Takes the messages published so far.
 pub fn take_published() -> Vec<Message> {
     relay(|relay| std::mem::take(&mut relay.published))
 }
 
-/// Lets `server` answer every later HTTP request.
+/// Makes `server` answer every later HTTP request.
 pub fn http_with(server: impl FnMut(&http::Request) -> Result<http::Response, http::Error> + 'static) {
     relay(|relay| relay.server = Some(Box::new(server)));
 }
 
-/// The HTTP requests sent so far, and forgets them.
+/// Takes the HTTP requests sent so far.
 pub fn take_requests() -> Vec<http::Request> {
     relay(|relay| std::mem::take(&mut relay.requests))
 }
 
-/// The log records emitted so far, and forgets them.
+/// Takes the log records emitted so far.
 pub fn take_records() -> Vec<Record> {
     relay(|relay| std::mem::take(&mut relay.records))
 }

@@ -1,5 +1,5 @@
 //! The same plugin in every language: what it costs to load, to instantiate, to call, and to hold.
-//! With `SIGNALBUS_README` set, the table in README is written anew.
+//! With `SIGNALBUS_README` set, the table in `docs/src/plugins.md` is rewritten.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -163,7 +163,7 @@ fn resident() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Puts the table between its marks in README.
+/// Puts the table between its markers in the page about plugins.
 fn write_table(table: &[(&str, Vec<f64>)]) {
     const BEGIN: &str = "<!-- written by `make figures` -->\n";
     const END: &str = "<!-- end -->\n";
@@ -185,9 +185,9 @@ fn write_table(table: &[(&str, Vec<f64>)]) {
         let empty = if empty >= 1000.0 { format!("{:.1} ms", empty / 1000.0) } else { format!("{empty:.0} µs") };
         text += &format!("| {name} | {} | {compile} | {again} | {empty} | {row:.1} µs | {memory} |\n", amount(size));
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(&file).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).expect("README has the mark");
-    let (_, after) = rest.split_once(END).expect("README has the end mark");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/plugins.md");
+    let page = std::fs::read_to_string(&file).unwrap();
+    let (before, rest) = page.split_once(BEGIN).expect("the page has the marker");
+    let (_, after) = rest.split_once(END).expect("the page has the end marker");
     std::fs::write(file, format!("{before}{BEGIN}{text}{END}{after}")).unwrap();
 }
