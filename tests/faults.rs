@@ -8,6 +8,7 @@ use crate::harness::database::{Database, System};
 use crate::harness::disk::Disk;
 use crate::harness::server::{Kind, Server};
 use crate::harness::witness::Witness;
+use crate::on_each_database;
 
 const BATCH: u32 = 20;
 const CONCURRENCY: u32 = 4;

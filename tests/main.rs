@@ -3,14 +3,7 @@
 mod harness;
 
 mod architecture;
-#[cfg(any(
-    feature = "amqp",
-    feature = "kafka",
-    feature = "nats",
-    feature = "redis",
-    feature = "mqtt",
-    feature = "inbox"
-))]
+#[cfg(any(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox"))]
 mod buses;
 mod commands;
 mod faults;

@@ -1,8 +1,8 @@
 //! What the relay offers a plugin, called through the bindings.
 
+use crate::bindings::single::signalbus::plugin::log::Level;
 use crate::bindings::single::signalbus::plugin::{config, log, producer};
 use crate::bindings::types::{Message, Outage, Outcome};
-use crate::log::Level;
 
 pub(crate) use crate::http::exchange::exchange;
 

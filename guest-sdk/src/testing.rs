@@ -14,9 +14,9 @@
 //! assert_eq!(result, Err(Error::unavailable("broker is down")));
 //! ```
 
+use crate::bindings::single::signalbus::plugin::log::Level;
 use crate::bindings::types;
 use crate::http;
-use crate::log::Level;
 use crate::{BulkResult, Message, Outcome};
 use std::cell::RefCell;
 

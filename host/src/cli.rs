@@ -11,13 +11,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[cfg(any(feature = "author", feature = "admin"))]
 use crate::commands::plugin;
-#[cfg(feature = "author")]
-use signalbus_authoring::language::Language;
 #[cfg(feature = "admin")]
 use crate::commands::plugin::swap::Change;
 use crate::commands::{self, Exit, Migration, Output, Selection};
-use signalbus_relay::Extent;
 use crate::logging;
+#[cfg(feature = "author")]
+use signalbus_authoring::language::Language;
+use signalbus_relay::Extent;
 
 /// The transactional outbox relay: sends the rows of your tables through Wasm plugins, and deletes
 /// a row only once its plugin has said that it is sent.

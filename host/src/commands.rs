@@ -16,10 +16,10 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use signalbus_relay::config::Config;
+use crate::logging;
 use signalbus_outbox::{Error, Outbox};
 use signalbus_relay::Refusal;
-use crate::logging;
+use signalbus_relay::config::Config;
 
 /// What a command says to the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use harness::database::{Database, System};
 use report::Report;
 use signalbus::flusher::{Flusher, Patience};
 use signalbus::outbox::{Outbox, Source};
-use signalbus::plugin::{Engine, Plugin, Recipe, Sender};
+use signalbus::plugin::{Engine, Plugin, PluginSpec, Sender};
 use signalbus::relay::{Extent, Relay};
 use signalbus::settlement::Policy;
 use signalbus::signal::{Outcome, Signal, SignalType};
@@ -132,13 +132,13 @@ async fn drain(way: &str, url: &str) {
 
 async fn relay(way: &str, url: &str) -> (u64, Duration) {
     let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
-    let lane = Outbox::open(url, WORKERS as u32).unwrap().lane(&source).await.unwrap();
+    let lane = Outbox::open(url, WORKERS as u32).unwrap().signal_table(&source).await.unwrap();
     let sender: Arc<dyn Sender> = if way == "native" {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
         let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
-        let recipe = Recipe { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..Recipe::default() };
-        Arc::new(Plugin::load(&engine, &recipe).await.unwrap())
+        let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..PluginSpec::default() };
+        Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
     let policy = Policy { ordered: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let patience = Patience::ONE_SHOT;

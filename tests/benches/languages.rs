@@ -13,7 +13,7 @@ use std::time::Instant;
 use futures::future::join_all;
 use report::Report;
 use signalbus::message::{Message, Publisher, Publishing};
-use signalbus::plugin::{Connections, Engine, Grants, Limits, Plugin, Recipe, Sender as _};
+use signalbus::plugin::{Connections, Engine, Grants, Limits, Plugin, PluginSpec, Sender as _};
 use signalbus::signal::{Column, Outcome, Signal, SignalType, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -120,10 +120,10 @@ async fn load(path: &Path, cache: &Path, answers: bool) -> (Plugin, f64) {
     let grants = Grants { settings: settings.to_vec(), ..Grants::default() };
     let signal_type = "OrderPlaced".to_owned();
     let limits = Limits::default();
-    let recipe = Recipe { signal_type, path: path.to_owned(), grants, connections, limits, ..Recipe::default() };
+    let spec = PluginSpec { signal_type, path: path.to_owned(), grants, connections, limits, ..PluginSpec::default() };
     let begun = Instant::now();
     let engine = Engine::new(Some(cache.to_owned())).unwrap();
-    let plugin = Plugin::load(&engine, &recipe).await.unwrap();
+    let plugin = Plugin::load(&engine, &spec).await.unwrap();
     (plugin, begun.elapsed().as_secs_f64())
 }
 

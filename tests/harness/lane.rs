@@ -1,6 +1,6 @@
 //! A signal type as a relay holds it, and short ways to claim and settle.
 
-use signalbus::outbox::{Batch, Claimed, Lane, Outbox, Settled, Source, Worker};
+use signalbus::outbox::{Batch, Claimed, Outbox, Settled, SignalTable, Source, Worker};
 use signalbus::settlement::{Burial, Deferral, Settlement};
 use std::time::Duration;
 
@@ -25,13 +25,13 @@ pub fn ordered(table: &str, order_by: &[&str], order_key: &[&str]) -> Source {
 /// One relay's view of a signal type, with a position of its own.
 pub struct Relay {
     pub outbox: Outbox,
-    pub lane: Lane,
+    pub lane: SignalTable,
 }
 
 impl Relay {
     pub async fn open(database: &Database, source: &Source) -> Self {
         let outbox = Outbox::open(&database.url, 8).unwrap();
-        let lane = outbox.lane(source).await.unwrap();
+        let lane = outbox.signal_table(source).await.unwrap();
         Self { outbox, lane }
     }
 

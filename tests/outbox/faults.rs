@@ -8,7 +8,7 @@ mod cases {
 
     async fn fatal(database: &Database, source: &signalbus::outbox::Source) -> Vec<String> {
         let outbox = Outbox::open(&database.url, 2).unwrap();
-        let error = outbox.lane(source).await.map(drop).unwrap_err().to_string();
+        let error = outbox.signal_table(source).await.map(drop).unwrap_err().to_string();
         let faults = outbox.faults(source).await.unwrap();
         let texts = faults.into_iter().map(|fault| match fault {
             Fault::Fatal(text) => text,
@@ -57,7 +57,7 @@ mod cases {
         database.run("CREATE INDEX moves_at ON moves (at, account)").await;
         assert!(!slow(&["at"]).await && !slow(&["at", "account"]).await);
         assert!(slow(&["account"]).await && slow(&["at", "id"]).await);
-        outbox.lane(&ordered("moves", &["account"], &[])).await.unwrap();
+        outbox.signal_table(&ordered("moves", &["account"], &[])).await.unwrap();
     }
 
     pub async fn missing_side_tables_are_a_fault_with_a_cure(database: Database) {
@@ -69,7 +69,7 @@ mod cases {
         assert_eq!(outbox.schema().await.unwrap(), Schema::Missing);
         for error in [
             outbox.require_schema().await.unwrap_err(),
-            outbox.lane(&source("order_placed")).await.map(drop).unwrap_err(),
+            outbox.signal_table(&source("order_placed")).await.map(drop).unwrap_err(),
             outbox.dead_letters(&[], 1).await.unwrap_err(),
             outbox.dead_letter(1).await.unwrap_err(),
             outbox.discard(1).await.unwrap_err(),
@@ -79,7 +79,7 @@ mod cases {
         assert!(outbox.migrate().await.unwrap());
         assert!(!outbox.migrate().await.unwrap());
         assert_eq!(outbox.schema().await.unwrap(), Schema::Current);
-        outbox.lane(&source("order_placed")).await.unwrap();
+        outbox.signal_table(&source("order_placed")).await.unwrap();
     }
 
     pub async fn side_tables_of_a_newer_release_are_left_alone(database: Database) {
@@ -128,11 +128,11 @@ async fn a_table_without_transactions_is_refused() {
     let database = crate::harness::database::Database::mariadb().await;
     database.run("CREATE TABLE loose (id INT PRIMARY KEY) ENGINE = MyISAM").await;
     let outbox = Outbox::open(&database.url, 2).unwrap();
-    let error = outbox.lane(&source("loose")).await.map(drop).unwrap_err().to_string();
+    let error = outbox.signal_table(&source("loose")).await.map(drop).unwrap_err().to_string();
     assert!(
         error.contains("table \"loose\" is of the engine MyISAM") && error.contains("ALTER TABLE loose ENGINE=InnoDB"),
         "{error}"
     );
     database.run("ALTER TABLE loose ENGINE = InnoDB").await;
-    outbox.lane(&source("loose")).await.unwrap();
+    outbox.signal_table(&source("loose")).await.unwrap();
 }

@@ -5,7 +5,7 @@ mod contract;
 mod expect;
 mod file;
 mod recorder;
-mod shown;
+mod redactor;
 mod suite;
 mod value;
 
@@ -16,20 +16,22 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use signalbus_core::message::Message;
-use signalbus_plugin::{Call, Connections, Engine, Failed, Grants, Limits, LoadError, Plugin, Recipe, Record, Sender as _, Tape};
 use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value, Verdict};
 use signalbus_core::suggest;
+use signalbus_plugin::{
+    Call, CallLog, Connections, Engine, Failed, Grants, Limits, LoadError, Plugin, PluginSpec, Record, Sender as _,
+};
 
-pub use shown::cut;
+pub use redactor::cut;
 pub use suite::{Case, Suite};
 pub use value::{json, parse};
 
 use contract::Check;
 use recorder::{Bus, Recorder};
-use shown::Shown;
+use redactor::Redactor;
 
 /// A plugin that is tried out.
-pub struct Trial {
+pub struct PluginTest {
     engine: Engine,
     path: PathBuf,
     suite: Suite,
@@ -37,7 +39,7 @@ pub struct Trial {
 
 /// What a case came to.
 #[derive(Debug)]
-pub struct Ran {
+pub struct CaseResult {
     pub name: String,
     /// The number of rows that were handed over.
     pub rows: usize,
@@ -55,7 +57,7 @@ pub struct Ran {
     pub batched: bool,
 }
 
-impl Trial {
+impl PluginTest {
     pub fn new(engine: Engine, path: &Path, suite: Suite) -> Self {
         Self { engine, path: path.to_owned(), suite }
     }
@@ -65,14 +67,14 @@ impl Trial {
     /// # Errors
     /// The file is no plugin, or imports what is not granted.
     pub async fn load(&self) -> Result<Plugin, LoadError> {
-        Plugin::load(&self.engine, &self.recipe(self.suite.limits, self.suite.grants().on_paper())).await
+        Plugin::load(&self.engine, &self.spec(self.suite.limits, self.suite.grants().on_paper())).await
     }
 
     /// What every plugin has to stand, whatever it does: `told` is handed each case as it ends.
     ///
     /// # Errors
     /// The file is no plugin.
-    pub async fn contract(&self, told: &mut impl FnMut(Ran)) -> Result<(), LoadError> {
+    pub async fn contract(&self, told: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
         let mut held = 0;
         let mut first = None;
         let publishes = self.load().await?.imports().iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
@@ -98,7 +100,7 @@ impl Trial {
     ///
     /// # Errors
     /// The file is no plugin.
-    pub async fn cases(&self, told: &mut impl FnMut(Ran)) -> Result<(), LoadError> {
+    pub async fn cases(&self, told: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
         for case in &self.suite.cases {
             told(self.run(case).await?);
         }
@@ -115,26 +117,26 @@ impl Trial {
         signals: &[Signal],
         grants: Grants,
         limits: Limits,
-    ) -> Result<Ran, LoadError> {
+    ) -> Result<CaseResult, LoadError> {
         let recorder = Arc::new(Recorder::new(Bus::default()));
-        let shown = Shown::of(&grants);
-        let mut ran = self.send(signal_type, signals, &recorder, self.recipe(limits, grants)).await?;
-        shown.hide(&mut ran);
+        let redactor = Redactor::of(&grants);
+        let mut ran = self.send(signal_type, signals, &recorder, self.spec(limits, grants)).await?;
+        redactor.hide(&mut ran);
         Ok(ran)
     }
 
-    async fn run(&self, case: &Case) -> Result<Ran, LoadError> {
+    async fn run(&self, case: &Case) -> Result<CaseResult, LoadError> {
         let recorder = Arc::new(Recorder::new(case.bus.clone()));
         let (signal_type, signals) = case.signals(&self.suite.signal_type);
-        let ran = self.send(&signal_type, &signals, &recorder, self.recipe(case.limits, case.grants.clone())).await?;
-        let shown = Shown::of(&case.grants);
+        let ran = self.send(&signal_type, &signals, &recorder, self.spec(case.limits, case.grants.clone())).await?;
+        let redactor = Redactor::of(&case.grants);
         let fault = match &case.expect {
-            Some(expect) => expect.fault(&ran, &shown),
-            None => ran.failed_call(None, &shown).or_else(|| ran.miscounted()),
+            Some(expect) => expect.fault(&ran, &redactor),
+            None => ran.failed_call(None, &redactor).or_else(|| ran.wrong_length()),
         };
-        let mut ran = Ran { name: case.name.clone(), fault, judged: case.expect.is_some(), ..ran };
+        let mut ran = CaseResult { name: case.name.clone(), fault, judged: case.expect.is_some(), ..ran };
         // Only now: what is expected of a secret is its text.
-        shown.hide(&mut ran);
+        redactor.hide(&mut ran);
         Ok(ran)
     }
 
@@ -143,31 +145,31 @@ impl Trial {
         signal_type: &SignalType,
         signals: &[Signal],
         recorder: &Arc<Recorder>,
-        recipe: Recipe,
-    ) -> Result<Ran, LoadError> {
-        let tape = Arc::new(Tape::default());
+        spec: PluginSpec,
+    ) -> Result<CaseResult, LoadError> {
+        let call_log = Arc::new(CallLog::default());
         let connections = Connections::any(recorder.clone());
-        let recipe = Recipe { tape: Some(tape.clone()), connections, ..recipe };
-        let plugin = Plugin::load(&self.engine, &recipe).await?;
+        let spec = PluginSpec { call_log: Some(call_log.clone()), connections, ..spec };
+        let plugin = Plugin::load(&self.engine, &spec).await?;
         // What it says while it is tried for the first time belongs to no case.
-        tape.take();
+        call_log.take();
         let verdict = plugin.send(signal_type, signals, &CancellationToken::new()).await;
         let batched = plugin.is_bulk() && !one_by_one(signal_type);
         drop(plugin);
-        let (records, calls) = tape.take();
+        let (records, calls) = call_log.take();
         let (name, messages) = (String::new(), recorder.take());
-        Ok(Ran { name, rows: signals.len(), verdict, messages, records, calls, fault: None, judged: false, batched })
+        Ok(CaseResult { name, rows: signals.len(), verdict, messages, records, calls, fault: None, judged: false, batched })
     }
 
-    fn recipe(&self, limits: Limits, grants: Grants) -> Recipe {
+    fn spec(&self, limits: Limits, grants: Grants) -> PluginSpec {
         let signal_type = self.suite.signal_type.clone();
         // To load it is no reason to publish.
         let connections = Connections::any(Arc::new(Recorder::new(Bus::default())));
-        Recipe { signal_type, path: self.path.clone(), digest: None, limits, grants, connections, tape: None }
+        PluginSpec { signal_type, path: self.path.clone(), digest: None, limits, grants, connections, call_log: None }
     }
 }
 
-impl Ran {
+impl CaseResult {
     /// Time of all calls together.
     pub fn time(&self) -> Duration {
         self.calls.iter().map(|call| call.time).sum()
@@ -185,7 +187,7 @@ impl Ran {
 
     /// A call that failed otherwise than `expected`. That its rows were sent one by one afterwards
     /// does not make up for it.
-    fn failed_call(&self, expected: Option<&str>, shown: &Shown) -> Option<String> {
+    fn failed_call(&self, expected: Option<&str>, redactor: &Redactor) -> Option<String> {
         let unexpected = |failed: &&Failed| expected.is_none_or(|expected| expected != expect::ANY && expected != failed.kind);
         let failed = self.failures().find(unexpected)?;
         let advice = match failed.kind {
@@ -197,12 +199,12 @@ impl Ran {
             _ => "; answer `reject` for a row that you can't use, or `misconfigured` where a setting is missing",
         };
         let otherwise = expected.map(|expected| format!(", expected it to fail by {expected}")).unwrap_or_default();
-        Some(format!("a call ended without an answer{otherwise}: {}{advice}", shown.text(&failed.reason)))
+        Some(format!("a call ended without an answer{otherwise}: {}{advice}", redactor.text(&failed.reason)))
     }
 
     /// An answer of the wrong length.
-    fn miscounted(&self) -> Option<String> {
-        let (answered, rows) = self.calls.iter().find_map(|call| call.miscount)?;
+    fn wrong_length(&self) -> Option<String> {
+        let (answered, rows) = self.calls.iter().find_map(|call| call.wrong_length)?;
         Some(format!("{answered} outcomes for {rows} rows: answer one for each, in their order"))
     }
 }

@@ -36,7 +36,7 @@ struct Session {
 }
 
 /// A message in AMQP's own words.
-struct Parcel<'a> {
+struct AmqpPublish<'a> {
     exchange: ShortString,
     key: ShortString,
     options: BasicPublishOptions,
@@ -79,9 +79,9 @@ impl Amqp {
         let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
         let mut parcels = Vec::with_capacity(messages.len());
         for (position, message) in messages.iter().enumerate() {
-            match Parcel::of(message) {
-                Ok(parcel) => match session.missing(&parcel.exchange, deadline).await {
-                    Ok(None) => parcels.push((position, parcel)),
+            match AmqpPublish::of(message) {
+                Ok(publish) => match session.missing(&publish.exchange, deadline).await {
+                    Ok(None) => parcels.push((position, publish)),
                     Ok(Some(missing)) => receipts[position] = Some(Ok(missing)),
                     Err(error) => receipts[position] = Some(Err(error.to_string())),
                 },
@@ -90,9 +90,9 @@ impl Amqp {
         }
         session.publish_all(&parcels, &mut receipts, deadline).await;
         // A channel that was closed may leave more than the guilty message unconfirmed.
-        for (position, parcel) in &parcels {
+        for (position, publish) in &parcels {
             if receipts[*position].is_none() {
-                receipts[*position] = Some(session.publish_one(parcel, deadline).await);
+                receipts[*position] = Some(session.publish_one(publish, deadline).await);
             }
         }
         if !session.is_usable() || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
@@ -163,14 +163,14 @@ impl Session {
     }
 
     /// Publishes all in one go; what the server did not get to has no receipt.
-    async fn publish_all(&self, parcels: &[(usize, Parcel<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
+    async fn publish_all(&self, parcels: &[(usize, AmqpPublish<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
         let channel = match self.in_time(self.channel(), deadline).await {
             Ok(channel) => channel,
             Err(reason) => return parcels.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
         };
         let mut pending: Vec<Pending> = Vec::with_capacity(parcels.len());
-        for (position, parcel) in parcels {
-            match self.in_time(parcel.publish(&channel), deadline).await {
+        for (position, publish) in parcels {
+            match self.in_time(publish.publish(&channel), deadline).await {
                 Ok(confirm) => pending.push((*position, confirm)),
                 Err(_) => break,
             }
@@ -191,16 +191,16 @@ impl Session {
     }
 
     /// Publishes one message alone: what closes the channel then is its fault.
-    async fn publish_one(&self, parcel: &Parcel<'_>, deadline: Instant) -> Receipt {
+    async fn publish_one(&self, publish: &AmqpPublish<'_>, deadline: Instant) -> Receipt {
         let channel = self.in_time(self.channel(), deadline).await?;
-        let published = async { parcel.publish(&channel).await?.await };
+        let published = async { publish.publish(&channel).await?.await };
         match timeout_at(deadline, published).await {
             Ok(Ok(confirmation)) => {
                 self.give_back(channel);
                 Ok(judged(confirmation))
             }
             Ok(Err(error)) => {
-                self.exchanges().remove(parcel.exchange.as_str());
+                self.exchanges().remove(publish.exchange.as_str());
                 fault(&error).map(outcome).ok_or_else(|| error.to_string())
             }
             Err(_) => Err("RabbitMQ has not confirmed in time".into()),
@@ -215,7 +215,7 @@ impl Session {
     }
 }
 
-impl<'a> Parcel<'a> {
+impl<'a> AmqpPublish<'a> {
     /// # Errors
     /// What AMQP can't carry.
     fn of(message: &'a Message) -> Result<Self, Outcome> {

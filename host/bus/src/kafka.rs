@@ -1,6 +1,6 @@
 //! Kafka: a message is sent once all replicas that are in sync have it.
 
-mod living;
+mod drop_in_thread;
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::link::Link;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, reject, tls};
+use drop_in_thread::DropInThread;
+pub(super) use drop_in_thread::end;
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
-use living::Living;
-pub(super) use living::end;
 
 /// A producer, idempotent, which all calls share.
 pub(super) struct Kafka {
@@ -29,20 +29,20 @@ pub(super) struct Kafka {
 }
 
 struct Session {
-    producer: Living<FutureProducer<News>>,
-    news: watch::Receiver<Heard>,
+    producer: DropInThread<FutureProducer<ClientEvents>>,
+    news: watch::Receiver<ClientState>,
 }
 
 /// What the library says beside the deliveries.
 #[derive(Clone, Default)]
-struct Heard {
+struct ClientState {
     /// Why no server lets us in.
     refused: Option<String>,
     /// The last that went wrong on the way to a server, and when.
     fault: Option<(String, Instant)>,
 }
 
-struct News(watch::Sender<Heard>);
+struct ClientEvents(watch::Sender<ClientState>);
 
 type Record<'a> = FutureRecord<'a, str, [u8]>;
 
@@ -59,9 +59,9 @@ impl Kafka {
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        let (teller, news) = watch::channel(Heard::default());
-        match self.settings.create_with_context(News(teller)) {
-            Ok(producer) => Ok(Session { producer: Living::new(producer), news }),
+        let (teller, news) = watch::channel(ClientState::default());
+        match self.settings.create_with_context(ClientEvents(teller)) {
+            Ok(producer) => Ok(Session { producer: DropInThread::new(producer), news }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
@@ -72,7 +72,7 @@ impl Kafka {
         let mut news = session.news.clone();
         let sent = tokio::select! {
             sent = session.publish(messages, deadline) => Ok(sent),
-            refused = news.wait_for(|heard| heard.refused.is_some()) => Err(refused.map(|heard| heard.refused.clone())),
+            refused = news.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
         };
         match sent {
             Ok(receipts) => {
@@ -106,13 +106,13 @@ impl Bus for Kafka {
     }
 }
 
-impl ClientContext for News {
+impl ClientContext for ClientEvents {
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.send_modify(|heard| match error.rdkafka_error_code() {
-            Some(Code::Authentication | Code::SaslAuthenticationFailed) => heard.refused = Some(reason.to_owned()),
+        self.0.send_modify(|state| match error.rdkafka_error_code() {
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) => state.refused = Some(reason.to_owned()),
             // It is told after what caused it.
-            Some(Code::AllBrokersDown) if heard.fault.is_some() => {}
-            _ => heard.fault = Some((reason.to_owned(), Instant::now())),
+            Some(Code::AllBrokersDown) if state.fault.is_some() => {}
+            _ => state.fault = Some((reason.to_owned(), Instant::now())),
         });
     }
 

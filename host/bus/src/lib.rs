@@ -5,6 +5,7 @@
 mod amqp;
 #[cfg(feature = "inbox")]
 mod inbox;
+mod instrumented;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod link;
@@ -16,7 +17,6 @@ mod nats;
 mod redis;
 #[cfg(feature = "tls")]
 mod tls;
-mod watched;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,9 +27,9 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+use instrumented::Instrumented;
 use signalbus_core::message::{Message, Publisher};
 use signalbus_core::signal::{Outage, Outcome};
-use watched::Watched;
 
 /// What the configuration says of a connection.
 #[derive(Clone, PartialEq, Eq)]
@@ -162,9 +162,9 @@ impl ConnectionConfig {
         }
         match SCHEMES.iter().find(|known| known.name == scheme) {
             Some(Scheme { maker: Some(maker), .. }) => maker(self),
-            Some(Scheme { feature, .. }) => {
-                Err(format!("this binary was built without the bus for {scheme}://: build it with the Cargo feature \"{feature}\""))
-            }
+            Some(Scheme { feature, .. }) => Err(format!(
+                "this binary was built without the bus for {scheme}://: build it with the Cargo feature \"{feature}\""
+            )),
             None => {
                 let known = SCHEMES.iter().filter(|known| known.maker.is_some());
                 let known: Vec<String> = known.map(|known| format!("{}://", known.name)).collect();
@@ -222,7 +222,7 @@ impl Buses {
             return Ok(publisher);
         }
         let bus = config.bus().map_err(|fault| format!("`connections.{}`: {fault}", config.name))?;
-        let publisher: Arc<dyn Publisher> = Arc::new(Watched::new(config, bus));
+        let publisher: Arc<dyn Publisher> = Arc::new(Instrumented::new(config, bus));
         open.insert(config.name.clone(), (config.clone(), Arc::downgrade(&publisher)));
         Ok(publisher)
     }

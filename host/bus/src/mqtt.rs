@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::link::Link;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
+use acks::{Acks, run};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
-use acks::{Acks, run};
 
 /// A connection to an MQTT server.
 pub(super) struct Mqtt {

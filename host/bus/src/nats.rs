@@ -37,12 +37,12 @@ enum Login {
 
 struct Session {
     jetstream: Context,
-    news: watch::Receiver<News>,
+    news: watch::Receiver<ClientEvents>,
 }
 
 /// What the server has said beside the acknowledgements.
 #[derive(Default)]
-struct News {
+struct ClientEvents {
     lost: bool,
     /// Subjects that the user may not publish to.
     denied: HashSet<String>,
@@ -77,7 +77,7 @@ impl Nats {
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        let (teller, news) = watch::channel(News::default());
+        let (teller, news) = watch::channel(ClientEvents::default());
         let options = ConnectOptions::new()
             .name(format!("signalbus {}", env!("CARGO_PKG_VERSION")))
             .connection_timeout(self.timeout)
@@ -207,7 +207,7 @@ impl Session {
     }
 }
 
-impl News {
+impl ClientEvents {
     /// More than an application has subjects that it may not publish to.
     const MOST: usize = 1000;
 

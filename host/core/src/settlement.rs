@@ -64,7 +64,7 @@ impl Settlement {
         let mut settlement = Self::default();
         let outcomes = match verdict {
             Ok(outcomes) if outcomes.len() == signals.len() => outcomes,
-            Ok(outcomes) => miscounted(signals.len(), outcomes.len()),
+            Ok(outcomes) => wrong_length(signals.len(), outcomes.len()),
             Err(outage) => {
                 settlement.outage = Some(outage);
                 return settlement;
@@ -124,7 +124,7 @@ impl Settlement {
 }
 
 /// What an answer of the wrong length is worth.
-pub fn miscounted(signals: usize, outcomes: usize) -> Vec<Outcome> {
+pub fn wrong_length(signals: usize, outcomes: usize) -> Vec<Outcome> {
     let (answers, plural) = (if outcomes == 1 { "outcome" } else { "outcomes" }, if signals == 1 { "" } else { "s" });
     let reason = format!("the plugin answered {outcomes} {answers} for {signals} signal{plural}");
     vec![Outcome::retry(reason); signals]

@@ -11,6 +11,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
+use super::active::{ActiveClaims, ClaimRow};
 use super::database::{Fetched, Purpose, number};
 use super::sql::{Arg, Sql};
 use super::window::Window;
@@ -50,7 +51,7 @@ pub enum Claimed {
 /// What a transaction took, before it is decoded.
 enum Taken {
     Rows {
-        claim: Recorded,
+        claim: ClaimRow,
         rows: Fetched,
         suspect: bool,
         taken_over: bool,
@@ -58,8 +59,8 @@ enum Taken {
     },
     /// A range whose rows are still to be read.
     Range {
-        claim: Recorded,
-        standing: Standing,
+        claim: ClaimRow,
+        active: ActiveClaims,
         late: bool,
     },
     Nothing(Claimed),
@@ -79,31 +80,6 @@ enum TakenOver {
 pub(super) struct Scan {
     pub(super) position: Option<String>,
     since: Option<Instant>,
-}
-
-/// A claim, as the side table has it.
-#[derive(Debug)]
-pub(super) struct Recorded {
-    token: String,
-    mine: bool,
-    pub(super) from: Option<String>,
-    pub(super) to: Option<String>,
-    pub(super) order_keys: Vec<String>,
-    takeovers: u32,
-    expires_in: i64,
-}
-
-/// What is already spoken for when a claim is taken.
-#[derive(Default)]
-pub(super) struct Standing {
-    pub(super) claims: Vec<Recorded>,
-    /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
-    pub(super) due: Option<(i64, i64)>,
-    /// When the first of those that are not due yet is due, in ms from now.
-    next_due: Option<i64>,
-    /// The database's clock when all this was read. It goes on while rows are read: what is due must
-    /// not change between one row and the next.
-    pub(super) now: Option<i64>,
 }
 
 impl Worker<'_> {
@@ -129,8 +105,8 @@ impl Worker<'_> {
             let (claim, rows, suspect, taken_over, late) = match taken {
                 Taken::Nothing(nothing) => return Ok(nothing),
                 Taken::Rows { claim, rows, suspect, taken_over, late } => (claim, rows, suspect, taken_over, late),
-                Taken::Range { claim, standing, late } => {
-                    let rows = self.read_range(&claim, limit, &standing).await;
+                Taken::Range { claim, active, late } => {
+                    let rows = self.read_range(&claim, limit, &active).await;
                     let rows = rows.inspect_err(|_| self.lane.orphaned(&claim.token))?;
                     (claim, rows, false, false, late)
                 }
@@ -170,52 +146,52 @@ impl Worker<'_> {
         Ok(taken)
     }
 
-    async fn read_range(&mut self, claim: &Recorded, limit: usize, standing: &Standing) -> Result<Fetched, Error> {
+    async fn read_range(&mut self, claim: &ClaimRow, limit: usize, active: &ActiveClaims) -> Result<Fetched, Error> {
         self.session.begin(Purpose::Read).await?;
         let window = Window { after: claim.from.as_deref(), until: claim.to.as_deref(), limit, only: None };
-        let rows = self.read(&window, standing).await?;
+        let rows = self.read(&window, active).await?;
         self.session.commit().await?;
         Ok(rows)
     }
 
     async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
-        let mut standing = self.standing().await?;
-        while let Some(n) = standing.claims.iter().position(|claim| claim.expires_in <= 0) {
-            let expired = standing.claims.remove(n);
-            match self.take_over(&expired, &standing, limit).await? {
+        let mut active = self.active().await?;
+        while let Some(n) = active.claims.iter().position(|claim| claim.expires_in <= 0) {
+            let expired = active.claims.remove(n);
+            match self.take_over(&expired, &active, limit).await? {
                 TakenOver::Rows(taken) => return Ok(taken),
                 TakenOver::Empty => {}
-                TakenOver::Changed => standing = self.standing().await?,
+                TakenOver::Changed => active = self.active().await?,
             }
         }
         let taken = if self.lane.table.ordered() {
-            self.take_ordered(&standing, limit, boundary).await?
+            self.take_ordered(&active, limit, boundary).await?
         } else {
-            self.take_range(scan, &mut standing, limit, boundary).await?
+            self.take_range(scan, &mut active, limit, boundary).await?
         };
         if taken.is_none() && boundary.is_none() {
-            self.forget_orphans(&standing).await?;
+            self.forget_orphans(&active).await?;
         }
-        Ok(taken.unwrap_or_else(|| Taken::Nothing(standing.nothing())))
+        Ok(taken.unwrap_or_else(|| Taken::Nothing(nothing(&active))))
     }
 
     /// Forgets the deferrals of rows that somebody else has deleted: when everything that is due
     /// was looked for and nothing was found, what is due has no row any more.
-    async fn forget_orphans(&mut self, standing: &Standing) -> Result<(), Error> {
-        let Some((first, last)) = standing.due else { return Ok(()) };
+    async fn forget_orphans(&mut self, active: &ActiveClaims) -> Result<(), Error> {
+        let Some((first, last)) = active.due else { return Ok(()) };
         // Where order is promised, what is not due hides what is.
         let hidden = self.lane.table.ordered() && last > 0;
-        if first > 0 || hidden || !standing.claims.is_empty() {
+        if first > 0 || hidden || !active.claims.is_empty() {
             return Ok(());
         }
         let text = "DELETE FROM signalbus_deferral WHERE signal_type = ? AND due_at <= ?";
-        let args = [self.lane.signal_type.name.as_str().into(), standing.now.unwrap_or_default().into()];
+        let args = [self.lane.signal_type.name.as_str().into(), active.now.unwrap_or_default().into()];
         self.session.execute(self.lane.statement(text, &args)).await?;
         Ok(())
     }
 
     /// Locks the lane, then reads what is already spoken for.
-    async fn standing(&mut self) -> Result<Standing, Error> {
+    async fn active(&mut self) -> Result<ActiveClaims, Error> {
         let signal = Arg::from(self.lane.signal_type.name.as_str());
         let dialect = self.lane.database.dialect();
         if !dialect.for_update().is_empty() {
@@ -235,18 +211,18 @@ impl Worker<'_> {
         let mut rows = self.session.rows(self.lane.timed(text, &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
-        Ok(Standing {
+        Ok(ActiveClaims {
             due: told(7).zip(told(8)),
             next_due: told(9),
             now: told(10),
-            claims: rows.iter().map(|row| Recorded::read(row, &self.owner)).collect(),
+            claims: rows.iter().map(|row| ClaimRow::read(row, &self.owner)).collect(),
         })
     }
 
     /// Takes the rows of a claim whose owner did not come back.
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
-    async fn take_over(&mut self, expired: &Recorded, standing: &Standing, limit: usize) -> Result<TakenOver, Error> {
+    async fn take_over(&mut self, expired: &ClaimRow, active: &ActiveClaims, limit: usize) -> Result<TakenOver, Error> {
         // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
         let text = "DELETE FROM signalbus_claim WHERE token = ? AND expires_at <= NOW";
         if self.session.execute(self.lane.timed(text, &[expired.token.as_str().into()])).await? != 1 {
@@ -260,14 +236,14 @@ impl Worker<'_> {
             only: (ordered && !expired.order_keys.is_empty()).then_some(&expired.order_keys[..]),
             limit: if alone { 1 } else { limit },
         };
-        let rows = self.read(&window, standing).await?;
+        let rows = self.read(&window, active).await?;
         let Some(last) = rows.last()? else { return Ok(TakenOver::Empty) };
         if alone && !ordered {
             // What remains of the claim waits its turn, to be taken one by one.
-            let rest = Recorded { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
+            let rest = ClaimRow { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
             self.session.execute(self.record(&rest, Duration::ZERO)).await?;
         } else if alone && self.lane.table.order_key.len().min(expired.order_keys.len()) > 0 {
-            let mut rest = Recorded { takeovers: 1, ..expired.rest() };
+            let mut rest = ClaimRow { takeovers: 1, ..expired.rest() };
             rest.order_keys.retain(|key| *key != last.order_key);
             if !rest.order_keys.is_empty() {
                 self.session.execute(self.record(&rest, Duration::ZERO)).await?;
@@ -282,25 +258,30 @@ impl Worker<'_> {
         Ok(TakenOver::Rows(Taken::Rows { claim, rows, suspect, taken_over: true, late: false }))
     }
 
-    async fn take_ordered(&mut self, standing: &Standing, limit: usize, boundary: Option<&str>) -> Result<Option<Taken>, Error> {
-        let blocked = !standing.claims.is_empty() || standing.due.is_some_and(|(_, last)| last > 0);
+    async fn take_ordered(
+        &mut self,
+        active: &ActiveClaims,
+        limit: usize,
+        boundary: Option<&str>,
+    ) -> Result<Option<Taken>, Error> {
+        let blocked = !active.claims.is_empty() || active.due.is_some_and(|(_, last)| last > 0);
         if self.lane.table.order_key.is_empty() && blocked {
             return Ok(None);
         }
         let window = Window { until: boundary, limit, ..Window::default() };
-        let rows = self.read(&window, standing).await?;
+        let rows = self.read(&window, active).await?;
         self.claimed(None, rows, false)
     }
 
     async fn take_range(
         &mut self,
         scan: &mut Scan,
-        standing: &mut Standing,
+        active: &mut ActiveClaims,
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
         // A due deferral may lie behind the position: look for it no more than once a second.
-        let patience = match standing.due {
+        let patience = match active.due {
             Some((first, _)) if first <= 0 => Duration::from_secs(1),
             _ => SCAN_LIMIT,
         };
@@ -311,7 +292,7 @@ impl Worker<'_> {
         loop {
             let after = scan.position.take();
             let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
-            if let Some((taken, position)) = self.take_window(&window, standing, tail.is_some()).await? {
+            if let Some((taken, position)) = self.take_window(&window, active, tail.is_some()).await? {
                 scan.position = Some(position);
                 return Ok(Some(taken));
             }
@@ -330,18 +311,18 @@ impl Worker<'_> {
     async fn take_window(
         &mut self,
         window: &Window<'_>,
-        standing: &mut Standing,
+        active: &mut ActiveClaims,
         late: bool,
     ) -> Result<Option<(Taken, String)>, Error> {
         if self.lane.database.dialect().for_update().is_empty() {
-            let rows = self.read(window, standing).await?;
+            let rows = self.read(window, active).await?;
             let Some(last) = rows.last()? else { return Ok(None) };
             let taken = self.claimed(window.after, rows, late)?;
             return Ok(taken.map(|taken| (taken, last.key)));
         }
-        let Some(until) = self.range_end(window, standing).await? else { return Ok(None) };
-        let claim = Recorded::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
-        Ok(Some((Taken::Range { claim, standing: std::mem::take(standing), late }, until)))
+        let Some(until) = self.range_end(window, active).await? else { return Ok(None) };
+        let claim = ClaimRow::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
+        Ok(Some((Taken::Range { claim, active: std::mem::take(active), late }, until)))
     }
 
     fn claimed(&self, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
@@ -351,7 +332,7 @@ impl Worker<'_> {
     }
 
     /// The claim that covers these signals.
-    fn recorded(&self, after: Option<&str>, last: &Signal, rows: &Fetched) -> Result<Recorded, Error> {
+    fn recorded(&self, after: Option<&str>, last: &Signal, rows: &Fetched) -> Result<ClaimRow, Error> {
         let range = !self.lane.table.ordered();
         let mut order_keys = Vec::new();
         if !self.lane.table.order_key.is_empty() {
@@ -360,11 +341,11 @@ impl Worker<'_> {
             order_keys.dedup();
         }
         let from = after.filter(|_| range).map(str::to_owned);
-        Ok(Recorded::new(from, range.then(|| last.key.clone()), order_keys))
+        Ok(ClaimRow::new(from, range.then(|| last.key.clone()), order_keys))
     }
 
     /// The statement that records a claim.
-    fn record(&self, claim: &Recorded, lease: Duration) -> Sql {
+    fn record(&self, claim: &ClaimRow, lease: Duration) -> Sql {
         let text = "INSERT INTO signalbus_claim (token, signal_type, owner, from_key, to_key, order_keys, takeovers, expires_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ? + NOW)";
         let order_keys = serde_json::json!(claim.order_keys).to_string();
@@ -390,46 +371,9 @@ impl Scan {
     }
 }
 
-impl Recorded {
-    fn new(from: Option<String>, to: Option<String>, order_keys: Vec<String>) -> Self {
-        let token = uuid::Uuid::new_v4().simple().to_string();
-        Self { token, mine: true, from, to, order_keys, takeovers: 0, expires_in: 0 }
-    }
-
-    fn read(row: &[super::database::Cell], owner: &str) -> Self {
-        let order_keys = serde_json::from_str(row[5].as_deref().unwrap_or_default());
-        Self {
-            token: row[1].clone().unwrap_or_default(),
-            mine: row[2].as_deref() == Some(owner),
-            from: row[3].clone(),
-            to: row[4].clone(),
-            order_keys: order_keys.unwrap_or_default(),
-            takeovers: number(&row[6]),
-            expires_in: number(&row[7]),
-        }
-    }
-
-    /// The same range and keys, under a token of its own.
-    fn rest(&self) -> Self {
-        Self {
-            token: uuid::Uuid::new_v4().simple().to_string(),
-            from: self.from.clone(),
-            to: self.to.clone(),
-            order_keys: self.order_keys.clone(),
-            ..*self
-        }
-    }
-}
-
-impl Standing {
-    /// Some signals may be deferred, and nothing is claimed.
-    pub(super) fn deferred() -> Self {
-        Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: None }
-    }
-
-    fn nothing(&self) -> Claimed {
-        let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
-        let others = self.claims.iter().filter(|claim| !claim.mine);
-        Claimed::Nothing { due_in: self.next_due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
-    }
+/// What is said where nothing is due.
+fn nothing(active: &ActiveClaims) -> Claimed {
+    let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
+    let others = active.claims.iter().filter(|claim| !claim.mine);
+    Claimed::Nothing { due_in: active.next_due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
 }

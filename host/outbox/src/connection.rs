@@ -9,7 +9,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::database::{Cell, Extras, Fetched, Purpose, Session};
+use super::database::{Cell, ExtraColumns, Fetched, Purpose, Session};
 use super::error::Error;
 use super::pauses::Pauses;
 use super::sql::{Arg, Sql};
@@ -41,7 +41,7 @@ pub(super) trait Driver: Send + Sync + 'static {
 
     /// The statements that begin a transaction; `None` where each statement may stand by itself.
     /// A connection is `lent` where a pooler hands it on between transactions.
-    fn begin(purpose: Purpose, lent: bool) -> Option<&'static str>;
+    fn begin(purpose: Purpose, behind_pooler: bool) -> Option<&'static str>;
     fn bind(args: Vec<Arg>) -> Result<<Self::Db as sqlx::Database>::Arguments, Error>;
     fn affected(result: &<Self::Db as sqlx::Database>::QueryResult) -> u64;
     /// A cell that holds text or an integer, as text.
@@ -60,11 +60,11 @@ pub(super) trait Driver: Send + Sync + 'static {
 
 /// Connections that sessions take turns with, a transaction each. (The pool itself would ask the
 /// server for a sign of life after every one.)
-pub(super) struct Shelf<Db: sqlx::Database> {
+pub(super) struct ConnectionPool<Db: sqlx::Database> {
     pool: Pool<Db>,
     /// A pooler hands connections on between transactions: nothing may be left behind on them, no
     /// setting and no prepared statement.
-    lent: Arc<AtomicBool>,
+    behind_pooler: Arc<AtomicBool>,
     plain: Option<<Db::Connection as sqlx::Connection>::Options>,
     turns: Arc<Semaphore>,
     /// Connections that nobody uses now; the one used last is taken first.
@@ -73,28 +73,28 @@ pub(super) struct Shelf<Db: sqlx::Database> {
     pauses: Option<Mutex<Pauses>>,
 }
 
-impl<Db: sqlx::Database> Shelf<Db> {
+impl<Db: sqlx::Database> ConnectionPool<Db> {
     pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses: None })
+        Arc::new(Self { pool, behind_pooler: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses: None })
     }
 
     /// The same, for a database in which one writer locks out all others.
-    pub(super) fn considerate(pool: Pool<Db>) -> Arc<Self> {
+    pub(super) fn single_writer(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(1));
         let pauses = Some(Mutex::new(Pauses::default()));
-        Arc::new(Self { pool, lent: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses })
+        Arc::new(Self { pool, behind_pooler: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses })
     }
 
-    /// Whether connections are lent turns out when one is made; `plain` is how to connect to a
+    /// Whether connections are behind_pooler turns out when one is made; `plain` is how to connect to a
     /// pooler that refuses settings.
-    pub(super) fn perhaps_lent(
+    pub(super) fn perhaps_pooled(
         pool: Pool<Db>,
-        lent: Arc<AtomicBool>,
+        behind_pooler: Arc<AtomicBool>,
         plain: <Db::Connection as sqlx::Connection>::Options,
     ) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, lent, plain: Some(plain), turns, idle: Mutex::default(), pauses: None })
+        Arc::new(Self { pool, behind_pooler, plain: Some(plain), turns, idle: Mutex::default(), pauses: None })
     }
 
     /// How many connections are in use, of how many.
@@ -104,11 +104,11 @@ impl<Db: sqlx::Database> Shelf<Db> {
     }
 
     /// Whether a pooler hands connections on between transactions, as far as is known.
-    pub(super) fn is_lent(&self) -> bool {
-        self.lent.load(Relaxed)
+    pub(super) fn is_behind_pooler(&self) -> bool {
+        self.behind_pooler.load(Relaxed)
     }
 
-    async fn take(&self) -> Result<Held<Db>, Error> {
+    async fn take(&self) -> Result<PooledConnection<Db>, Error> {
         let closed = |_| Error::Unreachable("the connections are closed".into());
         let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
         let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
@@ -120,7 +120,7 @@ impl<Db: sqlx::Database> Shelf<Db> {
             Some(connection) => connection,
             None => self.connect().await?,
         };
-        Ok(Held { connection, beginning: None, begun: false, since: Instant::now(), _turn: turn })
+        Ok(PooledConnection { connection, beginning: None, begun: false, since: Instant::now(), _turn: turn })
     }
 
     async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
@@ -133,10 +133,10 @@ impl<Db: sqlx::Database> Shelf<Db> {
         let violation =
             |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "08P01");
         let (refused, plain) = refused;
-        if self.is_lent() || !violation(&refused) {
+        if self.is_behind_pooler() || !violation(&refused) {
             return Err(refused.into());
         }
-        self.lent.store(true, Relaxed);
+        self.behind_pooler.store(true, Relaxed);
         self.pool.set_connect_options(plain.clone());
         Ok(self.pool.acquire().await?)
     }
@@ -152,7 +152,7 @@ impl<Db: sqlx::Database> Shelf<Db> {
         self.pauses.as_ref().map(|pauses| pauses.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn put_back(&self, held: Held<Db>) {
+    fn put_back(&self, held: PooledConnection<Db>) {
         if let Some(mut pauses) = self.pauses().filter(|_| held.begun) {
             pauses.owe(held.since, Instant::now());
         }
@@ -161,7 +161,7 @@ impl<Db: sqlx::Database> Shelf<Db> {
 }
 
 /// A connection in use, and the right to use one.
-struct Held<Db: sqlx::Database> {
+struct PooledConnection<Db: sqlx::Database> {
     connection: PoolConnection<Db>,
     /// What begins the transaction, where that goes with the first statement.
     beginning: Option<&'static str>,
@@ -174,15 +174,15 @@ type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Argumen
 
 /// A session: it has a connection from the beginning of a transaction to its end.
 pub(super) struct Connection<D: Driver> {
-    shelf: Arc<Shelf<D::Db>>,
-    held: Option<Held<D::Db>>,
+    connections: Arc<ConnectionPool<D::Db>>,
+    held: Option<PooledConnection<D::Db>>,
     /// Of one statement.
     limit: Duration,
 }
 
 impl<D: Driver> Connection<D> {
-    pub(super) fn new(shelf: Arc<Shelf<D::Db>>) -> Self {
-        Self { shelf, held: None, limit: LONGEST }
+    pub(super) fn new(connections: Arc<ConnectionPool<D::Db>>) -> Self {
+        Self { connections, held: None, limit: LONGEST }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
@@ -196,7 +196,7 @@ impl<D: Driver> Connection<D> {
             let error = Error::from(error);
             if error.is_unreachable() {
                 self.drop_connection();
-                self.shelf.clear();
+                self.connections.clear();
             }
             error
         })
@@ -204,7 +204,7 @@ impl<D: Driver> Connection<D> {
 
     fn put_back(&mut self) {
         if let Some(held) = self.held.take() {
-            self.shelf.put_back(held);
+            self.connections.put_back(held);
         }
     }
 
@@ -230,10 +230,10 @@ where
     fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             self.drop_connection();
-            self.held = Some(self.shelf.take().await?);
+            self.held = Some(self.connections.take().await?);
             self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
             self.look_for_others().await?;
-            let Some(begin) = D::begin(purpose, self.shelf.is_lent()) else { return Ok(()) };
+            let Some(begin) = D::begin(purpose, self.connections.is_behind_pooler()) else { return Ok(()) };
             if let Some(held) = &mut self.held {
                 held.begun = true;
                 held.beginning = D::JOINS_STATEMENTS.then_some(begin);
@@ -268,7 +268,7 @@ where
         })
     }
 
-    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>> {
+    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: ExtraColumns) -> BoxFuture<'_, Result<Fetched, Error>> {
         Box::pin(async move {
             let query = self.query(sql)?;
             let rows = within(self.limit, query.fetch_all(self.held()?)).await;
@@ -307,12 +307,12 @@ where
     /// Nobody has to be let in where nobody else writes.
     async fn look_for_others(&mut self) -> Result<(), Error> {
         let Some(question) = D::OTHERS else { return Ok(()) };
-        if !self.shelf.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
+        if !self.connections.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
             return Ok(());
         }
         let row = within(self.limit, self.held()?.fetch_one(AssertSqlSafe(question))).await;
         let version = super::database::number(&D::cell(&self.checked(row)?, 0)?);
-        if let Some(mut pauses) = self.shelf.pauses() {
+        if let Some(mut pauses) = self.connections.pauses() {
             pauses.heard(version, Instant::now());
         }
         Ok(())
@@ -325,7 +325,7 @@ where
             None => sql.text,
         };
         let query = sqlx::query_with::<D::Db, _>(AssertSqlSafe(text), D::bind(sql.args)?);
-        Ok(query.persistent(!self.shelf.is_lent()))
+        Ok(query.persistent(!self.connections.is_behind_pooler()))
     }
 
     /// Several statements in one message, of which the first is asked how much it has changed.
@@ -345,7 +345,7 @@ where
     }
 }
 
-fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: Extras) -> Result<Signal, Error> {
+fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: ExtraColumns) -> Result<Signal, Error> {
     let mut values = Vec::with_capacity(table.columns.len());
     for (position, column) in table.columns.iter().enumerate() {
         values.push(D::value(row, position, column)?);

@@ -26,7 +26,7 @@ pub(crate) type Cell = Option<String>;
 
 /// What a result set holds beside the user's columns, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Extras {
+pub(crate) struct ExtraColumns {
     pub(crate) key: bool,
     pub(crate) order_key: bool,
     pub(crate) attempts: bool,
@@ -83,7 +83,7 @@ pub(crate) trait Session: Send {
     fn execute_and_commit(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
     /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
-    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: Extras) -> BoxFuture<'_, Result<Fetched, Error>>;
+    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: ExtraColumns) -> BoxFuture<'_, Result<Fetched, Error>>;
     fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>>;
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 }

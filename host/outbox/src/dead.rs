@@ -1,8 +1,8 @@
 //! Dead letters: signals that are not tried again until somebody says so.
 
-use super::database::{Cell, Extras, Purpose, number};
+use super::database::{Cell, ExtraColumns, Purpose, number};
 use super::sql::{Arg, Sql};
-use super::{Error, Lane, Outbox};
+use super::{Error, Outbox, SignalTable};
 use signalbus_core::signal::Signal;
 
 /// A signal that could not be sent.
@@ -100,7 +100,7 @@ impl Outbox {
     }
 }
 
-impl Lane {
+impl SignalTable {
     /// Puts a dead letter's row back into the table, exactly, with no attempt charged.
     /// `false`: there is no such letter of this type.
     ///
@@ -141,7 +141,7 @@ impl Lane {
         let mut sql = self.statement("SELECT ", &[]);
         sql.push(&self.texts.columns).push(", ").push(&self.texts.key).push(" FROM ").push(&self.texts.table).push(" t WHERE ");
         self.database.dialect().key_in(&mut sql, &self.table, &[&letter.key]);
-        let extras = Extras { key: true, ..Extras::default() };
+        let extras = ExtraColumns { key: true, ..ExtraColumns::default() };
         let signal = session.signals(sql, self.table.clone(), extras).await?.last()?;
         session.rollback().await?;
         let signal = signal.ok_or_else(|| Error::Table(format!("dead letter {}: its row has another key now", letter.id)))?;

@@ -4,6 +4,7 @@
 //! dialect and the decoding of rows.
 #![forbid(unsafe_code)]
 
+mod active;
 mod claim;
 mod connection;
 mod database;
@@ -29,8 +30,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
-use signalbus_core::signal::{Column, SignalType};
 use database::{Database, Purpose, Session, number, statement};
+use signalbus_core::signal::{Column, SignalType};
 use sql::{Arg, Sql};
 use table::{OrderTerm, Table, name_parts};
 
@@ -38,7 +39,7 @@ pub use claim::{Batch, Claimed};
 pub use database::Watch;
 pub use dead::{DeadLetter, DeadRow};
 pub use error::Error;
-pub use look::Stock;
+pub use look::SideCounts;
 pub use schema::Schema;
 pub use settle::Settled;
 
@@ -104,7 +105,7 @@ impl Outbox {
     ///
     /// # Errors
     /// Every fault of the table at once, or the database's own error.
-    pub async fn lane(&self, source: &Source) -> Result<Lane, Error> {
+    pub async fn signal_table(&self, source: &Source) -> Result<SignalTable, Error> {
         let (table, faults) = self.examine(source).await?;
         let fatal: Vec<String> = faults
             .into_iter()
@@ -123,7 +124,7 @@ impl Outbox {
         session.begin(Purpose::Settle).await?;
         session.execute(sql).await.map_err(schema::missing)?;
         session.commit().await?;
-        Ok(Lane::new(self.database.clone(), &source.signal, table))
+        Ok(SignalTable::new(self.database.clone(), &source.signal, table))
     }
 
     /// What is wrong with a signal type's table; nothing where it is fit.
@@ -199,7 +200,7 @@ impl Outbox {
 }
 
 /// A signal type's part of the outbox.
-pub struct Lane {
+pub struct SignalTable {
     database: Arc<dyn Database>,
     signal_type: SignalType,
     table: Arc<Table>,
@@ -219,7 +220,7 @@ struct Texts {
     order: String,
 }
 
-impl Lane {
+impl SignalTable {
     fn new(database: Arc<dyn Database>, signal: &str, table: Table) -> Self {
         let dialect = database.dialect();
         let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
@@ -284,7 +285,7 @@ impl Lane {
 
 /// One worker of a lane: claims and settles over a connection of its own.
 pub struct Worker<'a> {
-    lane: &'a Lane,
+    lane: &'a SignalTable,
     session: Box<dyn Session>,
     owner: String,
 }

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::database::{Purpose, Watch, number};
-use super::{Error, Lane, Outbox, Source};
+use super::{Error, Outbox, SignalTable, Source};
 
 /// The longest that a look may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What waits outside of the user's tables, by signal type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stock {
+pub struct SideCounts {
     /// Signals that wait for their next attempt.
     pub deferred: u64,
     pub dead: u64,
@@ -23,7 +23,7 @@ impl Outbox {
     ///
     /// # Errors
     /// The database's: one table that is missing makes the whole look fail.
-    pub async fn look(&self, views: &[(&Lane, bool)]) -> Result<Vec<bool>, Error> {
+    pub async fn look(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
         let mut sql = self.statement("", &[]);
         let mut afters = Vec::with_capacity(views.len());
         for (lane, thorough) in views {
@@ -46,18 +46,18 @@ impl Outbox {
     ///
     /// # Errors
     /// The database's.
-    pub async fn stock(&self) -> Result<HashMap<String, Stock>, Error> {
+    pub async fn side_counts(&self) -> Result<HashMap<String, SideCounts>, Error> {
         let text = "SELECT 0, signal_type, count(*) FROM signalbus_deferral GROUP BY signal_type \
              UNION ALL SELECT 1, signal_type, count(*) FROM signalbus_dead_letter GROUP BY signal_type";
-        let mut stock: HashMap<String, Stock> = HashMap::new();
+        let mut side_counts: HashMap<String, SideCounts> = HashMap::new();
         for row in self.read(self.statement(text, &[])).await? {
-            let of = stock.entry(row[1].clone().unwrap_or_default()).or_default();
+            let of = side_counts.entry(row[1].clone().unwrap_or_default()).or_default();
             match number::<u8>(&row[0]) {
                 0 => of.deferred = number(&row[2]),
                 _ => of.dead = number(&row[2]),
             }
         }
-        Ok(stock)
+        Ok(side_counts)
     }
 
     /// Something that tells of commits as they happen; `None` where the database has nothing of
@@ -95,7 +95,7 @@ impl Outbox {
     }
 }
 
-impl Lane {
+impl SignalTable {
     /// Where the last claim ended; `None` while one is being taken, too: that is no time to look.
     fn position(&self) -> Option<String> {
         self.scan.try_lock().ok()?.position.clone()

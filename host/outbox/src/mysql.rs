@@ -7,18 +7,18 @@ use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
 use sqlx::{Arguments, ConnectOptions as _, Executor, Row, TypeInfo, ValueRef};
 
-use super::connection::{Connection, Driver, STATEMENTS, Shelf};
+use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, Session};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
-use signalbus_core::key::split_key;
 use super::text;
+use signalbus_core::key::split_key;
 use signalbus_core::signal::Value;
 
 /// A MySQL or MariaDB database.
 pub(super) struct MySql {
-    shelf: Arc<Shelf<sqlx::MySql>>,
+    connections: Arc<ConnectionPool<sqlx::MySql>>,
 }
 
 struct MySqlDriver;
@@ -41,7 +41,7 @@ impl MySql {
             .acquire_timeout(std::time::Duration::from_secs(10))
             .after_connect(|connection, _| Box::pin(async move { connection.execute(SESSION).await.map(drop) }))
             .connect_lazy_with(options);
-        Ok(Self { shelf: Shelf::new(pool) })
+        Ok(Self { connections: ConnectionPool::new(pool) })
     }
 }
 
@@ -51,11 +51,11 @@ impl Database for MySql {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<MySqlDriver>::new(self.shelf.clone()))
+        Box::new(Connection::<MySqlDriver>::new(self.connections.clone()))
     }
 
     fn usage(&self) -> (usize, usize) {
-        self.shelf.usage()
+        self.connections.usage()
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {

@@ -9,18 +9,18 @@ use futures::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::{Arguments, ConnectOptions as _, Executor as _, Row, ValueRef};
 
-use super::connection::{Connection, Driver, STATEMENTS, Shelf};
+use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, Session, Watch};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
-use signalbus_core::key::split_key;
 use super::text;
+use signalbus_core::key::split_key;
 use signalbus_core::signal::Value;
 
 /// A PostgreSQL database.
 pub(super) struct Postgres {
-    shelf: Arc<Shelf<sqlx::Postgres>>,
+    connections: Arc<ConnectionPool<sqlx::Postgres>>,
     options: PgConnectOptions,
 }
 
@@ -35,8 +35,8 @@ impl Postgres {
             .statement_cache_capacity(STATEMENTS)
             .extra_float_digits(None)
             .disable_statement_logging();
-        let lent = Arc::new(AtomicBool::new(false));
-        let found = lent.clone();
+        let behind_pooler = Arc::new(AtomicBool::new(false));
+        let found = behind_pooler.clone();
         let pool = PgPoolOptions::new()
             .max_connections(max_connections)
             .test_before_acquire(false)
@@ -51,7 +51,7 @@ impl Postgres {
                 })
             })
             .connect_lazy_with(options.clone().options(SETTINGS));
-        Ok(Self { shelf: Shelf::perhaps_lent(pool, lent, options.clone()), options })
+        Ok(Self { connections: ConnectionPool::perhaps_pooled(pool, behind_pooler, options.clone()), options })
     }
 }
 
@@ -61,11 +61,11 @@ impl Database for Postgres {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<PostgresDriver>::new(self.shelf.clone()))
+        Box::new(Connection::<PostgresDriver>::new(self.connections.clone()))
     }
 
     fn usage(&self) -> (usize, usize) {
-        self.shelf.usage()
+        self.connections.usage()
     }
 
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
@@ -78,7 +78,7 @@ impl Database for Postgres {
             if triggers.is_empty() {
                 return Ok(None);
             }
-            if self.shelf.is_lent() {
+            if self.connections.is_behind_pooler() {
                 return Err(Notifications::unheard());
             }
             let mut notifications = Notifications::listen(self.options.clone()).await?;
@@ -255,8 +255,8 @@ macro_rules! begin {
 impl Driver for PostgresDriver {
     type Db = sqlx::Postgres;
 
-    fn begin(purpose: Purpose, lent: bool) -> Option<&'static str> {
-        match (purpose, lent) {
+    fn begin(purpose: Purpose, behind_pooler: bool) -> Option<&'static str> {
+        match (purpose, behind_pooler) {
             (Purpose::Claim, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"),
             (Purpose::Settle, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
             (Purpose::Read, false) => None,

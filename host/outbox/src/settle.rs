@@ -3,7 +3,7 @@
 use super::claim::Batch;
 use super::database::Purpose;
 use super::sql::{Arg, Sql};
-use super::{Error, LEASE, Lane, Worker, millis};
+use super::{Error, LEASE, SignalTable, Worker, millis};
 use signalbus_core::settlement::{Burial, Deferral, Settlement};
 use signalbus_core::signal::Signal;
 
@@ -145,7 +145,7 @@ impl Worker<'_> {
     }
 }
 
-impl Lane {
+impl SignalTable {
     /// Looks from the start at the next claim: signals behind the position may be claimed again.
     pub async fn rescan(&self) {
         self.scan.lock().await.restart();

@@ -11,7 +11,7 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, Sql
 use sqlx::{Arguments, ConnectOptions as _, Decode, Row, TypeInfo, ValueRef};
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, Driver, STATEMENTS, Shelf};
+use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, Session, Watch, number, percent_encoded};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
@@ -20,7 +20,7 @@ use signalbus_core::signal::Value;
 
 /// An SQLite file.
 pub(super) struct Sqlite {
-    shelf: Arc<Shelf<sqlx::Sqlite>>,
+    connections: Arc<ConnectionPool<sqlx::Sqlite>>,
     file: PathBuf,
 }
 
@@ -39,7 +39,7 @@ impl Sqlite {
         let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
         let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
-        Ok(Self { shelf: Shelf::considerate(pool), file })
+        Ok(Self { connections: ConnectionPool::single_writer(pool), file })
     }
 }
 
@@ -49,11 +49,11 @@ impl Database for Sqlite {
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<SqliteDriver>::new(self.shelf.clone()))
+        Box::new(Connection::<SqliteDriver>::new(self.connections.clone()))
     }
 
     fn usage(&self) -> (usize, usize) {
-        self.shelf.usage()
+        self.connections.usage()
     }
 
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {

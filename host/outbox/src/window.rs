@@ -1,11 +1,11 @@
 //! Reading due rows: within a range of keys, and away from what others have.
 
-use super::claim::Standing;
-use super::database::{Extras, Fetched, Purpose};
+use super::active::ActiveClaims;
+use super::database::{ExtraColumns, Fetched, Purpose};
 use super::sql::Sql;
-use super::table::{TableColumn};
+use super::table::TableColumn;
+use super::{Error, SignalTable, Worker};
 use signalbus_core::key::split_key;
-use super::{Error, Lane, Worker};
 
 /// Which rows to read.
 #[derive(Default)]
@@ -19,12 +19,12 @@ pub(super) struct Window<'a> {
 
 impl Worker<'_> {
     /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
-    pub(super) async fn read(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Fetched, Error> {
+    pub(super) async fn read(&mut self, window: &Window<'_>, active: &ActiveClaims) -> Result<Fetched, Error> {
         let lane = self.lane;
-        let extras = Extras {
+        let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
-            attempts: standing.due.is_some(),
+            attempts: active.due.is_some(),
         };
         let mut sql = lane.statement("SELECT ", &[]);
         sql.push(&lane.texts.columns);
@@ -39,19 +39,19 @@ impl Worker<'_> {
             sql.arg(lane.signal_type.name.as_str());
             sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
         }
-        lane.due_within(&mut sql, window, standing);
+        lane.due_within(&mut sql, window, active);
         self.session.signals(sql, lane.table.clone(), extras).await
     }
 
     /// The last key of what is due within a window.
-    pub(super) async fn range_end(&mut self, window: &Window<'_>, standing: &Standing) -> Result<Option<String>, Error> {
+    pub(super) async fn range_end(&mut self, window: &Window<'_>, active: &ActiveClaims) -> Result<Option<String>, Error> {
         let lane = self.lane;
         let dialect = lane.database.dialect();
         let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
         let columns: Vec<String> = lane.table.key_columns().map(quoted).collect();
         let mut sql = lane.statement("SELECT ", &[]);
         sql.push(&lane.texts.key).push(" FROM (SELECT ").push(&columns.join(", "));
-        lane.due_within(&mut sql, window, standing);
+        lane.due_within(&mut sql, window, active);
         sql.push(") t ORDER BY ").push(&lane.descending()).push(" LIMIT 1");
         let rows = self.session.rows(sql).await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
@@ -83,7 +83,7 @@ impl Worker<'_> {
     }
 }
 
-impl Lane {
+impl SignalTable {
     /// The key's columns, as they are compared and sorted.
     fn compared_key(&self) -> Vec<String> {
         let dialect = self.database.dialect();
@@ -98,7 +98,7 @@ impl Lane {
     }
 
     /// Appends the part of a query behind its columns: what is due within a window.
-    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, standing: &Standing) {
+    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, active: &ActiveClaims) {
         sql.push(" FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
         // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
         for column in self.table.key_columns().filter(|column| column.nullable) {
@@ -108,7 +108,7 @@ impl Lane {
         if let Some(keys) = window.only {
             self.order_key_among(sql, keys, "IN");
         }
-        self.leave_out(sql, standing);
+        self.leave_out(sql, active);
         sql.push(" ORDER BY ").push(&self.texts.order);
         sql.push(" LIMIT ").push(&window.limit.to_string());
     }
@@ -127,7 +127,7 @@ impl Lane {
     /// another claim covers it.
     pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
         sql.push("SELECT 1");
-        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &Standing::deferred());
+        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &ActiveClaims::deferred());
     }
 
     /// Appends a comparison of the whole key, in a form that the key's index serves.
@@ -171,8 +171,8 @@ impl Lane {
     }
 
     /// Appends what keeps away from other claims and from what is deferred.
-    fn leave_out(&self, sql: &mut Sql, standing: &Standing) {
-        let others = &standing.claims;
+    fn leave_out(&self, sql: &mut Sql, active: &ActiveClaims) {
+        let others = &active.claims;
         if self.table.ordered() {
             let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
             self.order_key_among(sql, &busy, "NOT IN");
@@ -183,7 +183,7 @@ impl Lane {
                 sql.push(")");
             }
         }
-        if standing.due.is_some_and(|(_, last)| last > 0) {
+        if active.due.is_some_and(|(_, last)| last > 0) {
             sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_deferral d WHERE d.signal_type = ");
             sql.arg(self.signal_type.name.as_str());
             match (self.table.ordered(), self.table.order_key.is_empty()) {
@@ -192,7 +192,7 @@ impl Lane {
                 (true, true) => sql,
             };
             sql.push(" AND d.due_at > ");
-            match standing.now {
+            match active.now {
                 Some(now) => sql.arg(now),
                 None => sql.push(self.database.dialect().now()),
             };

@@ -6,7 +6,7 @@ use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value};
 
 /// The parts of a batch that calls borrow from: all ids in one string, all values in one list.
-pub(super) struct Flat<'a> {
+pub(super) struct LoweredBatch<'a> {
     signals: &'a [Signal],
     /// Length of `<signal type>:`, which every id begins with.
     prefix: usize,
@@ -14,24 +14,24 @@ pub(super) struct Flat<'a> {
     values: Vec<wit::Value<'a>>,
 }
 
-impl<'a> Flat<'a> {
+impl<'a> LoweredBatch<'a> {
     pub(super) fn new(signal_type: &str, signals: &'a [Signal]) -> Self {
         let prefix = signal_type.len() + 1;
         let keys: usize = signals.iter().map(|signal| signal.key.len()).sum();
         let values = signals.iter().map(|signal| signal.values.len()).sum();
-        let mut flat = Self {
+        let mut lowered = Self {
             signals,
             prefix,
             ids: String::with_capacity(keys + signals.len() * prefix),
             values: Vec::with_capacity(values),
         };
         for signal in signals {
-            flat.ids.push_str(signal_type);
-            flat.ids.push(':');
-            flat.ids.push_str(&signal.key);
-            flat.values.extend(signal.values.iter().map(value));
+            lowered.ids.push_str(signal_type);
+            lowered.ids.push(':');
+            lowered.ids.push_str(&signal.key);
+            lowered.values.extend(signal.values.iter().map(value));
         }
-        flat
+        lowered
     }
 
     /// The signals as the guest's call takes them.
@@ -48,13 +48,13 @@ impl<'a> Flat<'a> {
 }
 
 /// What the signals of a call have in common, as the guest's call takes it.
-pub(super) struct Head<'a> {
+pub(super) struct LoweredType<'a> {
     name: &'a str,
     columns: Vec<wit::Column<'a>>,
     attributes: Vec<(&'a str, &'a str)>,
 }
 
-impl<'a> Head<'a> {
+impl<'a> LoweredType<'a> {
     /// `timeout_ms` is the time for one call.
     pub(super) fn new(signal_type: &'a SignalType, timeout_ms: &'a str) -> Self {
         let attributes = signal_type.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -127,8 +127,8 @@ mod tests {
     fn every_signal_keeps_its_own_id_and_values() {
         let signals =
             [signal("O", vec![Value::Null, Value::Text("a".into())]), signal("", vec![]), signal("é,2", vec![Value::Int64(7)])];
-        let flat = Flat::new("Order", &signals);
-        let lowered = flat.signals();
+        let lowered = LoweredBatch::new("Order", &signals);
+        let lowered = lowered.signals();
         let ids: Vec<&str> = lowered.iter().map(|signal| signal.id).collect();
         assert_eq!(ids, ["Order:O", "Order:", "Order:é,2"]);
         assert_eq!(ids[2], signals[2].id("Order"));
@@ -140,6 +140,6 @@ mod tests {
 
     #[test]
     fn an_empty_batch_lowers_to_nothing() {
-        assert!(Flat::new("Order", &[]).signals().is_empty());
+        assert!(LoweredBatch::new("Order", &[]).signals().is_empty());
     }
 }

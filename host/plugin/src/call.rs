@@ -1,4 +1,4 @@
-//! Calls into a guest: a store and an instance each, a deadline, and words for what went wrong.
+//! GuestCalls into a guest: a store and an instance each, a deadline, and words for what went wrong.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -14,14 +14,14 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
-use super::batch::{Flat, Head};
+use super::batch::{LoweredBatch, LoweredType};
+use super::call_log::{Call, Failed};
 use super::engine::Engine;
 use super::guest::{self, State};
-use super::journal::{Journal, Origin};
 use super::limits::{Load, MemoryExhausted};
 use super::load::{Entry, Plugin};
-use super::send::{Calls, Failure, Rules};
-use super::tape::{Call, Failed};
+use super::logs::{Origin, PluginLogs};
+use super::send::{Failure, GuestCalls, SendStrategy};
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
 use super::{Sender, Sending};
@@ -39,35 +39,37 @@ impl Plugin {
     pub(super) async fn try_instance(&self) -> Result<(), String> {
         let _room = self.engine.room(self.slots).await;
         let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
-        let host = Host::new(self, &none);
-        let mut store = host.store();
+        let context = CallContext::new(self, &none);
+        let mut store = context.store();
         let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
-        host.in_time(instance).await.map_err(|failure| failure.reason)?;
-        self.origin.tape.iter().for_each(|tape| tape.memory(store.data().memory()));
+        context.in_time(instance).await.map_err(|failure| failure.reason)?;
+        self.origin.call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
         Ok(())
     }
 
     async fn take(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         // The instances of one send follow one another, so that one place is enough for them.
         let _room = self.engine.room(self.slots).await;
-        let flat = Flat::new(&signal_type.name, signals);
-        let host = Host::new(self, signal_type);
+        let lowered = LoweredBatch::new(&signal_type.name, signals);
+        let context = CallContext::new(self, signal_type);
         let patience = self.limits.patience();
         let started = Instant::now();
-        let mut guests = Guests { host, signals: &flat.signals(), alive: None, untold: None, started, stop, patience };
-        let rules =
-            Rules { ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"), patience };
-        let verdict = rules.send(signals, &mut guests).await;
+        let mut guests = BatchCalls { context, signals: &lowered.signals(), alive: None, untold: None, started, stop, patience };
+        let strategy = SendStrategy {
+            ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
+            patience,
+        };
+        let verdict = strategy.send(signals, &mut guests).await;
         guests.tell_untold();
         verdict
     }
 }
 
 /// The calls of one send. An instance that has answered is entered again.
-struct Guests<'a> {
-    host: Host<'a>,
+struct BatchCalls<'a> {
+    context: CallContext<'a>,
     signals: &'a [wit::Signal<'a>],
-    alive: Option<Alive>,
+    alive: Option<LiveInstance>,
     /// How several signals failed together, while none of them has been found guilty.
     untold: Option<(Failure, Vec<usize>)>,
     started: Instant,
@@ -77,52 +79,52 @@ struct Guests<'a> {
 }
 
 /// An instance that may be entered again.
-type Alive = (Store<State>, Guest);
+type LiveInstance = (Store<State>, ExportedSender);
 
 /// What a plugin exports, in an instance.
-enum Guest {
+enum ExportedSender {
     Bulk(bulk_sender::Guest),
     Single(sender::Guest),
 }
 
-impl Calls for Guests<'_> {
+impl GuestCalls for BatchCalls<'_> {
     fn bulk(&self) -> bool {
-        matches!(self.host.plugin.entry, Entry::Bulk(_))
+        matches!(self.context.plugin.entry, Entry::Bulk(_))
     }
 
     async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
         let signals = self.of(positions);
         let alive = self.alive.take();
         let entered_before = alive.is_some();
-        let mut answer = self.host.call(alive, &signals).await;
+        let mut answer = self.context.call(alive, &signals).await;
         if let Err(failure) = &answer
             && entered_before
             && !failure.late
             && positions.len() == 1
         {
             // It may be what other signals left in the instance.
-            self.host.report(failure, 1, "call failed, to be repeated in a fresh instance");
+            self.context.report(failure, 1, "call failed, to be repeated in a fresh instance");
             if self.is_stopped() || self.elapsed() >= self.patience {
                 return Ok(Ok(vec![Outcome::Held]));
             }
-            answer = self.host.call(None, &signals).await;
+            answer = self.context.call(None, &signals).await;
         }
         match answer {
             Ok((alive, answer)) => {
                 self.alive = Some(alive);
-                if let (Ok(outcomes), Some(tape)) = (&answer, &self.host.plugin.origin.tape)
+                if let (Ok(outcomes), Some(call_log)) = (&answer, &self.context.plugin.origin.call_log)
                     && outcomes.len() != positions.len()
                 {
-                    tape.miscount(outcomes.len(), positions.len());
+                    call_log.wrong_length(outcomes.len(), positions.len());
                 }
                 Ok(answer)
             }
             Err(failure) => {
                 if let &[position] = positions {
                     self.untold.take_if(|(_, suspects)| suspects.contains(&position));
-                    self.host.tell(&failure, &signals);
+                    self.context.tell(&failure, &signals);
                 } else {
-                    self.host.report(&failure, positions.len(), "batch failed, sending one by one");
+                    self.context.report(&failure, positions.len(), "batch failed, sending one by one");
                     self.tell_untold();
                     self.untold = Some((failure.clone(), positions.to_vec()));
                 }
@@ -140,7 +142,7 @@ impl Calls for Guests<'_> {
     }
 }
 
-impl<'a> Guests<'a> {
+impl<'a> BatchCalls<'a> {
     fn of(&self, positions: &[usize]) -> Vec<wit::Signal<'a>> {
         positions.iter().map(|&position| self.signals[position].clone()).collect()
     }
@@ -148,16 +150,16 @@ impl<'a> Guests<'a> {
     /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
     fn tell_untold(&mut self) {
         if let Some((failure, suspects)) = self.untold.take() {
-            self.host.tell(&failure, &self.of(&suspects));
+            self.context.tell(&failure, &self.of(&suspects));
         }
     }
 }
 
 /// What all calls of one send share.
-struct Host<'a> {
+struct CallContext<'a> {
     plugin: &'a Plugin,
-    head: Head<'a>,
-    journal: Journal,
+    lowered_type: LoweredType<'a>,
+    logs: PluginLogs,
     load: Arc<Load>,
 }
 
@@ -189,14 +191,14 @@ async fn woken() {
     poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
-impl<'a> Host<'a> {
+impl<'a> CallContext<'a> {
     fn new(plugin: &'a Plugin, signal_type: &'a SignalType) -> Self {
-        let head = Head::new(signal_type, &plugin.timeout_ms);
-        Self { plugin, head, journal: Journal::new(plugin.origin.clone()), load: Arc::default() }
+        let lowered_type = LoweredType::new(signal_type, &plugin.timeout_ms);
+        Self { plugin, lowered_type, logs: PluginLogs::new(plugin.origin.clone()), load: Arc::default() }
     }
 
-    /// Calls an instance, the one that is alive if there is one. A `sender` takes one signal.
-    async fn call(&self, alive: Option<Alive>, signals: &[wit::Signal<'_>]) -> Result<(Alive, Verdict), Failure> {
+    /// GuestCalls an instance, the one that is alive if there is one. A `sender` takes one signal.
+    async fn call(&self, alive: Option<LiveInstance>, signals: &[wit::Signal<'_>]) -> Result<(LiveInstance, Verdict), Failure> {
         let call = async {
             let (mut store, guest) = match alive {
                 Some((mut store, guest)) => {
@@ -209,11 +211,11 @@ impl<'a> Host<'a> {
                     (store, guest)
                 }
             };
-            let head = self.head.signal_type();
+            let lowered_type = self.lowered_type.signal_type();
             let answer = match &guest {
-                Guest::Bulk(guest) => guest.call_send_signalbus_messages(&mut store, head, signals).await?,
-                Guest::Single(guest) => {
-                    let answer = guest.call_send_signalbus_message(&mut store, head, signals[0].clone()).await?;
+                ExportedSender::Bulk(guest) => guest.call_send_signalbus_messages(&mut store, lowered_type, signals).await?,
+                ExportedSender::Single(guest) => {
+                    let answer = guest.call_send_signalbus_message(&mut store, lowered_type, signals[0].clone()).await?;
                     answer.map(|outcome| vec![outcome])
                 }
             };
@@ -227,24 +229,24 @@ impl<'a> Host<'a> {
         })
     }
 
-    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Guest> {
+    async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<ExportedSender> {
         let instance = self.plugin.pre.instantiate_async(&mut *store).await?;
         Ok(match &self.plugin.entry {
-            Entry::Bulk(entry) => Guest::Bulk(entry.load(&mut *store, &instance)?),
-            Entry::Single(entry) => Guest::Single(entry.load(&mut *store, &instance)?),
+            Entry::Bulk(entry) => ExportedSender::Bulk(entry.load(&mut *store, &instance)?),
+            Entry::Single(entry) => ExportedSender::Single(entry.load(&mut *store, &instance)?),
         })
     }
 
     fn measure(&self, store: &Store<State>) {
-        let Origin { signal_type, tape, .. } = &self.plugin.origin;
+        let Origin { signal_type, call_log, .. } = &self.plugin.origin;
         telemetry::plugin_memory(signal_type, store.data().memory());
-        tape.iter().for_each(|tape| tape.memory(store.data().memory()));
+        call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
     }
 
     fn store(&self) -> Store<State> {
         let plugin = self.plugin;
         let engine = plugin.engine.wasmtime();
-        let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.journal.clone());
+        let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.logs.clone());
         guest::arm(&mut store, plugin.limits.timeout, &self.load);
         store
     }
@@ -261,7 +263,7 @@ impl<'a> Host<'a> {
             Ok(Ok(answer)) => {
                 self.take_down(Call { time, ..Call::default() });
                 // They are none on a later failure.
-                self.journal.close_lines();
+                self.logs.close_lines();
                 return Ok(answer);
             }
             Ok(Err(error)) => {
@@ -272,7 +274,7 @@ impl<'a> Host<'a> {
             Err(_) => self.late(),
         };
         telemetry::call_failed(signal_type, kind);
-        let reason = match self.journal.close_lines() {
+        let reason = match self.logs.close_lines() {
             // That a panic ends in a trap says nothing more.
             Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
             Some(words) if panicked => format!("plugin trapped: {words}"),
@@ -280,20 +282,20 @@ impl<'a> Host<'a> {
             None => reason,
         };
         let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
-        self.take_down(Call { time, memory: 0, failure: Some(failed), miscount: None });
+        self.take_down(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
         Err(Failure { reason, backtrace, late: kind == "deadline" })
     }
 
     fn take_down(&self, call: Call) {
-        if let Some(tape) = &self.plugin.origin.tape {
-            tape.call(call);
+        if let Some(call_log) = &self.plugin.origin.call_log {
+            call_log.call(call);
         }
     }
 
     /// The reason would be lost otherwise: no signal is charged with it.
     fn report(&self, failure: &Failure, signals: usize, message: &str) {
-        let Origin { plugin, signal_type, tape, .. } = &self.plugin.origin;
-        if tape.is_some() {
+        let Origin { plugin, signal_type, call_log, .. } = &self.plugin.origin;
+        if call_log.is_some() {
             return;
         }
         let reason = &*failure.reason;
@@ -303,7 +305,7 @@ impl<'a> Host<'a> {
     /// Where in the plugin a call failed, for its author: once for each place and generation.
     fn tell(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
         let origin = &self.plugin.origin;
-        if backtrace.is_empty() || origin.tape.is_some() {
+        if backtrace.is_empty() || origin.call_log.is_some() {
             return;
         }
         let mut told = self.plugin.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
 //! The HTTP clients of the process: one for all plugins, or one for each set of private networks
-//! that signal types are granted, so that no connection serves a type that may not reach its end.
+//! that signal types are granted, so that no connection serves a type that may not egress its end.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -7,14 +7,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+pub(super) use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder};
-pub(super) use reqwest::Client;
 use url::Url;
 
+use super::egress::Reach;
 use super::grants::Grants;
-use super::reach::Reach;
 
 /// The longest that a connection may take to come about.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 /// What makes two clients different.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    reach: Reach,
+    egress: Reach,
     ca: Option<Arc<str>>,
 }
 
@@ -42,7 +42,7 @@ impl Clients {
     /// # Errors
     /// TLS can't be set up, e.g. for want of the system's certificates.
     pub(super) fn of(&self, grants: &Grants) -> Result<Arc<Client>, String> {
-        let key = Key { reach: grants.reach(), ca: grants.ca.clone() };
+        let key = Key { egress: grants.egress(), ca: grants.ca.clone() };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
@@ -58,7 +58,7 @@ fn client(key: &Key) -> Result<Client, String> {
     // Somebody else may have installed one, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authorities = key.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
-    let resolver = Resolver { reach: key.reach.clone(), proxies: proxies() };
+    let resolver = Resolver { egress: key.egress.clone(), proxies: proxies() };
     let builder = ClientBuilder::new()
         .redirect(Policy::none())
         .referer(false)
@@ -106,19 +106,19 @@ fn proxies() -> HashSet<String> {
 /// Looks names up, and gives only the addresses that may be reached. A host that is an address
 /// already does not come here: it was granted as such.
 struct Resolver {
-    reach: Reach,
+    egress: Reach,
     proxies: HashSet<String>,
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let (reach, name) = (self.reach.clone(), name.as_str().to_owned());
+        let (egress, name) = (self.egress.clone(), name.as_str().to_owned());
         let trusted = self.proxies.contains(&name.to_ascii_lowercase());
         Box::pin(async move {
             let found = tokio::net::lookup_host((name.as_str(), 0)).await;
             let found: Vec<SocketAddr> = found.map_err(|error| Unresolved(error.to_string()))?.collect();
             let permitted: Vec<SocketAddr> =
-                found.iter().copied().filter(|address| trusted || reach.permits(&name, address.ip())).collect();
+                found.iter().copied().filter(|address| trusted || egress.permits(&name, address.ip())).collect();
             match found.first() {
                 None => Err(Unresolved("it has no address".to_owned()).into()),
                 Some(address) if permitted.is_empty() => Err(Unreachable { name, address: *address }.into()),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     async fn resolved(networks: &[&str], name: &str) -> Result<Vec<SocketAddr>, String> {
-        let resolver = Resolver { reach: grants(networks, None).reach(), proxies: HashSet::new() };
+        let resolver = Resolver { egress: grants(networks, None).egress(), proxies: HashSet::new() };
         let addresses = resolver.resolve(name.parse().unwrap()).await;
         addresses.map(Iterator::collect).map_err(|error| error.to_string())
     }

@@ -151,7 +151,7 @@ fn config(cache: Option<Cache>) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        // Guests are synchronous; support for others triples the price of an empty call.
+        // BatchCalls are synchronous; support for others triples the price of an empty call.
         .concurrency_support(false)
         .epoch_interruption(true)
         .wasm_backtrace_max_frames(NonZeroUsize::new(20))
@@ -187,7 +187,7 @@ fn pool() -> InstanceAllocationStrategy {
         .max_unused_warm_slots(8)
         .linear_memory_keep_resident(1 << 20)
         .table_keep_resident(64 << 10)
-        // Without the kernel's help, keeping pages resident is slower than not keeping them.
+        // Without the kernel's help, keeping lines resident is slower than not keeping them.
         .pagemap_scan(Enabled::Auto);
     InstanceAllocationStrategy::Pooling(pool)
 }

@@ -1,46 +1,32 @@
 //! The generations of a signal type's plugin: one sends, the one before is kept to go back to.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Connections, Engine, Grants, Limits, LoadError, Plugin, Sender, Sending, Tape};
+use super::{Engine, LoadError, Plugin, PluginSpec, Sender, Sending};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use signalbus_telemetry as telemetry;
-
-/// What a signal type's plugin is made from, again and again.
-#[derive(Clone, Debug, Default)]
-pub struct Recipe {
-    pub signal_type: String,
-    pub path: PathBuf,
-    /// `sha256:…`; no other file is accepted.
-    pub digest: Option<String>,
-    pub limits: Limits,
-    pub grants: Grants,
-    /// What it may publish through.
-    pub connections: Connections,
-    /// Takes down what it says, instead of the log.
-    pub tape: Option<Arc<Tape>>,
-}
 
 /// The plugin of a signal type, which may be changed while it sends. A batch is sent by one
 /// generation from its beginning to its end.
 pub struct Generations {
     engine: Engine,
-    recipe: Recipe,
-    seat: Mutex<Seat>,
+    spec: PluginSpec,
+    active: Mutex<ActivePlugin>,
 }
 
 /// What became of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Tenure {
+pub struct GenerationRecord {
     pub digest: String,
     /// Milliseconds since 1970.
     pub since: u64,
-    pub fate: Fate,
+    #[serde(rename = "fate")]
+    pub status: GenerationStatus,
     /// Why it was refused or replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -48,7 +34,7 @@ pub struct Tenure {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fate {
+pub enum GenerationStatus {
     /// It sends.
     Current,
     /// Another has taken its place.
@@ -59,29 +45,29 @@ pub enum Fate {
     Refused,
 }
 
-struct Seat {
+struct ActivePlugin {
     current: Arc<Plugin>,
     /// Whether its last batch was sent; `None`: it had none yet.
     worked: Option<bool>,
     previous: Option<Arc<Plugin>>,
-    trial: Option<Trial>,
+    probation: Option<Probation>,
     /// It went back to the generation before, and nobody has asked yet.
     rolled_back: bool,
     /// The newest last.
-    history: VecDeque<Tenure>,
+    history: VecDeque<GenerationRecord>,
 }
 
 /// The first batches of a generation that took another's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Trial {
+struct Probation {
     left: u32,
     /// Failed batches in a row.
     failures: u32,
 }
 
 /// Batches after which a generation is trusted.
-const TRIAL: u32 = 20;
-/// So many failed batches in a row end a trial.
+const PROBATION: u32 = 20;
+/// So many failed batches in a row end a probation.
 const FAILURES: u32 = 3;
 /// Generations that are remembered.
 const REMEMBERED: usize = 20;
@@ -91,32 +77,37 @@ impl Generations {
     ///
     /// # Errors
     /// The file can't be used.
-    pub async fn load(engine: &Engine, recipe: Recipe) -> Result<Arc<Self>, LoadError> {
-        let plugin = Plugin::load(engine, &recipe).await?;
-        let tenure = Tenure { digest: plugin.digest().to_owned(), since: now(), fate: Fate::Current, reason: None };
-        let seat = Seat {
+    pub async fn load(engine: &Engine, spec: PluginSpec) -> Result<Arc<Self>, LoadError> {
+        let plugin = Plugin::load(engine, &spec).await?;
+        let record = GenerationRecord {
+            digest: plugin.digest().to_owned(),
+            since: now(),
+            status: GenerationStatus::Current,
+            reason: None,
+        };
+        let active = ActivePlugin {
             current: Arc::new(plugin),
             worked: None,
             previous: None,
-            trial: None,
+            probation: None,
             rolled_back: false,
-            history: VecDeque::from([tenure]),
+            history: VecDeque::from([record]),
         };
-        Ok(Arc::new(Self { engine: engine.clone(), recipe, seat: Mutex::new(seat) }))
+        Ok(Arc::new(Self { engine: engine.clone(), spec, active: Mutex::new(active) }))
     }
 
     pub fn path(&self) -> &Path {
-        &self.recipe.path
+        &self.spec.path
     }
 
     /// The digest of the generation that sends.
     pub fn digest(&self) -> String {
-        self.seat().current.digest().to_owned()
+        self.active().current.digest().to_owned()
     }
 
     /// What became of the last generations, the newest last.
-    pub fn history(&self) -> Vec<Tenure> {
-        self.seat().history.iter().cloned().collect()
+    pub fn history(&self) -> Vec<GenerationRecord> {
+        self.active().history.iter().cloned().collect()
     }
 
     /// Reads the file again. If it has changed and can be used, it sends from the next batch on.
@@ -125,19 +116,24 @@ impl Generations {
     /// # Errors
     /// The file can't be used; the generation before stays.
     pub async fn swap(&self) -> Result<bool, LoadError> {
-        let loaded = Plugin::load(&self.engine, &self.recipe).await;
-        let mut seat = self.seat();
+        let loaded = Plugin::load(&self.engine, &self.spec).await;
+        let mut active = self.active();
         match loaded {
-            Ok(plugin) if plugin.digest() == seat.current.digest() => Ok(false),
+            Ok(plugin) if plugin.digest() == active.current.digest() => Ok(false),
             Ok(plugin) => {
-                telemetry::swapped(&self.recipe.signal_type, plugin.digest());
-                seat.install(Arc::new(plugin));
+                telemetry::swapped(&self.spec.signal_type, plugin.digest());
+                active.install(Arc::new(plugin));
                 Ok(true)
             }
             Err(error) => {
-                telemetry::swap_refused(&self.recipe.signal_type, &error.to_string());
+                telemetry::swap_refused(&self.spec.signal_type, &error.to_string());
                 let digest = super::load::digest_of(self.path()).unwrap_or_default();
-                seat.remember(Tenure { digest, since: now(), fate: Fate::Refused, reason: Some(error.to_string()) });
+                active.remember(GenerationRecord {
+                    digest,
+                    since: now(),
+                    status: GenerationStatus::Refused,
+                    reason: Some(error.to_string()),
+                });
                 Err(error)
             }
         }
@@ -145,25 +141,25 @@ impl Generations {
 
     /// Goes back to the generation before. `None`: there is none.
     pub fn roll_back(&self, reason: &str) -> Option<String> {
-        self.seat().roll_back(&self.recipe.signal_type, reason)
+        self.active().roll_back(&self.spec.signal_type, reason)
     }
 
     /// Whether it went back since this was last asked.
     pub fn take_rolled_back(&self) -> bool {
-        std::mem::take(&mut self.seat().rolled_back)
+        std::mem::take(&mut self.active().rolled_back)
     }
 
-    fn seat(&self) -> MutexGuard<'_, Seat> {
-        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, ActivePlugin> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send_now(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
-        let plugin = self.seat().current.clone();
+        let plugin = self.active().current.clone();
         let verdict = plugin.send(signal_type, signals, stop).await;
         if let Some(outcome) = judged(signals.len(), &verdict) {
             // Where an operator has to act, further batches would come to the same.
             let failures = if verdict.is_err() { FAILURES } else { 1 };
-            self.seat().judge(&plugin, outcome, failures, &self.recipe.signal_type);
+            self.active().judge(&plugin, outcome, failures, &self.spec.signal_type);
         }
         verdict
     }
@@ -175,24 +171,29 @@ impl Sender for Generations {
     }
 }
 
-impl Seat {
+impl ActivePlugin {
     fn install(&mut self, plugin: Arc<Plugin>) {
         let since = now();
-        if let Some(tenure) = self.history.iter_mut().rev().find(|tenure| tenure.fate == Fate::Current) {
-            tenure.fate = Fate::Replaced;
+        if let Some(record) = self.history.iter_mut().rev().find(|record| record.status == GenerationStatus::Current) {
+            record.status = GenerationStatus::Replaced;
         }
-        self.remember(Tenure { digest: plugin.digest().to_owned(), since, fate: Fate::Current, reason: None });
+        self.remember(GenerationRecord {
+            digest: plugin.digest().to_owned(),
+            since,
+            status: GenerationStatus::Current,
+            reason: None,
+        });
         // One that failed is no reason to come back to it.
         let worked = self.worked.take() != Some(false);
         let replaced = std::mem::replace(&mut self.current, plugin);
         if worked || self.previous.is_none() {
             self.previous = Some(replaced);
         }
-        self.trial = worked.then_some(Trial { left: TRIAL, failures: 0 });
+        self.probation = worked.then_some(Probation { left: PROBATION, failures: 0 });
     }
 
-    fn remember(&mut self, tenure: Tenure) {
-        self.history.push_back(tenure);
+    fn remember(&mut self, record: GenerationRecord) {
+        self.history.push_back(record);
         while self.history.len() > REMEMBERED {
             self.history.pop_front();
         }
@@ -204,16 +205,16 @@ impl Seat {
             return;
         }
         self.worked = Some(outcome.is_ok());
-        let Some(trial) = &mut self.trial else { return };
+        let Some(probation) = &mut self.probation else { return };
         match outcome {
-            Ok(()) => *trial = Trial { left: trial.left.saturating_sub(1), failures: 0 },
-            Err(_) if trial.failures + failures < FAILURES => trial.failures += failures,
+            Ok(()) => *probation = Probation { left: probation.left.saturating_sub(1), failures: 0 },
+            Err(_) if probation.failures + failures < FAILURES => probation.failures += failures,
             Err(reason) => {
                 self.roll_back(signal_type, &reason);
             }
         }
-        if self.trial.is_some_and(|trial| trial.left == 0) {
-            self.trial = None;
+        if self.probation.is_some_and(|probation| probation.left == 0) {
+            self.probation = None;
         }
     }
 
@@ -221,11 +222,11 @@ impl Seat {
         let plugin = self.previous.take()?;
         let digest = plugin.digest().to_owned();
         telemetry::rolled_back(signal_type, self.current.digest(), &digest, reason);
-        if let Some(tenure) = self.history.iter_mut().rev().find(|tenure| tenure.fate == Fate::Current) {
-            (tenure.fate, tenure.reason) = (Fate::RolledBack, Some(reason.to_owned()));
+        if let Some(record) = self.history.iter_mut().rev().find(|record| record.status == GenerationStatus::Current) {
+            (record.status, record.reason) = (GenerationStatus::RolledBack, Some(reason.to_owned()));
         }
-        self.remember(Tenure { digest: digest.clone(), since: now(), fate: Fate::Current, reason: None });
-        (self.current, self.worked, self.trial, self.rolled_back) = (plugin, None, None, true);
+        self.remember(GenerationRecord { digest: digest.clone(), since: now(), status: GenerationStatus::Current, reason: None });
+        (self.current, self.worked, self.probation, self.rolled_back) = (plugin, None, None, true);
         Some(digest)
     }
 }

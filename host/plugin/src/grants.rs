@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::peers::{HttpOrigin, TcpPeer};
-use super::reach::{Network, Reach};
+use super::egress::{Network, Reach};
+use super::endpoints::{HttpOrigin, TcpPeer};
 
 /// What a signal type's configuration gives to its plugin; nothing is given that is not named here.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Grants {
     }
 
     /// What granted names may lead to.
-    pub(super) fn reach(&self) -> Reach {
+    pub(super) fn egress(&self) -> Reach {
         Reach::new(self.networks.clone())
     }
 
@@ -64,7 +64,7 @@ impl Grants {
         Ok(filled)
     }
 
-    /// Everything that the plugin may read, and nobody whom it may reach: whatever it imports, it
+    /// Everything that the plugin may read, and nobody whom it may egress: whatever it imports, it
     /// loads, and is refused at each use. The names lead nowhere, by RFC 6761.
     #[must_use]
     pub fn on_paper(&self) -> Self {

@@ -12,8 +12,8 @@ use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::http::Http;
-use super::journal::{Journal, Origin, Stream};
 use super::limits::{Limits, Load, Meter};
+use super::logs::{Origin, PluginLogs, Stream};
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
@@ -27,23 +27,22 @@ pub(super) struct State {
     table: ResourceTable,
     meter: Meter,
     origin: Origin,
-    journal: Journal,
+    logs: PluginLogs,
 }
 
 /// Resources, such as streams and pollables, that one instance may hold.
 pub(super) const RESOURCES: usize = 1000;
 
 /// A store for one instance, within its limits. It has to be armed before the guest runs.
-pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, journal: Journal) -> Store<State> {
+pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, logs: PluginLogs) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
     let addresses = Addresses::new(origin.clone());
     let mut wasi = WasiCtx::builder();
-    wasi.stdout(Pipe { journal: journal.clone(), stream: Stream::Output })
-        .stderr(Pipe { journal: journal.clone(), stream: Stream::Error });
+    wasi.stdout(Pipe { logs: logs.clone(), stream: Stream::Output }).stderr(Pipe { logs: logs.clone(), stream: Stream::Error });
     addresses.open(&mut wasi);
     let meter = Meter::new(limits.memory);
-    let state = State { wasi: wasi.build(), http: Http::new(origin.clone()), addresses, table, meter, origin, journal };
+    let state = State { wasi: wasi.build(), http: Http::new(origin.clone()), addresses, table, meter, origin, logs };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
@@ -100,11 +99,11 @@ impl types::Host for State {}
 
 impl log::Host for State {
     fn enabled(&mut self, level: log::Level) -> wasmtime::Result<bool> {
-        Ok(self.journal.keeps(level.into()))
+        Ok(self.logs.keeps(level.into()))
     }
 
     fn emit(&mut self, level: log::Level, message: String, fields: Vec<(String, String)>) -> wasmtime::Result<()> {
-        self.journal.record(level.into(), &message, &fields);
+        self.logs.record(level.into(), &message, &fields);
         Ok(())
     }
 }
@@ -146,10 +145,10 @@ impl From<log::Level> for Level {
     }
 }
 
-/// A standard stream that ends in the journal; always ready, never full.
+/// A standard stream that ends in the logs; always ready, never full.
 #[derive(Clone)]
 struct Pipe {
-    journal: Journal,
+    logs: PluginLogs,
     stream: Stream,
 }
 
@@ -177,7 +176,7 @@ impl Pollable for Pipe {
 
 impl OutputStream for Pipe {
     fn write(&mut self, bytes: bytes::Bytes) -> StreamResult<()> {
-        self.journal.write(self.stream, &bytes);
+        self.logs.write(self.stream, &bytes);
         Ok(())
     }
 

@@ -13,16 +13,16 @@ use url::{Host, Url};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as _;
+use wasmtime_wasi_http::p2::bindings::http::types as bindings;
 use wasmtime_wasi_http::p2::bindings::http::types::Host as _;
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
-use wasmtime_wasi_http::p2::bindings::http::types as bindings;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
 
 pub use super::client::check_authorities;
-pub(super) use super::client::{Client, Clients};
 use super::client::{CONNECT, Unreachable, Unresolved};
-use super::journal::Origin;
-use super::peers::{HttpOrigin, undotted};
+pub(super) use super::client::{Client, Clients};
+use super::endpoints::{HttpOrigin, undotted};
+use super::logs::Origin;
 use signalbus_telemetry as telemetry;
 
 /// How long a plugin waits for an answer, or for its next part, unless it says otherwise.

@@ -3,8 +3,11 @@
 
 mod batch;
 mod call;
+mod call_log;
 #[cfg(feature = "http")]
 mod client;
+mod egress;
+mod endpoints;
 mod engine;
 mod generations;
 mod grants;
@@ -12,14 +15,12 @@ mod guest;
 #[cfg_attr(not(feature = "http"), path = "without_http.rs")]
 mod http;
 mod inspect;
-mod journal;
 mod limits;
 mod load;
-mod peers;
-mod produce;
-mod reach;
+mod logs;
+mod producer;
 mod send;
-mod tape;
+mod spec;
 mod tcp;
 mod wit;
 
@@ -28,17 +29,18 @@ use std::pin::Pin;
 
 use tokio_util::sync::CancellationToken;
 
-pub use http::check_authorities;
+pub use call_log::{Call, CallLog, Failed, Record};
+pub use egress::Network;
+pub use endpoints::{HttpOrigin, TcpPeer};
 pub use engine::Engine;
-pub use generations::{Fate, Generations, Recipe, Tenure};
+pub use generations::{GenerationRecord, GenerationStatus, Generations};
 pub use grants::Grants;
+pub use http::check_authorities;
 pub use inspect::{Need, is_interpreted, need};
 pub use limits::Limits;
 pub use load::{LoadError, Plugin, digest};
-pub use peers::{HttpOrigin, TcpPeer};
-pub use produce::Connections;
-pub use reach::Network;
-pub use tape::{Call, Failed, Record, Tape};
+pub use producer::Connections;
+pub use spec::PluginSpec;
 
 use signalbus_core::signal::{Signal, SignalType, Verdict};
 

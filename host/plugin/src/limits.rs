@@ -25,7 +25,7 @@ impl Limits {
     /// Timeouts that a send may use up before it leaves the remaining signals for another time.
     const PATIENCE: u32 = 4;
 
-    /// After this time a send starts no further call; what it did not reach is `Held`.
+    /// After this time a send starts no further call; what it did not egress is `Held`.
     pub(super) fn patience(&self) -> Duration {
         self.timeout.saturating_mul(Self::PATIENCE)
     }

@@ -11,11 +11,11 @@ use tokio::task::{JoinError, JoinHandle};
 use wasmtime::component::{Component, InstancePre};
 
 use super::engine::{self, Engine};
-use super::generations::Recipe;
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
-use super::journal::Origin;
 use super::limits::Limits;
+use super::logs::Origin;
+use super::spec::PluginSpec;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use signalbus_telemetry as telemetry;
 
@@ -94,10 +94,10 @@ impl Plugin {
     /// # Errors
     ///
     /// The file is no plugin that this relay can run with these grants.
-    pub async fn load(engine: &Engine, recipe: &Recipe) -> Result<Self, LoadError> {
-        let Recipe { signal_type, path, digest, limits, grants, connections, tape } = recipe.clone();
+    pub async fn load(engine: &Engine, spec: &PluginSpec) -> Result<Self, LoadError> {
+        let PluginSpec { signal_type, path, digest, limits, grants, connections, call_log } = spec.clone();
         let mut origin = Origin::of(&name(&path), &signal_type);
-        (origin.grants, origin.connections, origin.tape) = (Arc::new(grants), Arc::new(connections), tape);
+        (origin.grants, origin.connections, origin.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
         let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
         let loading = engine.clone();

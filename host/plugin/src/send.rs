@@ -1,9 +1,9 @@
-//! The rules of sending: what is called, in which order, and when to stop. Knows no WebAssembly.
+//! The strategy of sending: what is called, in which order, and when to stop. Knows no WebAssembly.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use signalbus_core::settlement::miscounted;
+use signalbus_core::settlement::wrong_length;
 use signalbus_core::signal::{Outcome, Signal, Verdict};
 
 /// A call that got no answer; its instance is gone.
@@ -17,7 +17,7 @@ pub(super) struct Failure {
 }
 
 /// The calls that a batch can be sent with.
-pub(super) trait Calls: Send {
+pub(super) trait GuestCalls: Send {
     /// Whether a call takes many signals.
     fn bulk(&self) -> bool;
 
@@ -33,7 +33,7 @@ pub(super) trait Calls: Send {
 
 /// How a batch is to be sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
+pub(super) struct SendStrategy {
     /// Whether a signal that stays holds back those behind it, within its order key.
     pub(super) ordered: bool,
     /// After this time no further call is started.
@@ -43,10 +43,10 @@ pub(super) struct Rules {
 /// After so many calls that got no answer, with none before that did, it is not the signals' fault.
 const HOPELESS: usize = 10;
 
-impl Rules {
+impl SendStrategy {
     /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous
     /// one does not wear out its neighbours.
-    pub(super) async fn send(self, signals: &[Signal], calls: &mut impl Calls) -> Verdict {
+    pub(super) async fn send(self, signals: &[Signal], calls: &mut impl GuestCalls) -> Verdict {
         let mut outcomes = vec![Outcome::Held; signals.len()];
         let mut stopped = HashSet::new();
         let (mut answered, mut failed) = (false, 0);
@@ -75,7 +75,7 @@ impl Rules {
                     (answered, failed) = (true, 0);
                     match answers.len() {
                         count if count == positions.len() => answers,
-                        count => miscounted(positions.len(), count),
+                        count => wrong_length(positions.len(), count),
                     }
                 }
                 (Ok(Err(_)), _) if outcomes.contains(&Outcome::Sent) => break,
@@ -148,7 +148,7 @@ mod tests {
         stop_after: usize,
     }
 
-    impl Calls for Script {
+    impl GuestCalls for Script {
         fn bulk(&self) -> bool {
             self.bulk
         }
@@ -197,8 +197,8 @@ mod tests {
             })
             .collect();
         let mut script = Script { bulk, acts: acts.to_vec(), called: vec![], spent: Duration::ZERO, stop_after };
-        let rules = Rules { ordered: keys.is_some(), patience: 4 * TIMEOUT };
-        (rules.send(&signals, &mut script).await, script.called)
+        let strategy = SendStrategy { ordered: keys.is_some(), patience: 4 * TIMEOUT };
+        (strategy.send(&signals, &mut script).await, script.called)
     }
 
     fn retry(reason: &str) -> Outcome {

@@ -1,4 +1,4 @@
-//! The `wasi:sockets` interfaces: connections to the peers that are granted, and no others.
+//! The `wasi:sockets` interfaces: connections to the endpoints that are granted, and no others.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,8 +12,8 @@ use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, 
 use wasmtime_wasi::p2::{DynPollable, SocketError};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
-use super::journal::Origin;
-use super::peers::undotted;
+use super::endpoints::undotted;
+use super::logs::Origin;
 use signalbus_telemetry as telemetry;
 
 /// The addresses that an instance may connect to, as far as its granted names have led to them.
@@ -90,7 +90,7 @@ impl Addresses {
         if Host::parse(name).is_ok_and(|host| !matches!(host, Host::Domain(_))) {
             return true;
         }
-        if !self.origin.grants.reach().permits(name, address) {
+        if !self.origin.grants.egress().permits(name, address) {
             self.deny(&format!("\"{name}\" leads to {address}, which is not public: name its range in `grants.networks`"));
             return false;
         }

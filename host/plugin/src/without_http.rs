@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::Linker;
 
 use super::grants::Grants;
-use super::journal::Origin;
+use super::logs::Origin;
 
 const WITHOUT: &str = "this binary was built without HTTP: build it with the Cargo feature \"http\"";
 

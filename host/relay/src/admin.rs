@@ -28,7 +28,7 @@ const LARGEST: usize = 64 << 10;
 
 /// What the handlers need.
 #[derive(Clone)]
-struct Desk {
+struct AdminState {
     live: Arc<Live>,
     meters: Meters,
     token: Option<Arc<str>>,
@@ -45,7 +45,7 @@ impl IntoResponse for Refused {
 
 /// Everything that the listener answers.
 fn router(live: Arc<Live>, meters: Meters, token: Option<&str>) -> Router {
-    let desk = Desk { live, meters, token: token.map(Into::into) };
+    let state = AdminState { live, meters, token: token.map(Into::into) };
     Router::new()
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
@@ -56,14 +56,14 @@ fn router(live: Arc<Live>, meters: Meters, token: Option<&str>) -> Router {
         .route("/api/v1/signals/{signal}/plugin/rollback", post(roll_back))
         .route("/api/v1/dead/redrive", post(redrive))
         .layer(DefaultBodyLimit::max(LARGEST))
-        .layer(middleware::from_fn_with_state(desk.clone(), admitted))
-        .with_state(desk)
+        .layer(middleware::from_fn_with_state(state.clone(), admitted))
+        .with_state(state)
 }
 
 /// Whatever changes something needs the token; without one, a web page must not be able to do it.
-async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Response {
+async fn admitted(State(state): State<AdminState>, request: Request, next: Next) -> Response {
     let changes = request.method() != Method::GET && request.method() != Method::HEAD;
-    let refused = changes.then(|| refusal(&desk, request.headers())).flatten();
+    let refused = changes.then(|| refusal(&state, request.headers())).flatten();
     if let Some(refused) = refused {
         return refused.into_response();
     }
@@ -73,8 +73,8 @@ async fn admitted(State(desk): State<Desk>, request: Request, next: Next) -> Res
     }
 }
 
-fn refusal(desk: &Desk, headers: &HeaderMap) -> Option<Refused> {
-    match &desk.token {
+fn refusal(state: &AdminState, headers: &HeaderMap) -> Option<Refused> {
+    match &state.token {
         Some(token) => {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
             let admitted = given.is_some_and(|given| same(given, token.as_bytes()));
@@ -93,19 +93,19 @@ fn same(given: &[u8], wanted: &[u8]) -> bool {
     given.len() == wanted.len() && given.iter().zip(wanted).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
-async fn ready(State(desk): State<Desk>) -> Response {
-    let troubles = desk.live.troubles();
+async fn ready(State(state): State<AdminState>) -> Response {
+    let troubles = state.live.troubles();
     let status = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({ "ready": troubles.is_empty(), "troubles": troubles }))).into_response()
 }
 
-async fn metrics(State(desk): State<Desk>) -> Response {
-    desk.live.measure();
-    ([("content-type", "text/plain; version=0.0.4")], desk.meters.render()).into_response()
+async fn metrics(State(state): State<AdminState>) -> Response {
+    state.live.measure();
+    ([("content-type", "text/plain; version=0.0.4")], state.meters.render()).into_response()
 }
 
-async fn status(State(desk): State<Desk>) -> Response {
-    Json(desk.live.status()).into_response()
+async fn status(State(state): State<AdminState>) -> Response {
+    Json(state.live.status()).into_response()
 }
 
 #[derive(Deserialize)]
@@ -113,20 +113,20 @@ struct Wake {
     signal: Option<String>,
 }
 
-async fn wake(State(desk): State<Desk>, Query(wake): Query<Wake>) -> Result<Response, Refused> {
-    let woken = desk.live.wake(wake.signal.as_deref()).map_err(not_found)?;
+async fn wake(State(state): State<AdminState>, Query(wake): Query<Wake>) -> Result<Response, Refused> {
+    let woken = state.live.wake(wake.signal.as_deref()).map_err(not_found)?;
     Ok(Json(json!({ "woken": woken })).into_response())
 }
 
-async fn swap(State(desk): State<Desk>, Path(signal): Path<String>) -> Result<Response, Refused> {
-    match desk.live.swap(&signal).await.map_err(not_found)? {
+async fn swap(State(state): State<AdminState>, Path(signal): Path<String>) -> Result<Response, Refused> {
+    match state.live.swap(&signal).await.map_err(not_found)? {
         Ok(digest) => Ok(Json(json!({ "digest": digest })).into_response()),
         Err(error) => Err(Refused(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
     }
 }
 
-async fn roll_back(State(desk): State<Desk>, Path(signal): Path<String>) -> Result<Response, Refused> {
-    match desk.live.roll_back(&signal).map_err(not_found)? {
+async fn roll_back(State(state): State<AdminState>, Path(signal): Path<String>) -> Result<Response, Refused> {
+    match state.live.roll_back(&signal).map_err(not_found)? {
         Some(digest) => Ok(Json(json!({ "digest": digest })).into_response()),
         None => Err(Refused(StatusCode::CONFLICT, format!("signal type \"{signal}\" has no plugin to go back to"))),
     }
@@ -143,9 +143,9 @@ struct Letters {
     all: bool,
 }
 
-async fn redrive(State(desk): State<Desk>, Json(letters): Json<Letters>) -> Result<Response, Refused> {
+async fn redrive(State(state): State<AdminState>, Json(letters): Json<Letters>) -> Result<Response, Refused> {
     let unreachable = |error: signalbus_outbox::Error| Refused(StatusCode::BAD_GATEWAY, error.to_string());
-    let outbox = desk.live.outbox();
+    let outbox = state.live.outbox();
     let letters = match letters {
         Letters { ids, signal: None, all: false } if !ids.is_empty() => {
             let mut found = Vec::new();
@@ -164,7 +164,7 @@ async fn redrive(State(desk): State<Desk>, Json(letters): Json<Letters>) -> Resu
             return Err(Refused(StatusCode::BAD_REQUEST, text.into()));
         }
     };
-    let redriven = desk.live.redrive(&letters).await.map_err(unreachable)?;
+    let redriven = state.live.redrive(&letters).await.map_err(unreachable)?;
     Ok(Json(json!({ "redriven": redriven.redriven, "failed": redriven.failed })).into_response())
 }
 

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-use signalbus_core::backoff::Backoff;
-use signalbus_bus::ConnectionConfig;
-use signalbus_outbox::Source;
-use signalbus_plugin::{Connections, Grants, Limits, Recipe};
-use signalbus_core::settlement::Policy;
-use signalbus_core::suggest;
 use connections::{Connection, connections};
 use reader::{Faults, Section};
+use signalbus_bus::ConnectionConfig;
+use signalbus_core::backoff::Backoff;
+use signalbus_core::settlement::Policy;
+use signalbus_core::suggest;
+use signalbus_outbox::Source;
+use signalbus_plugin::{Connections, Grants, Limits, PluginSpec};
 
 /// What `signalbus.toml` says.
 #[derive(Clone, Debug)]
@@ -182,15 +182,15 @@ impl SignalConfig {
     }
 
     /// What its plugin is made from.
-    pub fn recipe(&self) -> Recipe {
-        Recipe {
+    pub fn spec(&self) -> PluginSpec {
+        PluginSpec {
             signal_type: self.name().to_owned(),
             path: self.plugin.clone(),
             digest: self.digest.clone(),
             limits: self.limits,
             grants: self.grants.clone(),
             connections: Connections::default(),
-            tape: None,
+            call_log: None,
         }
     }
 }

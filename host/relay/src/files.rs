@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::post::{Post, Posts};
+use super::runner::{Runners, SignalRunner};
 use crate::config::SignalConfig;
 use crate::flusher::pause;
 
@@ -38,11 +38,11 @@ impl Files {
     }
 
     /// Loads what has changed, once it has not changed for a moment.
-    pub(super) async fn watch(&self, posts: &Arc<Posts>, stop: &CancellationToken) {
+    pub(super) async fn watch(&self, runners: &Arc<Runners>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
-            for post in posts.all() {
-                if self.is_settled(&post, true) {
-                    load(&post).await;
+            for runner in runners.all() {
+                if self.is_settled(&runner, true) {
+                    load(&runner).await;
                 }
             }
             pause(INTERVAL, stop).await;
@@ -50,19 +50,19 @@ impl Files {
     }
 
     /// Loads what has changed.
-    pub(super) async fn look_now(&self, posts: &Posts) {
-        for post in posts.all() {
-            if self.is_settled(&post, false) {
-                load(&post).await;
+    pub(super) async fn look_now(&self, runners: &Runners) {
+        for runner in runners.all() {
+            if self.is_settled(&runner, false) {
+                load(&runner).await;
             }
         }
     }
 
     /// Whether a file has changed; with `twice`, whether it also was the same when last looked at.
-    fn is_settled(&self, post: &Post, twice: bool) -> bool {
-        let now = stamp(&post.config.plugin);
+    fn is_settled(&self, runner: &SignalRunner, twice: bool) -> bool {
+        let now = stamp(&runner.config.plugin);
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = files.entry(post.name().to_owned()).or_default();
+        let known = files.entry(runner.name().to_owned()).or_default();
         if now == known.loaded {
             known.changed = None;
             return false;
@@ -77,9 +77,9 @@ impl Files {
 }
 
 /// What goes wrong has been told where it happened.
-async fn load(post: &Arc<Post>) {
-    if let Ok(true) = post.generations.swap().await {
-        post.resume();
+async fn load(runner: &Arc<SignalRunner>) {
+    if let Ok(true) = runner.generations.swap().await {
+        runner.resume();
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use signalbus_outbox::{Batch, Claimed, Error, Lane, RENEWAL, Settled, Worker};
-use signalbus_plugin::Sender;
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
+use signalbus_outbox::{Batch, Claimed, Error, RENEWAL, Settled, SignalTable, Worker};
+use signalbus_plugin::Sender;
 use signalbus_telemetry as telemetry;
 
 /// How often a flush looks whether another relay has settled its claims.
@@ -17,7 +17,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// One signal type with all that it takes to send it.
 pub struct Flusher {
-    pub lane: Lane,
+    pub table: SignalTable,
     pub sender: Arc<dyn Sender>,
     pub policy: Policy,
     /// Most signals in one batch.
@@ -108,7 +108,7 @@ impl Flusher {
     /// # Errors
     /// Why it ended early. What was in flight is settled, or can be claimed again.
     pub async fn work(&self, boundary: Option<&str>, observer: &dyn Observer, stop: &CancellationToken) -> Result<Rest, Halt> {
-        let mut worker = self.lane.session();
+        let mut worker = self.table.session();
         let mut trouble = Trouble::new(self.patience.claim);
         while !stop.is_cancelled() {
             let begun = Instant::now();
@@ -128,7 +128,7 @@ impl Flusher {
             match found {
                 Claimed::Batch(batch) => {
                     let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
-                    telemetry::claimed(&self.lane.signal_type().name, claim, begun.elapsed());
+                    telemetry::claimed(&self.table.signal_type().name, claim, begun.elapsed());
                     observer.claimed(&batch);
                     self.flush_batch(&mut worker, &batch, observer, stop).await?;
                 }
@@ -147,7 +147,7 @@ impl Flusher {
     ) -> Result<(), Halt> {
         let begun = Instant::now();
         let verdict = self.send(worker, batch, stop).await;
-        let name = &self.lane.signal_type().name;
+        let name = &self.table.signal_type().name;
         let settlement = Settlement::of(&batch.signals, verdict, &self.policy, fastrand::f64);
         telemetry::settling(name, &batch.signals, &settlement, begun.elapsed());
         let begun = Instant::now();
@@ -168,7 +168,7 @@ impl Flusher {
             let reason = "the relay died twice while it sent this signal";
             return Ok(vec![Outcome::retry(reason); batch.signals.len()]);
         }
-        let mut sending = self.sender.send(self.lane.signal_type(), &batch.signals, stop);
+        let mut sending = self.sender.send(self.table.signal_type(), &batch.signals, stop);
         loop {
             tokio::select! {
                 biased;
@@ -184,8 +184,8 @@ impl Flusher {
                     return verdict;
                 }
                 renewed = &mut renewal => match renewed {
-                    Ok(true) => telemetry::renewed(&self.lane.signal_type().name),
-                    Ok(false) => telemetry::claim_lost(&self.lane.signal_type().name),
+                    Ok(true) => telemetry::renewed(&self.table.signal_type().name),
+                    Ok(false) => telemetry::claim_lost(&self.table.signal_type().name),
                     Err(error) => telemetry::database_error(&error, error.kind()),
                 },
             }
@@ -216,13 +216,13 @@ impl Flusher {
         // After a lost connection "fenced" means, as a rule, that the lost commit had come through.
         if settled == Settled::Fenced && !troubled {
             observer.fenced();
-            telemetry::fenced(&self.lane.signal_type().name, batch.signals.len());
+            telemetry::fenced(&self.table.signal_type().name, batch.signals.len());
             return Ok(());
         }
         observer.settled(settlement);
-        telemetry::tallied(&self.lane.signal_type().name, settlement);
+        telemetry::tallied(&self.table.signal_type().name, settlement);
         if settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len() {
-            self.lane.rescan().await;
+            self.table.rescan().await;
         }
         Ok(())
     }

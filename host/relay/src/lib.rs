@@ -3,17 +3,18 @@
 
 #![forbid(unsafe_code)]
 
+mod activity;
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod config;
 mod files;
 pub mod flusher;
 mod live;
-mod lookout;
-mod post;
 mod redrive;
+mod runner;
 mod sample;
 mod status;
+mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,9 +24,9 @@ use futures::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use signalbus_bus::Buses;
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Flusher, Halt, Patience, Tally};
+use signalbus_bus::Buses;
 use signalbus_outbox::{Error, Outbox};
 use signalbus_plugin::{Engine, Generations};
 use signalbus_telemetry as telemetry;
@@ -111,7 +112,7 @@ impl Relay {
         let mut flushed = Vec::new();
         let mut parts = Vec::new();
         for ((flusher, tally), boundary) in self.flushers.iter().zip(&tallies).zip(boundaries) {
-            let signal = flusher.lane.signal_type().name.clone();
+            let signal = flusher.table.signal_type().name.clone();
             let mut told = Flushed { signal, tally: tally.clone(), halt: None };
             let (position, flusher, tally) = (flushed.len(), flusher.clone(), tally.clone());
             match boundary {
@@ -183,7 +184,7 @@ impl Boundary {
 }
 
 async fn boundary(flusher: &Flusher) -> Result<Boundary, Error> {
-    let key = flusher.lane.session().boundary().await?;
+    let key = flusher.table.session().boundary().await?;
     Ok(key.map_or(Boundary::Empty, Boundary::UpTo))
 }
 
@@ -233,23 +234,23 @@ async fn open_one(
     signal: &SignalConfig,
     patience: Patience,
 ) -> Result<Opened, Refusal> {
-    let mut recipe = signal.recipe();
+    let mut spec = signal.spec();
     for connection in &signal.connections {
         let publisher = buses.open(connection).map_err(|fault| Refusal::Faults(vec![fault]))?;
-        recipe.connections.grant(&connection.name, publisher);
+        spec.connections.grant(&connection.name, publisher);
     }
-    let (lane, plugin) = tokio::join!(outbox.lane(&signal.source), Generations::load(engine, recipe));
-    let (lane, plugin) = match (lane, plugin) {
-        (Ok(lane), Ok(plugin)) => (lane, plugin),
+    let (table, plugin) = tokio::join!(outbox.signal_table(&signal.source), Generations::load(engine, spec));
+    let (table, plugin) = match (table, plugin) {
+        (Ok(table), Ok(plugin)) => (table, plugin),
         (Err(error @ (Error::Unreachable(_) | Error::Refused { .. })), _) => return Err(error.into()),
-        (lane, plugin) => {
-            let lane = lane.err().map(|error| format!("{}: {error}", signal.place));
+        (table, plugin) => {
+            let table = table.err().map(|error| format!("{}: {error}", signal.place));
             let plugin = plugin.err().map(|error| format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));
-            return Err(Refusal::Faults(lane.into_iter().chain(plugin).collect()));
+            return Err(Refusal::Faults(table.into_iter().chain(plugin).collect()));
         }
     };
     let flusher = Flusher {
-        lane,
+        table,
         sender: plugin.clone(),
         policy: signal.policy.clone(),
         burst_count: signal.burst_count,
@@ -279,10 +280,10 @@ impl From<Error> for Refusal {
 mod tests {
     use super::*;
     use signalbus_core::backoff::Backoff;
-    use signalbus_outbox::Source;
-    use signalbus_plugin::{Sender, Sending};
     use signalbus_core::settlement::Policy;
     use signalbus_core::signal::{Signal, SignalType};
+    use signalbus_outbox::Source;
+    use signalbus_plugin::{Sender, Sending};
 
     struct Stuck(CancellationToken);
 
@@ -303,7 +304,7 @@ mod tests {
         let source = Source { signal: "A".into(), table: "a".into(), ..Source::default() };
         let stop = CancellationToken::new();
         let flusher = Flusher {
-            lane: outbox.lane(&source).await.unwrap(),
+            table: outbox.signal_table(&source).await.unwrap(),
             sender: Arc::new(Stuck(stop.clone())),
             policy: Policy { ordered: false, max_attempts: 1, backoff: Backoff::default() },
             burst_count: 1,

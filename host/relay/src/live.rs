@@ -9,18 +9,19 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::activity::Activity;
 use super::files::Files;
-use super::lookout::{Lookout, Pulse};
-use super::post::{Health, Post, Posts};
+use super::runner::{Health, Runners, SignalRunner};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
+use super::watcher::Watcher;
 use super::{Opened, Redriven, Refusal, cache_folder, open_all, redrive};
-use signalbus_bus::Buses;
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
+use signalbus_bus::Buses;
+use signalbus_core::suggest;
 use signalbus_outbox::{DeadLetter, Error, Outbox};
 use signalbus_plugin::{Engine, LoadError};
-use signalbus_core::suggest;
 use signalbus_telemetry as telemetry;
 
 /// A relay that runs until it is told to stop.
@@ -30,8 +31,8 @@ pub struct Live {
     outbox: Outbox,
     engine: Engine,
     buses: Buses,
-    posts: Arc<Posts>,
-    lookout: Lookout,
+    runners: Arc<Runners>,
+    watcher: Watcher,
     samples: Samples,
     files: Files,
     tasks: TaskTracker,
@@ -56,15 +57,15 @@ impl Live {
     pub fn new(path: &Path, config: Config, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
         let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
-        let (posts, pulse) = (Arc::<Posts>::default(), Pulse::new());
+        let (runners, activity) = (Arc::<Runners>::default(), Activity::new());
         Ok(Arc::new(Self {
             path: path.to_owned(),
             config: Mutex::new(config),
-            lookout: Lookout::new(outbox.clone(), posts.clone(), pulse),
+            watcher: Watcher::new(outbox.clone(), runners.clone(), activity),
             outbox,
             engine,
             buses: Buses::default(),
-            posts,
+            runners,
             samples: Samples::default(),
             files: Files::default(),
             tasks: TaskTracker::new(),
@@ -85,7 +86,7 @@ impl Live {
         for tries in 1_u32.. {
             match self.open(&signals).await {
                 Ok(opened) => {
-                    self.post(&signals, opened);
+                    self.runner(&signals, opened);
                     break;
                 }
                 Err(Refusal::Database(error)) if error.is_unreachable() || error.is_passing() => {
@@ -103,10 +104,10 @@ impl Live {
         self.tasks.spawn(async move {
             let all = async {
                 tokio::join!(
-                    live.lookout.look(&live.stop),
-                    live.lookout.listen(&live.stop),
-                    live.samples.keep(&live.lookout, &live.stop),
-                    live.files.watch(&live.posts, &live.stop),
+                    live.watcher.look(&live.stop),
+                    live.watcher.listen(&live.stop),
+                    live.samples.keep(&live.watcher, &live.stop),
+                    live.files.watch(&live.runners, &live.stop),
                 )
             };
             live.stop.run_until_cancelled(all).await
@@ -121,12 +122,12 @@ impl Live {
         open_all(&self.outbox, &self.engine, &self.buses, signals, Patience::FOREVER).await
     }
 
-    fn post(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
+    fn runner(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
         for (signal, opened) in signals.iter().zip(opened) {
             let stop = self.stop.child_token();
-            let post = Arc::new(Post::new(signal.clone(), opened, self.lookout.pulse.clone(), stop));
-            self.posts.put(post.clone());
-            self.tasks.spawn(post.keep());
+            let runner = Arc::new(SignalRunner::new(signal.clone(), opened, self.watcher.activity.clone(), stop));
+            self.runners.put(runner.clone());
+            self.tasks.spawn(runner.keep());
         }
     }
 
@@ -139,7 +140,7 @@ impl Live {
         let _changing = self.changing.lock().await;
         let reloaded = self.change().await;
         match &reloaded {
-            Ok(()) => self.files.look_now(&self.posts).await,
+            Ok(()) => self.files.look_now(&self.runners).await,
             Err(faults) => telemetry::reload_refused(faults),
         }
         reloaded
@@ -154,30 +155,30 @@ impl Live {
         }
         let signals = automatic(&wanted);
         let same = |signal: &SignalConfig| {
-            self.posts.find(signal.name()).is_some_and(|post| post.config.clone().at(&signal.place) == *signal)
+            self.runners.find(signal.name()).is_some_and(|runner| runner.config.clone().at(&signal.place) == *signal)
         };
         let fresh: Vec<SignalConfig> = signals.iter().filter(|signal| !same(signal)).cloned().collect();
         let opened = self.open(&fresh).await.map_err(|refusal| match refusal {
             Refusal::Faults(faults) => faults,
             Refusal::Database(error) => vec![error.to_string()],
         })?;
-        let names = |posts: &[Arc<Post>]| posts.iter().map(|post| post.name().to_owned()).collect::<Vec<_>>();
-        let leaves = |post: &Arc<Post>| signals.iter().all(|signal| signal.name() != post.name());
-        let changes = |post: &Arc<Post>| fresh.iter().any(|signal| signal.name() == post.name());
-        let posts = self.posts.all();
-        let leaving: Vec<_> = posts.iter().filter(|post| leaves(post)).cloned().collect();
-        let changing: Vec<_> = posts.iter().filter(|post| changes(post)).cloned().collect();
+        let names = |runners: &[Arc<SignalRunner>]| runners.iter().map(|runner| runner.name().to_owned()).collect::<Vec<_>>();
+        let leaves = |runner: &Arc<SignalRunner>| signals.iter().all(|signal| signal.name() != runner.name());
+        let changes = |runner: &Arc<SignalRunner>| fresh.iter().any(|signal| signal.name() == runner.name());
+        let runners = self.runners.all();
+        let leaving: Vec<_> = runners.iter().filter(|runner| leaves(runner)).cloned().collect();
+        let changing: Vec<_> = runners.iter().filter(|runner| changes(runner)).cloned().collect();
         let (left, changed) = (names(&leaving), names(&changing));
         let started = fresh.iter().map(|signal| signal.name().to_owned()).filter(|name| !changed.contains(name));
         let started: Vec<_> = started.collect();
         // The old worker settles before the new one claims.
-        join_all(leaving.iter().chain(&changing).map(|post| async {
-            self.posts.remove(post.name());
-            post.stop.cancel();
-            post.ended.cancelled().await;
+        join_all(leaving.iter().chain(&changing).map(|runner| async {
+            self.runners.remove(runner.name());
+            runner.stop.cancel();
+            runner.ended.cancelled().await;
         }))
         .await;
-        self.post(&fresh, opened);
+        self.runner(&fresh, opened);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         telemetry::reloaded(&started, &left, &changed);
         Ok(())
@@ -201,12 +202,12 @@ impl Live {
     /// # Errors
     /// There is no such type.
     pub fn wake(&self, signal: Option<&str>) -> Result<Vec<String>, Unknown> {
-        let posts = match signal {
+        let runners = match signal {
             Some(name) => vec![self.find(name)?],
-            None => self.posts.all(),
+            None => self.runners.all(),
         };
-        posts.iter().for_each(|post| post.ring("call"));
-        Ok(posts.iter().map(|post| post.name().to_owned()).collect())
+        runners.iter().for_each(|runner| runner.wake("call"));
+        Ok(runners.iter().map(|runner| runner.name().to_owned()).collect())
     }
 
     /// Loads a signal type's plugin from its file again; the digest of what sends from now on.
@@ -214,12 +215,12 @@ impl Live {
     /// # Errors
     /// There is no such type; or, inside, the file can't be used, and nothing has changed.
     pub async fn swap(&self, signal: &str) -> Result<Result<String, LoadError>, Unknown> {
-        let post = self.find(signal)?;
-        let swapped = post.generations.swap().await;
+        let runner = self.find(signal)?;
+        let swapped = runner.generations.swap().await;
         if swapped.is_ok() {
-            post.resume();
+            runner.resume();
         }
-        Ok(swapped.map(|_| post.generations.digest()))
+        Ok(swapped.map(|_| runner.generations.digest()))
     }
 
     /// Goes back to a signal type's plugin before the last swap; `None`: there is none.
@@ -227,10 +228,10 @@ impl Live {
     /// # Errors
     /// There is no such type.
     pub fn roll_back(&self, signal: &str) -> Result<Option<String>, Unknown> {
-        let post = self.find(signal)?;
-        let digest = post.generations.roll_back("an operator asked for it");
+        let runner = self.find(signal)?;
+        let digest = runner.generations.roll_back("an operator asked for it");
         if digest.is_some() {
-            post.resume();
+            runner.resume();
         }
         Ok(digest)
     }
@@ -241,7 +242,7 @@ impl Live {
     /// The database can't be reached.
     pub async fn redrive(&self, letters: &[DeadLetter]) -> Result<Redriven, Error> {
         let redriven = redrive(&self.outbox, &self.config().signals, letters).await?;
-        self.posts.all().iter().for_each(|post| post.ring("call"));
+        self.runners.all().iter().for_each(|runner| runner.wake("call"));
         Ok(redriven)
     }
 
@@ -254,34 +255,34 @@ impl Live {
         if !self.started.load(Relaxed) {
             return vec!["the relay has not begun: the database does not answer".into()];
         }
-        let trouble = |post: &Arc<Post>| match post.health() {
+        let trouble = |runner: &Arc<SignalRunner>| match runner.health() {
             Health::Fine => None,
-            Health::Paused { reason } | Health::Failing { reason } => Some(format!("{}: {reason}", post.name())),
+            Health::Paused { reason } | Health::Failing { reason } => Some(format!("{}: {reason}", runner.name())),
         };
-        self.posts.all().iter().filter_map(trouble).collect()
+        self.runners.all().iter().filter_map(trouble).collect()
     }
 
     pub fn status(&self) -> Status {
-        let posts = self.posts.all();
+        let runners = self.runners.all();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.begun.elapsed().as_secs(),
             ready: self.troubles().is_empty(),
-            signals: posts.iter().map(|post| SignalStatus::of(post, &self.samples.of(post.name()))).collect(),
+            signals: runners.iter().map(|runner| SignalStatus::of(runner, &self.samples.of(runner.name()))).collect(),
         }
     }
 
     /// Brings the gauges up to date that nobody moves.
     pub fn measure(&self) {
-        let ready = |post: &Arc<Post>| (post.name().to_owned(), post.health() == Health::Fine);
-        let ready: Vec<_> = self.posts.all().iter().map(ready).collect();
+        let ready = |runner: &Arc<SignalRunner>| (runner.name().to_owned(), runner.health() == Health::Fine);
+        let ready: Vec<_> = self.runners.all().iter().map(ready).collect();
         telemetry::now(self.outbox.connections(), self.engine.generations(), &ready);
     }
 
-    fn find(&self, name: &str) -> Result<Arc<Post>, Unknown> {
-        self.posts.find(name).ok_or_else(|| {
-            let posts = self.posts.all();
-            let nearest = suggest::nearest(name, posts.iter().map(|post| post.name()));
+    fn find(&self, name: &str) -> Result<Arc<SignalRunner>, Unknown> {
+        self.runners.find(name).ok_or_else(|| {
+            let runners = self.runners.all();
+            let nearest = suggest::nearest(name, runners.iter().map(|runner| runner.name()));
             Unknown(format!("no signal type \"{name}\" runs here{nearest}"))
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::config::SignalConfig;
-use signalbus_outbox::{DeadLetter, Error, Lane, Outbox};
+use signalbus_outbox::{DeadLetter, Error, Outbox, SignalTable};
 use signalbus_telemetry as telemetry;
 
 /// What redriving came to.
@@ -19,7 +19,7 @@ pub struct Redriven {
 /// # Errors
 /// The database can't be reached; letters before that are back.
 pub async fn redrive(outbox: &Outbox, signals: &[SignalConfig], letters: &[DeadLetter]) -> Result<Redriven, Error> {
-    let mut lanes: HashMap<&str, Lane> = HashMap::new();
+    let mut lanes: HashMap<&str, SignalTable> = HashMap::new();
     let mut told = Redriven::default();
     for letter in letters {
         let name = letter.signal.as_str();
@@ -31,7 +31,7 @@ pub async fn redrive(outbox: &Outbox, signals: &[SignalConfig], letters: &[DeadL
                 ));
                 continue;
             };
-            lanes.insert(name, outbox.lane(&signal.source).await?);
+            lanes.insert(name, outbox.signal_table(&signal.source).await?);
         }
         match lanes[name].redrive(letter.id).await {
             Ok(true) => {

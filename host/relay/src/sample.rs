@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::lookout::Lookout;
-use super::post::{Health, Post};
+use super::runner::{Health, SignalRunner};
+use super::watcher::Watcher;
 use crate::flusher::pause;
-use signalbus_outbox::{Error, Stock};
+use signalbus_outbox::{Error, SideCounts};
 use signalbus_telemetry as telemetry;
 
 /// The shortest time between two samples.
@@ -21,7 +21,7 @@ const SHARE: u32 = 100;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     pub(super) pending: u64,
-    pub(super) stock: Stock,
+    pub(super) side_counts: SideCounts,
     /// The first row that waits, and since when it has been the first.
     head: Option<(String, Instant)>,
 }
@@ -47,15 +47,15 @@ impl Samples {
     }
 
     /// Counts again and again, while there is something that changes.
-    pub(super) async fn keep(&self, lookout: &Lookout, stop: &CancellationToken) {
+    pub(super) async fn keep(&self, watcher: &Watcher, stop: &CancellationToken) {
         let mut sampled: Option<Instant> = None;
         while !stop.is_cancelled() {
             let begun = Instant::now();
-            let posts = lookout.posts.all();
-            let moved = sampled.is_none_or(|sampled| lookout.pulse.last() > sampled);
-            if moved || posts.iter().any(|post| post.health() != Health::Fine) {
+            let runners = watcher.runners.all();
+            let moved = sampled.is_none_or(|sampled| watcher.activity.last() > sampled);
+            if moved || runners.iter().any(|runner| runner.health() != Health::Fine) {
                 sampled = Some(begun);
-                if let Err(error) = self.count(lookout, &posts).await {
+                if let Err(error) = self.count(watcher, &runners).await {
                     telemetry::database_error(&error, error.kind());
                 }
             }
@@ -63,21 +63,21 @@ impl Samples {
         }
     }
 
-    async fn count(&self, lookout: &Lookout, posts: &[Arc<Post>]) -> Result<(), Error> {
-        let stock = lookout.outbox.stock().await?;
-        for post in posts {
+    async fn count(&self, watcher: &Watcher, runners: &[Arc<SignalRunner>]) -> Result<(), Error> {
+        let side_counts = watcher.outbox.side_counts().await?;
+        for runner in runners {
             // A table that is gone is told of by those who send it.
-            let Ok(pending) = lookout.outbox.pending(&post.config.source).await else { continue };
-            let head = post.flusher.lane.session().head().await?;
-            let before = self.of(post.name()).head;
+            let Ok(pending) = watcher.outbox.pending(&runner.config.source).await else { continue };
+            let head = runner.flusher.table.session().head().await?;
+            let before = self.of(runner.name()).head;
             let head = head.map(|key| match before {
                 Some((same, since)) if same == key => (key, since),
                 _ => (key, Instant::now()),
             });
-            let stock = stock.get(post.name()).copied().unwrap_or_default();
-            let sample = Sample { pending, stock, head };
-            telemetry::sampled(post.name(), pending, sample.oldest(), stock.deferred, stock.dead);
-            self.put(post.name(), sample);
+            let side_counts = side_counts.get(runner.name()).copied().unwrap_or_default();
+            let sample = Sample { pending, side_counts, head };
+            telemetry::sampled(runner.name(), pending, sample.oldest(), side_counts.deferred, side_counts.dead);
+            self.put(runner.name(), sample);
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::post::{Health, Post};
+use super::runner::{Health, SignalRunner};
 use super::sample::Sample;
-use signalbus_plugin::Tenure;
+use signalbus_plugin::GenerationRecord;
 
 /// How a running relay is doing.
 #[derive(Clone, Debug, Serialize)]
@@ -47,35 +47,35 @@ pub struct PluginStatus {
     pub path: String,
     pub digest: String,
     /// The newest last.
-    pub history: Vec<Tenure>,
+    pub history: Vec<GenerationRecord>,
 }
 
 impl SignalStatus {
-    pub(super) fn of(post: &Post, sample: &Sample) -> Self {
-        let (state, reason) = match post.health() {
+    pub(super) fn of(runner: &SignalRunner, sample: &Sample) -> Self {
+        let (state, reason) = match runner.health() {
             Health::Fine => ("running", None),
             Health::Paused { reason } => ("paused", Some(reason)),
             Health::Failing { reason } => ("failing", Some(reason)),
         };
         Self {
-            name: post.name().to_owned(),
-            table: post.config.source.table.clone(),
+            name: runner.name().to_owned(),
+            table: runner.config.source.table.clone(),
             state,
             reason,
-            workers: post.workers(),
+            workers: runner.workers(),
             pending: sample.pending,
             oldest_age_seconds: sample.oldest().as_secs(),
-            deferred_now: sample.stock.deferred,
-            dead_letters: sample.stock.dead,
-            sent: post.tally.sent.load(Relaxed),
-            skipped: post.tally.skipped.load(Relaxed),
-            deferred: post.tally.deferred.load(Relaxed),
-            buried: post.tally.buried.load(Relaxed),
-            fenced: post.tally.fenced.load(Relaxed),
+            deferred_now: sample.side_counts.deferred,
+            dead_letters: sample.side_counts.dead,
+            sent: runner.tally.sent.load(Relaxed),
+            skipped: runner.tally.skipped.load(Relaxed),
+            deferred: runner.tally.deferred.load(Relaxed),
+            buried: runner.tally.buried.load(Relaxed),
+            fenced: runner.tally.fenced.load(Relaxed),
             plugin: PluginStatus {
-                path: post.generations.path().display().to_string(),
-                digest: post.generations.digest(),
-                history: post.generations.history(),
+                path: runner.generations.path().display().to_string(),
+                digest: runner.generations.digest(),
+                history: runner.generations.history(),
             },
         }
     }

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::{Exit, Failure, open, print, unreachable};
-use signalbus_relay::config::{Config, SignalConfig};
 use signalbus_outbox::{Error, Fault, Outbox};
 use signalbus_plugin::{Engine, Plugin};
 use signalbus_relay::cache_folder;
+use signalbus_relay::config::{Config, SignalConfig};
 
 /// Faults found so far.
 #[derive(Default)]
@@ -89,7 +89,7 @@ impl Report {
     async fn plugins(&mut self, config: &Config) -> Result<(), Failure> {
         let engine = Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))?;
         for signal in config.signals.iter().filter(|signal| !signal.plugin.as_os_str().is_empty()) {
-            if let Err(error) = Plugin::load(&engine, &signal.recipe()).await {
+            if let Err(error) = Plugin::load(&engine, &signal.spec()).await {
                 self.errors.push(format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));
             }
         }

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::json;
 
 use super::{Exit, Failure, Output, open, print, printable, read_config};
-use signalbus_relay::config::Config;
+use crate::logging;
 use signalbus_outbox::{DeadLetter, Outbox};
 use signalbus_relay::Redriven;
-use crate::logging;
+use signalbus_relay::config::Config;
 
 /// Which dead letters a command is about.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure, Output, Selection, open, print, printable, read_config, stop_on_signals, unreachable};
-use signalbus_relay::flusher::{Halt, Tally};
-use signalbus_outbox::{Outbox, Source};
-use signalbus_relay::{Extent, Flushed, Relay};
-use signalbus_core::signal::Outage;
 use crate::logging;
+use signalbus_core::signal::Outage;
+use signalbus_outbox::{Outbox, Source};
+use signalbus_relay::flusher::{Halt, Tally};
+use signalbus_relay::{Extent, Flushed, Relay};
 
 pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> Result<Exit, Failure> {
     let config = read_config(path)?;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::{Exit, Failure, print};
-use signalbus_relay::config::sqlite_url;
 use signalbus_outbox::Outbox;
+use signalbus_relay::config::sqlite_url;
 
 mod bundled {
     include!(concat!(env!("OUT_DIR"), "/bundled.rs"));

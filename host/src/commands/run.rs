@@ -9,8 +9,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Failure, read_config, stop_on_signals};
-use signalbus_relay::config::SignalConfig;
 use signalbus_relay::Live;
+use signalbus_relay::config::SignalConfig;
 use signalbus_telemetry as telemetry;
 
 pub(crate) async fn run(path: &Path, grace: Duration) -> Result<Exit, Failure> {

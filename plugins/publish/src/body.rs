@@ -3,7 +3,6 @@
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use signalbus_guest::{Error, Result, Signal, Value};
 
-use crate::settings::Settings;
 use crate::template::{column, text, unknown};
 
 /// What a message holds of its signal.
@@ -19,11 +18,11 @@ pub enum Body {
 impl Body {
     /// # Errors
     /// *Misconfigured*: a column that the table does not have.
-    pub fn new(settings: &Settings, like: &Signal) -> Result<Self> {
+    pub fn new(columns: Option<&[String]>, body_column: Option<&str>, like: &Signal) -> Result<Self> {
         let find = |setting: &str, name: &str| {
             column(name, like).ok_or_else(|| Error::misconfigured(format!("setting \"{setting}\": {}", unknown(name, like))))
         };
-        Ok(match (&settings.columns, &settings.body_column) {
+        Ok(match (columns, body_column) {
             (Some(columns), _) => Self::Columns(columns.iter().map(|name| find("columns", name)).collect::<Result<_>>()?),
             (None, Some(name)) => {
                 let position = find("body_column", name)?;

@@ -104,7 +104,7 @@ impl Maker {
                 |(name, value): (&String, &Scalar)| Ok((name.clone(), template(&format!("{setting}.{name}"), &value.text())?));
             map.iter().map(one).collect::<Result<Vec<_>>>()
         };
-        let body = Body::new(settings, like)?;
+        let body = Body::new(settings.columns.as_deref(), settings.body_column.as_deref(), like)?;
         let content_type = settings.content_type.clone().unwrap_or_else(|| body.content_type().to_owned());
         Ok(Self {
             connection: settings.connection.clone(),

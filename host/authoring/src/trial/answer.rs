@@ -4,7 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
-use super::shown::Shown;
+use super::redactor::Redactor;
 use super::unknown;
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -141,11 +141,11 @@ impl Answer {
         Ok(Self { kind, reason: Some(reason.to_owned()), after_ms: after_ms.transpose()? })
     }
 
-    pub(super) fn fault(&self, found: &Found<'_>, shown: &Shown) -> Option<String> {
+    pub(super) fn fault(&self, found: &Found<'_>, redactor: &Redactor) -> Option<String> {
         let fits = found.kind == self.kind
             && self.reason.as_ref().is_none_or(|reason| found.reason.contains(reason))
             && self.after_ms.is_none_or(|after_ms| found.after_ms == after_ms);
-        (!fits).then(|| format!("is {}, expected {}", shown.json(found.json()), shown.json(self.json())))
+        (!fits).then(|| format!("is {}, expected {}", redactor.json(found.json()), redactor.json(self.json())))
     }
 
     pub(super) fn json(&self) -> Json {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::recorder::{Answer, Bus};
-use super::shown::{Shown, cut};
+use super::redactor::{Redactor, cut};
 use super::suite::{Case, Row, Suite};
-use super::{Ran, answer, expect, value};
-use signalbus_plugin::Limits;
+use super::{CaseResult, answer, expect, value};
 use signalbus_core::signal::{Outcome, Value};
+use signalbus_plugin::Limits;
 
 /// What a case of the contract asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Case {
 
 impl Check {
     /// `first`: what the rows were answered in the first case, where the bus took them.
-    pub(super) fn fault(self, ran: &Ran, first: &[Outcome]) -> Option<String> {
+    pub(super) fn fault(self, ran: &CaseResult, first: &[Outcome]) -> Option<String> {
         match self {
             Self::Answer => unanswered(ran),
             Self::NotSent | Self::Kept if ran.messages.is_empty() => unanswered(ran),
@@ -171,8 +171,8 @@ fn lost(outcome: &Outcome, first: Option<&Outcome>) -> Option<&'static str> {
 }
 
 /// A call without an answer, or with one of the wrong length.
-fn unanswered(ran: &Ran) -> Option<String> {
-    ran.failed_call(None, &Shown::default()).or_else(|| ran.miscounted()).or_else(|| {
+fn unanswered(ran: &CaseResult) -> Option<String> {
+    ran.failed_call(None, &Redactor::default()).or_else(|| ran.wrong_length()).or_else(|| {
         let held = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
         Some(format!("row {}: {}", held + 1, answer::Found::of(&Outcome::Held).json()))
     })
@@ -190,7 +190,7 @@ mod tests {
 
     /// What is said of an answer to a bus that did not take its messages.
     fn said(check: Check, outcomes: &[Outcome], first: &[Outcome]) -> Option<String> {
-        let ran = Ran {
+        let ran = CaseResult {
             name: "a".into(),
             rows: outcomes.len(),
             verdict: Ok(outcomes.to_vec()),

@@ -7,11 +7,11 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 
 use super::answer::{Answer, Found, Outcomes};
-use super::shown::{Shown, object};
-use super::{Ran, unknown};
+use super::redactor::{Redactor, object};
+use super::{CaseResult, unknown};
 use signalbus_core::message::Message;
-use signalbus_plugin::Record;
 use signalbus_core::signal::Outcome;
+use signalbus_plugin::Record;
 
 /// What a case expects; what it does not name may be as it will.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -81,12 +81,12 @@ struct Log {
 
 impl Expect {
     /// The first difference from what is expected.
-    pub(super) fn fault(&self, ran: &Ran, shown: &Shown) -> Option<String> {
-        self.failure(ran, shown)
-            .or_else(|| ran.miscounted())
-            .or_else(|| self.answer(ran, shown))
-            .or_else(|| self.published(&ran.messages, shown))
-            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records, shown)))
+    pub(super) fn fault(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
+        self.failure(ran, redactor)
+            .or_else(|| ran.wrong_length())
+            .or_else(|| self.answer(ran, redactor))
+            .or_else(|| self.published(&ran.messages, redactor))
+            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records, redactor)))
     }
 
     /// What no run can be.
@@ -106,40 +106,44 @@ impl Expect {
         self.failure.is_some()
     }
 
-    fn failure(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+    fn failure(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
         let expected = self.failure.as_deref();
-        ran.failed_call(expected, shown).or_else(|| {
+        ran.failed_call(expected, redactor).or_else(|| {
             let expected = expected.filter(|_| ran.failures().next().is_none())?;
             let by = if expected == ANY { String::new() } else { format!(" by {expected}") };
             Some(format!("every call was answered, expected one to fail{by}"))
         })
     }
 
-    fn answer(&self, ran: &Ran, shown: &Shown) -> Option<String> {
+    fn answer(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
         match (&self.outage, &self.outcomes, &ran.verdict) {
             (Some(expected), _, Err(outage)) => {
-                expected.fault(&Found::of_outage(outage), shown).map(|fault| format!("the outage {fault}"))
+                expected.fault(&Found::of_outage(outage), redactor).map(|fault| format!("the outage {fault}"))
             }
-            (Some(expected), _, Ok(outcomes)) => {
-                Some(format!("the answer is {}, expected the outage {}", listed(outcomes, shown), shown.json(expected.json())))
-            }
+            (Some(expected), _, Ok(outcomes)) => Some(format!(
+                "the answer is {}, expected the outage {}",
+                listed(outcomes, redactor),
+                redactor.json(expected.json())
+            )),
             (None, Some(_), Err(outage)) => {
-                Some(format!("the answer is the outage {}, expected outcomes", shown.json(Found::of_outage(outage).json())))
+                Some(format!("the answer is the outage {}, expected outcomes", redactor.json(Found::of_outage(outage).json())))
             }
             (None, Some(Outcomes::All(expected)), Ok(outcomes)) => {
-                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome, shown))
+                outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome, redactor))
             }
             (None, Some(Outcomes::Each(expected)), Ok(outcomes)) if expected.len() != outcomes.len() => {
                 Some(format!("there are {} outcomes, expected {}", outcomes.len(), expected.len()))
             }
-            (None, Some(Outcomes::Each(expected)), Ok(outcomes)) => {
-                expected.iter().zip(outcomes).enumerate().find_map(|(n, (expected, outcome))| of_row(n, expected, outcome, shown))
-            }
+            (None, Some(Outcomes::Each(expected)), Ok(outcomes)) => expected
+                .iter()
+                .zip(outcomes)
+                .enumerate()
+                .find_map(|(n, (expected, outcome))| of_row(n, expected, outcome, redactor)),
             (None, None, _) => None,
         }
     }
 
-    fn published(&self, messages: &[Message], shown: &Shown) -> Option<String> {
+    fn published(&self, messages: &[Message], redactor: &Redactor) -> Option<String> {
         let expected = self.messages.as_ref();
         let count = self.published.or(expected.map(Vec::len))?;
         if messages.len() != count {
@@ -147,13 +151,13 @@ impl Expect {
         }
         let pairs = expected.into_iter().flatten().zip(messages).enumerate();
         pairs.into_iter().find_map(|(n, (expected, message))| {
-            expected.fault(message, shown).map(|fault| format!("message {}: {fault}", n + 1))
+            expected.fault(message, redactor).map(|fault| format!("message {}: {fault}", n + 1))
         })
     }
 }
 
-fn of_row(index: usize, expected: &Answer, outcome: &Outcome, shown: &Shown) -> Option<String> {
-    expected.fault(&Found::of(outcome), shown).map(|fault| format!("row {}: the outcome {fault}", index + 1))
+fn of_row(index: usize, expected: &Answer, outcome: &Outcome, redactor: &Redactor) -> Option<String> {
+    expected.fault(&Found::of(outcome), redactor).map(|fault| format!("row {}: the outcome {fault}", index + 1))
 }
 
 /// Entries of a list that a fault shows.
@@ -165,15 +169,15 @@ fn list<T>(entries: &[T], show: impl Fn(&T) -> String) -> String {
     format!("[{}{more}]", listed.join(", "))
 }
 
-fn listed(outcomes: &[Outcome], shown: &Shown) -> String {
-    list(outcomes, |outcome| shown.json(Found::of(outcome).json()))
+fn listed(outcomes: &[Outcome], redactor: &Redactor) -> String {
+    list(outcomes, |outcome| redactor.json(Found::of(outcome).json()))
 }
 
 impl Expected {
-    fn fault(&self, message: &Message, shown: &Shown) -> Option<String> {
+    fn fault(&self, message: &Message, redactor: &Redactor) -> Option<String> {
         let text = |name: &str, expected: &Option<String>, found: Option<&str>| {
             let expected = expected.as_deref()?;
-            let fault = || format!("`{name}` is {}, expected {}", shown.json(found), shown.json(expected));
+            let fault = || format!("`{name}` is {}, expected {}", redactor.json(found), redactor.json(expected));
             (Some(expected) != found).then(fault)
         };
         let body = &message.body;
@@ -181,52 +185,57 @@ impl Expected {
             .or_else(|| text("destination", &self.destination, Some(&message.destination)))
             .or_else(|| text("key", &self.key, message.key.as_deref()))
             .or_else(|| text("content_type", &self.content_type, message.content_type.as_deref()))
-            .or_else(|| pairs("headers", self.headers.as_ref(), &message.headers, shown))
-            .or_else(|| self.body.as_ref().and_then(|expected| body_fault(expected, body, shown)))
-            .or_else(|| self.is_json.and_then(|is_json| json_fault(is_json, body, shown)))
+            .or_else(|| pairs("headers", self.headers.as_ref(), &message.headers, redactor))
+            .or_else(|| self.body.as_ref().and_then(|expected| body_fault(expected, body, redactor)))
+            .or_else(|| self.is_json.and_then(|is_json| json_fault(is_json, body, redactor)))
             .or_else(|| text("text", &self.text, std::str::from_utf8(body).ok()))
             .or_else(|| text("id", &self.id, message.id.as_deref()))
-            .or_else(|| pairs("options", self.options.as_ref(), &message.options, shown))
+            .or_else(|| pairs("options", self.options.as_ref(), &message.options, redactor))
     }
 }
 
-fn pairs(name: &str, expected: Option<&BTreeMap<String, String>>, found: &[(String, String)], shown: &Shown) -> Option<String> {
+fn pairs(
+    name: &str,
+    expected: Option<&BTreeMap<String, String>>,
+    found: &[(String, String)],
+    redactor: &Redactor,
+) -> Option<String> {
     let expected = expected?;
     let sorted: BTreeMap<String, String> = found.iter().cloned().collect();
-    let fault = || format!("`{name}` are {}, expected {}", shown.json(object(&sorted)), shown.json(object(expected)));
+    let fault = || format!("`{name}` are {}, expected {}", redactor.json(object(&sorted)), redactor.json(object(expected)));
     (*expected != sorted).then(fault)
 }
 
-fn json_fault(expected: bool, body: &[u8], shown: &Shown) -> Option<String> {
+fn json_fault(expected: bool, body: &[u8], redactor: &Redactor) -> Option<String> {
     let found = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
-    (found != expected).then(|| format!("`is_json` is {found}, expected {expected}: {}", shown.body(body)))
+    (found != expected).then(|| format!("`is_json` is {found}, expected {expected}: {}", redactor.body(body)))
 }
 
-fn body_fault(expected: &Json, body: &[u8], shown: &Shown) -> Option<String> {
+fn body_fault(expected: &Json, body: &[u8], redactor: &Redactor) -> Option<String> {
     match serde_json::from_slice::<Json>(body) {
-        Err(error) => Some(format!("`body` is no JSON: {error}: {}", shown.body(body))),
-        Ok(found) => difference("body", expected, &found, shown),
+        Err(error) => Some(format!("`body` is no JSON: {error}: {}", redactor.body(body))),
+        Ok(found) => difference("body", expected, &found, redactor),
     }
 }
 
 /// The first place in which two documents differ.
-fn difference(path: &str, expected: &Json, found: &Json, shown: &Shown) -> Option<String> {
-    let at = |key: &str| shown.text(&format!("{path}.{key}"));
+fn difference(path: &str, expected: &Json, found: &Json, redactor: &Redactor) -> Option<String> {
+    let at = |key: &str| redactor.text(&format!("{path}.{key}"));
     match (expected, found) {
         (Json::Object(expected), Json::Object(found)) => {
             let missing = expected.keys().find(|key| !found.contains_key(*key)).map(|key| format!("`{}` is missing", at(key)));
             let surplus =
                 found.keys().find(|key| !expected.contains_key(*key)).map(|key| format!("`{}` is not expected", at(key)));
-            let inside = || expected.iter().find_map(|(key, value)| difference(&at(key), value, &found[key], shown));
+            let inside = || expected.iter().find_map(|(key, value)| difference(&at(key), value, &found[key], redactor));
             missing.or(surplus).or_else(inside)
         }
         (Json::Array(expected), Json::Array(found)) if expected.len() == found.len() => {
             let mut pairs = expected.iter().zip(found).enumerate();
-            pairs.find_map(|(n, (expected, found))| difference(&format!("{path}[{n}]"), expected, found, shown))
+            pairs.find_map(|(n, (expected, found))| difference(&format!("{path}[{n}]"), expected, found, redactor))
         }
         (Json::Number(a), Json::Number(b)) if same(a, b) => None,
         _ => (expected != found)
-            .then(|| format!("`{path}` is {}, expected {}", shown.json(found.clone()), shown.json(expected.clone()))),
+            .then(|| format!("`{path}` is {}, expected {}", redactor.json(found.clone()), redactor.json(expected.clone()))),
     }
 }
 
@@ -236,15 +245,15 @@ fn same(a: &serde_json::Number, b: &serde_json::Number) -> bool {
 }
 
 impl Log {
-    fn fault(&self, records: &[Record], shown: &Shown) -> Option<String> {
+    fn fault(&self, records: &[Record], redactor: &Redactor) -> Option<String> {
         let found = records.iter().any(|record| {
             self.level.as_ref().is_none_or(|level| record.level.as_str().eq_ignore_ascii_case(level))
                 && self.message.as_ref().is_none_or(|message| record.message == *message)
                 && self.fields.iter().all(|(key, value)| record.fields.iter().any(|(k, v)| k == key && v == value))
         });
         (!found).then(|| {
-            let logged = list(records, |record| shown.json(Self::of(record).json()));
-            format!("no log record is {}; it logged {logged}", shown.json(self.json()))
+            let logged = list(records, |record| redactor.json(Self::of(record).json()));
+            format!("no log record is {}; it logged {logged}", redactor.json(self.json()))
         })
     }
 
@@ -272,7 +281,7 @@ mod tests {
 
     fn differ(expected: &str, found: &str) -> Option<String> {
         let [expected, found] = [expected, found].map(|text| serde_json::from_str(text).unwrap());
-        difference("body", &expected, &found, &Shown::default())
+        difference("body", &expected, &found, &Redactor::default())
     }
 
     #[test]
@@ -318,24 +327,24 @@ mod tests {
         assert!(matches!(read.unwrap().outcomes, Some(Outcomes::Each(answers)) if answers.len() == 3));
     }
 
-    fn ran(outcomes: usize, failures: &[&'static str]) -> Ran {
+    fn ran(outcomes: usize, failures: &[&'static str]) -> CaseResult {
         let failed = |kind| Failed { kind, reason: format!("it failed by {kind}"), backtrace: String::new() };
         let calls = failures.iter().map(|kind| Call { failure: Some(failed(*kind)), ..Call::default() });
-        Ran {
+        CaseResult {
             name: "a".into(),
             rows: 2,
             verdict: Ok(vec![Outcome::Sent; outcomes]),
             messages: vec![],
             records: vec![],
-            calls: calls.chain([Call { miscount: (outcomes != 2).then_some((outcomes, 2)), ..Call::default() }]).collect(),
+            calls: calls.chain([Call { wrong_length: (outcomes != 2).then_some((outcomes, 2)), ..Call::default() }]).collect(),
             fault: None,
             judged: false,
             batched: true,
         }
     }
 
-    fn fault(expect: &str, ran: &Ran) -> Option<String> {
-        serde_json::from_str::<Expect>(expect).unwrap().fault(ran, &Shown::default())
+    fn fault(expect: &str, ran: &CaseResult) -> Option<String> {
+        serde_json::from_str::<Expect>(expect).unwrap().fault(ran, &Redactor::default())
     }
 
     #[test]
@@ -359,7 +368,7 @@ mod tests {
         assert_eq!(advice("memory"), "raise `memory`, or lower `burst_count`");
         assert_eq!(advice("deadline"), "raise `timeout`, or lower `burst_count`");
         assert!(advice("exit").starts_with("answer `reject`"));
-        let alone = |kind| fault("{}", &Ran { batched: false, ..ran(2, &[kind]) }).unwrap();
+        let alone = |kind| fault("{}", &CaseResult { batched: false, ..ran(2, &[kind]) }).unwrap();
         assert!(alone("memory").ends_with("; raise `memory`") && alone("deadline").ends_with("; raise `timeout`"));
     }
 
@@ -370,7 +379,7 @@ mod tests {
             message: message.into(),
             fields: vec![("n".into(), "1".into())],
         };
-        let ran = Ran { records: vec![record("sent"), record(&"x".repeat(1000))], ..ran(2, &[]) };
+        let ran = CaseResult { records: vec![record("sent"), record(&"x".repeat(1000))], ..ran(2, &[]) };
         let words = fault(r#"{"logs": [{"level": "info", "message": "published"}]}"#, &ran).unwrap();
         let begin = r#"no log record is {"level":"info","message":"published"}; it logged [{"fields":{"n":"1"},"level":"info","message":"sent"}, "#;
         assert!(words.starts_with(begin) && words.ends_with("xxx…]") && words.len() < 600, "{words}");
@@ -386,7 +395,8 @@ mod tests {
         };
         let expect = r#"{"messages": [{"headers": {"token": "hunter22"}, "body": {"token": "hunter22"}}]}"#;
         let expect: Expect = serde_json::from_str(expect).unwrap();
-        let fault = |token: &str| expect.fault(&Ran { messages: vec![message(token)], ..ran(2, &[]) }, &Shown::of(&grants));
+        let fault =
+            |token: &str| expect.fault(&CaseResult { messages: vec![message(token)], ..ran(2, &[]) }, &Redactor::of(&grants));
         assert_eq!(fault("hunter22"), None);
         let words = fault("hunter2").unwrap();
         assert_eq!(words, r#"message 1: `headers` are {"token":"hunter2"}, expected {"token":"[secret]"}"#);

@@ -10,9 +10,9 @@ use super::expect::Expect;
 use super::recorder::Bus;
 use super::suite::{Case, Row, Suite};
 use super::value::{self, Fields};
+use signalbus_core::suggest;
 use signalbus_core::units::{parse_duration, parse_size};
 use signalbus_plugin::{Grants, Limits};
-use signalbus_core::suggest;
 
 /// Rows of a case, those that repeat others included.
 const MOST: usize = 1_000_000;

@@ -4,8 +4,8 @@ use super::expect::Expect;
 use super::recorder::Bus;
 use super::{column, value};
 use signalbus_core::key::join_key;
-use signalbus_plugin::{Grants, Limits};
 use signalbus_core::signal::{Column, Signal, SignalType, Value};
+use signalbus_plugin::{Grants, Limits};
 
 /// What a plugin is tried with.
 #[derive(Clone, Debug)]

@@ -11,8 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use crate::Live;
 use super::exporter::Meters;
+use crate::Live;
 
 /// Connections at once; more have to wait.
 const CONNECTIONS: usize = 64;

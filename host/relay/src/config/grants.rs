@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::connections::Connection;
 use super::reader::{Faults, Section};
 use super::texts;
-use signalbus_plugin::{Grants, check_authorities};
 use signalbus_core::suggest;
+use signalbus_plugin::{Grants, check_authorities};
 
 pub(super) fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
     let own = Grants { settings: settings(section, faults), secrets: texts(section, "secrets", faults), ..Grants::default() };

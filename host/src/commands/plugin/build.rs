@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::super::{Exit, Failure, print};
-use signalbus_authoring::language::Language;
 use super::size;
 use signalbus_authoring::component::{self, Kind};
+use signalbus_authoring::language::Language;
 
 /// Builds the project in `folder`; the component is its `plugin.wasm`, or `target`.
 pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure> {
@@ -36,22 +36,22 @@ pub(crate) fn run(folder: &Path, target: Option<&Path>) -> Result<Exit, Failure>
 }
 
 fn call(mut step: Command, project: &Path, language: Language) -> Result<(), Failure> {
-    let shown = shown(&step);
-    print(format_args!("== {shown}"));
+    let redactor = redactor(&step);
+    print(format_args!("== {redactor}"));
     // What the tools say is no result of this command.
     let status = step.current_dir(project).stdout(Stdio::from(std::io::stderr())).status();
     let fault = match status {
         Ok(status) if status.success() => return Ok(()),
         Ok(status) => {
             let advice = language.advice().map_or_else(String::new, |advice| format!("; {advice}"));
-            format!("`{shown}` ended with {status}; its own words are above{advice}")
+            format!("`{redactor}` ended with {status}; its own words are above{advice}")
         }
-        Err(error) => format!("`{shown}` can't be started: {error}"),
+        Err(error) => format!("`{redactor}` can't be started: {error}"),
     };
     Err(Failure::new(Exit::Failed, fault))
 }
 
-fn shown(step: &Command) -> String {
+fn redactor(step: &Command) -> String {
     let mut words: Vec<String> = Vec::new();
     words.extend(step.get_envs().filter_map(|(key, value)| Some(format!("{}={}", key.to_str()?, value?.to_str()?))));
     words.push(step.get_program().to_string_lossy().into_owned());

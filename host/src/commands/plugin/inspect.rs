@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::super::{Exit, Failure, Output, print};
 use super::{engine, size};
 use signalbus_authoring::component::{self, Description};
-use signalbus_plugin::{Connections, Grants, LoadError, Need, Plugin, Recipe, Tape, need};
+use signalbus_plugin::{CallLog, Connections, Grants, LoadError, Need, Plugin, PluginSpec, need};
 
 /// Name, version, producers, WIT, digest.
 pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
@@ -111,22 +111,22 @@ async fn try_out(path: &Path) -> Result<(Duration, usize), LoadError> {
         tcp: "plugin.invalid:1".parse().into_iter().collect(),
         ..Grants::default()
     };
-    let tape = Arc::new(Tape::default());
+    let call_log = Arc::new(CallLog::default());
     let connections = Connections::default();
-    let recipe = Recipe {
+    let spec = PluginSpec {
         signal_type: "none".to_owned(),
         path: path.to_owned(),
         grants,
         connections,
-        tape: Some(tape.clone()),
-        ..Recipe::default()
+        call_log: Some(call_log.clone()),
+        ..PluginSpec::default()
     };
     let engine =
         engine().map_err(|_| LoadError::Start { path: path.to_owned(), reason: "the engine does not start".to_owned() })?;
     let begun = Instant::now();
-    Plugin::load(&engine, &recipe).await?;
+    Plugin::load(&engine, &spec).await?;
     let time = begun.elapsed();
-    let (_, calls) = tape.take();
+    let (_, calls) = call_log.take();
     Ok((time, calls.iter().map(|call| call.memory).max().unwrap_or(0)))
 }
 

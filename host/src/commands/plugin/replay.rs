@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::super::{Exit, Failure, Output, open, print, read_config};
 use super::engine;
 use super::test::{details, document};
+use signalbus_authoring::trial::{self, PluginTest, Suite};
 use signalbus_core::signal::Outcome;
-use signalbus_authoring::trial::{self, Suite, Trial};
 
 /// Runs the row of a dead letter through `plugin`, or through the one that is configured, with the
 /// settings and secrets of its signal type. Nothing is published, and the letter stays.
@@ -22,11 +22,11 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
         let text = format!("dead letter {id} is of \"{}\", which is no signal type of {}", letter.signal, path.display());
         Failure::new(Exit::Configuration, text)
     })?;
-    let lane = outbox.lane(&signal.source).await?;
+    let lane = outbox.signal_table(&signal.source).await?;
     let row = lane.dead_signal(&letter).await?;
     let signal_type = lane.signal_type().clone();
     let suite = Suite::of(&letter.signal);
-    let trial = Trial::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
+    let trial = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
     let columns: Map<String, Value> =
         signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), trial::json(value))).collect();
     let signals = [row];

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::super::{Exit, Failure, Output, print, printable};
 use super::{engine, size};
+use signalbus_authoring::trial::{CaseResult, PluginTest, Suite, cut};
 use signalbus_core::message::Message;
 use signalbus_plugin::LoadError;
-use signalbus_authoring::trial::{Ran, Suite, Trial, cut};
 
 /// What `plugin test` was told.
 #[derive(Clone, Debug)]
@@ -28,7 +28,7 @@ pub(crate) async fn run(request: Request) -> Result<Exit, Failure> {
         Some(rows) => Suite::read(rows).map_err(|fault| Failure::new(Exit::Usage, fault))?,
         None => Suite::default(),
     };
-    let trial = Trial::new(engine()?, &request.plugin, suite);
+    let trial = PluginTest::new(engine()?, &request.plugin, suite);
     let mut report = Report { output: request.output, show: request.show, cases: Vec::new(), failed: None };
     let digest = trial.load().await?.digest().to_owned();
     report.say(format_args!("{} {digest}", request.plugin.display()));
@@ -63,7 +63,7 @@ struct Report {
     show: bool,
     cases: Vec<(&'static str, Value, bool)>,
     /// The first case that failed.
-    failed: Option<Ran>,
+    failed: Option<CaseResult>,
 }
 
 impl Report {
@@ -73,7 +73,7 @@ impl Report {
         }
     }
 
-    fn add(&mut self, part: &'static str, ran: Ran, own: bool) {
+    fn add(&mut self, part: &'static str, ran: CaseResult, own: bool) {
         let passed = ran.fault.is_none();
         let word = match (passed, ran.judged) {
             (true, true) => "ok    ",
@@ -123,14 +123,16 @@ fn with(mut case: Value, key: &str, value: Value) -> Value {
     case
 }
 
-/// Entries of a list that are shown.
+/// Entries of a list that are redactor.
 const SHOWN: usize = 10;
 
 /// What a plugin answered, published, and said: a line each, of what is not too long to be read.
-pub(super) fn details(ran: &Ran) -> Vec<String> {
+pub(super) fn details(ran: &CaseResult) -> Vec<String> {
     let mut lines = Vec::new();
     match &ran.verdict {
-        Ok(outcomes) => shorten(&mut lines, "row", &signalbus_authoring::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string())),
+        Ok(outcomes) => {
+            shorten(&mut lines, "row", &signalbus_authoring::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string()))
+        }
         Err(outage) => lines.push(format!("outage {}", cut(&signalbus_authoring::trial::outage(outage).to_string()))),
     }
     shorten(&mut lines, "message", &ran.messages, |message| readable(message_document(message)).to_string());
@@ -165,14 +167,14 @@ fn readable(mut message: Value) -> Value {
 }
 
 fn shorten<'a, T>(lines: &mut Vec<String>, name: &str, list: &'a [T], mut line: impl FnMut(&'a T) -> String) {
-    let shown = list.iter().take(SHOWN).enumerate();
-    lines.extend(shown.map(|(n, entry)| format!("{name} {}: {}", n + 1, line(entry))));
+    let redactor = list.iter().take(SHOWN).enumerate();
+    lines.extend(redactor.map(|(n, entry)| format!("{name} {}: {}", n + 1, line(entry))));
     if list.len() > SHOWN {
         lines.push(format!("… {} more of {name}", list.len() - SHOWN));
     }
 }
 
-pub(super) fn document(ran: &Ran) -> Value {
+pub(super) fn document(ran: &CaseResult) -> Value {
     let calls = ran.calls.iter().map(|call| {
         json!({
             "milliseconds": call.time.as_secs_f64() * 1000.0,
@@ -205,7 +207,9 @@ fn message_document(message: &Message) -> Value {
     let body = match (serde_json::from_slice::<Value>(&message.body), std::str::from_utf8(&message.body)) {
         (Ok(json), _) => json!({ "body": json }),
         (_, Ok(text)) => json!({ "text": text }),
-        _ => json!({ "bytes": signalbus_authoring::trial::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] }),
+        _ => {
+            json!({ "bytes": signalbus_authoring::trial::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] })
+        }
     };
     let mut document = json!({ "connection": message.connection, "destination": message.destination });
     let mut put = |key: &str, value: Value| {
@@ -229,8 +233,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use signalbus_plugin::{Call, Failed, Record};
     use signalbus_core::signal::Outcome;
+    use signalbus_plugin::{Call, Failed, Record};
 
     #[test]
     fn details_are_short_and_harmless() {
@@ -240,13 +244,13 @@ mod tests {
         let message = |body| Message { destination: "orders".into(), key: Some(long()), body, ..Message::default() };
         let backtrace = "0: 0x1 - a\u{1b}[2J\n1: 0x2 - b\u{9b}31m".to_owned();
         let failed = Failed { kind: "trap", reason: format!("two\nlines\u{7f} {}", long()), backtrace };
-        let ran = Ran {
+        let ran = CaseResult {
             name: "a".into(),
             rows: 1,
             verdict: Ok(vec![Outcome::retry(long())]),
             messages: bodies.map(message).into(),
             records: vec![Record { level: tracing::Level::INFO, message: long(), fields: vec![("a\u{1b}".into(), long())] }],
-            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), miscount: None }],
+            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), wrong_length: None }],
             fault: None,
             judged: false,
             batched: true,

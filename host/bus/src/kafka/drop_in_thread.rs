@@ -8,14 +8,14 @@ static COUNT: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
 /// Something whose end takes a while, which nobody needs to wait for.
-pub(super) struct Living<T: Send + 'static>(Option<Counted<T>>);
+pub(super) struct DropInThread<T: Send + 'static>(Option<Counted<T>>);
 
 /// The fields end in this order.
 struct Counted<T>(T, Count);
 
 struct Count;
 
-impl<T: Send + 'static> Living<T> {
+impl<T: Send + 'static> DropInThread<T> {
     pub(super) fn new(inner: T) -> Self {
         *COUNT.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         Self(Some(Counted(inner, Count)))
@@ -27,7 +27,7 @@ impl<T: Send + 'static> Living<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Living<T> {
+impl<T: Send + 'static> Drop for DropInThread<T> {
     fn drop(&mut self) {
         let ending = self.0.take();
         // Without a thread it ends here.
@@ -63,7 +63,7 @@ mod tests {
             }
         }
         let (ended, seen) = std::sync::mpsc::channel();
-        drop(Living::new(Slow(ended)));
+        drop(DropInThread::new(Slow(ended)));
         assert!(seen.try_recv().is_err(), "dropping it takes time");
         end();
         assert!(seen.try_recv().is_ok());

@@ -1,4 +1,4 @@
-//! Which addresses a plugin may reach: public ones, and those that its signal type is granted.
+//! Which addresses a plugin may egress: public ones, and those that its signal type is granted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -184,12 +184,12 @@ impl fmt::Debug for Network {
 mod tests {
     use super::*;
 
-    fn reach(networks: &[&str]) -> Reach {
+    fn egress(networks: &[&str]) -> Reach {
         Reach::new(networks.iter().map(|network| network.parse().unwrap()).collect())
     }
 
-    fn permitted(reach: &Reach, address: &str) -> bool {
-        reach.permits("shop.example", address.parse().unwrap())
+    fn permitted(egress: &Reach, address: &str) -> bool {
+        egress.permits("shop.example", address.parse().unwrap())
     }
 
     #[test]
@@ -208,7 +208,7 @@ mod tests {
             "::ffff:8.8.8.8",
             "2002:808:808::1",
         ] {
-            assert!(permitted(&reach(&[]), address), "{address}");
+            assert!(permitted(&egress(&[]), address), "{address}");
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
             "4000::1",
             "e000::1",
         ] {
-            assert!(!permitted(&reach(&[]), address), "{address}");
+            assert!(!permitted(&egress(&[]), address), "{address}");
         }
     }
 
@@ -282,42 +282,42 @@ mod tests {
                 format!("2001:4860::200:5efe:{high:x}:{low:x}"),
                 format!("2001:0:{high:x}:{low:x}::1"),
             ] {
-                assert!(!permitted(&reach(&[]), &address), "{address}");
+                assert!(!permitted(&egress(&[]), &address), "{address}");
             }
         }
     }
 
     #[test]
     fn granted_networks_are_reached_in_every_form() {
-        let reach = reach(&["10.0.0.0/8", "127.0.0.0/8", "fd12::/16"]);
+        let egress = egress(&["10.0.0.0/8", "127.0.0.0/8", "fd12::/16"]);
         for address in ["10.0.0.1", "10.255.0.1", "127.0.0.1", "::ffff:10.0.0.1", "2002:a00:1::1", "fd12::5"] {
-            assert!(permitted(&reach, address), "{address}");
+            assert!(permitted(&egress, address), "{address}");
         }
         for address in ["192.168.0.1", "::1", "fd13::1"] {
-            assert!(!permitted(&reach, address), "{address}");
+            assert!(!permitted(&egress, address), "{address}");
         }
     }
 
     #[test]
     fn metadata_needs_its_own_grant() {
-        let wide = reach(&["169.254.0.0/16", "fd00::/8", "0.0.0.0/0"]);
+        let wide = egress(&["169.254.0.0/16", "fd00::/8", "0.0.0.0/0"]);
         for address in ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "168.63.129.16"] {
             assert!(!permitted(&wide, address), "{address}");
         }
         assert!(permitted(&wide, "169.254.1.1"));
-        assert!(permitted(&reach(&["169.254.169.254/32"]), "169.254.169.254"));
-        assert!(permitted(&reach(&["fd00:ec2::254"]), "fd00:ec2::254"));
+        assert!(permitted(&egress(&["169.254.169.254/32"]), "169.254.169.254"));
+        assert!(permitted(&egress(&["fd00:ec2::254"]), "fd00:ec2::254"));
     }
 
     #[test]
     fn localhost_is_the_machine_itself_and_nothing_else() {
-        let reach = reach(&[]);
+        let egress = egress(&[]);
         for name in ["localhost", "LOCALHOST", "localhost."] {
-            assert!(reach.permits(name, "127.0.0.1".parse().unwrap()), "{name}");
-            assert!(reach.permits(name, "::1".parse().unwrap()), "{name}");
-            assert!(!reach.permits(name, "10.0.0.1".parse().unwrap()), "{name}");
+            assert!(egress.permits(name, "127.0.0.1".parse().unwrap()), "{name}");
+            assert!(egress.permits(name, "::1".parse().unwrap()), "{name}");
+            assert!(!egress.permits(name, "10.0.0.1".parse().unwrap()), "{name}");
         }
-        assert!(!reach.permits("localhost.example", "127.0.0.1".parse().unwrap()));
+        assert!(!egress.permits("localhost.example", "127.0.0.1".parse().unwrap()));
     }
 
     #[test]

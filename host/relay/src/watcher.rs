@@ -1,14 +1,14 @@
-//! The lookout: notices what has become due, by what the database announces, and by looking.
+//! The watcher: notices what has become due, by what the database announces, and by looking.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::post::{Post, Posts};
+use super::activity::{Activity, LATELY};
+use super::runner::{Runners, SignalRunner};
 use crate::flusher::pause;
 use signalbus_outbox::{Error, Outbox, Watch};
 use signalbus_telemetry as telemetry;
@@ -17,47 +17,21 @@ use signalbus_telemetry as telemetry;
 const SHORTEST: Duration = Duration::from_millis(10);
 /// Once nothing has happened for long.
 const LONGEST: Duration = Duration::from_secs(5);
-/// So long after the last work, looks become rarer.
-const LATELY: Duration = Duration::from_secs(3);
 /// How often a database that announces nothing is asked whether it has learnt to.
 const ASK_AGAIN: Duration = Duration::from_secs(600);
 
-/// When something was last sent.
-pub(super) struct Pulse {
-    last: Mutex<Instant>,
-    changed: Notify,
-}
-
-impl Pulse {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { last: Mutex::new(Instant::now()), changed: Notify::new() })
-    }
-
-    pub(super) fn beat(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(&mut *last, Instant::now());
-        if before.elapsed() > LATELY {
-            self.changed.notify_one();
-        }
-    }
-
-    pub(super) fn last(&self) -> Instant {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// Notices what has become due, and rings for it.
-pub(super) struct Lookout {
+pub(super) struct Watcher {
     pub(super) outbox: Outbox,
-    pub(super) posts: Arc<Posts>,
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) runners: Arc<Runners>,
+    pub(super) activity: Arc<Activity>,
     /// The database announces every commit.
     announced: AtomicBool,
 }
 
-impl Lookout {
-    pub(super) fn new(outbox: Outbox, posts: Arc<Posts>, pulse: Arc<Pulse>) -> Self {
-        Self { outbox, posts, pulse, announced: AtomicBool::new(false) }
+impl Watcher {
+    pub(super) fn new(outbox: Outbox, runners: Arc<Runners>, activity: Arc<Activity>) -> Self {
+        Self { outbox, runners, activity, announced: AtomicBool::new(false) }
     }
 
     /// Looks again and again, the rarer the longer nothing has happened.
@@ -72,7 +46,7 @@ impl Lookout {
             let interval = self.interval().max(begun.elapsed() * 10);
             tokio::select! {
                 () = pause(interval, stop) => {}
-                () = self.pulse.changed.notified(), if !self.announced.load(Relaxed) => {}
+                () = self.activity.changed.notified(), if !self.announced.load(Relaxed) => {}
             }
         }
     }
@@ -81,34 +55,34 @@ impl Lookout {
         if self.announced.load(Relaxed) {
             return LONGEST;
         }
-        let idle = self.pulse.last().elapsed();
+        let idle = self.activity.last().elapsed();
         (idle.saturating_sub(LATELY) / 10).clamp(SHORTEST, LONGEST)
     }
 
     async fn look_once(&self, thorough: &mut HashMap<String, Instant>, source: &'static str) -> Result<(), Error> {
-        let posts = self.posts.all();
-        let views = posts.iter().filter_map(|post| Some((post, post.view(thorough.get(post.name()).copied())?)));
-        let views: Vec<(&Arc<Post>, bool)> = views.collect();
-        for (post, _) in views.iter().filter(|(_, thorough)| *thorough) {
-            thorough.insert(post.name().to_owned(), Instant::now());
+        let runners = self.runners.all();
+        let views = runners.iter().filter_map(|runner| Some((runner, runner.view(thorough.get(runner.name()).copied())?)));
+        let views: Vec<(&Arc<SignalRunner>, bool)> = views.collect();
+        for (runner, _) in views.iter().filter(|(_, thorough)| *thorough) {
+            thorough.insert(runner.name().to_owned(), Instant::now());
         }
         self.look_at(&views, source).await
     }
 
-    async fn look_at(&self, views: &[(&Arc<Post>, bool)], source: &'static str) -> Result<(), Error> {
+    async fn look_at(&self, views: &[(&Arc<SignalRunner>, bool)], source: &'static str) -> Result<(), Error> {
         if views.is_empty() {
             return Ok(());
         }
-        let lanes: Vec<_> = views.iter().map(|(post, thorough)| (&post.flusher.lane, *thorough)).collect();
+        let lanes: Vec<_> = views.iter().map(|(runner, thorough)| (&runner.flusher.table, *thorough)).collect();
         match self.outbox.look(&lanes).await {
             Ok(due) => {
                 let due = views.iter().zip(due).filter(|(_, due)| *due);
-                due.for_each(|((post, _), _)| post.ring(source));
+                due.for_each(|((runner, _), _)| runner.wake(source));
                 Ok(())
             }
             // One table that can't be read must not hide the others; its own worker says what is wrong.
             Err(error) if !error.is_unreachable() => {
-                views.iter().for_each(|(post, _)| post.ring(source));
+                views.iter().for_each(|(runner, _)| runner.wake(source));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -125,7 +99,7 @@ impl Lookout {
                     self.announced.store(true, Relaxed);
                     let ended = self.hear(&mut *watch, stop).await;
                     self.announced.store(false, Relaxed);
-                    self.pulse.changed.notify_one();
+                    self.activity.changed.notify_one();
                     if let Err(error) = ended {
                         telemetry::not_watching(&error);
                         pause(Duration::from_secs(1), stop).await;
@@ -142,19 +116,19 @@ impl Lookout {
 
     async fn hear(&self, watch: &mut dyn Watch, stop: &CancellationToken) -> Result<(), Error> {
         // What was committed while nobody listened.
-        self.posts.all().iter().for_each(|post| post.ring("commit"));
+        self.runners.all().iter().for_each(|runner| runner.wake("commit"));
         loop {
             let heard = tokio::select! {
                 heard = watch.next() => heard?,
                 () = stop.cancelled() => return Ok(()),
             };
-            let posts = self.posts.all();
+            let runners = self.runners.all();
             match &heard {
-                Some(name) => posts.iter().filter(|post| post.name() == name).for_each(|post| post.ring("commit")),
-                None if posts.len() == 1 => posts[0].ring("commit"),
+                Some(name) => runners.iter().filter(|runner| runner.name() == name).for_each(|runner| runner.wake("commit")),
+                None if runners.len() == 1 => runners[0].wake("commit"),
                 // Whose commit it was, a look tells.
                 None => {
-                    let views: Vec<_> = posts.iter().map(|post| (post, true)).collect();
+                    let views: Vec<_> = runners.iter().map(|runner| (runner, true)).collect();
                     self.look_at(&views, "commit").await?;
                 }
             }

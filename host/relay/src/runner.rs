@@ -1,4 +1,4 @@
-//! One signal type of a running relay: workers come when the bell rings, and go when nothing is due.
+//! One signal type of a running relay: workers come when the wake_up rings, and go when nothing is due.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,18 +9,18 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::lookout::Pulse;
-use signalbus_core::backoff::Backoff;
+use super::activity::Activity;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Halt, Observer, Rest, Tally};
-use signalbus_outbox::{Batch, Error};
-use signalbus_plugin::Generations;
+use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Outage;
+use signalbus_outbox::{Batch, Error};
+use signalbus_plugin::Generations;
 use signalbus_telemetry as telemetry;
 
 /// One signal type of a running relay.
-pub(super) struct Post {
+pub(super) struct SignalRunner {
     pub(super) config: SignalConfig,
     pub(super) flusher: Flusher,
     pub(super) generations: Arc<Generations>,
@@ -29,30 +29,30 @@ pub(super) struct Post {
     pub(super) stop: CancellationToken,
     /// Everything that was in flight is settled.
     pub(super) ended: CancellationToken,
-    bell: Notify,
+    wake_up: Notify,
     workers: AtomicUsize,
     condition: Mutex<Condition>,
-    pulse: Arc<Pulse>,
+    activity: Arc<Activity>,
 }
 
 /// The signal types of the moment, in the order of their names.
 #[derive(Default)]
-pub(super) struct Posts(RwLock<BTreeMap<String, Arc<Post>>>);
+pub(super) struct Runners(RwLock<BTreeMap<String, Arc<SignalRunner>>>);
 
-impl Posts {
-    pub(super) fn all(&self) -> Vec<Arc<Post>> {
+impl Runners {
+    pub(super) fn all(&self) -> Vec<Arc<SignalRunner>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Arc<Post>> {
+    pub(super) fn find(&self, name: &str) -> Option<Arc<SignalRunner>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    pub(super) fn put(&self, post: Arc<Post>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(post.name().to_owned(), post);
+    pub(super) fn put(&self, runner: Arc<SignalRunner>) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(runner.name().to_owned(), runner);
     }
 
-    pub(super) fn remove(&self, name: &str) -> Option<Arc<Post>> {
+    pub(super) fn remove(&self, name: &str) -> Option<Arc<SignalRunner>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 }
@@ -70,7 +70,7 @@ struct Condition {
     last_failure: String,
     /// Workers in a row that found nothing to claim.
     vain: u32,
-    /// Until then, the lookout need not look thoroughly.
+    /// Until then, the watcher need not look thoroughly.
     look_after: Option<Instant>,
 }
 
@@ -101,14 +101,14 @@ const FRUITLESS: u32 = 3;
 const MISCONFIGURED: Duration = Duration::from_secs(60);
 /// While batches are in flight, rows that are claimed look like rows that wait.
 const THOROUGH_WHILE_BUSY: Duration = Duration::from_secs(1);
-/// The longest that rows which others have claimed keep the lookout away.
+/// The longest that rows which others have claimed keep the watcher away.
 const MOST_VAIN: Duration = Duration::from_millis(250);
 
-impl Post {
+impl SignalRunner {
     pub(super) fn new(
         config: SignalConfig,
         (flusher, generations): super::Opened,
-        pulse: Arc<Pulse>,
+        activity: Arc<Activity>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -118,10 +118,10 @@ impl Post {
             tally: Tally::default(),
             stop,
             ended: CancellationToken::new(),
-            bell: Notify::new(),
+            wake_up: Notify::new(),
             workers: AtomicUsize::new(0),
             condition: Mutex::default(),
-            pulse,
+            activity,
         }
     }
 
@@ -130,9 +130,9 @@ impl Post {
     }
 
     /// There may be something to send.
-    pub(super) fn ring(&self, source: &'static str) {
+    pub(super) fn wake(&self, source: &'static str) {
         telemetry::woken(source);
-        self.bell.notify_one();
+        self.wake_up.notify_one();
     }
 
     /// Something has changed that may cure what the pause is for.
@@ -141,7 +141,7 @@ impl Post {
         condition.pause = None;
         condition.fruitless = 0;
         drop(condition);
-        self.ring("call");
+        self.wake("call");
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -159,7 +159,7 @@ impl Post {
         }
     }
 
-    /// Whether the lookout should look here, and thoroughly; `last` is when it last did that.
+    /// Whether the watcher should look here, and thoroughly; `last` is when it last did that.
     pub(super) fn view(&self, last: Option<Instant>) -> Option<bool> {
         let condition = self.condition();
         if condition.pause.is_some() {
@@ -177,19 +177,19 @@ impl Post {
     /// Sends whatever becomes due until told to stop, and settles what is in flight then.
     pub(super) async fn keep(self: Arc<Self>) {
         let mut workers = JoinSet::new();
-        let mut rung = true;
+        let mut woken = true;
         let mut timer: Option<Instant> = None;
         while !self.stop.is_cancelled() {
             let pause = self.condition().pause.as_ref().map(|pause| pause.until);
-            if rung && pause.is_none() && workers.len() < self.flusher.concurrency {
-                rung = false;
+            if woken && pause.is_none() && workers.len() < self.flusher.concurrency {
+                woken = false;
                 workers.spawn(self.clone().work());
                 self.workers.store(workers.len(), Relaxed);
             }
             let alarm = pause.or(timer);
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                () = self.bell.notified() => rung = true,
+                () = self.wake_up.notified() => woken = true,
                 Some(ended) = workers.join_next() => {
                     self.workers.store(workers.len(), Relaxed);
                     if let Some(rest) = self.after(ended) {
@@ -198,7 +198,7 @@ impl Post {
                 }
                 () = sleep_until(alarm), if alarm.is_some() => {
                     telemetry::woken("timer");
-                    rung = true;
+                    woken = true;
                     (timer, self.condition().pause) = (None, None);
                 }
             }
@@ -221,7 +221,7 @@ impl Post {
         rest
     }
 
-    /// When to look again without being rung for.
+    /// When to look again without being woken for.
     fn next_timer(&self, rest: Rest) -> Option<Instant> {
         if rest.due_in.is_none() {
             self.condition().fruitless = 0;
@@ -299,13 +299,13 @@ impl Post {
     }
 }
 
-impl Observer for Post {
+impl Observer for SignalRunner {
     fn claimed(&self, batch: &Batch) {
-        self.pulse.beat();
+        self.activity.mark();
         self.condition().vain = 0;
         // A full batch is a sign that there is more, for another worker.
         if batch.signals.len() >= self.flusher.burst_count && self.workers() < self.flusher.concurrency {
-            self.ring("more");
+            self.wake("more");
         }
     }
 

@@ -1,15 +1,15 @@
-//! What is shown of a trial: no secret, and no more of a text than one reads.
+//! What is redactor of a trial: no secret, and no more of a text than one reads.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
-use super::Ran;
+use super::CaseResult;
 use signalbus_core::message::Message;
-use signalbus_plugin::Grants;
 use signalbus_core::signal::{Outage, Outcome};
+use signalbus_plugin::Grants;
 
-/// Characters of a text that are shown.
+/// Characters of a text that are redactor.
 const LONGEST: usize = 300;
 
 /// The beginning of a text that is too long to be read.
@@ -23,9 +23,9 @@ pub fn cut(text: &str) -> String {
 /// Texts without the secrets that a plugin has. What is cut has to be redacted before: the beginning
 /// of a secret is not found.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shown(Grants);
+pub(super) struct Redactor(Grants);
 
-impl Shown {
+impl Redactor {
     pub(super) fn of(grants: &Grants) -> Self {
         Self(Grants { secrets: grants.secrets.clone(), ..Grants::default() })
     }
@@ -44,8 +44,8 @@ impl Shown {
         self.text(&String::from_utf8_lossy(body))
     }
 
-    /// A run as it may be shown.
-    pub(super) fn hide(&self, ran: &mut Ran) {
+    /// A run as it may be redactor.
+    pub(super) fn hide(&self, ran: &mut CaseResult) {
         if self.0.secrets.is_empty() {
             return;
         }
@@ -119,8 +119,8 @@ mod tests {
     use super::*;
     use signalbus_plugin::{Call, Failed, Record};
 
-    fn shown(secret: &str) -> Shown {
-        Shown::of(&Grants { secrets: vec![("token".into(), secret.into())], ..Grants::default() })
+    fn redactor(secret: &str) -> Redactor {
+        Redactor::of(&Grants { secrets: vec![("token".into(), secret.into())], ..Grants::default() })
     }
 
     #[test]
@@ -133,14 +133,14 @@ mod tests {
     #[test]
     fn of_a_secret_at_the_end_nothing_is_left() {
         let text = format!("{}hunter22", "x".repeat(LONGEST - 4));
-        assert_eq!(shown("hunter22").text(&text), format!("{}[sec…", "x".repeat(LONGEST - 4)));
+        assert_eq!(redactor("hunter22").text(&text), format!("{}[sec…", "x".repeat(LONGEST - 4)));
     }
 
     #[test]
     fn a_secret_is_found_where_it_is_escaped() {
         let secret = "se\"c\\rét";
-        assert_eq!(shown(secret).json(serde_json::json!({ "a": [secret] })), r#"{"a":["[secret]"]}"#);
-        assert_eq!(shown("12345").json(12345), "[secret]");
+        assert_eq!(redactor(secret).json(serde_json::json!({ "a": [secret] })), r#"{"a":["[secret]"]}"#);
+        assert_eq!(redactor("12345").json(12345), "[secret]");
     }
 
     #[test]
@@ -159,18 +159,18 @@ mod tests {
         };
         let failed = Failed { kind: "trap", reason: text(), backtrace: text() };
         let json = r#"{"a": "se\"c\\r\u00e9t", "b": 1}"#;
-        let mut ran = Ran {
+        let mut ran = CaseResult {
             name: "a".into(),
             rows: 1,
             verdict: Ok(vec![Outcome::retry(text()), Outcome::Reject { reason: text() }]),
             messages: vec![message(json.into()), message([b"\xff", text().as_bytes(), b"\xff"].concat())],
             records: vec![Record { level: tracing::Level::INFO, message: text(), fields: vec![("a".into(), text())] }],
-            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), miscount: None }],
+            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), wrong_length: None }],
             fault: Some(text()),
             judged: true,
             batched: true,
         };
-        shown(secret).hide(&mut ran);
+        redactor(secret).hide(&mut ran);
         assert_eq!(ran.messages[0].body, br#"{"a":"[secret]","b":1}"#);
         assert_eq!(ran.messages[1].body, b"\xffit is [secret]\xff");
         let all = format!("{ran:?}");

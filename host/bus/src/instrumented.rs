@@ -7,14 +7,14 @@ use signalbus_core::message::{Message, Publisher, Publishing};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
-/// A bus, and what is watched of it.
-pub(super) struct Watched {
+/// A bus, and what is instrumented of it.
+pub(super) struct Instrumented {
     name: String,
     secrets: Vec<String>,
     bus: Box<dyn Bus>,
 }
 
-impl Watched {
+impl Instrumented {
     pub(super) fn new(config: &ConnectionConfig, bus: Box<dyn Bus>) -> Self {
         let secrets = config.secrets().into_iter().filter(|secret| secret.len() >= 4).collect();
         Self { name: config.name.clone(), secrets, bus }
@@ -61,7 +61,7 @@ impl Watched {
     }
 }
 
-impl Publisher for Watched {
+impl Publisher for Instrumented {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
         Box::pin(self.take(messages))
     }
@@ -95,10 +95,10 @@ mod tests {
         Message { id: Some(id.into()), ..Message::default() }
     }
 
-    fn watched(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, Watched) {
+    fn instrumented(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, Instrumented) {
         let config = ConnectionConfig::new("b", "amqp://u:pa%20ss@h", None, Duration::from_secs(1), vec![]).unwrap();
         let prepared = std::sync::Arc::new(Prepared { answers: Mutex::new(answers), ..Prepared::default() });
-        (prepared.clone(), Watched::new(&config, Box::new(prepared)))
+        (prepared.clone(), Instrumented::new(&config, Box::new(prepared)))
     }
 
     #[tokio::test]
@@ -106,8 +106,8 @@ mod tests {
         let outage = |reason: &str| Err(unavailable(format!("connection \"b\": {reason}")));
         let part = Ok(vec![Ok(Outcome::Sent), Err("reset".to_owned()), Ok(Outcome::Sent)]);
         let whole = Ok(vec![Ok(Outcome::Sent), Ok(reject("no route")), Ok(Outcome::Sent)]);
-        let (prepared, watched) = watched(vec![part, Err(unavailable("refused")), whole]);
-        let call = || watched.take(vec![message("1"), message("2"), message("3")]);
+        let (prepared, instrumented) = instrumented(vec![part, Err(unavailable("refused")), whole]);
+        let call = || instrumented.take(vec![message("1"), message("2"), message("3")]);
         assert_eq!(call().await, outage("reset"));
         assert_eq!(call().await, outage("refused"));
         assert_eq!(call().await, Ok(vec![Outcome::Sent, reject("no route"), Outcome::Sent]));
@@ -117,8 +117,8 @@ mod tests {
 
     #[tokio::test]
     async fn passwords_are_struck_from_reasons() {
-        let (_, watched) = watched(vec![Err(unavailable("amqp://u:pa%20ss@h, pa ss"))]);
-        let Err(Outage::Unavailable { reason, .. }) = watched.take(vec![message("1")]).await else { panic!() };
+        let (_, instrumented) = instrumented(vec![Err(unavailable("amqp://u:pa%20ss@h, pa ss"))]);
+        let Err(Outage::Unavailable { reason, .. }) = instrumented.take(vec![message("1")]).await else { panic!() };
         assert_eq!(reason, "connection \"b\": amqp://u:[secret]@h, [secret]");
     }
 }

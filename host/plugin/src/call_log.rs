@@ -7,7 +7,7 @@ use tracing::Level;
 
 /// Takes down a plugin's log records, in place of the relay's log, and every call.
 #[derive(Debug, Default)]
-pub struct Tape(Mutex<Taken>);
+pub struct CallLog(Mutex<Taken>);
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -31,7 +31,7 @@ pub struct Call {
     pub memory: usize,
     pub failure: Option<Failed>,
     /// Outcomes and signals, where their numbers differ.
-    pub miscount: Option<(usize, usize)>,
+    pub wrong_length: Option<(usize, usize)>,
 }
 
 /// Why a call has no answer.
@@ -44,7 +44,7 @@ pub struct Failed {
     pub backtrace: String,
 }
 
-impl Tape {
+impl CallLog {
     /// What was taken down since this was last asked.
     pub fn take(&self) -> (Vec<Record>, Vec<Call>) {
         let taken = std::mem::take(&mut *self.taken());
@@ -67,9 +67,9 @@ impl Tape {
     }
 
     /// The last call was answered with so many outcomes for so many signals.
-    pub(super) fn miscount(&self, outcomes: usize, signals: usize) {
+    pub(super) fn wrong_length(&self, outcomes: usize, signals: usize) {
         if let Some(call) = self.taken().calls.last_mut() {
-            call.miscount = Some((outcomes, signals));
+            call.wrong_length = Some((outcomes, signals));
         }
     }
 

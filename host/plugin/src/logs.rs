@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Level;
 
+use super::call_log::{CallLog, Record};
 use super::grants::Grants;
-use super::produce::Connections;
 use super::http::Client;
-use super::tape::{Record, Tape};
+use super::producer::Connections;
 
 /// The target of every event that a plugin causes.
 macro_rules! target {
@@ -32,7 +32,7 @@ pub(super) struct Origin {
     /// What its requests are sent by, if it may send some.
     pub(super) client: Option<Arc<Client>>,
     /// Takes down its words, instead of the log.
-    pub(super) tape: Option<Arc<Tape>>,
+    pub(super) call_log: Option<Arc<CallLog>>,
 }
 
 impl Origin {
@@ -42,9 +42,9 @@ impl Origin {
     }
 }
 
-/// The journal of one send, shared by whatever the plugin can write to.
+/// The logs of one send, shared by whatever the plugin can write to.
 #[derive(Clone)]
-pub(super) struct Journal(Arc<Mutex<Pages>>);
+pub(super) struct PluginLogs(Arc<Mutex<LogLines>>);
 
 /// One of the two standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) enum Stream {
     Error,
 }
 
-struct Pages {
+struct LogLines {
     origin: Origin,
     /// Tells apart the sends of one process.
     batch: u64,
@@ -65,7 +65,7 @@ struct Pages {
     last_words: LastWords,
 }
 
-impl Journal {
+impl PluginLogs {
     /// Records that one send may leave.
     const RECORDS: usize = 1000;
     /// Bytes that those records may hold together.
@@ -75,7 +75,7 @@ impl Journal {
 
     pub(super) fn new(origin: Origin) -> Self {
         static BATCHES: AtomicU64 = AtomicU64::new(1);
-        Self(Arc::new(Mutex::new(Pages {
+        Self(Arc::new(Mutex::new(LogLines {
             origin,
             batch: BATCHES.fetch_add(1, Ordering::Relaxed),
             records: 0,
@@ -87,51 +87,51 @@ impl Journal {
         })))
     }
 
-    fn pages(&self) -> MutexGuard<'_, Pages> {
+    fn lines(&self) -> MutexGuard<'_, LogLines> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a record of the `log` interface.
     pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
         if self.keeps(level) {
-            self.pages().record(level, message, fields);
+            self.lines().record(level, message, fields);
         }
         // Without WASI, a log record is all that a panic can leave.
         if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
-            self.pages().last_words.hear(message);
+            self.lines().last_words.hear(message);
         }
     }
 
     /// Whether records of this level are kept.
     pub(super) fn keeps(&self, level: Level) -> bool {
-        enabled(level) || self.pages().origin.tape.is_some()
+        enabled(level) || self.lines().origin.call_log.is_some()
     }
 
     /// Keeps what was written to a standard stream, line by line.
     pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
-        self.pages().write(stream, bytes);
+        self.lines().write(stream, bytes);
     }
 
     /// Ends the lines that an instance left open; answers the last thing it wrote to standard
     /// error, without secrets.
     pub(super) fn close_lines(&self) -> Option<String> {
-        let mut pages = self.pages();
-        pages.end_line(Stream::Output);
-        pages.end_line(Stream::Error);
-        let words = std::mem::take(&mut pages.last_words).text;
-        let words = pages.origin.grants.redact(&words);
+        let mut lines = self.lines();
+        lines.end_line(Stream::Output);
+        lines.end_line(Stream::Error);
+        let words = std::mem::take(&mut lines.last_words).text;
+        let words = lines.origin.grants.redact(&words);
         (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::LENGTH)].to_owned())
     }
 }
 
-impl Pages {
+impl LogLines {
     fn is_full(&self) -> bool {
-        self.records >= Journal::RECORDS || self.bytes >= Journal::BYTES
+        self.records >= PluginLogs::RECORDS || self.bytes >= PluginLogs::BYTES
     }
 
     fn record(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
         let bytes = message.len() + fields.iter().map(|(key, value)| key.len() + value.len() + 2).sum::<usize>();
-        if self.is_full() || self.bytes + bytes > Journal::BYTES {
+        if self.is_full() || self.bytes + bytes > PluginLogs::BYTES {
             self.dropped += 1;
             return;
         }
@@ -142,10 +142,10 @@ impl Pages {
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            for part in piece.chunks(Journal::LINE) {
+            for part in piece.chunks(PluginLogs::LINE) {
                 let line = self.line(stream);
                 line.extend_from_slice(part);
-                if line.ends_with(b"\n") || line.len() >= Journal::LINE {
+                if line.ends_with(b"\n") || line.len() >= PluginLogs::LINE {
                     self.end_line(stream);
                 }
             }
@@ -177,7 +177,7 @@ impl Pages {
     }
 }
 
-impl Drop for Pages {
+impl Drop for LogLines {
     fn drop(&mut self) {
         self.end_line(Stream::Output);
         self.end_line(Stream::Error);
@@ -262,10 +262,10 @@ fn enabled(level: Level) -> bool {
 fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
     let (plugin, generation, signal_type) = (&*origin.plugin, &*origin.generation, &*origin.signal_type);
     let message: Cow<'_, str> = origin.grants.redact(message);
-    if let Some(tape) = &origin.tape {
+    if let Some(call_log) = &origin.call_log {
         let redacted = |(key, value): &(String, String)| (key.clone(), origin.grants.redact(value).into_owned());
         let fields = fields.iter().map(redacted).collect();
-        return tape.record(Record { level, message: message.into_owned(), fields });
+        return call_log.record(Record { level, message: message.into_owned(), fields });
     }
     let fields = joined(fields);
     let fields: Cow<'_, str> = origin.grants.redact(&fields);
@@ -291,76 +291,76 @@ fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &[(Str
 mod tests {
     use super::*;
 
-    fn journal() -> Journal {
+    fn logs() -> PluginLogs {
         let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
-        Journal::new(Origin { grants: grants.into(), ..Origin::of("p", "T") })
+        PluginLogs::new(Origin { grants: grants.into(), ..Origin::of("p", "T") })
     }
 
-    fn counts(journal: &Journal) -> (usize, u64) {
-        let pages = journal.pages();
-        (pages.records, pages.dropped)
+    fn counts(logs: &PluginLogs) -> (usize, u64) {
+        let lines = logs.lines();
+        (lines.records, lines.dropped)
     }
 
     #[test]
     fn a_line_is_a_record_however_it_was_written() {
-        let journal = journal();
-        journal.write(Stream::Output, b"one\ntw");
-        assert_eq!(counts(&journal), (1, 0));
-        journal.write(Stream::Error, b"between\n");
-        journal.write(Stream::Output, b"o\n\nthree");
-        assert_eq!(counts(&journal), (3, 0));
-        journal.close_lines();
-        assert_eq!(counts(&journal), (4, 0));
+        let logs = logs();
+        logs.write(Stream::Output, b"one\ntw");
+        assert_eq!(counts(&logs), (1, 0));
+        logs.write(Stream::Error, b"between\n");
+        logs.write(Stream::Output, b"o\n\nthree");
+        assert_eq!(counts(&logs), (3, 0));
+        logs.close_lines();
+        assert_eq!(counts(&logs), (4, 0));
     }
 
     #[test]
     fn an_endless_line_is_cut() {
-        let journal = journal();
-        journal.write(Stream::Output, &vec![b'x'; 2 * Journal::LINE + 1]);
-        assert_eq!(counts(&journal), (2, 0));
-        assert_eq!(journal.pages().output.len(), 1);
+        let logs = logs();
+        logs.write(Stream::Output, &vec![b'x'; 2 * PluginLogs::LINE + 1]);
+        assert_eq!(counts(&logs), (2, 0));
+        assert_eq!(logs.lines().output.len(), 1);
     }
 
     #[test]
     fn the_surplus_is_counted_not_kept() {
-        let journal = journal();
-        for _ in 0..Journal::RECORDS + 5 {
-            journal.write(Stream::Output, b"x\n");
+        let logs = logs();
+        for _ in 0..PluginLogs::RECORDS + 5 {
+            logs.write(Stream::Output, b"x\n");
         }
-        assert_eq!(counts(&journal), (Journal::RECORDS, 5));
+        assert_eq!(counts(&logs), (PluginLogs::RECORDS, 5));
     }
 
     #[test]
     fn records_are_limited_by_their_bytes_too() {
-        let journal = journal();
-        let line = [&[b'x'; Journal::LINE - 1][..], b"\n"].concat();
+        let logs = logs();
+        let line = [&[b'x'; PluginLogs::LINE - 1][..], b"\n"].concat();
         for _ in 0..40 {
-            journal.write(Stream::Error, &line);
+            logs.write(Stream::Error, &line);
         }
-        let (records, dropped) = counts(&journal);
-        assert_eq!(records, Journal::BYTES / (Journal::LINE - 1));
+        let (records, dropped) = counts(&logs);
+        assert_eq!(records, PluginLogs::BYTES / (PluginLogs::LINE - 1));
         assert_eq!(records as u64 + dropped, 40);
     }
 
     #[test]
     fn a_panic_speaks_with_place_and_message() {
-        let journal = journal();
-        journal.write(
+        let logs = logs();
+        logs.write(
             Stream::Error,
             b"earlier\n\nthread '<unnamed>' (1) panicked at src/lib.rs:9:5:\nassertion failed\n  left: hunter22\n\
               note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n",
         );
-        let words = journal.close_lines();
+        let words = logs.close_lines();
         assert_eq!(words.as_deref(), Some("panicked at src/lib.rs:9:5: assertion failed left: [secret]"));
-        assert_eq!(journal.close_lines(), None);
+        assert_eq!(logs.close_lines(), None);
     }
 
     #[test]
     fn the_last_line_speaks_even_unfinished_and_broken() {
-        let journal = journal();
-        journal.write(Stream::Error, b"first\nlast \xff");
-        journal.write(Stream::Output, b"not an error\n");
-        assert_eq!(journal.close_lines().as_deref(), Some("last \u{fffd}"));
+        let logs = logs();
+        logs.write(Stream::Error, b"first\nlast \xff");
+        logs.write(Stream::Output, b"not an error\n");
+        assert_eq!(logs.close_lines().as_deref(), Some("last \u{fffd}"));
     }
 
     #[test]
