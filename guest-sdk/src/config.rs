@@ -65,7 +65,7 @@ pub fn require(key: &str) -> Result<String> {
 ///
 /// If one is missing or doesn't fit: *misconfigured*, so that the relay parks the signal type.
 pub fn parse<T: DeserializeOwned>() -> Result<T> {
-    let settings = Settings::of(host::settings());
+    let settings = Settings::from_settings(host::settings());
     T::deserialize(MapAccessDeserializer::new(settings)).map_err(|fault| {
         Error::misconfigured(match fault {
             Fault::Missing(_) | Fault::Unknown { .. } => format!("setting {fault}"),
@@ -97,7 +97,7 @@ struct Settings {
 }
 
 impl Settings {
-    fn of(settings: Vec<(String, String)>) -> Self {
+    fn from_settings(settings: Vec<(String, String)>) -> Self {
         Self { rest: settings.into_iter(), current: Default::default() }
     }
 }

@@ -23,7 +23,7 @@ impl RowError {
         Self(format!("column \"{column}\" is not in the row, which has {known}"))
     }
 
-    pub(crate) fn of(fault: Fault, signal: &Signal) -> Self {
+    pub(crate) fn from_fault(fault: Fault, signal: &Signal) -> Self {
         match fault {
             Fault::Missing(column) => Self::missing(column, signal),
             other => Self(other.to_string()),
@@ -50,7 +50,7 @@ struct Row<'de> {
 }
 
 impl<'de> Row<'de> {
-    fn of(signal: &'de Signal) -> Self {
+    fn from_signal(signal: &'de Signal) -> Self {
         Self { cells: signal.cells(), pending: None }
     }
 }
@@ -59,11 +59,11 @@ impl<'de> Deserializer<'de> for RowDeserializer<'de> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_map(Row::of(self.0))
+        visitor.visit_map(Row::from_signal(self.0))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        visitor.visit_seq(Row::of(self.0))
+        visitor.visit_seq(Row::from_signal(self.0))
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Fault> {

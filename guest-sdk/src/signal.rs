@@ -101,7 +101,7 @@ impl Signal {
     pub fn get<'a, T: Deserialize<'a>>(&'a self, column: &str) -> Result<T, RowError> {
         let found = self.cells().find(|(known, _)| known.name == column);
         let (column, value) = found.ok_or_else(|| RowError::missing(column, self))?;
-        Cell { column, value }.read(PhantomData).map_err(|fault| RowError::of(fault, self))
+        Cell { column, value }.read(PhantomData).map_err(|fault| RowError::from_fault(fault, self))
     }
 
     /// Reads the row into a type of your own, whose fields are named like the columns.
@@ -154,7 +154,7 @@ impl Signal {
     ///
     /// If a field has no column, or a column's value doesn't fit its field.
     pub fn row<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RowError> {
-        T::deserialize(RowDeserializer(self)).map_err(|fault| RowError::of(fault, self))
+        T::deserialize(RowDeserializer(self)).map_err(|fault| RowError::from_fault(fault, self))
     }
 
     /// Starts a signal made by hand, for tests.

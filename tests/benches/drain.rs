@@ -132,7 +132,7 @@ async fn drain(way: &str, url: &str) {
 
 async fn relay(way: &str, url: &str) -> (u64, Duration) {
     let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
-    let lane = Outbox::open(url, WORKERS as u32).unwrap().signal_table(&source).await.unwrap();
+    let table = Outbox::open(url, WORKERS as u32).unwrap().signal_table(&source).await.unwrap();
     let sender: Arc<dyn Sender> = if way == "native" {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
@@ -142,7 +142,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
     };
     let policy = Policy { ordered: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let patience = Patience::ONE_SHOT;
-    let relay = Relay::of(vec![Flusher { lane, sender, policy, burst_count: BATCH, concurrency: WORKERS, patience }]);
+    let relay = Relay::from_flushers(vec![Flusher { table, sender, policy, burst_count: BATCH, concurrency: WORKERS, patience }]);
     let begun = Instant::now();
     let flushed = relay.flush(Extent::All, &CancellationToken::new(), |_| ()).await;
     assert!(flushed[0].halt.is_none(), "{:?}", flushed[0].halt);

@@ -90,7 +90,7 @@ impl Exchange {
         let outgoing = outgoing(&request)?;
         let (deadline, limit) = (monotonic_clock::now().saturating_add(nanoseconds(request.timeout)), request.limit);
         let options = options(request.timeout);
-        let mut upload = Upload::of(request.body, &outgoing)?;
+        let mut upload = Upload::from_bytes(request.body, &outgoing)?;
         // What fits into the relay's buffer is handed over before anybody waits for it.
         if upload.as_mut().is_some_and(|upload| upload.step()) {
             upload.take().map_or(Ok(()), Upload::finish)?;
@@ -178,7 +178,7 @@ struct Upload {
 }
 
 impl Upload {
-    fn of(bytes: Vec<u8>, request: &OutgoingRequest) -> Result<Option<Self>, Error> {
+    fn from_bytes(bytes: Vec<u8>, request: &OutgoingRequest) -> Result<Option<Self>, Error> {
         if bytes.is_empty() {
             return Ok(None);
         }

@@ -119,7 +119,7 @@ impl PluginTest {
         limits: Limits,
     ) -> Result<CaseResult, LoadError> {
         let recorder = Arc::new(Recorder::new(Bus::default()));
-        let redactor = Redactor::of(&grants);
+        let redactor = Redactor::for_grants(&grants);
         let mut ran = self.send(signal_type, signals, &recorder, self.spec(limits, grants)).await?;
         redactor.hide(&mut ran);
         Ok(ran)
@@ -129,7 +129,7 @@ impl PluginTest {
         let recorder = Arc::new(Recorder::new(case.bus.clone()));
         let (signal_type, signals) = case.signals(&self.suite.signal_type);
         let ran = self.send(&signal_type, &signals, &recorder, self.spec(case.limits, case.grants.clone())).await?;
-        let redactor = Redactor::of(&case.grants);
+        let redactor = Redactor::for_grants(&case.grants);
         let fault = match &case.expect {
             Some(expect) => expect.fault(&ran, &redactor),
             None => ran.failed_call(None, &redactor).or_else(|| ran.wrong_length()),
@@ -217,12 +217,12 @@ fn one_by_one(signal_type: &SignalType) -> bool {
 
 /// Outcomes as files of rows have them.
 pub fn outcomes(outcomes: &[Outcome]) -> Vec<serde_json::Value> {
-    outcomes.iter().map(|outcome| answer::Found::of(outcome).json()).collect()
+    outcomes.iter().map(|outcome| answer::Found::from_outcome(outcome).json()).collect()
 }
 
 /// An outage as files of rows have it.
 pub fn outage(outage: &Outage) -> serde_json::Value {
-    answer::Found::of_outage(outage).json()
+    answer::Found::from_outage(outage).json()
 }
 
 /// What is said of a word that is none of those that are known.

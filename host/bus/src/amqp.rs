@@ -79,7 +79,7 @@ impl Amqp {
         let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
         let mut parcels = Vec::with_capacity(messages.len());
         for (position, message) in messages.iter().enumerate() {
-            match AmqpPublish::of(message) {
+            match AmqpPublish::from_message(message) {
                 Ok(publish) => match session.missing(&publish.exchange, deadline).await {
                     Ok(None) => parcels.push((position, publish)),
                     Ok(Some(missing)) => receipts[position] = Some(Ok(missing)),
@@ -218,7 +218,7 @@ impl Session {
 impl<'a> AmqpPublish<'a> {
     /// # Errors
     /// What AMQP can't carry.
-    fn of(message: &'a Message) -> Result<Self, Outcome> {
+    fn from_message(message: &'a Message) -> Result<Self, Outcome> {
         let mut options = BasicPublishOptions::default();
         let mut properties = BasicProperties::default().with_delivery_mode(2);
         if let Some(content_type) = &message.content_type {

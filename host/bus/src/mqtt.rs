@@ -98,7 +98,7 @@ impl Mqtt {
         }
         let acks = Arc::new(Acks::default());
         let task = tokio::spawn(run(events, acks.clone()));
-        Ok(Session { client, acks, limits: Limits::of(said.as_ref()), task })
+        Ok(Session { client, acks, limits: Limits::from_connack(said.as_ref()), task })
     }
 
     fn refused(&self, error: &ConnectionError) -> Outage {
@@ -157,7 +157,7 @@ impl Limits {
     /// Of a packet, whatever the server says.
     const LARGEST: usize = 268_435_455;
 
-    fn of(said: Option<&ConnAckProperties>) -> Self {
+    fn from_connack(said: Option<&ConnAckProperties>) -> Self {
         let largest = said.and_then(|said| said.max_packet_size).and_then(|most| usize::try_from(most).ok());
         Self {
             retained: said.and_then(|said| said.retain_available) != Some(0),

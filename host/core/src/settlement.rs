@@ -60,7 +60,7 @@ impl Settlement {
     /// A list of another length than the batch acknowledges nothing. Where order is promised,
     /// nothing behind a signal that stays is deleted, within its order key. `chance` gives random
     /// numbers in 0..1 for the jitter.
-    pub fn of(signals: &[Signal], verdict: Verdict, policy: &Policy, mut chance: impl FnMut() -> f64) -> Self {
+    pub fn from_verdict(signals: &[Signal], verdict: Verdict, policy: &Policy, mut chance: impl FnMut() -> f64) -> Self {
         let mut settlement = Self::default();
         let outcomes = match verdict {
             Ok(outcomes) if outcomes.len() == signals.len() => outcomes,
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn settle(order_keys: &[&str], ordered: bool, verdict: Verdict) -> Settlement {
-        Settlement::of(&signals(order_keys), verdict, &policy(ordered), || 0.0)
+        Settlement::from_verdict(&signals(order_keys), verdict, &policy(ordered), || 0.0)
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
         let mut signals = signals(&["a", "a", "b"]);
         signals[0].attempt = 3;
         let verdict = Ok(vec![trap(), Outcome::Held, trap()]);
-        let settlement = Settlement::of(&signals, verdict, &policy(true), || 0.0);
+        let settlement = Settlement::from_verdict(&signals, verdict, &policy(true), || 0.0);
         assert_eq!((settlement.bury.len(), settlement.defer.len(), settlement.stalled), (1, 1, None));
     }
 
@@ -228,7 +228,7 @@ mod tests {
     fn the_last_attempt_buries() {
         let mut batch = signals(&[""]);
         batch[0].attempt = 3;
-        let settlement = Settlement::of(&batch, Ok(vec![Outcome::retry("full")]), &policy(false), || 0.0);
+        let settlement = Settlement::from_verdict(&batch, Ok(vec![Outcome::retry("full")]), &policy(false), || 0.0);
         assert!(settlement.defer.is_empty());
         assert_eq!(settlement.bury[0].reason, "full (attempt 3 of 3)");
     }

@@ -58,7 +58,7 @@ impl Database for Sqlite {
 
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
         Box::pin(async move {
-            let Some(writes) = Writes::of(&self.file) else { return Ok(None) };
+            let Some(writes) = Writes::from_file(&self.file) else { return Ok(None) };
             let mut watch = LogWatch { writes, session: self.session(), seen: None };
             watch.seen = Some(watch.version().await?);
             Ok(Some(Box::new(watch) as Box<dyn Watch>))
@@ -84,7 +84,7 @@ struct Writes {
 
 impl Writes {
     /// `None` where files can't be watched.
-    fn of(file: &Path) -> Option<Self> {
+    fn from_file(file: &Path) -> Option<Self> {
         let file = file.canonicalize().ok()?;
         let mut log = file.file_name()?.to_owned();
         log.push("-wal");

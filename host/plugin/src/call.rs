@@ -93,7 +93,7 @@ impl GuestCalls for BatchCalls<'_> {
     }
 
     async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
-        let signals = self.of(positions);
+        let signals = self.select(positions);
         let alive = self.alive.take();
         let entered_before = alive.is_some();
         let mut answer = self.context.call(alive, &signals).await;
@@ -143,14 +143,14 @@ impl GuestCalls for BatchCalls<'_> {
 }
 
 impl<'a> BatchCalls<'a> {
-    fn of(&self, positions: &[usize]) -> Vec<wit::Signal<'a>> {
+    fn select(&self, positions: &[usize]) -> Vec<wit::Signal<'a>> {
         positions.iter().map(|&position| self.signals[position].clone()).collect()
     }
 
     /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
     fn tell_untold(&mut self) {
         if let Some((failure, suspects)) = self.untold.take() {
-            self.context.tell(&failure, &self.of(&suspects));
+            self.context.tell(&failure, &self.select(&suspects));
         }
     }
 }

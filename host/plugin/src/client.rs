@@ -41,7 +41,7 @@ impl Clients {
     ///
     /// # Errors
     /// TLS can't be set up, e.g. for want of the system's certificates.
-    pub(super) fn of(&self, grants: &Grants) -> Result<Arc<Client>, String> {
+    pub(super) fn for_grants(&self, grants: &Grants) -> Result<Arc<Client>, String> {
         let key = Key { egress: grants.egress(), ca: grants.ca.clone() };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
@@ -153,25 +153,25 @@ mod tests {
     #[test]
     fn a_client_serves_only_types_with_the_same_reach() {
         let clients = Clients::default();
-        let public = clients.of(&grants(&[], None)).unwrap();
-        assert!(Arc::ptr_eq(&public, &clients.of(&grants(&[], None)).unwrap()));
-        let one = clients.of(&grants(&["10.0.0.0/8", "127.0.0.0/8"], None)).unwrap();
+        let public = clients.for_grants(&grants(&[], None)).unwrap();
+        assert!(Arc::ptr_eq(&public, &clients.for_grants(&grants(&[], None)).unwrap()));
+        let one = clients.for_grants(&grants(&["10.0.0.0/8", "127.0.0.0/8"], None)).unwrap();
         assert!(!Arc::ptr_eq(&public, &one));
-        assert!(Arc::ptr_eq(&one, &clients.of(&grants(&["127.0.0.0/8", "10.0.0.0/8"], None)).unwrap()));
+        assert!(Arc::ptr_eq(&one, &clients.for_grants(&grants(&["127.0.0.0/8", "10.0.0.0/8"], None)).unwrap()));
     }
 
     #[test]
     fn clients_that_nobody_uses_are_gone() {
         let clients = Clients::default();
-        drop(clients.of(&grants(&["10.0.0.0/8"], None)).unwrap());
-        let _public = clients.of(&grants(&[], None)).unwrap();
+        drop(clients.for_grants(&grants(&["10.0.0.0/8"], None)).unwrap());
+        let _public = clients.for_grants(&grants(&[], None)).unwrap();
         assert_eq!(clients.0.lock().unwrap().len(), 1);
     }
 
     #[test]
     fn an_authority_has_a_certificate() {
         assert!(check_authorities("nothing").unwrap_err().starts_with("there is no certificate in it"));
-        assert!(Clients::default().of(&grants(&[], Some(""))).is_err());
+        assert!(Clients::default().for_grants(&grants(&[], Some(""))).is_err());
     }
 
     async fn resolved(networks: &[&str], name: &str) -> Result<Vec<SocketAddr>, String> {

@@ -22,7 +22,7 @@ pub struct TcpPeer {
 
 impl HttpOrigin {
     /// The origin of a URL; `None` if it has none, or says who is asking.
-    pub(super) fn of(url: &Url) -> Option<Self> {
+    pub(super) fn from_url(url: &Url) -> Option<Self> {
         if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
             return None;
         }
@@ -58,7 +58,7 @@ impl FromStr for HttpOrigin {
         if url.host_str().is_some_and(|host| host.contains('*')) {
             return Err(wrong("has a wildcard, but every host has to be named"));
         }
-        Self::of(&url).ok_or_else(|| wrong("holds a user or a password, which belong into `secrets`"))
+        Self::from_url(&url).ok_or_else(|| wrong("holds a user or a password, which belong into `secrets`"))
     }
 }
 
@@ -105,7 +105,7 @@ mod tests {
 
     fn granted(grant: &str, url: &str) -> bool {
         let grant: HttpOrigin = grant.parse().unwrap();
-        Url::parse(url).is_ok_and(|url| HttpOrigin::of(&url).is_some_and(|origin| origin == grant))
+        Url::parse(url).is_ok_and(|url| HttpOrigin::from_url(&url).is_some_and(|origin| origin == grant))
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl OutgoingHttp {
     /// The URL in its canonical spelling, which is what the grants are held against.
     fn destination(&self, uri: &http::Uri) -> Result<Url, Error> {
         let mut url = Url::parse(&uri.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
-        let origin = HttpOrigin::of(&url).ok_or(Error::HttpRequestUriInvalid)?;
+        let origin = HttpOrigin::from_url(&url).ok_or(Error::HttpRequestUriInvalid)?;
         if !self.0.grants.http.contains(&origin) {
             self.deny(&format!("\"{origin}\" is not granted: name it in `grants.http`"));
             return Err(Error::HttpRequestDenied);

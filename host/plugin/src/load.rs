@@ -96,7 +96,7 @@ impl Plugin {
     /// The file is no plugin that this relay can run with these grants.
     pub async fn load(engine: &Engine, spec: &PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { signal_type, path, digest, limits, grants, connections, call_log } = spec.clone();
-        let mut origin = Origin::of(&name(&path), &signal_type);
+        let mut origin = Origin::for_plugin(&name(&path), &signal_type);
         (origin.grants, origin.connections, origin.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
         let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
@@ -181,7 +181,7 @@ impl File {
         let export = self.export(&engine, &component)?;
         let imports = self.imports(&engine, &component, &bytes, &origin)?;
         if imports.iter().any(|import| import.starts_with("wasi:http/")) {
-            let client = engine.clients().of(&origin.grants);
+            let client = engine.clients().for_grants(&origin.grants);
             origin.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
@@ -325,7 +325,7 @@ mod tests {
         let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
         std::fs::write(&path, bytes).unwrap();
         let engine = Engine::new(None).unwrap();
-        let origin = Origin::of("p", "T");
+        let origin = Origin::for_plugin("p", "T");
         let file = File { path, wanted: digest.map(str::to_owned) };
         file.load(engine, Limits::default(), origin).unwrap_err()
     }
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
-        let origin = Origin::of("p", "T");
+        let origin = Origin::for_plugin("p", "T");
         let error = file.load(Engine::new(None).unwrap(), Limits::default(), origin).unwrap_err();
         assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
     }

@@ -37,7 +37,7 @@ pub(super) struct Origin {
 
 impl Origin {
     /// Nothing is granted, and no file is read yet.
-    pub(super) fn of(plugin: &str, signal_type: &str) -> Self {
+    pub(super) fn for_plugin(plugin: &str, signal_type: &str) -> Self {
         Self { plugin: plugin.into(), signal_type: signal_type.into(), ..Self::default() }
     }
 }
@@ -293,7 +293,7 @@ mod tests {
 
     fn logs() -> PluginLogs {
         let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
-        PluginLogs::new(Origin { grants: grants.into(), ..Origin::of("p", "T") })
+        PluginLogs::new(Origin { grants: grants.into(), ..Origin::for_plugin("p", "T") })
     }
 
     fn counts(logs: &PluginLogs) -> (usize, u64) {

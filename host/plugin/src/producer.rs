@@ -30,7 +30,7 @@ impl Connections {
         Self { named: Vec::new(), any: Some(publisher) }
     }
 
-    fn of(&self, name: &str) -> Option<&Arc<dyn Publisher>> {
+    fn find(&self, name: &str) -> Option<&Arc<dyn Publisher>> {
         let named = self.named.iter().find(|(known, _)| known == name);
         named.map(|(_, publisher)| publisher).or(self.any.as_ref())
     }
@@ -45,7 +45,7 @@ impl Connections {
         let mut parts: Vec<Part<'_>> = Vec::new();
         let count = messages.len();
         for (position, message) in messages.into_iter().enumerate() {
-            let Some(publisher) = self.of(&message.connection) else {
+            let Some(publisher) = self.find(&message.connection) else {
                 telemetry::denied(signal_type, "grants.connections");
                 let name = message.connection;
                 let reason =

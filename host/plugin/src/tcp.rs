@@ -191,7 +191,7 @@ mod tests {
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             ..Grants::default()
         };
-        Addresses::new(Origin { grants: Arc::new(grants), ..Origin::of("p", "T") })
+        Addresses::new(Origin { grants: Arc::new(grants), ..Origin::for_plugin("p", "T") })
     }
 
     fn connects(addresses: &Addresses, to: &str) -> bool {

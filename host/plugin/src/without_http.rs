@@ -19,7 +19,7 @@ pub(super) struct Clients;
 impl Clients {
     /// Every plugin that imports `wasi:http` is refused here.
     #[expect(clippy::unused_self, reason = "it stands in for the real one")]
-    pub(super) fn of(&self, _: &Grants) -> Result<Arc<Client>, String> {
+    pub(super) fn for_grants(&self, _: &Grants) -> Result<Arc<Client>, String> {
         Err(WITHOUT.to_owned())
     }
 }

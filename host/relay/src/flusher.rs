@@ -148,7 +148,7 @@ impl Flusher {
         let begun = Instant::now();
         let verdict = self.send(worker, batch, stop).await;
         let name = &self.table.signal_type().name;
-        let settlement = Settlement::of(&batch.signals, verdict, &self.policy, fastrand::f64);
+        let settlement = Settlement::from_verdict(&batch.signals, verdict, &self.policy, fastrand::f64);
         telemetry::settling(name, &batch.signals, &settlement, begun.elapsed());
         let begun = Instant::now();
         let settled = self.settle(worker, batch, &settlement, observer).await;

@@ -82,11 +82,11 @@ impl Relay {
         outbox.require_schema().await?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
         let opened = open_all(&outbox, &engine, &Buses::default(), signals, Patience::ONE_SHOT).await?;
-        Ok(Self::of(opened.into_iter().map(|(flusher, _)| flusher).collect()))
+        Ok(Self::from_flushers(opened.into_iter().map(|(flusher, _)| flusher).collect()))
     }
 
     /// A relay of signal types that are put together already.
-    pub fn of(flushers: Vec<Flusher>) -> Self {
+    pub fn from_flushers(flushers: Vec<Flusher>) -> Self {
         Self { flushers: flushers.into_iter().map(Arc::new).collect(), grace: GRACE }
     }
 
@@ -311,7 +311,7 @@ mod tests {
             concurrency: 2,
             patience: Patience::ONE_SHOT,
         };
-        let relay = Relay { grace: Duration::from_millis(50), ..Relay::of(vec![flusher]) };
+        let relay = Relay { grace: Duration::from_millis(50), ..Relay::from_flushers(vec![flusher]) };
         let flushed = relay.flush(Extent::All, &stop, |_| {}).await;
         assert!(matches!(flushed[0].halt, Some(Halt::Abandoned)), "{flushed:?}");
         assert_eq!(outbox.pending(&source).await.unwrap(), 1);

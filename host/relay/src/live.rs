@@ -268,7 +268,7 @@ impl Live {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.begun.elapsed().as_secs(),
             ready: self.troubles().is_empty(),
-            signals: runners.iter().map(|runner| SignalStatus::of(runner, &self.samples.of(runner.name()))).collect(),
+            signals: runners.iter().map(|runner| SignalStatus::from_runner(runner, &self.samples.get(runner.name()))).collect(),
         }
     }
 

@@ -38,7 +38,7 @@ impl Sample {
 pub(super) struct Samples(Mutex<HashMap<String, Sample>>);
 
 impl Samples {
-    pub(super) fn of(&self, signal: &str) -> Sample {
+    pub(super) fn get(&self, signal: &str) -> Sample {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(signal).cloned().unwrap_or_default()
     }
 
@@ -69,7 +69,7 @@ impl Samples {
             // A table that is gone is told of by those who send it.
             let Ok(pending) = watcher.outbox.pending(&runner.config.source).await else { continue };
             let head = runner.flusher.table.session().head().await?;
-            let before = self.of(runner.name()).head;
+            let before = self.get(runner.name()).head;
             let head = head.map(|key| match before {
                 Some((same, since)) if same == key => (key, since),
                 _ => (key, Instant::now()),

@@ -51,7 +51,7 @@ pub struct PluginStatus {
 }
 
 impl SignalStatus {
-    pub(super) fn of(runner: &SignalRunner, sample: &Sample) -> Self {
+    pub(super) fn from_runner(runner: &SignalRunner, sample: &Sample) -> Self {
         let (state, reason) = match runner.health() {
             Health::Fine => ("running", None),
             Health::Paused { reason } => ("paused", Some(reason)),

@@ -82,7 +82,7 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
     ("signalbus_database_connections_max", Kind::Gauge, "", "Connections that may be in use"),
 ];
 
-fn of(signal: &str) -> Vec<Label> {
+fn labels(signal: &str) -> Vec<Label> {
     vec![Label::new("signal", signal.to_owned())]
 }
 
@@ -93,7 +93,7 @@ fn with(signal: &str, key: &'static str, value: &'static str) -> Vec<Label> {
 /// Counts something that happened to a signal type.
 pub(crate) fn count(name: &'static str, signal: &str, number: usize) {
     if number > 0 {
-        counter!(name, of(signal)).increment(number as u64);
+        counter!(name, labels(signal)).increment(number as u64);
     }
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn count_up_to(name: &'static str, number: usize) {
 /// Tells how much there is of something now.
 #[expect(clippy::cast_precision_loss, reason = "gauges are for people")]
 pub(crate) fn level(name: &'static str, signal: &str, level: u64) {
-    gauge!(name, of(signal)).set(level as f64);
+    gauge!(name, labels(signal)).set(level as f64);
 }
 
 /// The same, of what is no signal type's.
@@ -150,7 +150,7 @@ pub(crate) fn high_water(name: &'static str, signal: &str, level: usize) {
 
 /// One more or one less of something.
 pub(crate) fn step(name: &'static str, signal: &str, up: bool) {
-    let gauge = gauge!(name, of(signal));
+    let gauge = gauge!(name, labels(signal));
     if up { gauge.increment(1.0) } else { gauge.decrement(1.0) }
 }
 
@@ -161,11 +161,11 @@ pub(crate) fn stage(signal: &str, stage: &'static str, time: Duration) {
 
 /// How long something took.
 pub(crate) fn time(name: &'static str, signal: &str, time: Duration) {
-    histogram!(name, of(signal)).record(time);
+    histogram!(name, labels(signal)).record(time);
 }
 
 /// How many there were of something.
 #[expect(clippy::cast_precision_loss, reason = "batches are small")]
 pub(crate) fn size(name: &'static str, signal: &str, size: usize) {
-    histogram!(name, of(signal)).record(size as f64);
+    histogram!(name, labels(signal)).record(size as f64);
 }

@@ -48,7 +48,7 @@ impl Body {
     ///
     /// # Errors
     /// *Retry*, never expected: a value has no form in JSON.
-    pub fn of(&self, signal: &Signal) -> Result<Vec<u8>> {
+    pub fn encode(&self, signal: &Signal) -> Result<Vec<u8>> {
         match self {
             Self::Row => Ok(serde_json::to_vec(signal)?),
             Self::Columns(positions) => Ok(serde_json::to_vec(&Chosen { signal, positions })?),
@@ -72,7 +72,7 @@ impl Body {
                 Some((_, value)) => Data::Text(value),
                 None => Data::Text(&Value::Null),
             },
-            _ => Data::Json(String::from_utf8_lossy(&self.of(signal)?).into_owned()),
+            _ => Data::Json(String::from_utf8_lossy(&self.encode(signal)?).into_owned()),
         };
         let event = serde_json::to_vec(&Event { attributes, content_type, data });
         event.map_err(|error| Error::reject(format!("the event's data is not JSON: {error}")))

@@ -140,7 +140,7 @@ impl Maker {
         match &self.event {
             Some(event) => event.dress(message, signal, &self.body, &self.content_type),
             None => {
-                message.body = self.body.of(signal)?;
+                message.body = self.body.encode(signal)?;
                 Ok(message.content_type(self.content_type.as_str()))
             }
         }
@@ -175,7 +175,7 @@ impl Event {
             Mode::Binary => {
                 let headers = attributes.into_iter().map(|(name, value)| (format!("{}{name}", self.prefix), value));
                 message.headers.extend(headers);
-                message.body = body.of(signal)?;
+                message.body = body.encode(signal)?;
                 Ok(message.content_type(content_type))
             }
             Mode::Structured => {

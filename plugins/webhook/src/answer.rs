@@ -21,7 +21,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    pub fn of(answer: Result<Response, HttpError>) -> Self {
+    pub fn from_result(answer: Result<Response, HttpError>) -> Self {
         match answer {
             Ok(response) => Self::Outcome(outcome(&response)),
             Err(error @ HttpError::Denied) => Self::Denied(error.to_string()),

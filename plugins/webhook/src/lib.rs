@@ -19,7 +19,7 @@ use hook::Hook;
 fn send_all(signals: &[Signal]) -> BulkResult {
     let Some(first) = signals.first() else { return Ok(Vec::new()) };
     let hook = Hook::new(first)?;
-    let time = Time::of(first, hook.timeout());
+    let time = Time::for_signal(first, hook.timeout());
     let mut outcomes = vec![untried(); signals.len()];
     let mut tried = Vec::with_capacity(signals.len());
     let in_time = signals.iter().enumerate().take_while(|_| !time.is_up());
@@ -33,7 +33,7 @@ fn send_all(signals: &[Signal]) -> BulkResult {
             None
         }
     });
-    let answers: Vec<Answer> = http::send_all(requests, hook.parallel()).into_iter().map(Answer::of).collect();
+    let answers: Vec<Answer> = http::send_all(requests, hook.parallel()).into_iter().map(Answer::from_result).collect();
     if let Some(outage) = answer::outage(&answers) {
         return Err(outage);
     }
@@ -62,7 +62,7 @@ struct Time {
 }
 
 impl Time {
-    fn of(signal: &Signal, request: Duration) -> Self {
+    fn for_signal(signal: &Signal, request: Duration) -> Self {
         let call = signal.call_timeout().unwrap_or(Duration::from_secs(30));
         let request = request.min(call.mul_f64(0.8));
         Self { request, last: Instant::now() + call.mul_f64(0.9) - request }

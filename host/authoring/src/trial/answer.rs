@@ -64,7 +64,7 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    pub(super) fn of(outcome: &'a Outcome) -> Self {
+    pub(super) fn from_outcome(outcome: &'a Outcome) -> Self {
         let (kind, reason, after) = match outcome {
             Outcome::Sent => ("sent", "", None),
             Outcome::Skip => ("skip", "", None),
@@ -75,7 +75,7 @@ impl<'a> Found<'a> {
         Self { kind, reason, after_ms: after.map(millis) }
     }
 
-    pub(super) fn of_outage(outage: &'a Outage) -> Self {
+    pub(super) fn from_outage(outage: &'a Outage) -> Self {
         match outage {
             Outage::Unavailable { reason, after } => Self { kind: "unavailable", reason, after_ms: after.map(millis) },
             Outage::Misconfigured { reason } => Self { kind: "misconfigured", reason, after_ms: None },

@@ -40,7 +40,7 @@ pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
     let nulls = rows.iter().map(|row| row.iter().map(|(name, _)| (name.clone(), Value::Null)).collect()).collect();
     let one = rows.first().cloned().unwrap_or_default();
     let many = (MUCH / bytes(&one).max(1)).clamp(1, MANY);
-    let base = Case { rows, ..Case::of("a row is answered", suite) };
+    let base = Case { rows, ..Case::for_suite("a row is answered", suite) };
     let large = Row::from([("id".to_owned(), Value::Int64(1)), ("text".to_owned(), Value::Text("x".repeat(256 << 10)))]);
     let mut cases = vec![
         (base.clone(), Check::Answer),
@@ -109,7 +109,7 @@ fn extremes() -> Vec<Row> {
 }
 
 impl Case {
-    fn of(name: &str, suite: &Suite) -> Self {
+    fn for_suite(name: &str, suite: &Suite) -> Self {
         Self {
             name: name.to_owned(),
             rows: Vec::new(),
@@ -174,7 +174,7 @@ fn lost(outcome: &Outcome, first: Option<&Outcome>) -> Option<&'static str> {
 fn unanswered(ran: &CaseResult) -> Option<String> {
     ran.failed_call(None, &Redactor::default()).or_else(|| ran.wrong_length()).or_else(|| {
         let held = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
-        Some(format!("row {}: {}", held + 1, answer::Found::of(&Outcome::Held).json()))
+        Some(format!("row {}: {}", held + 1, answer::Found::from_outcome(&Outcome::Held).json()))
     })
 }
 

@@ -118,7 +118,7 @@ impl Expect {
     fn answer(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
         match (&self.outage, &self.outcomes, &ran.verdict) {
             (Some(expected), _, Err(outage)) => {
-                expected.fault(&Found::of_outage(outage), redactor).map(|fault| format!("the outage {fault}"))
+                expected.fault(&Found::from_outage(outage), redactor).map(|fault| format!("the outage {fault}"))
             }
             (Some(expected), _, Ok(outcomes)) => Some(format!(
                 "the answer is {}, expected the outage {}",
@@ -126,7 +126,7 @@ impl Expect {
                 redactor.json(expected.json())
             )),
             (None, Some(_), Err(outage)) => {
-                Some(format!("the answer is the outage {}, expected outcomes", redactor.json(Found::of_outage(outage).json())))
+                Some(format!("the answer is the outage {}, expected outcomes", redactor.json(Found::from_outage(outage).json())))
             }
             (None, Some(Outcomes::All(expected)), Ok(outcomes)) => {
                 outcomes.iter().enumerate().find_map(|(n, outcome)| of_row(n, expected, outcome, redactor))
@@ -157,7 +157,7 @@ impl Expect {
 }
 
 fn of_row(index: usize, expected: &Answer, outcome: &Outcome, redactor: &Redactor) -> Option<String> {
-    expected.fault(&Found::of(outcome), redactor).map(|fault| format!("row {}: the outcome {fault}", index + 1))
+    expected.fault(&Found::from_outcome(outcome), redactor).map(|fault| format!("row {}: the outcome {fault}", index + 1))
 }
 
 /// Entries of a list that a fault shows.
@@ -170,7 +170,7 @@ fn list<T>(entries: &[T], show: impl Fn(&T) -> String) -> String {
 }
 
 fn listed(outcomes: &[Outcome], redactor: &Redactor) -> String {
-    list(outcomes, |outcome| redactor.json(Found::of(outcome).json()))
+    list(outcomes, |outcome| redactor.json(Found::from_outcome(outcome).json()))
 }
 
 impl Expected {
@@ -252,12 +252,12 @@ impl Log {
                 && self.fields.iter().all(|(key, value)| record.fields.iter().any(|(k, v)| k == key && v == value))
         });
         (!found).then(|| {
-            let logged = list(records, |record| redactor.json(Self::of(record).json()));
+            let logged = list(records, |record| redactor.json(Self::from_record(record).json()));
             format!("no log record is {}; it logged {logged}", redactor.json(self.json()))
         })
     }
 
-    fn of(record: &Record) -> Self {
+    fn from_record(record: &Record) -> Self {
         let level = record.level.as_str().to_lowercase();
         Self { level: Some(level), message: Some(record.message.clone()), fields: record.fields.iter().cloned().collect() }
     }
@@ -395,8 +395,9 @@ mod tests {
         };
         let expect = r#"{"messages": [{"headers": {"token": "hunter22"}, "body": {"token": "hunter22"}}]}"#;
         let expect: Expect = serde_json::from_str(expect).unwrap();
-        let fault =
-            |token: &str| expect.fault(&CaseResult { messages: vec![message(token)], ..ran(2, &[]) }, &Redactor::of(&grants));
+        let fault = |token: &str| {
+            expect.fault(&CaseResult { messages: vec![message(token)], ..ran(2, &[]) }, &Redactor::for_grants(&grants))
+        };
         assert_eq!(fault("hunter22"), None);
         let words = fault("hunter2").unwrap();
         assert_eq!(words, r#"message 1: `headers` are {"token":"hunter2"}, expected {"token":"[secret]"}"#);

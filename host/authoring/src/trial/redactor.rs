@@ -26,7 +26,7 @@ pub fn cut(text: &str) -> String {
 pub(super) struct Redactor(Grants);
 
 impl Redactor {
-    pub(super) fn of(grants: &Grants) -> Self {
+    pub(super) fn for_grants(grants: &Grants) -> Self {
         Self(Grants { secrets: grants.secrets.clone(), ..Grants::default() })
     }
 
@@ -120,7 +120,7 @@ mod tests {
     use signalbus_plugin::{Call, Failed, Record};
 
     fn redactor(secret: &str) -> Redactor {
-        Redactor::of(&Grants { secrets: vec![("token".into(), secret.into())], ..Grants::default() })
+        Redactor::for_grants(&Grants { secrets: vec![("token".into(), secret.into())], ..Grants::default() })
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl Default for Suite {
 
 impl Suite {
     /// No rows, of a signal type.
-    pub fn of(signal_type: &str) -> Self {
+    pub fn for_type(signal_type: &str) -> Self {
         Self { signal_type: signal_type.to_owned(), ..Self::default() }
     }
 
@@ -71,7 +71,7 @@ impl Case {
             key: key(row).unwrap_or_else(|| (index + 1).to_string()),
             order_key: joined(row, &order_key),
             attempt: self.attempt,
-            values: columns.iter().map(|column| of(row, &column.name)).collect(),
+            values: columns.iter().map(|column| cell(row, &column.name)).collect(),
         };
         let signals = self.rows.iter().enumerate().map(signal).collect();
         (SignalType { name: signal_type.to_owned(), columns, attributes: self.attributes.clone() }, signals)
@@ -82,19 +82,19 @@ impl Case {
     }
 }
 
-fn of(row: &Row, name: &str) -> Value {
+fn cell(row: &Row, name: &str) -> Value {
     row.iter().find(|(known, _)| known == name).map_or(Value::Null, |(_, value)| value.clone())
 }
 
 /// The values of columns as the relay joins them.
 fn joined(row: &Row, names: &[&str]) -> String {
-    let parts: Vec<String> = names.iter().map(|name| value::text(&of(row, name))).collect();
+    let parts: Vec<String> = names.iter().map(|name| value::text(&cell(row, name))).collect();
     join_key(&parts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// A column `id` is the primary key.
 fn key(row: &Row) -> Option<String> {
-    match of(row, "id") {
+    match cell(row, "id") {
         Value::Int64(id) => Some(id.to_string()),
         Value::Text(id) | Value::Uuid(id) => Some(join_key(&[&id])),
         _ => None,

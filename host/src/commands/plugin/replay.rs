@@ -25,7 +25,7 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     let lane = outbox.signal_table(&signal.source).await?;
     let row = lane.dead_signal(&letter).await?;
     let signal_type = lane.signal_type().clone();
-    let suite = Suite::of(&letter.signal);
+    let suite = Suite::for_type(&letter.signal);
     let trial = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
     let columns: Map<String, Value> =
         signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), trial::json(value))).collect();
