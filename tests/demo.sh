@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 show() { printf '\033[2m$ signalbus %s\033[0m\n' "$*"; "$signalbus" "$@"; }
 
-signalbus=$PWD/target/release/signalbus
-demo=$PWD/target/demo
+signalbus=$PWD/target/demo/signalbus
+demo=$PWD/target/demo-project
 rm -rf "$demo"
 
 say 'A new project: a configuration, an outbox with 3,000 signals of each of two types, two plugins'
@@ -19,7 +19,7 @@ show pending
 say 'Sending them: each row goes to the Wasm plugin of its type, and is deleted once that says "sent"'
 # One of the orders has no customer: status 1 says that something could not be sent.
 show flush --wait 0 2>relay.log || true
-echo '… and the plugins wrote to the log, kept in target/demo/relay.log:'
+echo '… and the plugins wrote to the log, kept in target/demo-project/relay.log:'
 grep -F -m 2 'order placed' relay.log | cut -c1-150
 grep -F -m 2 'columns=' relay.log | cut -c1-150
 
@@ -29,7 +29,7 @@ show dead list
 
 say 'Play on'
 cat <<END
-cd target/demo
+cd target/demo-project
 export PATH=\$PATH:$(dirname "$signalbus")
 signalbus dead show 1         # the row that could not be sent
 signalbus dead redrive 1      # back into its table, to be sent again

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 /// The component of a test guest, as `make guests` builds it.
 pub fn guest(name: &str) -> PathBuf {
-    let folder = target().join("wasm32-wasip2/plugin");
+    let folder = target().join("wasm32-wasip2/guest");
     let files = [folder.join(format!("examples/{name}.wasm")), folder.join(format!("{name}.wasm"))];
     let found = files.into_iter().find(|file| file.exists());
     found.unwrap_or_else(|| panic!("there is no guest \"{name}\": run `make guests` first"))
