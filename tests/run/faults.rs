@@ -54,7 +54,7 @@ async fn restarted(system: System, kind: Kind) {
     // A crash may take claims with it, which need not reach the disk: their batches are sent again.
     assert!(relay.witness.all_sent(3100) <= 3 * 4 * 20);
     // Once for each way in which it is said, and not at every try.
-    assert!(relay.witness.text().matches("database trouble").count() < 20, "{}", relay.witness.text());
+    assert!(relay.witness.text().matches("database error").count() < 20, "{}", relay.witness.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]

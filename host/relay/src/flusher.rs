@@ -276,7 +276,7 @@ impl Trouble {
 
     fn over(&mut self) {
         if self.since.take().is_some() {
-            telemetry::database_back();
+            telemetry::database_recovered();
         }
         self.tries = 0;
     }

@@ -276,7 +276,7 @@ impl Live {
     pub fn measure(&self) {
         let ready = |runner: &Arc<SignalRunner>| (runner.name().to_owned(), runner.health() == Health::Fine);
         let ready: Vec<_> = self.runners.all().iter().map(ready).collect();
-        telemetry::now(self.outbox.connections(), self.engine.generations(), &ready);
+        telemetry::update_gauges(self.outbox.connections(), self.engine.generations(), &ready);
     }
 
     fn find(&self, name: &str) -> Result<Arc<SignalRunner>, Unknown> {
