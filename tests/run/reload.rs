@@ -89,5 +89,5 @@ async fn a_bad_configuration_changes_nothing() {
     let other = Database::sqlite().await;
     relay.configure(&other, &section("OrderPlaced", &counts, ""));
     relay.signal("HUP");
-    relay.witness.wait_until("can't change while the relay runs");
+    relay.witness.wait_until("cannot change while the relay runs");
 }

@@ -94,9 +94,9 @@ fn same(given: &[u8], wanted: &[u8]) -> bool {
 }
 
 async fn ready(State(state): State<AdminState>) -> Response {
-    let troubles = state.live.troubles();
-    let status = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": troubles.is_empty(), "troubles": troubles }))).into_response()
+    let problems = state.live.problems();
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": problems.is_empty(), "troubles": problems }))).into_response()
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
