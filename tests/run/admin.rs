@@ -126,8 +126,8 @@ async fn dead_letters_are_redriven() {
 fn a_listener_that_others_reach_needs_a_token() {
     let folder = tempfile::TempDir::new().unwrap();
     for (admin, words) in [
-        ("listen = \"0.0.0.0:9464\"", "so it needs an `admin.token`"),
-        ("listen = \"localhost\"", "is no address and port"),
+        ("listen = \"0.0.0.0:9464\"", "so `admin.token` is required"),
+        ("listen = \"localhost\"", "invalid address \"localhost\""),
         ("listen = \"127.0.0.1:1\"\ntoken = \"\"", "`admin.token` is empty"),
     ] {
         let text = format!("[database]\nurl = \"sqlite://x.db\"\n[admin]\n{admin}\n");

@@ -129,7 +129,7 @@ async fn the_shell_swaps_and_rolls_back() {
     let first = digest(&relay);
     let said = relay.project.run(&["plugin", "rollback", "OrderPlaced"]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("has no plugin to go back to"), "{said:#?}");
+    assert!(said.stderr.contains("has no previous plugin generation"), "{said:#?}");
     replace(&plugin, "counts");
     let said = relay.project.ok(&["plugin", "swap", "OrderPlaced"]);
     let second = digest(&relay);
