@@ -214,5 +214,5 @@ async fn missing_side_tables_are_78_with_the_cure() {
     assert_eq!(project.ok(&["migrate"]), "side tables are up to date\n");
     let said = project.run(&["flush", "-w", "0"]);
     assert_eq!(said.status, 78);
-    assert!(said.stderr.starts_with("error: signalbus.toml:3:1: signal type \"A\": there is no table \"a\""), "{said:#?}");
+    assert!(said.stderr.starts_with("error: signalbus.toml:3:1: signal type \"A\": table \"a\" does not exist"), "{said:#?}");
 }

@@ -88,7 +88,7 @@ mod cases {
         bury_all(&relay).await;
         database.run("ALTER TABLE order_placed DROP COLUMN customer").await;
         let id = relay.outbox.dead_letters(&[], 1).await.unwrap()[0].id;
-        let expected = format!("dead letter {id}: table \"order_placed\" has no column \"customer\" any more");
+        let expected = format!("dead letter {id}: table \"order_placed\" no longer has column \"customer\"");
         let reopened = Relay::open(&database, &orders()).await;
         assert_eq!(reopened.lane.redrive(id).await.unwrap_err().to_string(), expected);
         // One that was opened before hears it from the database.

@@ -23,7 +23,7 @@ mod cases {
         let faults = fatal(&database, &source("order_placed")).await;
         assert_eq!(
             faults,
-            ["signal type \"OrderPlaced\": there is no table \"order_placed\"; create it, or name another with `table`"]
+            ["signal type \"OrderPlaced\": table \"order_placed\" does not exist; create it, or set `table` to another"]
         );
         let outbox = Outbox::open(&database.url, 2).unwrap();
         let error = outbox.pending(&source("order_placed")).await.unwrap_err().to_string();
@@ -104,7 +104,7 @@ mod cases {
 
     pub async fn an_address_that_is_none_is_refused(database: Database) {
         let error = Outbox::open("oracle://x", 1).map(drop).unwrap_err().to_string();
-        assert_eq!(error, "database url: scheme \"oracle\" is not known; use sqlite, postgres or mysql");
+        assert_eq!(error, "database url: unknown scheme \"oracle\"; use sqlite, postgres or mysql");
         drop(database);
     }
 }
@@ -130,7 +130,7 @@ async fn a_table_without_transactions_is_refused() {
     let outbox = Outbox::open(&database.url, 2).unwrap();
     let error = outbox.signal_table(&source("loose")).await.map(drop).unwrap_err().to_string();
     assert!(
-        error.contains("table \"loose\" is of the engine MyISAM") && error.contains("ALTER TABLE loose ENGINE=InnoDB"),
+        error.contains("table \"loose\" uses the engine MyISAM") && error.contains("ALTER TABLE loose ENGINE=InnoDB"),
         "{error}"
     );
     database.run("ALTER TABLE loose ENGINE = InnoDB").await;

@@ -263,7 +263,7 @@ mod cases {
         database.run("CREATE TABLE broken (id TEXT PRIMARY KEY); INSERT INTO broken VALUES ('a'), (CAST(X'FF41' AS TEXT))").await;
         let relay = Relay::open(&database, &source("broken")).await;
         let error = relay.worker().claim(5, None).await.unwrap_err().to_string();
-        assert_eq!(error, "a row's key is text that is not UTF-8");
+        assert_eq!(error, "a row's key is not valid UTF-8");
         assert_eq!((database.count("broken").await, database.count("signalbus_claim").await), (2, 0));
     }
 

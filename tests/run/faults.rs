@@ -186,7 +186,7 @@ async fn pgbouncer_in_transaction_mode_works_but_for_listen() {
         relay.project.ok(&["migrate", "--notify"]);
         assert_eq!(relay.stop(), Some(0));
         relay.again();
-        relay.witness.wait_until("is there a pooler in transaction mode between?");
+        relay.witness.wait_until("if there is a pooler in transaction mode");
         relay.wait_ready();
         insert(&database, 2001, 500).await;
         until_empty(&database, &relay).await;

@@ -68,7 +68,7 @@ async fn a_bad_configuration_changes_nothing() {
     let relay = Running::start(&database, &section("OrderPlaced", &counts, ""));
     let bad = [
         (section("OrderPlaced", &counts, "burst_cuont = 3"), "did you mean \\\"burst_count\\\"?"),
-        (section("OrderPlaced", &counts, "") + &section("B", &counts, ""), "there is no table \\\"b\\\""),
+        (section("OrderPlaced", &counts, "") + &section("B", &counts, ""), "table \\\"b\\\" does not exist"),
         (
             section("OrderPlaced", &counts, "timeout = \"5s\"")
                 + &section("B", &guest("sends"), "table = \"order_placed\"\ndigest = \"sha256:00\""),
