@@ -123,7 +123,7 @@ test: servers plugins guests
 	  --features signalbus-guest/chrono,signalbus-guest/decimal,signalbus-guest/time,signalbus-guest/uuid
 
 soak: servers plugins guests
-	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_that_is_cut
+	@SIGNALBUS_SOAK=1 cargo test -p signalbus --test run -- rolling_restarts order_within a_network_partition
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'
