@@ -90,7 +90,7 @@ impl Outbox {
             #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
             "sqlite" | "postgres" | "postgresql" | "mysql" | "mariadb" => {
                 return Err(Error::Table(format!(
-                    "database url: this binary was built without support for {scheme}://; rebuild it with the database's Cargo feature"
+                    "database url: this binary was built without support for {scheme}://; rebuild it with its Cargo feature"
                 )));
             }
             _ => {
