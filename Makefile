@@ -160,7 +160,7 @@ features: setup libraries
 	@tests/features.sh $(ONLY)
 
 soak: servers plugins guests
-	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_that_is_cut
+	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_partition
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'

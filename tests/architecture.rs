@@ -1,4 +1,4 @@
-//! The invariants of `docs/src/architecture.md`, held against the source.
+//! Checks the source against the invariants of `docs/src/architecture.md`.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Files of a crate, as `outbox/claim.rs`, with their code: no comments, no tests of their own.
+/// Returns the files under a folder, such as `outbox/claim.rs`, with their code but without comments and unit tests.
 fn code(folder: &str) -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(folder);
     let mut files = Vec::new();
@@ -28,7 +28,7 @@ fn code(folder: &str) -> Vec<(String, String)> {
     files.iter().map(read).collect()
 }
 
-/// Whether a crate or module is named as one: `sqlx::…`, `use clap…`.
+/// Returns whether code refers to a crate or module, as in `sqlx::…`.
 fn names(code: &str, module: &str) -> bool {
     code.contains(&format!("{module}::"))
 }
@@ -41,7 +41,7 @@ fn only_in(module: &str, places: &[&str]) {
 }
 
 #[test]
-fn giants_stay_where_they_belong() {
+fn large_dependencies_stay_in_their_crates() {
     // An inbox is a table of another service, not of the outbox.
     only_in("sqlx", &["outbox", "bus/inbox.rs"]);
     only_in("wasmtime", &["plugin"]);
@@ -56,7 +56,7 @@ fn giants_stay_where_they_belong() {
 }
 
 #[test]
-fn outbox_plugin_and_bus_do_not_know_each_other() {
+fn outbox_plugin_and_bus_are_independent() {
     let strangers = ["outbox", "plugin", "bus"];
     for (file, code) in code("host/src") {
         let Some(own) = strangers.iter().find(|part| file.starts_with(*part)) else { continue };
@@ -67,7 +67,7 @@ fn outbox_plugin_and_bus_do_not_know_each_other() {
 }
 
 #[test]
-fn the_heart_needs_nothing() {
+fn the_core_depends_on_nothing() {
     for (file, code) in code("host/src") {
         if ["signal.rs", "settlement.rs", "backoff.rs"].contains(&file.as_str()) {
             for line in code.lines().filter(|line| line.starts_with("use ")) {

@@ -1,4 +1,4 @@
-//! The outbox on each database: one suite, three adapters, real servers.
+//! The outbox on every database: one suite, three adapters, real servers.
 
 mod claims;
 mod dead;

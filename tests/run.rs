@@ -1,4 +1,4 @@
-//! The relay that runs: it sends by itself, is changed while it runs, and drains when told to.
+//! The running relay: sends as signals arrive, is changed while it runs, and drains when stopped.
 
 mod admin;
 mod autoflush;

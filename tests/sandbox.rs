@@ -383,7 +383,7 @@ async fn sockets_reach_what_is_granted_and_nothing_else() {
         assert!(saw.starts_with("refused: "), "{host}: {saw}");
         // Odd addresses are no destinations at all, and come to no check.
         let odd = host == "0.0.0.0" || host.starts_with('[');
-        assert!(odd || told.contains("plugin denied what it is not granted"), "{host}: {told}");
+        assert!(odd || told.contains("plugin denied a capability that is not granted"), "{host}: {told}");
     }
 }
 

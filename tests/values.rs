@@ -1,4 +1,4 @@
-//! Values: whatever a column holds arrives exactly, and survives dead letter and redrive.
+//! Values: every value of a column arrives exactly, and survives dead-lettering and redriving.
 
 mod mariadb;
 mod postgres;
@@ -10,10 +10,10 @@ use signalbus::outbox::Batch;
 use signalbus::settlement::Settlement;
 use signalbus::signal::Value;
 
-/// A column's type, a value as SQL, and how it must arrive.
+/// A column type, a value as SQL, and the expected value.
 type Case<'a> = (&'a str, &'a str, Value);
 
-/// Equal, bit by bit: `-0.0` is not `0.0`, and NaN is NaN.
+/// Compares bit by bit: `-0.0` differs from `0.0`, and NaN equals NaN.
 fn same(one: &Value, two: &Value) -> bool {
     match (one, two) {
         (Value::Float64(one), Value::Float64(two)) => one.to_bits() == two.to_bits() || one.is_nan() && two.is_nan(),
@@ -21,7 +21,7 @@ fn same(one: &Value, two: &Value) -> bool {
     }
 }
 
-/// Makes a row for each case in one table with a column for each type, and checks every cell.
+/// Creates one table with a column per type and a row per case, and checks every cell.
 async fn check(database: &Database, cases: &[Case<'_>]) {
     let mut types: Vec<&str> = Vec::new();
     for (kind, ..) in cases {
@@ -38,8 +38,8 @@ async fn check(database: &Database, cases: &[Case<'_>]) {
     check_rows(database, &types, &rows).await;
 }
 
-/// Makes a table with a column of each type and these rows; checks every cell before and after a
-/// way through the dead letters, and that the way changes nothing.
+/// Creates a table with a column per type and these rows; checks every cell, dead-letters and redrives the
+/// rows, and checks that nothing has changed.
 async fn check_rows(database: &Database, types: &[&str], rows: &[Vec<(String, Value)>]) {
     database.run("DROP TABLE IF EXISTS things; DELETE FROM signalbus_claim").await;
     let columns: Vec<String> = types.iter().enumerate().map(|(n, kind)| format!("c{n} {kind}")).collect();
@@ -94,7 +94,7 @@ fn compare(types: &[&str], rows: &[Vec<(String, Value)>], batch: &Batch) {
     }
 }
 
-/// A query that prints each row as exactly as the database can.
+/// Returns a query that prints each row as exactly as the database can.
 fn fingerprint(system: System, types: &[&str]) -> String {
     let column = |(n, kind): (usize, &&str)| match system {
         System::Sqlite => format!("typeof(c{n}) || CASE typeof(c{n}) WHEN 'real' THEN quote(c{n}) ELSE hex(c{n}) END"),
@@ -110,7 +110,7 @@ fn fingerprint(system: System, types: &[&str]) -> String {
     }
 }
 
-/// Runs a property over batches of random rows.
+/// Checks batches of random rows.
 fn property<R: std::fmt::Debug>(
     database: impl AsyncFn() -> Database,
     types: &[&str],

@@ -204,7 +204,7 @@ async fn denied(receiver: &Receiver, url: &str, more: &str, words: &str) {
     let trial = Trial::of(url, &["a", "b"], more).await;
     let said = trial.flush();
     assert_eq!(said.status, 78, "{said:#?}");
-    assert!(said.stderr.contains("plugin denied what it is not granted") && said.stderr.contains(words), "{said:#?}");
+    assert!(said.stderr.contains("plugin denied a capability that is not granted") && said.stderr.contains(words), "{said:#?}");
     assert_eq!(said.stderr.matches("plugin denied").count(), 1, "{said:#?}");
     trial.untouched(2).await;
     assert_eq!(receiver.requests().len(), 0);

@@ -25,7 +25,7 @@ async fn everything_that_is_wrong_is_told_at_once() {
     for (place, thing, cure) in [
         ("4:1", "unknown key `defaults.burst_cuont`", "did you mean \"burst_count\"?"),
         ("35:1", "unknown key `signals.Fine.grants.htpt`", "did you mean \"http\"?"),
-        ("5:1", "signal type \"Missing\": there is no table \"missing\"", "create it, or name another with `table`"),
+        ("5:1", "signal type \"Missing\": table \"missing\" does not exist", "create it, or set `table` to another"),
         ("7:1", "table \"keyless\" has no primary key", "add one"),
         ("9:1", "`order_by` names column \"att\"", "did you mean \"at\"?"),
         ("16:1", "text.wasm\" is not a WebAssembly component", "wasm32-wasip2"),
@@ -125,7 +125,7 @@ async fn newer_side_tables_are_told() {
         let said = project.run(args);
         let told = format!("{}{}", said.stdout, said.stderr);
         assert_eq!(said.status, 78, "{said:#?}");
-        assert!(told.contains("the side tables are of version 99, newer than this release"), "{said:#?}");
+        assert!(told.contains("the side tables have version 99, newer than this release"), "{said:#?}");
     }
     assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 3);
 }
@@ -154,7 +154,7 @@ mod cases {
         let said = project.run(&["check"]);
         assert_eq!(said.status, 78, "{said:#?}");
         for fault in [
-            "there is no table \"missing\"",
+            "table \"missing\" does not exist",
             "\"keyless\" has no primary key",
             "column \"idd\"",
             "no index of table \"unindexed\"",
@@ -192,11 +192,11 @@ async fn connections_are_checked_before_anything_starts() {
         (
             "[connections.bus]\nurl = \"amqp://h\"\ntimeout = \"soon\"",
             "signalbus.toml:7:11: `connections.bus.timeout`: ",
-            "\"soon\" is no duration",
+            "invalid duration \"soon\"",
         ),
         (
             "[signals.OrderPlaced.grants]\nconnections = [\"buss\"]\n[connections.bus]\nurl = \"amqp://h\"",
-            "signalbus.toml:6:15: `signals.OrderPlaced.grants.connections`: there is no `[connections.buss]`",
+            "signalbus.toml:6:15: `signals.OrderPlaced.grants.connections`: `[connections.buss]` is not defined",
             "did you mean \"bus\"?",
         ),
         (

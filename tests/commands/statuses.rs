@@ -51,7 +51,7 @@ fn usage_is_64_with_a_suggestion() {
         assert!(said.stderr.contains(hint), "{args:?}: {said:#?}");
     }
     let nearest =
-        "error: there is no signal type \"OrderPlcaed\"; did you mean \"OrderPlaced\"? (known: OrderPlaced, PriceChanged)\n";
+        "error: unknown signal type \"OrderPlcaed\"; did you mean \"OrderPlaced\"? (known: OrderPlaced, PriceChanged)\n";
     for args in [
         &["flush", "OrderPlcaed"][..],
         &["flushmany", "-e", "OrderPlcaed"],
@@ -163,12 +163,12 @@ fn a_bad_configuration_is_78_with_every_fault_and_its_place() {
     let text = "[databse]\nurl = 'sqlite://outbox.db'\n[signals.A]\nplugin = 'p'\nburst_count = 'many'\n\
                 ordr_by = ['id']\n[signals.B]\nmemory = '64MB'\nsecrets = { 'größe' = [1] }\n";
     let expected = "\
-error: signalbus.toml:1:1: there is no `[database]` with a `url`
+error: signalbus.toml:1:1: `[database]` with a `url` is missing
 error: signalbus.toml:1:2: unknown key `databse`; did you mean \"database\"?
-error: signalbus.toml:5:15: `signals.A.burst_count` must be a whole number from 1 on
+error: signalbus.toml:5:15: `signals.A.burst_count` must be an integer of at least 1
 error: signalbus.toml:6:1: unknown key `signals.A.ordr_by`; did you mean \"order_by\"?
-error: signalbus.toml:7:1: `signals.B.plugin` is missing: the path of a .wasm file
-error: signalbus.toml:8:10: `signals.B.memory`: \"64MB\" is no size; write \"512KiB\", \"64MiB\" or \"1GiB\"
+error: signalbus.toml:7:1: `signals.B.plugin` is missing; set it to the path of a .wasm file
+error: signalbus.toml:8:10: `signals.B.memory`: invalid size \"64MB\"; write \"512KiB\", \"64MiB\" or \"1GiB\"
 error: signalbus.toml:9:23: `signals.B.secrets.größe` must be a string, a number or a boolean, not a list
 ";
     for args in [&["pending"][..], &["flush"], &["signals"], &["migrate"], &["dead", "list"]] {
@@ -214,5 +214,5 @@ async fn missing_side_tables_are_78_with_the_cure() {
     assert_eq!(project.ok(&["migrate"]), "side tables are up to date\n");
     let said = project.run(&["flush", "-w", "0"]);
     assert_eq!(said.status, 78);
-    assert!(said.stderr.starts_with("error: signalbus.toml:3:1: signal type \"A\": there is no table \"a\""), "{said:#?}");
+    assert!(said.stderr.starts_with("error: signalbus.toml:3:1: signal type \"A\": table \"a\" does not exist"), "{said:#?}");
 }

@@ -1,4 +1,4 @@
-//! Claims and settles: what keeps workers and relays apart.
+//! Claims and settles keep workers and relays apart.
 
 mod cases {
     use std::collections::HashSet;
@@ -11,7 +11,7 @@ mod cases {
     use crate::harness::database::{Database, System};
     use crate::harness::lane::{Relay, claim, drain, keys, nothing, orders, sent, settle};
 
-    pub async fn a_claimed_row_is_gone_once_it_is_settled(database: Database) {
+    pub async fn a_settled_row_is_deleted(database: Database) {
         database.orders(10).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -53,7 +53,7 @@ mod cases {
         assert_eq!(database.count("signalbus_claim").await, 0);
     }
 
-    pub async fn workers_at_once_send_every_row_once(database: Database) {
+    pub async fn concurrent_workers_send_every_row_once(database: Database) {
         database.orders(400).await;
         let relays = [Relay::open(&database, &orders()).await, Relay::open(&database, &orders()).await];
         let work = |relay: usize| {
@@ -62,23 +62,23 @@ mod cases {
         };
         let seen = futures::future::join_all([work(0), work(1), work(0), work(1)]).await;
         let seen: Vec<String> = seen.into_iter().flatten().collect();
-        assert_eq!(seen.len(), 400, "one was sent twice, or never");
+        assert_eq!(seen.len(), 400, "a row was sent twice or never");
         assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 400);
         assert_eq!(relays[0].outbox.pending(&orders()).await.unwrap(), 0);
     }
 
-    /// The claims of this process are no reason to wait; those of another are.
-    pub async fn nothing_is_left_while_all_is_claimed(database: Database) {
+    /// Only claims of another process are reported as a reason to wait.
+    pub async fn nothing_is_due_while_every_row_is_claimed(database: Database) {
         database.orders(5).await;
         let relay = Relay::open(&database, &orders()).await;
         let (mut first, mut second) = (relay.worker(), relay.worker());
         let batch = claim(&mut first, 5).await;
         let Claimed::Nothing { due_in: None, claimed_for: None } = second.claim(5, None).await.unwrap() else {
-            panic!("there is something to claim")
+            panic!("a worker claimed a claimed row, or waits for its own process")
         };
         database.run("UPDATE signalbus_claim SET owner = 'another'").await;
         let Claimed::Nothing { claimed_for: Some(wait), .. } = second.claim(5, None).await.unwrap() else {
-            panic!("nobody has claimed anything")
+            panic!("the claim of another process is not reported")
         };
         assert!(wait <= signalbus::outbox::LEASE && !wait.is_zero(), "{wait:?}");
         settle(&mut first, &batch, &sent(&batch)).await;
@@ -101,7 +101,7 @@ mod cases {
         assert_eq!((database.count("order_placed").await, database.count("paid").await), (0, 0));
     }
 
-    pub async fn nobody_is_locked_out_while_rows_are_claimed(database: Database) {
+    pub async fn claims_do_not_lock_rows(database: Database) {
         database.orders(10).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -122,7 +122,7 @@ mod cases {
             System::Mariadb => database.run(&format!("SET innodb_lock_wait_timeout = 1; {statements}")).await,
         }
         assert!(begun.elapsed() < Duration::from_secs(1));
-        // Row 3 is called 2 now, and 2 was not settled as what it is: it was handed out as 2.
+        // Row 3 has become row 2, and is deleted as such: only its key identifies a row.
         assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, 9);
         assert_eq!(drain(&mut worker, 10).await, ["5000", "0"]);
     }
@@ -144,7 +144,7 @@ mod cases {
         assert_eq!(worker.boundary().await.unwrap(), None);
     }
 
-    pub async fn a_claim_that_is_lost_on_the_way_is_none(database: Database) {
+    pub async fn a_failed_claim_leaves_nothing_behind(database: Database) {
         database.orders(3).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -169,13 +169,13 @@ mod cases {
 }
 
 crate::on_each_database!(
-    a_claimed_row_is_gone_once_it_is_settled,
+    a_settled_row_is_deleted,
     settling_twice_changes_nothing,
     claims_of_several_relays_never_overlap,
-    workers_at_once_send_every_row_once,
-    nothing_is_left_while_all_is_claimed,
+    concurrent_workers_send_every_row_once,
+    nothing_is_due_while_every_row_is_claimed,
     two_signal_types_do_not_see_each_other,
-    nobody_is_locked_out_while_rows_are_claimed,
+    claims_do_not_lock_rows,
     the_boundary_leaves_higher_keys_alone,
-    a_claim_that_is_lost_on_the_way_is_none,
+    a_failed_claim_leaves_nothing_behind,
 );

@@ -1,4 +1,4 @@
-//! Dead letters: what is not sent again until somebody says so.
+//! Dead letters: signals that are not sent again until someone redrives them.
 
 mod cases {
     use signalbus::settlement::Settlement;
@@ -12,7 +12,7 @@ mod cases {
         settle(&mut worker, &batch, &burials(&batch)).await;
     }
 
-    pub async fn a_dead_letter_has_the_whole_row(database: Database) {
+    pub async fn a_dead_letter_keeps_the_whole_row(database: Database) {
         database.orders(3).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -34,7 +34,7 @@ mod cases {
         assert_eq!(row, [("id", Some("2")), ("customer", Some("customer 2")), ("payload", Some(payload.as_str()))]);
     }
 
-    pub async fn a_redriven_letter_is_a_signal_again(database: Database) {
+    pub async fn a_redriven_letter_becomes_a_signal_again(database: Database) {
         database.orders(2).await;
         let relay = Relay::open(&database, &orders()).await;
         bury_all(&relay).await;
@@ -52,7 +52,7 @@ mod cases {
         assert_eq!(database.count("signalbus_dead_value").await, 0);
     }
 
-    pub async fn letters_are_listed_by_type_and_in_pages(database: Database) {
+    pub async fn letters_are_listed_by_type_and_page(database: Database) {
         database.orders(5).await;
         database.run("CREATE TABLE paid (id BIGINT PRIMARY KEY); INSERT INTO paid VALUES (1)").await;
         bury_all(&Relay::open(&database, &orders()).await).await;
@@ -65,7 +65,7 @@ mod cases {
         let second = relay.outbox.dead_letters_after(&["OrderPlaced".into()], first[2].id, 3).await.unwrap();
         assert_eq!([&first[..], &second[..]].concat(), all[..5]);
         assert_eq!(relay.outbox.dead_letters(&["Paid".into(), "Nobody".into()], 9).await.unwrap(), all[5..]);
-        assert!(!relay.lane.redrive(all[0].id).await.unwrap(), "the letter is of another type");
+        assert!(!relay.lane.redrive(all[0].id).await.unwrap(), "the letter belongs to another type");
     }
 
     pub async fn a_letter_stays_when_its_key_is_taken(database: Database) {
@@ -88,10 +88,10 @@ mod cases {
         bury_all(&relay).await;
         database.run("ALTER TABLE order_placed DROP COLUMN customer").await;
         let id = relay.outbox.dead_letters(&[], 1).await.unwrap()[0].id;
-        let expected = format!("dead letter {id}: table \"order_placed\" has no column \"customer\" any more");
+        let expected = format!("dead letter {id}: table \"order_placed\" no longer has column \"customer\"");
         let reopened = Relay::open(&database, &orders()).await;
         assert_eq!(reopened.lane.redrive(id).await.unwrap_err().to_string(), expected);
-        // One that was opened before hears it from the database.
+        // A table opened before the change gets the error from the database.
         relay.lane.redrive(id).await.unwrap_err();
         assert_eq!(database.count("signalbus_dead_value").await, 3);
         database.run(&format!("ALTER TABLE order_placed ADD customer {}", database.either("TEXT", "text", "TEXT"))).await;
@@ -109,7 +109,7 @@ mod cases {
         assert_eq!(database.count("order_placed WHERE flag = 7").await, 1);
     }
 
-    pub async fn columns_that_the_database_fills_survive(database: Database) {
+    pub async fn columns_filled_by_the_database_survive(database: Database) {
         database
             .run(database.either(
                 "CREATE TABLE filled (id INTEGER PRIMARY KEY AUTOINCREMENT, price INT, twice INT AS (price * 2), \
@@ -138,8 +138,8 @@ mod cases {
         assert_eq!(database.lines(print).await, before);
     }
 
-    /// What the application changed since the claim is what is kept.
-    pub async fn the_row_is_kept_as_it_is_when_it_dies(database: Database) {
+    /// Changes that the application made since the claim are kept.
+    pub async fn a_dead_letter_keeps_later_changes_of_its_row(database: Database) {
         database.orders(3).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -149,13 +149,13 @@ mod cases {
         settle(&mut worker, &batch, &burials(&batch)).await;
         let letters = relay.outbox.dead_letters(&[], 9).await.unwrap();
         let keys: Vec<&str> = letters.iter().map(|letter| letter.key.as_str()).collect();
-        assert_eq!(keys, ["1", "3"], "a row that is gone is no dead letter");
+        assert_eq!(keys, ["1", "3"], "a deleted row does not become a dead letter");
         let (_, row) = relay.outbox.dead_letter(letters[0].id).await.unwrap().unwrap();
         assert_eq!(row[1].1.as_deref(), Some("changed"));
     }
 
-    /// What `plugin replay` runs: every value with its type, and nothing is changed.
-    pub async fn a_dead_letter_is_read_as_its_row_was(database: Database) {
+    /// As `plugin replay` reads it: every value has its type, and nothing is changed.
+    pub async fn a_dead_letter_is_read_as_its_original_row(database: Database) {
         database
             .run(database.either(
                 "CREATE TABLE mixed (id TEXT PRIMARY KEY, n INTEGER, price NUMERIC, photo BLOB, ratio REAL, twice INT AS (n * 2)); \
@@ -186,7 +186,7 @@ mod cases {
         assert!(!gone.is_empty());
     }
 
-    pub async fn a_letter_of_a_strange_key_comes_back(database: Database) {
+    pub async fn a_letter_with_an_unusual_key_is_redriven(database: Database) {
         let kind = if database.system == System::Mariadb { "VARCHAR(60) COLLATE utf8mb4_bin" } else { "TEXT" };
         database.run(&format!("CREATE TABLE strange (id {kind} PRIMARY KEY)")).await;
         let strange = "INSERT INTO strange VALUES ('a,b'), ('a:b'), ('100%'), ('it''s'), ('?'), (''), ('ünï'), ('%2C')";
@@ -204,14 +204,14 @@ mod cases {
 }
 
 crate::on_each_database!(
-    a_dead_letter_has_the_whole_row,
-    a_redriven_letter_is_a_signal_again,
-    letters_are_listed_by_type_and_in_pages,
+    a_dead_letter_keeps_the_whole_row,
+    a_redriven_letter_becomes_a_signal_again,
+    letters_are_listed_by_type_and_page,
     a_letter_stays_when_its_key_is_taken,
     a_letter_stays_when_a_column_is_gone,
     a_new_column_takes_its_default,
-    columns_that_the_database_fills_survive,
-    the_row_is_kept_as_it_is_when_it_dies,
-    a_dead_letter_is_read_as_its_row_was,
-    a_letter_of_a_strange_key_comes_back,
+    columns_filled_by_the_database_survive,
+    a_dead_letter_keeps_later_changes_of_its_row,
+    a_dead_letter_is_read_as_its_original_row,
+    a_letter_with_an_unusual_key_is_redriven,
 );

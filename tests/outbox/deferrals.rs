@@ -1,4 +1,4 @@
-//! Signals that wait for another attempt.
+//! Signals waiting for another attempt.
 
 mod cases {
     use std::time::Duration;
@@ -34,7 +34,7 @@ mod cases {
         assert_eq!(database.count("signalbus_deferral").await, 1);
     }
 
-    pub async fn attempts_are_counted_up_and_forgotten_with_the_row(database: Database) {
+    pub async fn attempts_are_counted_and_forgotten_with_the_row(database: Database) {
         database.orders(2).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -79,8 +79,8 @@ mod cases {
         assert_eq!(database.count("signalbus_claim").await, 0);
     }
 
-    /// One that had failed before keeps its attempts when its batch is released.
-    pub async fn a_released_batch_keeps_what_was_charged_before(database: Database) {
+    /// A signal that failed before keeps its attempts when its batch is released.
+    pub async fn a_released_batch_keeps_earlier_attempts(database: Database) {
         database.orders(1).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -95,8 +95,8 @@ mod cases {
         }
     }
 
-    /// The application may delete or re-insert a row while it is deferred.
-    pub async fn the_deferral_of_a_row_that_is_gone_is_forgotten(database: Database) {
+    /// The application may delete or reinsert a row while it is deferred.
+    pub async fn the_deferral_of_a_deleted_row_is_forgotten(database: Database) {
         database.orders(2).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -112,7 +112,7 @@ mod cases {
         assert_eq!(nothing(&mut worker).await, None);
     }
 
-    pub async fn a_reason_of_any_length_and_kind_is_kept(database: Database) {
+    pub async fn reasons_of_any_length_and_content_are_kept(database: Database) {
         database.orders(2).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -126,8 +126,8 @@ mod cases {
         assert!(letter.reason.starts_with("a\u{fffd}b ? 'quoted' \\ üüü"), "{}", letter.reason);
     }
 
-    /// More than one statement can name.
-    pub async fn thousands_are_deferred_and_settled_at_once(database: Database) {
+    /// More rows than one statement can name.
+    pub async fn thousands_of_signals_are_deferred_and_settled_at_once(database: Database) {
         database.orders(2500).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -144,11 +144,11 @@ mod cases {
 
 crate::on_each_database!(
     a_deferred_signal_waits_until_it_is_due,
-    attempts_are_counted_up_and_forgotten_with_the_row,
+    attempts_are_counted_and_forgotten_with_the_row,
     a_due_deferral_behind_the_position_is_found,
     a_released_batch_is_charged_nothing,
-    a_released_batch_keeps_what_was_charged_before,
-    the_deferral_of_a_row_that_is_gone_is_forgotten,
-    a_reason_of_any_length_and_kind_is_kept,
-    thousands_are_deferred_and_settled_at_once,
+    a_released_batch_keeps_earlier_attempts,
+    the_deferral_of_a_deleted_row_is_forgotten,
+    reasons_of_any_length_and_content_are_kept,
+    thousands_of_signals_are_deferred_and_settled_at_once,
 );

@@ -1,4 +1,4 @@
-//! Tables that do not fit, and side tables that are missing or of another release.
+//! Unsuitable tables, and side tables that are missing or belong to another release.
 
 mod cases {
     use signalbus::outbox::{Fault, Outbox, Schema};
@@ -19,11 +19,11 @@ mod cases {
         texts
     }
 
-    pub async fn a_missing_table_is_named(database: Database) {
+    pub async fn a_missing_table_is_reported(database: Database) {
         let faults = fatal(&database, &source("order_placed")).await;
         assert_eq!(
             faults,
-            ["signal type \"OrderPlaced\": there is no table \"order_placed\"; create it, or name another with `table`"]
+            ["signal type \"OrderPlaced\": table \"order_placed\" does not exist; create it, or set `table` to another"]
         );
         let outbox = Outbox::open(&database.url, 2).unwrap();
         let error = outbox.pending(&source("order_placed")).await.unwrap_err().to_string();
@@ -37,7 +37,7 @@ mod cases {
         assert!(faults[0].contains("has no primary key"), "{faults:?}");
     }
 
-    pub async fn every_unknown_column_is_named_with_the_nearest(database: Database) {
+    pub async fn every_unknown_column_is_reported_with_a_suggestion(database: Database) {
         database.orders(0).await;
         let faults = fatal(&database, &ordered("order_placed", &["idd", "id"], &["custmer"])).await;
         assert_eq!(faults.len(), 2);
@@ -60,7 +60,7 @@ mod cases {
         outbox.signal_table(&ordered("moves", &["account"], &[])).await.unwrap();
     }
 
-    pub async fn missing_side_tables_are_a_fault_with_a_cure(database: Database) {
+    pub async fn missing_side_tables_are_reported_with_the_cure(database: Database) {
         database.orders(1).await;
         for table in ["schema", "lane", "claim", "deferral", "dead_letter", "dead_value"] {
             database.run(&format!("DROP TABLE signalbus_{table}")).await;
@@ -91,37 +91,37 @@ mod cases {
         }
     }
 
-    pub async fn migrating_at_once_makes_one_set(database: Database) {
+    pub async fn concurrent_migrations_create_the_side_tables_once(database: Database) {
         for table in ["schema", "lane", "claim", "deferral", "dead_letter", "dead_value"] {
             database.run(&format!("DROP TABLE signalbus_{table}")).await;
         }
         let (one, two) = (Outbox::open(&database.url, 2).unwrap(), Outbox::open(&database.url, 2).unwrap());
         let (first, second) = tokio::join!(one.migrate(), two.migrate());
-        // One of two may be refused by its database, which has the other one's tables then.
+        // The database may refuse one of the two: then it has the tables of the other.
         assert!(first.is_ok() || second.is_ok(), "{first:?} {second:?}");
         one.require_schema().await.unwrap();
     }
 
-    pub async fn an_address_that_is_none_is_refused(database: Database) {
+    pub async fn an_unknown_url_scheme_is_rejected(database: Database) {
         let error = Outbox::open("oracle://x", 1).map(drop).unwrap_err().to_string();
-        assert_eq!(error, "database url: scheme \"oracle\" is not known; use sqlite, postgres or mysql");
+        assert_eq!(error, "database url: unknown scheme \"oracle\"; use sqlite, postgres or mysql");
         drop(database);
     }
 }
 
 crate::on_each_database!(
-    a_missing_table_is_named,
+    a_missing_table_is_reported,
     a_table_needs_a_primary_key,
-    every_unknown_column_is_named_with_the_nearest,
+    every_unknown_column_is_reported_with_a_suggestion,
     an_order_without_an_index_is_slow,
-    missing_side_tables_are_a_fault_with_a_cure,
+    missing_side_tables_are_reported_with_the_cure,
     side_tables_of_a_newer_release_are_left_alone,
-    migrating_at_once_makes_one_set,
-    an_address_that_is_none_is_refused,
+    concurrent_migrations_create_the_side_tables_once,
+    an_unknown_url_scheme_is_rejected,
 );
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_without_transactions_is_refused() {
+async fn a_table_without_transactions_is_rejected() {
     use crate::harness::lane::source;
     use signalbus::outbox::Outbox;
 
@@ -130,7 +130,7 @@ async fn a_table_without_transactions_is_refused() {
     let outbox = Outbox::open(&database.url, 2).unwrap();
     let error = outbox.signal_table(&source("loose")).await.map(drop).unwrap_err().to_string();
     assert!(
-        error.contains("table \"loose\" is of the engine MyISAM") && error.contains("ALTER TABLE loose ENGINE=InnoDB"),
+        error.contains("table \"loose\" uses the engine MyISAM") && error.contains("ALTER TABLE loose ENGINE=InnoDB"),
         "{error}"
     );
     database.run("ALTER TABLE loose ENGINE = InnoDB").await;

@@ -1,12 +1,12 @@
-//! Primary keys of every kind: each row is visited once, and exactly it is deleted.
+//! Primary keys of every kind: each row is claimed once, and only that row is deleted.
 
 use crate::harness::database::{Database, System};
 use crate::harness::lane::{Relay, attempts, burials, claim, deferred, keys, nothing, sent, settle, source};
 use signalbus::settlement::Settlement;
 use std::time::Duration;
 
-/// A table of this definition with these rows has exactly these keys, in whatever order. Each
-/// row is claimed once, deferred, found again with its attempt, buried, redriven, and deleted.
+/// Checks that a table with this definition and these rows has exactly these keys, in any order. Each
+/// row is claimed once, deferred, claimed with its attempt, dead-lettered, redriven and deleted.
 async fn walk(database: &Database, definition: &str, rows: &[&str], expected: &[&str]) {
     database.run("DROP TABLE IF EXISTS keyed; DELETE FROM signalbus_claim").await;
     database.run(&format!("CREATE TABLE keyed {definition}")).await;
@@ -26,7 +26,7 @@ async fn walk(database: &Database, definition: &str, rows: &[&str], expected: &[
     for letter in relay.outbox.dead_letters(&[], 1000).await.unwrap() {
         assert!(relay.lane.redrive(letter.id).await.unwrap());
     }
-    // Rows go one by one, and each deletes itself only.
+    // Rows are settled one by one, and each settle deletes only its own row.
     for left in (0..expected.len()).rev() {
         let batch = claim(&mut worker, 1).await;
         assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, 1, "{definition}: {:?}", keys(&batch));
@@ -35,7 +35,7 @@ async fn walk(database: &Database, definition: &str, rows: &[&str], expected: &[
     assert_eq!(nothing(&mut worker).await, None);
 }
 
-/// Claims everything at once in several claims, then defers it, twice.
+/// Claims all rows in several concurrent claims and defers them, twice.
 async fn visit(database: &Database, relay: &Relay, limit: usize) -> Vec<String> {
     let mut worker = relay.worker();
     let mut batches = Vec::new();
@@ -84,7 +84,7 @@ mod cases {
         let keys = ["-9223372036854775808", "-1", "0", "1", "2", "10", "9223372036854775807"];
         let rows: Vec<String> = keys.iter().map(|key| format!("({key})")).collect();
         let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-        // A literal of that size is no integer where the sign is an operator.
+        // A literal of that size is not an integer where the sign is an operator.
         let rows = [&["(-9223372036854775807 - 1)"], &rows[1..]].concat();
         walk(&database, "(id BIGINT PRIMARY KEY)", &rows, &keys).await;
         walk(&database, "(id SMALLINT PRIMARY KEY)", &rows[1..6], &keys[1..6]).await;
@@ -107,11 +107,11 @@ mod cases {
                     |row: &str| row[2..row.len() - 2].replace("''", "'").bytes().map(|byte| format!("{byte:02X}")).collect();
                 expected = TEXTS.map(hex);
             } else if matches!(*kind, "" | "BLOB") {
-                // Without an affinity, text must be told from numbers and blobs.
+                // Without an affinity, text must be distinguished from numbers and blobs.
                 let literal = |row: &str| row[1..row.len() - 1].replace('%', "%25").replace(',', "%2C").replace(':', "%3A");
                 expected = TEXTS.map(literal);
             } else if database.system == System::Sqlite {
-                // What looks like a blob is told from one.
+                // Text that looks like a blob is distinguished from one.
                 expected[12] = "'X''00'''".into();
             }
             let expected = expected.each_ref().map(String::as_str);
@@ -168,8 +168,8 @@ mod cases {
         walk(&database, &definition, &borrowed(rows), &borrowed(expected)).await;
     }
 
-    /// Moments have colons, so their keys are encoded.
-    pub async fn decimals_dates_and_moments(database: Database) {
+    /// Timestamps contain colons, so their keys are encoded.
+    pub async fn decimals_dates_and_timestamps(database: Database) {
         let kind = database.either("TEXT", "numeric(60,20)", "DECIMAL(60,20)");
         let wide = "1234567890123456789012345678901234567890.12345678901234567890";
         let near = "1234567890123456789012345678901234567890.12345678901234567891";
@@ -192,7 +192,7 @@ mod cases {
         walk(&database, &format!("(id {kind} PRIMARY KEY)"), &["(1e-1)", "(1e-300)", "(-2.5e0)"], &expected).await;
     }
 
-    pub async fn what_only_sqlite_has(database: Database) {
+    pub async fn keys_specific_to_sqlite(database: Database) {
         if database.system != System::Sqlite {
             return;
         }
@@ -244,8 +244,8 @@ mod cases {
         walk(&database, "(id INTEGER PRIMARY KEY DESC)", &["(2)", "('two')"], &["2", "two"]).await;
     }
 
-    /// A key that is NULL can't be told from another one.
-    pub async fn sqlite_rows_without_a_key_are_left_alone(database: Database) {
+    /// NULL keys do not identify a row.
+    pub async fn sqlite_rows_with_a_null_key_are_left_alone(database: Database) {
         if database.system != System::Sqlite {
             return;
         }
@@ -255,19 +255,19 @@ mod cases {
         assert_eq!(database.count("loose").await, 2);
     }
 
-    /// Its row could neither be named nor deleted: better no batch than one that comes again for ever.
-    pub async fn sqlite_keys_that_are_not_utf8_are_refused(database: Database) {
+    /// Such a row can be neither named nor deleted: an error is better than a batch that comes back forever.
+    pub async fn sqlite_keys_that_are_not_utf8_are_rejected(database: Database) {
         if database.system != System::Sqlite {
             return;
         }
         database.run("CREATE TABLE broken (id TEXT PRIMARY KEY); INSERT INTO broken VALUES ('a'), (CAST(X'FF41' AS TEXT))").await;
         let relay = Relay::open(&database, &source("broken")).await;
         let error = relay.worker().claim(5, None).await.unwrap_err().to_string();
-        assert_eq!(error, "a row's key is text that is not UTF-8");
+        assert_eq!(error, "a row's key is not valid UTF-8");
         assert_eq!((database.count("broken").await, database.count("signalbus_claim").await), (2, 0));
     }
 
-    pub async fn what_only_postgres_has(database: Database) {
+    pub async fn keys_specific_to_postgres(database: Database) {
         if database.system != System::Postgres {
             return;
         }
@@ -301,11 +301,11 @@ mod cases {
         walk(&database, "(id boolean PRIMARY KEY)", &["(true)", "(false)"], &["true", "false"]).await;
         walk(&database, "(id oid PRIMARY KEY)", &["(1)", "(4294967295)"], &["1", "4294967295"]).await;
         walk(&database, "(id interval PRIMARY KEY)", &["('1 day')", "('-00:00:01')"], &["1 day", "-00%3A00%3A01"]).await;
-        // What a key merely includes is no part of it.
+        // Included columns are not part of the key.
         walk(&database, "(id int, note int, PRIMARY KEY (id) INCLUDE (note))", &["(1, 7)", "(2, 8)"], &["1", "2"]).await;
     }
 
-    pub async fn what_only_mariadb_has(database: Database) {
+    pub async fn keys_specific_to_mariadb(database: Database) {
         if database.system != System::Mariadb {
             return;
         }
@@ -365,10 +365,10 @@ crate::on_each_database!(
     texts,
     uuids,
     composites,
-    decimals_dates_and_moments,
-    what_only_sqlite_has,
-    sqlite_rows_without_a_key_are_left_alone,
-    sqlite_keys_that_are_not_utf8_are_refused,
-    what_only_postgres_has,
-    what_only_mariadb_has,
+    decimals_dates_and_timestamps,
+    keys_specific_to_sqlite,
+    sqlite_rows_with_a_null_key_are_left_alone,
+    sqlite_keys_that_are_not_utf8_are_rejected,
+    keys_specific_to_postgres,
+    keys_specific_to_mariadb,
 );

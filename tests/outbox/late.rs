@@ -1,4 +1,4 @@
-//! Rows that come behind the position: late commits and random keys.
+//! Rows that appear behind the scan's position: late commits and random keys.
 
 mod cases {
     use std::collections::HashSet;
@@ -20,7 +20,7 @@ mod cases {
         assert_eq!(drain(&mut worker, 4).await, ["3"]);
     }
 
-    /// A key inside a range that is claimed, or that was settled, is not lost.
+    /// A key inserted into a claimed or settled range is not lost.
     pub async fn a_row_within_a_settled_range_is_found(database: Database) {
         database.run("CREATE TABLE order_placed (id BIGINT PRIMARY KEY); INSERT INTO order_placed VALUES (10), (20), (30)").await;
         let relay = Relay::open(&database, &orders()).await;
@@ -60,7 +60,7 @@ mod cases {
         assert_eq!(drain(&mut worker, 4).await, ["1"]);
     }
 
-    pub async fn random_keys_that_come_during_the_scan_are_all_found(database: Database) {
+    pub async fn random_keys_inserted_during_a_scan_are_found(database: Database) {
         let kind = database.either("TEXT", "uuid", "CHAR(36)");
         database.run(&format!("CREATE TABLE random (id {kind} PRIMARY KEY, n INT)")).await;
         let relay = Relay::open(&database, &source("random")).await;
@@ -86,7 +86,7 @@ mod cases {
             }
         }
         seen.extend(drain(&mut worker, 5).await);
-        assert_eq!(seen.len(), expected.len(), "one was sent twice, or never");
+        assert_eq!(seen.len(), expected.len(), "a row was sent twice or never");
         assert_eq!(seen.into_iter().collect::<HashSet<_>>(), expected);
     }
 }
@@ -95,5 +95,5 @@ crate::on_each_database!(
     a_row_behind_the_position_is_found,
     a_row_within_a_settled_range_is_found,
     a_transaction_that_commits_late_is_found,
-    random_keys_that_come_during_the_scan_are_all_found,
+    random_keys_inserted_during_a_scan_are_found,
 );

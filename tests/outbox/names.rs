@@ -1,4 +1,4 @@
-//! Names of tables and columns that need care.
+//! Unusual names of tables, columns and signal types.
 
 mod cases {
     use signalbus::settlement::Settlement;
@@ -14,7 +14,7 @@ mod cases {
         }
     }
 
-    /// Sends, defers, buries and redrives rows of a table with three integer columns.
+    /// Sends, defers, dead-letters and redrives rows of a table with three integer columns.
     async fn walk(database: &Database, table: &str, quoted: &str, columns: [&str; 3]) {
         let [id, at, account] = columns.map(|name| quote(database, name));
         database.run(&format!("CREATE TABLE {quoted} ({id} INT PRIMARY KEY, {at} INT, {account} INT)")).await;
@@ -104,7 +104,7 @@ mod cases {
         assert_eq!(drain(&mut worker, 1).await, ["1,1", "1,2", "2,1", "3,3"]);
     }
 
-    pub async fn tables_may_lie_in_a_schema(database: Database) {
+    pub async fn tables_may_be_in_a_schema(database: Database) {
         let id = ["id", "at", "account"];
         match database.system {
             System::Sqlite => walk(&database, "main.Placed", "main.\"Placed\"", id).await,
@@ -123,7 +123,7 @@ mod cases {
         }
     }
 
-    /// The names of side tables are no trouble for a signal type either.
+    /// Including the names of side tables.
     pub async fn signal_types_may_have_any_name(database: Database) {
         database.run("CREATE TABLE things (id INT PRIMARY KEY)").await;
         for name in ["it's", "What? A \"type\"", "ünï:%,", "NOW"] {
@@ -143,6 +143,6 @@ crate::on_each_database!(
     tables_may_have_any_name,
     columns_may_have_any_name,
     composite_keys_may_have_any_name,
-    tables_may_lie_in_a_schema,
+    tables_may_be_in_a_schema,
     signal_types_may_have_any_name,
 );

@@ -10,7 +10,7 @@ mod cases {
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    /// `moves (id, at, account)`; `at` runs against the keys.
+    /// Creates `moves (id, at, account)`, where `at` runs against the keys.
     async fn moves(database: &Database, accounts: &[Option<&str>]) {
         let text = database.either("TEXT", "text", "VARCHAR(40)");
         database.run(&format!("CREATE TABLE moves (id INT PRIMARY KEY, at INT NOT NULL, account {text})")).await;
@@ -20,13 +20,13 @@ mod cases {
         }
     }
 
-    pub async fn rows_come_in_their_order(database: Database) {
+    pub async fn rows_are_claimed_in_order(database: Database) {
         moves(&database, &[None; 7]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
         assert_eq!(drain(&mut relay.worker(), 3).await, ["100", "99", "98", "97", "96", "95", "94"]);
     }
 
-    pub async fn rows_come_in_descending_order(database: Database) {
+    pub async fn rows_are_claimed_in_descending_order(database: Database) {
         moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b")]).await;
         database.run("INSERT INTO moves VALUES (1, 2, 'a')").await;
         let relay = Relay::open(&database, &ordered("moves", &["account desc", "at DESC"], &[])).await;
@@ -34,7 +34,7 @@ mod cases {
         assert_eq!(relay.lane.signal_type().attributes, [("ordered".into(), "true".into())]);
     }
 
-    pub async fn only_one_claim_lives_at_a_time(database: Database) {
+    pub async fn only_one_claim_is_live_at_a_time(database: Database) {
         moves(&database, &[None; 6]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
         let (mut one, mut two) = (relay.worker(), relay.worker());
@@ -65,7 +65,7 @@ mod cases {
         assert_eq!(drain(&mut worker, 4).await, ["97"]);
     }
 
-    /// The application takes back the very row that everything waits for.
+    /// The application deletes the row that holds back all others.
     pub async fn the_deferral_of_a_deleted_row_holds_back_nothing_once_due(database: Database) {
         moves(&database, &[None; 3]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
@@ -80,7 +80,7 @@ mod cases {
         assert_eq!(database.count("signalbus_deferral").await, 0);
     }
 
-    pub async fn a_deferral_holds_back_its_own_key_only(database: Database) {
+    pub async fn a_deferral_holds_back_only_its_own_key(database: Database) {
         moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b"), None, Some("c")]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
         let mut worker = relay.worker();
@@ -110,7 +110,7 @@ mod cases {
         assert_eq!(keys(&claim(&mut one, 5).await), ["98", "96"]);
     }
 
-    pub async fn rows_without_a_key_keep_their_order_too(database: Database) {
+    pub async fn rows_with_a_null_order_key_keep_their_order(database: Database) {
         moves(&database, &[None, Some("a"), None, Some("a")]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
         let (mut one, mut two) = (relay.worker(), relay.worker());
@@ -144,8 +144,8 @@ mod cases {
         assert_eq!(database.count("signalbus_claim").await, 0);
     }
 
-    /// Keys that a database may hold for the same are different keys.
-    pub async fn keys_that_look_alike_are_not_shared(database: Database) {
+    /// Keys that a database may consider equal are different keys.
+    pub async fn similar_order_keys_are_distinguished(database: Database) {
         moves(&database, &[Some("a"), Some("A"), Some("a "), Some("ä")]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
         let (mut one, mut two, mut heir) = (relay.worker(), relay.worker(), relay.worker());
@@ -155,7 +155,7 @@ mod cases {
         assert_eq!(keys(&claim(&mut heir, 9).await), ["100"], "the others are still claimed");
     }
 
-    pub async fn order_keys_of_several_columns_are_told_apart(database: Database) {
+    pub async fn composite_order_keys_are_distinguished(database: Database) {
         let text = database.either("TEXT", "text", "VARCHAR(40)");
         database.run(&format!("CREATE TABLE moves (id INT PRIMARY KEY, one {text}, two {text})")).await;
         database.run("INSERT INTO moves VALUES (1, 'a,b', 'c'), (2, 'a', 'b,c'), (3, 'a,b', 'c'), (4, 'a:%', NULL)").await;
@@ -170,15 +170,15 @@ mod cases {
 }
 
 crate::on_each_database!(
-    rows_come_in_their_order,
-    rows_come_in_descending_order,
-    only_one_claim_lives_at_a_time,
+    rows_are_claimed_in_order,
+    rows_are_claimed_in_descending_order,
+    only_one_claim_is_live_at_a_time,
     a_deferral_holds_back_everything,
     the_deferral_of_a_deleted_row_holds_back_nothing_once_due,
-    a_deferral_holds_back_its_own_key_only,
+    a_deferral_holds_back_only_its_own_key,
     parallel_claims_never_share_a_key,
-    rows_without_a_key_keep_their_order_too,
+    rows_with_a_null_order_key_keep_their_order,
     a_takeover_keeps_the_order_of_each_key,
-    keys_that_look_alike_are_not_shared,
-    order_keys_of_several_columns_are_told_apart,
+    similar_order_keys_are_distinguished,
+    composite_order_keys_are_distinguished,
 );

@@ -1,4 +1,4 @@
-//! Servers that are killed and come back: nothing is lost, nothing is charged.
+//! Servers that are killed and restarted: nothing is lost, and no attempt is charged.
 
 use crate::harness::database::{Database, System};
 use crate::harness::lane::{Relay, attempts, burials, claim, drain, orders, sent};
@@ -16,11 +16,11 @@ async fn survive(system: System, kind: Kind) {
     let batch = claim(&mut worker, 10).await;
     server.kill();
     assert!(worker.settle(&batch, &burials(&batch)).await.unwrap_err().is_unreachable());
-    // This one waits for a connection as long as it may.
+    // The claim waits for a connection until its time limit.
     assert!(worker.claim(10, None).await.unwrap_err().is_unreachable());
     server.up();
-    // The settled rows stay gone. A claim need not outlive its server: either it is still ours, or
-    // its rows are claimed again.
+    // Settled rows stay deleted. A claim need not survive its server: either it is still ours, or its
+    // rows are claimed again.
     assert_eq!(database.count("order_placed").await, 40);
     let settled = worker.settle(&batch, &sent(&batch)).await.unwrap();
     let left = if settled == signalbus::outbox::Settled::Fenced { 40 } else { 30 };
@@ -42,9 +42,9 @@ async fn a_killed_mariadb_loses_and_charges_nothing() {
     survive(System::Mariadb, Kind::Mariadb).await;
 }
 
-/// A session that the administrator ends is not a refusal.
+/// A session terminated by an administrator counts as unreachable, not as refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ended_session_is_an_outage_that_passes() {
+async fn a_terminated_session_is_a_transient_outage() {
     for database in [Database::postgres().await, Database::mariadb().await] {
         database.orders(5).await;
         let relay = Relay::open(&database, &orders()).await;
@@ -61,14 +61,14 @@ async fn an_ended_session_is_an_outage_that_passes() {
                     "SELECT CAST(id AS CHAR) FROM information_schema.processlist WHERE db = '{name}' AND id <> connection_id()"
                 );
                 for id in database.lines(&list).await {
-                    // One of them may be the last statement's own connection, on its way out.
+                    // One of them may be the closing connection of the last statement.
                     database.run(&format!("BEGIN NOT ATOMIC DECLARE CONTINUE HANDLER FOR 1094 BEGIN END; KILL {id}; END")).await;
                 }
             }
         }
         let error = worker.settle(&batch, &sent(&batch)).await.unwrap_err();
         assert!(error.is_unreachable(), "{error:?}");
-        // The pool may hold a few more connections that have ended.
+        // The pool may hold more terminated connections.
         let settled = loop {
             match worker.settle(&batch, &sent(&batch)).await {
                 Err(error) if error.is_unreachable() => {}

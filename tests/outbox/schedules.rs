@@ -1,4 +1,4 @@
-//! Random schedules: workers claim, settle, defer, bury, release and crash, while rows are added.
+//! Random schedules: workers claim, settle, defer, dead-letter, release and crash while rows are added.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use signalbus::settlement::Settlement;
 use crate::harness::database::Database;
 use crate::harness::lane::{Relay, buried, deferred, ordered, orders};
 
-/// How many schedules are run on each database.
+/// Number of schedules per database.
 const SEEDS: u64 = 20;
 const WORKERS: usize = 4;
 const STEPS: usize = 60;
 
-/// What became of the rows, told from outside.
+/// What became of every row, recorded independently of the database.
 #[derive(Default)]
 struct Ledger {
     inserted: HashSet<i64>,
     handed_out: HashSet<i64>,
     deleted: HashSet<i64>,
     buried: HashSet<i64>,
-    /// How often each was charged.
+    /// Attempts charged to each row.
     charged: BTreeMap<i64, u32>,
 }
 
@@ -29,7 +29,7 @@ fn key(batch: &Batch, index: usize) -> i64 {
     batch.signals[index].key.parse().unwrap()
 }
 
-/// Decides at random, as a settlement may: where order is promised, nothing passes one that stays.
+/// Decides at random within the rules: if `strict`, nothing overtakes a signal that stays.
 fn decide(batch: &Batch, random: &mut fastrand::Rng, strict: bool) -> Settlement {
     let mut settlement = Settlement::default();
     let mut held = HashSet::new();
@@ -63,11 +63,11 @@ impl Ledger {
         self.inserted.extend(new);
     }
 
-    /// A claim was taken: nothing in it may be in another live one, nor gone already.
+    /// Records a claim: its rows must be neither in another live claim nor settled.
     fn claimed(&mut self, batch: &Batch, live: &[Option<Batch>]) {
         for (index, signal) in batch.signals.iter().enumerate() {
             let id = key(batch, index);
-            assert!(!self.deleted.contains(&id) && !self.buried.contains(&id), "{id} is settled already");
+            assert!(!self.deleted.contains(&id) && !self.buried.contains(&id), "{id} was already settled");
             assert_eq!(signal.attempt, self.charged.get(&id).unwrap_or(&0) + 1, "attempts of {id}");
             for other in live.iter().flatten() {
                 assert!((0..other.signals.len()).all(|n| key(other, n) != id), "{id} is claimed twice");
@@ -91,7 +91,7 @@ impl Ledger {
     }
 }
 
-/// One schedule: the order of all steps hangs on the seed alone.
+/// Runs one schedule; the seed alone determines the order of the steps.
 async fn schedule(database: &Database, seed: u64, strict: bool) {
     let mut random = fastrand::Rng::with_seed(seed);
     let source = if strict { ordered("order_placed", &["id"], &["customer"]) } else { orders() };
@@ -107,9 +107,9 @@ async fn schedule(database: &Database, seed: u64, strict: bool) {
                 live[n] = batch;
                 ledger.insert(database, &mut random).await;
             }
-            (3, Some(batch)) => lost.push(batch), // its worker has died
+            (3, Some(batch)) => lost.push(batch), // its worker died
             (4, batch) => {
-                // All that live become late: their settles are fenced from the next claim on.
+                // All live claims expire: from the next claim on, their settles are fenced.
                 live[n] = batch;
                 lost.extend(live.iter_mut().filter_map(Option::take));
                 database.expire().await;
@@ -128,7 +128,7 @@ async fn schedule(database: &Database, seed: u64, strict: bool) {
                     ledger.claimed(&batch, &live);
                     live[n] = Some(batch);
                 }
-                // A late owner settles: only where nobody has taken its rows over.
+                // A late owner settles, which succeeds only if its rows were not taken over.
                 if !lost.is_empty() && random.bool() {
                     let late = lost.swap_remove(random.usize(0..lost.len()));
                     let settlement = decide(&late, &mut random, strict);
@@ -143,7 +143,7 @@ async fn schedule(database: &Database, seed: u64, strict: bool) {
     finish(database, &mut workers[0], &mut ledger).await;
 }
 
-/// Sends what is left; then every row must be accounted for, once.
+/// Sends the remaining rows, and checks that every row is accounted for exactly once.
 async fn finish(database: &Database, worker: &mut signalbus::outbox::Worker<'_>, ledger: &mut Ledger) {
     database.expire().await;
     database.make_due().await;

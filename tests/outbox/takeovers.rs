@@ -1,4 +1,4 @@
-//! Claims whose owner does not come back.
+//! Claims whose owner died.
 
 mod cases {
     use signalbus::outbox::Settled;
@@ -36,8 +36,8 @@ mod cases {
         settle(&mut owner, &batch, &sent(&batch)).await;
     }
 
-    /// First the batch once more, then one by one, and the one that kills its relay is suspect.
-    pub async fn the_signal_that_kills_its_relay_is_found(database: Database) {
+    /// The batch is sent once more, then one by one; the signal that kills its relay again is suspect.
+    pub async fn the_signal_that_kills_its_relay_is_isolated(database: Database) {
         database.orders(4).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -74,7 +74,7 @@ mod cases {
         assert_eq!(database.count("signalbus_claim").await, 0);
     }
 
-    pub async fn several_expired_claims_are_taken_over_one_after_the_other(database: Database) {
+    pub async fn expired_claims_are_taken_over_one_by_one(database: Database) {
         database.orders(9).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -92,8 +92,8 @@ mod cases {
         assert_eq!(seen, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     }
 
-    /// The heir's bursts may be smaller than the dead relay's.
-    pub async fn what_a_smaller_heir_leaves_is_claimed_later(database: Database) {
+    /// The other relay's `burst_count` may be smaller than the dead one's.
+    pub async fn rows_left_by_a_smaller_takeover_are_claimed_later(database: Database) {
         database.orders(9).await;
         let relays = [Relay::open(&database, &orders()).await, Relay::open(&database, &orders()).await];
         let (mut dead, mut heir) = (relays[0].worker(), relays[1].worker());
@@ -104,8 +104,8 @@ mod cases {
         assert_eq!(seen, ["1", "2", "3", "4", "5", "6", "7", "8", "9"]);
     }
 
-    /// An owner that was only slow settles after all, while another looks at the expired claim.
-    pub async fn a_settle_and_a_takeover_at_once_agree(database: Database) {
+    /// A slow owner settles while another worker takes over the expired claim.
+    pub async fn a_concurrent_settle_and_takeover_agree(database: Database) {
         for _ in 0..10 {
             database.run("DROP TABLE IF EXISTS order_placed").await;
             database.orders(20).await;
@@ -129,9 +129,9 @@ mod cases {
 crate::on_each_database!(
     an_expired_claim_is_taken_over_once,
     a_renewed_claim_stays,
-    the_signal_that_kills_its_relay_is_found,
+    the_signal_that_kills_its_relay_is_isolated,
     a_claim_whose_rows_are_gone_is_forgotten,
-    several_expired_claims_are_taken_over_one_after_the_other,
-    what_a_smaller_heir_leaves_is_claimed_later,
-    a_settle_and_a_takeover_at_once_agree,
+    expired_claims_are_taken_over_one_by_one,
+    rows_left_by_a_smaller_takeover_are_claimed_later,
+    a_concurrent_settle_and_takeover_agree,
 );

@@ -31,12 +31,12 @@ async fn health_status_and_wake_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_type_is_not_ready_and_the_others_go_on() {
+async fn a_broken_type_is_not_ready_while_others_keep_running() {
     let database = orders(3).await;
     database.run("CREATE TABLE b (id BIGINT PRIMARY KEY)").await;
     let sections = section("OrderPlaced", &guest("misconfigured"), "") + &section("B", &guest("counts"), "");
     let relay = Running::spawn(&database, &sections, "");
-    relay.wait("it is ready", || {
+    relay.wait("the relay is still ready", || {
         relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.body.contains("misconfigured"))
     });
     assert_eq!(relay.get("/readyz").status, 503);
@@ -49,27 +49,27 @@ async fn a_broken_type_is_not_ready_and_the_others_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_vanishes_pauses_its_own_type() {
+async fn a_missing_table_pauses_only_its_own_type() {
     let database = orders(0).await;
     database.run("CREATE TABLE b (id BIGINT PRIMARY KEY)").await;
     let sections = section("OrderPlaced", &guest("counts"), "") + &section("B", &guest("counts"), "");
     let relay = Running::start(&database, &sections);
     database.run("ALTER TABLE order_placed RENAME TO elsewhere").await;
-    relay.wait("it is ready", || relay.get("/readyz").body.contains("order_placed"));
+    relay.wait("the relay is still ready", || relay.get("/readyz").body.contains("order_placed"));
     for id in 1..=3 {
         database.run(&format!("INSERT INTO b VALUES ({id})")).await;
-        relay.wait("the other type waits", || relay.witness.counts().contains_key(&format!("B:{id}")));
+        relay.wait("the other type is not sent", || relay.witness.counts().contains_key(&format!("B:{id}")));
     }
     database.run("INSERT INTO elsewhere VALUES (1, 'c', 'p')").await;
     database.run("ALTER TABLE elsewhere RENAME TO order_placed").await;
-    relay.wait("it does not go on", || relay.witness.counts().contains_key("OrderPlaced:1"));
+    relay.wait("the type was not resumed", || relay.witness.counts().contains_key("OrderPlaced:1"));
     relay.wait_ready();
-    // Said once, not at every try.
+    // Logged once, not at every try.
     assert_eq!(relay.witness.text().matches("signal type paused").count(), 1, "{}", relay.witness.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_need_the_token() {
+async fn changes_require_the_token() {
     let database = orders(0).await;
     let relay = Running::spawn(&database, &section("OrderPlaced", &guest("sends"), ""), "token = \"open sesame\"");
     relay.wait_ready();
@@ -79,21 +79,21 @@ async fn changes_need_the_token() {
     assert_eq!(post("Authorization: Bearer open\r\n"), 401);
     assert_eq!(post("Authorization: Bearer open sesame\r\n"), 200);
     assert_eq!(relay.get("/api/v1/status").status, 200);
-    // The shell knows it from the configuration.
+    // The command reads the token from the configuration.
     relay.project.ok(&["plugin", "swap", "OrderPlaced"]);
     let everything = relay.witness.text() + &relay.get("/api/v1/status").body + &relay.get("/metrics").body;
     assert!(!everything.contains("sesame"), "{everything}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn web_pages_and_large_bodies_are_refused() {
+async fn web_pages_and_large_bodies_are_rejected() {
     let database = orders(0).await;
     let relay = Running::start(&database, &section("OrderPlaced", &guest("sends"), ""));
     let from_page = relay.request("POST", "/api/v1/wake", "Origin: http://evil.example\r\n", "").unwrap();
     assert_eq!(from_page.status, 403);
     let large = format!("{{\"ids\": [{}1]}}", "1, ".repeat(40_000));
     assert_eq!(relay.request("POST", "/api/v1/dead/redrive", "", &large).unwrap().status, 413);
-    // Who says nothing is not waited for.
+    // A client that sends no complete request is disconnected.
     let mut silent = std::net::TcpStream::connect(("127.0.0.1", relay.port)).unwrap();
     silent.write_all(b"GET /healthz HTTP/1.1\r\n").unwrap();
     let mut answer = Vec::new();
@@ -107,7 +107,9 @@ async fn dead_letters_are_redriven() {
     let plugin = crate::harness::relay::plugin_file(&database, "rejects");
     let relay = Running::spawn(&database, &section("OrderPlaced", &plugin, ""), "");
     let buried = "signalbus_buried_total{signal=\"OrderPlaced\"}";
-    relay.wait("nothing is buried", || relay.request("GET", "/metrics", "", "").is_ok_and(|_| relay.metric(buried) == 3.0));
+    relay.wait("the signals were not dead-lettered", || {
+        relay.request("GET", "/metrics", "", "").is_ok_and(|_| relay.metric(buried) == 3.0)
+    });
     for (body, status) in [("{}", 400), ("{\"ids\": [7]}", 404), ("{\"all\": true, \"ids\": [1]}", 400), ("{\"al\": true}", 422)]
     {
         assert_eq!(relay.request("POST", "/api/v1/dead/redrive", "", body).unwrap().status, status, "{body}");
@@ -123,11 +125,11 @@ async fn dead_letters_are_redriven() {
 }
 
 #[test]
-fn a_listener_that_others_reach_needs_a_token() {
+fn a_listener_beyond_loopback_requires_a_token() {
     let folder = tempfile::TempDir::new().unwrap();
     for (admin, words) in [
-        ("listen = \"0.0.0.0:9464\"", "so it needs an `admin.token`"),
-        ("listen = \"localhost\"", "is no address and port"),
+        ("listen = \"0.0.0.0:9464\"", "so `admin.token` is required"),
+        ("listen = \"localhost\"", "invalid address \"localhost\""),
         ("listen = \"127.0.0.1:1\"\ntoken = \"\"", "`admin.token` is empty"),
     ] {
         let text = format!("[database]\nurl = \"sqlite://x.db\"\n[admin]\n{admin}\n");
@@ -138,7 +140,7 @@ fn a_listener_that_others_reach_needs_a_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_told() {
+async fn a_port_in_use_is_reported() {
     let database = orders(0).await;
     let port = free_port();
     let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
@@ -148,12 +150,12 @@ async fn a_port_that_is_taken_is_told() {
     assert!(said.stderr.contains("name another `admin.listen`"), "{said:#?}");
 }
 
-/// The page about the admin listener lists every metric, and every metric is in the list.
+/// `docs/src/admin.md` lists every metric, and the relay exports no metric outside of the list.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_metrics_are_those_of_the_docs() {
+async fn the_docs_list_every_metric() {
     let database = orders(3).await;
     let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
-    relay.wait("it is not counted", || relay.metric("signalbus_sent_total{signal=\"OrderPlaced\"}") == 3.0);
+    relay.wait("the metric was not updated", || relay.metric("signalbus_sent_total{signal=\"OrderPlaced\"}") == 3.0);
     let text = relay.get("/metrics").body;
     let page = include_str!("../../docs/src/admin.md");
     for (name, ..) in signalbus::telemetry::meters::METRICS {
@@ -170,9 +172,9 @@ async fn the_metrics_are_those_of_the_docs() {
     }
 }
 
-/// The dashboard asks for metrics that there are.
+/// The dashboard refers only to metrics that exist.
 #[test]
-fn the_grafana_dashboard_knows_the_metrics() {
+fn the_grafana_dashboard_uses_existing_metrics() {
     let dashboard: serde_json::Value = serde_json::from_str(include_str!("../../host/grafana.json")).unwrap();
     let mut asked = 0;
     for panel in dashboard["panels"].as_array().unwrap() {
@@ -182,7 +184,7 @@ fn the_grafana_dashboard_knows_the_metrics() {
             for word in words.filter(|word| word.starts_with("signalbus_")) {
                 let name = word.strip_suffix("_bucket").unwrap_or(word);
                 let known = signalbus::telemetry::meters::METRICS.iter().any(|(known, ..)| *known == name);
-                assert!(known, "{name} is no metric");
+                assert!(known, "{name} is not a metric");
                 asked += 1;
             }
         }

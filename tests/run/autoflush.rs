@@ -1,4 +1,4 @@
-//! Signals are sent by themselves, soon after they are committed, and cheaply while there are none.
+//! Autoflush: signals are sent soon after their commit, and an idle relay costs little.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ async fn until_empty(database: &Database, relay: &Running) {
 mod cases {
     use super::*;
 
-    pub async fn signals_are_sent_as_they_come(database: Database) {
+    pub async fn signals_are_sent_as_they_arrive(database: Database) {
         database.orders(100).await;
         let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
         until_empty(&database, &relay).await;
@@ -41,7 +41,7 @@ mod cases {
         assert_eq!(database.number("SELECT count(*) FROM signalbus_claim").await, 0);
     }
 
-    /// Keys that come in no order, and below what was sent before.
+    /// Keys in no particular order, also below those already sent.
     pub async fn random_keys_are_found(database: Database) {
         let key = database.either("TEXT", "TEXT", "VARCHAR(50)");
         database.run(&format!("CREATE TABLE order_placed (id {key} PRIMARY KEY, customer {key}, payload {key})")).await;
@@ -53,7 +53,7 @@ mod cases {
         assert_eq!(relay.witness.order().len(), 7);
     }
 
-    pub async fn a_deferred_signal_is_tried_when_it_is_due(database: Database) {
+    pub async fn a_deferred_signal_is_retried_when_due(database: Database) {
         database.orders(0).await;
         let more = "[signals.OrderPlaced.settings]\nafter_ms = 300\n[signals.OrderPlaced.retry]\nmax_attempts = 3";
         let relay = Running::start(&database, &section("OrderPlaced", &guest("retries"), more));
@@ -78,29 +78,29 @@ mod cases {
 }
 
 on_each_database!(
-    signals_are_sent_as_they_come,
+    signals_are_sent_as_they_arrive,
     random_keys_are_found,
-    a_deferred_signal_is_tried_when_it_is_due,
+    a_deferred_signal_is_retried_when_due,
     types_without_autoflush_are_left_alone,
 );
 
-/// How many statements the server was sent, but for this one.
+/// Returns the number of transactions that the server has executed.
 async fn statements(database: &Database) -> i64 {
     database.number("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_relay_asks_once_in_five_seconds() {
+async fn an_idle_relay_polls_every_five_seconds() {
     let database = Database::postgres().await;
     database.orders(1).await;
     let relay = Running::start(&database, &section("OrderPlaced", &guest("sends"), ""));
     until_empty(&database, &relay).await;
-    // Looks become rarer: after a minute without work they are at their rarest.
+    // Polling slows down: after a minute without work it has reached its longest interval.
     tokio::time::sleep(Duration::from_secs(56)).await;
     let before = statements(&database).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let asked = statements(&database).await - before;
-    // This test's own two questions are among them, and statistics arrive late.
+    // Includes this test's own two queries; statistics also arrive late.
     assert!(asked <= 4 + 3, "{asked} transactions in 20 s");
 }
 
@@ -117,7 +117,7 @@ async fn notifications_replace_polling() {
     insert(&database, 1..=5).await;
     until_empty(&database, &relay).await;
     assert!(relay.metric("signalbus_wakeups_total{source=\"commit\"}") >= 1.0);
-    // Twice is as good as once.
+    // Repeating it is harmless.
     relay.project.ok(&["migrate", "--notify"]);
     let said = relay.project.run(&["migrate", "--notify", "--print"]);
     assert!(said.stdout.contains("CREATE TRIGGER signalbus_notify AFTER INSERT ON \"order_placed\""), "{said:#?}");
@@ -136,7 +136,7 @@ async fn only_postgres_has_notifications() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sqlite_commits_are_noticed_by_its_log() {
+async fn sqlite_commits_are_detected_in_the_write_ahead_log() {
     let database = Database::sqlite().await;
     database.orders(0).await;
     let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));

@@ -1,4 +1,4 @@
-//! Stopping: what is in flight is settled, nothing is sent twice, no claim is left.
+//! Draining: what is in flight is settled, nothing is sent twice, and no claim is left.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ const SLOW: &str = "burst_count = 10\nconcurrency = 2\n[signals.OrderPlaced.sett
 mod cases {
     use super::*;
 
-    /// Restarted again and again under load, as a deployment does, each by a different signal.
+    /// Restarts under load, as in deployments, with different signals.
     pub async fn rolling_restarts_send_nothing_twice(database: Database) {
         let rounds = amount(40, 500);
         let rows = rounds * 500;
@@ -61,7 +61,7 @@ async fn the_grace_period_ends_a_drain() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_closed_pipe_for_the_log_stops_nothing() {
+async fn a_closed_log_pipe_does_not_stop_the_relay() {
     let database = Database::sqlite().await;
     database.orders(0).await;
     let mut relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), ""), "");

@@ -1,4 +1,4 @@
-//! What production does to a relay: it stays up, says what is wrong, goes on by itself, loses nothing.
+//! Production faults: the relay stays up, reports the problem, recovers by itself and loses nothing.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ async fn server(kind: Kind) -> Server {
     tokio::task::spawn_blocking(move || Server::start(kind)).await.unwrap()
 }
 
-/// The same database by another way.
+/// Returns the URL of the same database on another port.
 fn by_port(database: &Database, server: &Server, port: u16) -> String {
     database.url.replace(&format!(":{}/", server.port()), &format!(":{port}/"))
 }
@@ -42,8 +42,8 @@ async fn restarted(system: System, kind: Kind) {
     for sent in [100, 1000, 3000] {
         relay.witness.wait_for(sent);
         server.kill();
-        // With nothing left to send, a look must find out.
-        relay.wait("it is ready without a database", || sent == 3000 || relay.get("/readyz").status == 503);
+        // With nothing left to send, polling must detect it.
+        relay.wait("the relay is ready without a database", || sent == 3000 || relay.get("/readyz").status == 503);
         assert_eq!(relay.get("/healthz").status, 200);
         server.up();
     }
@@ -51,33 +51,33 @@ async fn restarted(system: System, kind: Kind) {
     until_empty(&database, &relay).await;
     relay.wait_ready();
     assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
-    // A crash may take claims with it, which need not reach the disk: their batches are sent again.
+    // A crash may lose claims, whose commits are not durable: their batches are sent again.
     assert!(relay.witness.all_sent(3100) <= 3 * 4 * 20);
-    // Once for each way in which it is said, and not at every try.
-    assert!(relay.witness.text().matches("database trouble").count() < 20, "{}", relay.witness.text());
+    // Logged once per distinct error, not at every try.
+    assert!(relay.witness.text().matches("database error, retrying").count() < 20, "{}", relay.witness.text());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_postgres_is_used_again() {
+async fn the_relay_recovers_from_a_postgres_restart() {
     restarted(System::Postgres, Kind::Postgres).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_mariadb_is_used_again() {
+async fn the_relay_recovers_from_a_mariadb_restart() {
     restarted(System::Mariadb, Kind::Mariadb).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_comes_later_is_waited_for() {
+async fn the_relay_waits_for_a_database_that_starts_later() {
     let server = server(Kind::Postgres).await;
     let database = Database::on(System::Postgres, &server).await;
     database.orders(10).await;
     server.kill();
     let relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), ""), "");
-    relay.wait("it does not listen", || relay.request("GET", "/readyz", "", "").is_ok());
+    relay.wait("the admin listener does not answer", || relay.request("GET", "/readyz", "", "").is_ok());
     let ready = relay.get("/readyz");
     assert_eq!(ready.status, 503);
-    assert!(ready.body.contains("has not begun"), "{ready:?}");
+    assert!(ready.body.contains("has not started"), "{ready:?}");
     server.up();
     relay.wait_ready();
     until_empty(&database, &relay).await;
@@ -100,7 +100,7 @@ async fn killed_connections_are_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_is_cut_and_mended_loses_nothing() {
+async fn a_network_partition_loses_nothing() {
     let server = server(Kind::Postgres).await;
     let mut database = Database::on(System::Postgres, &server).await;
     let direct = database.url.clone();
@@ -111,7 +111,7 @@ async fn a_network_that_is_cut_and_mended_loses_nothing() {
     database.url = direct;
     for sent in [200, 1500] {
         relay.witness.wait_for(sent);
-        // Nothing passes, nobody is told; then the connections turn out to be gone.
+        // At first packets are dropped silently, then the connections are reset.
         proxy.cut();
         tokio::time::sleep(Duration::from_secs(amount(3, 60).into())).await;
         proxy.reset();
@@ -124,9 +124,9 @@ async fn a_network_that_is_cut_and_mended_loses_nothing() {
     assert_eq!(relay.witness.all_sent(4000), 0, "sent twice");
 }
 
-/// A look that gets no answer has nothing to finish.
+/// A poll without an answer has nothing to finish.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_network_does_not_hold_up_a_stop() {
+async fn a_silent_network_does_not_delay_a_stop() {
     let server = tokio::task::spawn_blocking(|| Server::shared(Kind::Postgres)).await.unwrap();
     let mut database = Database::postgres().await;
     database.orders(10).await;
@@ -136,9 +136,9 @@ async fn a_silent_network_does_not_hold_up_a_stop() {
     let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
     database.url = direct;
     until_empty(&database, &relay).await;
-    relay.wait("a batch is not settled", || relay.metric("signalbus_batches_in_flight{signal=\"OrderPlaced\"}") == 0.0);
+    relay.wait("a batch was not settled", || relay.metric("signalbus_batches_in_flight{signal=\"OrderPlaced\"}") == 0.0);
     proxy.cut();
-    // Long enough for several looks.
+    // Long enough for several polls.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let begun = Instant::now();
     assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
@@ -165,13 +165,13 @@ async fn a_promoted_standby_takes_over() {
     insert(&database, 4001, 100).await;
     until_empty(&database, &relay).await;
     assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
-    // A settle that the follower had not got is made again, by whoever sends the rows again.
+    // A settle that had not been replicated is repeated after its rows are sent again.
     assert!(relay.witness.all_sent(4100) <= 4 * 20);
 }
 
-/// With a pooler that refuses settings, and one that swallows them.
+/// With a pooler that rejects startup settings, and one that ignores them.
 #[tokio::test(flavor = "multi_thread")]
-async fn pgbouncer_in_transaction_mode_works_but_for_listen() {
+async fn pgbouncer_in_transaction_mode_works_except_for_listen() {
     for more in ["", "ignore_startup_parameters = options, extra_float_digits"] {
         let server = tokio::task::spawn_blocking(|| Server::shared(Kind::Postgres)).await.unwrap();
         let mut database = Database::postgres().await;
@@ -186,13 +186,13 @@ async fn pgbouncer_in_transaction_mode_works_but_for_listen() {
         relay.project.ok(&["migrate", "--notify"]);
         assert_eq!(relay.stop(), Some(0));
         relay.again();
-        relay.witness.wait_until("is there a pooler in transaction mode between?");
+        relay.witness.wait_until("if there is a pooler in transaction mode");
         relay.wait_ready();
         insert(&database, 2001, 500).await;
         until_empty(&database, &relay).await;
         assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
         assert_eq!(relay.witness.all_sent(2500), 0, "sent twice");
-        // Nothing of the relay's is left on the pooler's connections.
+        // The relay leaves nothing behind on the pooler's connections.
         let left = Command::new("psql")
             .arg(by_port(&database, server, bouncer.port))
             .args(["-Atc", "SELECT current_setting('enable_seqscan') || count(*) FROM pg_prepared_statements"])
@@ -202,7 +202,7 @@ async fn pgbouncer_in_transaction_mode_works_but_for_listen() {
     }
 }
 
-/// The database's clock is the only one that counts.
+/// Only the database's clock matters.
 #[tokio::test(flavor = "multi_thread")]
 async fn clocks_ten_minutes_apart_do_not_matter() {
     let database = Database::postgres().await;
@@ -218,7 +218,7 @@ async fn clocks_ten_minutes_apart_do_not_matter() {
         let mut command = Command::new("faketime");
         command.args(["-m", "-f", offset]).arg(binary).arg("--config").arg(&file).arg("run");
         command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1").env("DONT_FAKE_MONOTONIC", "1");
-        // faketime starts the relay as its child: a group of their own ends together.
+        // faketime starts the relay as its child: a process group of their own is stopped together.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
         siblings.push(command.stderr(relay.witness.stderr()).spawn().unwrap());
     }
@@ -233,7 +233,7 @@ async fn clocks_ten_minutes_apart_do_not_matter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_waited_for() {
+async fn the_relay_waits_while_the_disk_is_full() {
     let mut database = Database::sqlite().await;
     let disk = crate::harness::disk::Disk::mount(database.folder().join("disk"), "size=12m");
     let file = disk.0.join("outbox.db");
@@ -244,7 +244,7 @@ async fn a_full_disk_is_waited_for() {
     relay.witness.wait_for(100);
     let rest = disk.0.join("rest");
     let _ = std::fs::write(&rest, vec![0; 12 << 20]);
-    relay.wait("it does not say so", || relay.get("/readyz").body.contains("full"));
+    relay.wait("the full disk is not reported", || relay.get("/readyz").body.contains("full"));
     std::fs::remove_file(&rest).unwrap();
     until_empty(&database, &relay).await;
     relay.wait_ready();

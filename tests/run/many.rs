@@ -1,4 +1,4 @@
-//! Several relays of one database.
+//! Several relays on one database.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ mod cases {
         assert_eq!(database.number("SELECT count(*) FROM signalbus_claim").await, 0);
     }
 
-    /// A relay that is killed in the midst of its batches; another finishes them.
+    /// A relay is killed during its batches, and another one finishes them.
     pub async fn a_dead_relays_claims_are_taken_over(database: Database) {
         database.orders(40).await;
         let more = "burst_count = 10\nconcurrency = 1\n[signals.OrderPlaced.settings]\ndelay_ms = 60000";
@@ -69,8 +69,8 @@ mod cases {
         assert_eq!(relay.metric("signalbus_duplicates_suspected_total{signal=\"OrderPlaced\"}"), 10.0);
     }
 
-    /// Relays are killed, rows commit late, some signals must be retried: within a key, nothing is
-    /// sent before what stands in front of it.
+    /// Relays are killed, rows commit late and signals are retried; within a key, no signal is sent before
+    /// its predecessors.
     pub async fn order_within_a_key_survives_everything(database: Database) {
         let (rows, keys) = (amount(6000, 1_000_000), amount(60, 1000));
         let text = database.either("TEXT", "TEXT", "VARCHAR(50)");
@@ -80,7 +80,7 @@ mod cases {
         let mut relay = Running::start(&database, &section("OrderPlaced", &guest("stumbles"), more));
         let mut siblings = vec![relay.sibling(), relay.sibling()];
         let mut random = fastrand::Rng::with_seed(11);
-        // Each key's rows appear in order; the keys' among one another do not.
+        // Rows appear in order within a key, but not across keys.
         let mut next: Vec<u32> = (0..keys).collect();
         let (mut rounds, kill_every) = (0, amount(6, 12));
         while next.iter().any(|id| *id < rows) {
@@ -108,7 +108,7 @@ mod cases {
         let mut last: HashMap<u32, u32> = HashMap::new();
         for id in relay.witness.order() {
             let id: u32 = id.strip_prefix("OrderPlaced:").unwrap().parse().unwrap();
-            // What was sent twice begins again further back; a gap is what must not be.
+            // Signals sent twice start again further back; there must be no gap.
             let before = id.checked_sub(keys);
             assert!(before <= last.get(&(id % keys)).copied(), "{id} was sent before {before:?}");
             let highest = last.entry(id % keys).or_insert(id);

@@ -1,4 +1,4 @@
-//! The configuration is read again: signal types appear, change and vanish.
+//! Configuration reloads: signal types are added, changed and removed.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn until_empty(database: &Database, name: &str, relay: &Running) {
 mod cases {
     use super::*;
 
-    pub async fn types_appear_change_and_vanish(database: Database) {
+    pub async fn types_are_added_changed_and_removed(database: Database) {
         for name in ["a", "b", "c"] {
             table(&database, name).await;
         }
@@ -37,18 +37,18 @@ mod cases {
         let untouched = relay.status_of("A")["plugin"]["history"].clone();
         relay.configure(&database, &(section("A", &counts, "") + &section("C", &guest("counts_too"), "burst_count = 1")));
         relay.signal("HUP");
-        relay.wait("it is not reloaded", || types(&relay) == ["A", "C"]);
-        assert_eq!(relay.status_of("A")["plugin"]["history"], untouched, "a type that did not change was touched");
+        relay.wait("the configuration was not reloaded", || types(&relay) == ["A", "C"]);
+        assert_eq!(relay.status_of("A")["plugin"]["history"], untouched, "an unchanged type was restarted");
         for name in ["a", "b", "c"] {
             database.run(&format!("INSERT INTO {name} VALUES (1, 'x'), (2, 'x')")).await;
         }
         until_empty(&database, "a", &relay).await;
         until_empty(&database, "c", &relay).await;
         assert_eq!(database.number("SELECT count(*) FROM b").await, 2);
-        // One signal per batch, from now on two.
+        // Two signals per batch instead of one.
         relay.configure(&database, &(section("B", &counts, "") + &section("C", &counts, "burst_count = 2")));
         relay.signal("HUP");
-        relay.wait("it is not reloaded", || types(&relay) == ["B", "C"]);
+        relay.wait("the configuration was not reloaded", || types(&relay) == ["B", "C"]);
         until_empty(&database, "b", &relay).await;
         database.run("INSERT INTO c VALUES (3, 'x'), (4, 'x')").await;
         until_empty(&database, "c", &relay).await;
@@ -58,7 +58,7 @@ mod cases {
     }
 }
 
-on_each_database!(types_appear_change_and_vanish);
+on_each_database!(types_are_added_changed_and_removed);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_configuration_changes_nothing() {
@@ -68,7 +68,7 @@ async fn a_bad_configuration_changes_nothing() {
     let relay = Running::start(&database, &section("OrderPlaced", &counts, ""));
     let bad = [
         (section("OrderPlaced", &counts, "burst_cuont = 3"), "did you mean \\\"burst_count\\\"?"),
-        (section("OrderPlaced", &counts, "") + &section("B", &counts, ""), "there is no table \\\"b\\\""),
+        (section("OrderPlaced", &counts, "") + &section("B", &counts, ""), "table \\\"b\\\" does not exist"),
         (
             section("OrderPlaced", &counts, "timeout = \"5s\"")
                 + &section("B", &guest("sends"), "table = \"order_placed\"\ndigest = \"sha256:00\""),
@@ -80,14 +80,14 @@ async fn a_bad_configuration_changes_nothing() {
         relay.signal("HUP");
         relay.witness.wait_until(words);
         let refused = "signalbus_reloads_total{result=\"refused\"}";
-        relay.wait("it is not counted", || relay.metric(refused) >= f64::from(u32::try_from(round).unwrap() + 1));
+        relay.wait("the metric was not updated", || relay.metric(refused) >= f64::from(u32::try_from(round).unwrap() + 1));
         assert_eq!(types(&relay), ["OrderPlaced"]);
     }
     database.run("INSERT INTO order_placed VALUES (1, 'c', 'p')").await;
     until_empty(&database, "order_placed", &relay).await;
-    // What can't be changed is told, too.
+    // Settings that cannot change at run time are reported, too.
     let other = Database::sqlite().await;
     relay.configure(&other, &section("OrderPlaced", &counts, ""));
     relay.signal("HUP");
-    relay.witness.wait_until("can't change while the relay runs");
+    relay.witness.wait_until("cannot change while the relay runs");
 }

@@ -8,7 +8,7 @@ use crate::harness::command::{Project, config, terminate};
 use crate::harness::database::Database;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn systemd_is_told_what_happens() {
+async fn systemd_is_notified() {
     let database = Database::sqlite().await;
     database.orders(0).await;
     let socket = database.folder().join("notify");
@@ -37,9 +37,9 @@ async fn systemd_is_told_what_happens() {
     assert_eq!(relay.wait().unwrap().code(), Some(0));
 }
 
-/// The kernel ignores signals to process 1 unless it has asked for them.
+/// The kernel drops signals to process 1 unless it has installed a handler.
 #[tokio::test(flavor = "multi_thread")]
-async fn process_one_drains_too() {
+async fn process_1_drains_when_stopped() {
     let database = Database::sqlite().await;
     database.orders(0).await;
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "counts", "")]));

@@ -1,4 +1,4 @@
-//! Plugins are changed while signals are sent.
+//! Plugin swaps while signals are sent.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -44,7 +44,7 @@ async fn a_changed_file_sends_the_next_batch() {
     until_sent(&database, &relay).await;
     let before = digest(&relay);
     replace(&plugin, "counts");
-    relay.wait("it is not swapped", || digest(&relay) != before);
+    relay.wait("the plugin was not swapped", || digest(&relay) != before);
     insert(&database, 2).await;
     until_sent(&database, &relay).await;
     assert_eq!(relay.witness.order(), ["OrderPlaced:2"]);
@@ -53,7 +53,7 @@ async fn a_changed_file_sends_the_next_batch() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_load_changes_nothing() {
+async fn a_file_that_does_not_load_changes_nothing() {
     let (database, relay, plugin) = start("counts", "").await;
     let before = digest(&relay);
     let component = std::fs::read(guest("sends")).unwrap();
@@ -62,7 +62,9 @@ async fn what_does_not_load_changes_nothing() {
     for (before, (bytes, words)) in bad.into_iter().enumerate() {
         std::fs::write(&plugin, bytes).unwrap();
         relay.witness.wait_until(words);
-        relay.wait("the refusal is not kept", || fates(&relay).iter().filter(|fate| *fate == "refused").count() > before);
+        relay.wait("the refused file is not in the history", || {
+            fates(&relay).iter().filter(|fate| *fate == "refused").count() > before
+        });
     }
     for (guest, words) in [("opens_socket", "grants.tcp"), ("signalbus_test_unknown_version", "speaks signalbus:plugin 0.1.x")] {
         replace(&plugin, guest);
@@ -74,9 +76,9 @@ async fn what_does_not_load_changes_nothing() {
     assert_eq!(relay.witness.order(), ["OrderPlaced:1"]);
     assert_eq!(relay.metric("signalbus_plugin_swaps_total{signal=\"OrderPlaced\",result=\"refused\"}"), 4.0);
     assert_eq!(relay.metric("signalbus_plugin_denied_total{signal=\"OrderPlaced\",capability=\"grants.tcp\"}"), 1.0);
-    // And once it is mended, it is loaded.
+    // A repaired file is loaded.
     replace(&plugin, "sends");
-    relay.wait("it is not swapped", || digest(&relay) != before);
+    relay.wait("the plugin was not swapped", || digest(&relay) != before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,7 +89,7 @@ async fn a_generation_that_fails_at_once_is_rolled_back() {
         until_sent(&database, &relay).await;
         let good = digest(&relay);
         replace(&plugin, bad);
-        relay.wait("it is not swapped", || digest(&relay) != good);
+        relay.wait("the plugin was not swapped", || digest(&relay) != good);
         let mut id = 2;
         while digest(&relay) != good {
             assert!(id < 50, "{bad}: {}", relay.witness.text());
@@ -98,23 +100,23 @@ async fn a_generation_that_fails_at_once_is_rolled_back() {
         assert_eq!(fates(&relay), ["replaced", "rolled_back", "current"], "{bad}");
         assert_eq!(relay.metric("signalbus_plugin_rollbacks_total{signal=\"OrderPlaced\"}"), 1.0);
         until_sent(&database, &relay).await;
-        // The file is still the bad one; it is not loaded again by itself.
+        // The file has not changed, so it is not loaded again.
         tokio::time::sleep(Duration::from_millis(800)).await;
         assert_eq!(digest(&relay), good);
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_the_bus_is_no_reason_to_roll_back() {
+async fn a_bus_outage_does_not_roll_back() {
     let (database, relay, plugin) = start("counts", "[signals.OrderPlaced.settings]\nafter_ms = 20").await;
     insert(&database, 1).await;
     until_sent(&database, &relay).await;
     let good = digest(&relay);
     replace(&plugin, "unavailable");
-    relay.wait("it is not swapped", || digest(&relay) != good);
+    relay.wait("the plugin was not swapped", || digest(&relay) != good);
     insert(&database, 2).await;
     let outages = "signalbus_outages_total{signal=\"OrderPlaced\",kind=\"unavailable\"}";
-    relay.wait("there is no outage", || relay.metric(outages) > 8.0);
+    relay.wait("there was no outage", || relay.metric(outages) > 8.0);
     assert_eq!(fates(&relay), ["replaced", "current"]);
     assert_eq!(relay.get("/readyz").status, 503);
     assert_eq!(database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
@@ -124,12 +126,12 @@ async fn an_outage_of_the_bus_is_no_reason_to_roll_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shell_swaps_and_rolls_back() {
+async fn the_command_swaps_and_rolls_back() {
     let (_database, relay, plugin) = start("sends", "").await;
     let first = digest(&relay);
     let said = relay.project.run(&["plugin", "rollback", "OrderPlaced"]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("has no plugin to go back to"), "{said:#?}");
+    assert!(said.stderr.contains("has no previous plugin generation"), "{said:#?}");
     replace(&plugin, "counts");
     let said = relay.project.ok(&["plugin", "swap", "OrderPlaced"]);
     let second = digest(&relay);
@@ -147,7 +149,7 @@ async fn the_shell_swaps_and_rolls_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_relay_to_swap_is_told() {
+async fn a_swap_without_a_relay_is_reported() {
     let database = Database::sqlite().await;
     database.orders(0).await;
     let mut relay = Running::start(&database, &section("OrderPlaced", &guest("sends"), ""));
@@ -157,9 +159,9 @@ async fn no_relay_to_swap_is_told() {
     assert!(said.stderr.contains("is `signalbus run` running?"), "{said:#?}");
 }
 
-/// It does not use up the attempts of the backlog meanwhile.
+/// The backlog's attempts are not used up meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_fails_at_everything_waits_for_a_better_one() {
+async fn a_plugin_that_always_fails_is_paused_until_replaced() {
     const ROWS: u32 = 3000;
     let database = Database::sqlite().await;
     database.orders(ROWS).await;
@@ -167,7 +169,7 @@ async fn a_plugin_that_fails_at_everything_waits_for_a_better_one() {
     let more = "[signals.OrderPlaced.retry.backoff]\nfirst = \"100ms\"\nmax = \"100ms\"";
     let relay = Running::spawn(&database, &section("OrderPlaced", &plugin, more), "");
     relay.witness.wait_until("the plugin fails: ");
-    relay.wait("it is ready", || relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 503));
+    relay.wait("the relay is still ready", || relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 503));
     let tried = database.number("SELECT count(*) FROM signalbus_deferral").await;
     assert!((1..200).contains(&tried), "{tried}");
     let said = tokio::task::block_in_place(|| relay.project.run(&["flushmany"]));
@@ -179,7 +181,7 @@ async fn a_plugin_that_fails_at_everything_waits_for_a_better_one() {
     assert_eq!(relay.witness.all_sent(ROWS), 0, "sent twice");
 }
 
-/// Under load, with two generations that take turns.
+/// Two generations take turns under load.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {
     const SWAPS: u32 = 1000;
@@ -211,7 +213,7 @@ async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {
     assert!(late < early + 10_000, "{early} kB became {late} kB");
 }
 
-/// Each batch takes many calls, and swaps come in their midst.
+/// Each batch takes many calls, and swaps happen between them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_sent_by_one_generation() {
     const SWAPS: u32 = 30;

@@ -41,7 +41,7 @@ async fn numbers() {
             ("FLOAT", "3.4028234663852886e38", Value::Float64(f32::MAX.into())),
             ("FLOAT(7,3)", "1.25", Value::Float64(1.25)),
             ("FLOAT UNSIGNED", "0.7", Value::Float64(0.7_f32.into())),
-            ("DOUBLE", "-0e0", Value::Float64(0.0)), // MariaDB keeps no sign of zero
+            ("DOUBLE", "-0e0", Value::Float64(0.0)), // MariaDB drops the sign of zero
             ("DOUBLE", "1.7976931348623157e308", Value::Float64(f64::MAX)),
             ("DOUBLE", "2.2250738585072014e-308", Value::Float64(f64::MIN_POSITIVE)),
             ("DOUBLE", "0.30000000000000004e0", Value::Float64(0.1 + 0.2)),

@@ -124,7 +124,7 @@ async fn times() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_made_of_others() {
+async fn derived_types() {
     let database = Database::postgres().await;
     database
         .run(
@@ -232,7 +232,7 @@ fn float(real: f64) -> String {
     if real.is_nan() { "'NaN'".into() } else { format!("'{real:e}'").replace("inf", "Infinity") }
 }
 
-/// A day and a time of day as PostgreSQL writes them, with what they are as RFC 3339.
+/// Returns a date, a time and an era as PostgreSQL writes them, and whether RFC 3339 can express them.
 fn moment(row: &Row) -> (String, String, String, bool) {
     let (year, month, day) = row.day;
     let (seconds, micros) = (row.clock / 1_000_000, row.clock % 1_000_000);

@@ -1,4 +1,4 @@
-//! SQLite's classes, in columns of every affinity.
+//! SQLite's storage classes, in columns of every affinity.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn text(text: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn any_class_in_any_column() {
+async fn any_storage_class_in_any_column() {
     let mut cases = Vec::new();
     for kind in [
         "",
@@ -44,7 +44,7 @@ async fn any_class_in_any_column() {
             (kind, "''", text("")),
             (kind, "'a' || char(0) || 'b'", text("a\0b")),
             (kind, "'{\"a\" : 1,  \"a\":2}'", text("{\"a\" : 1,  \"a\":2}")),
-            // Text that is no UTF-8 travels byte by byte.
+            // Text that is not valid UTF-8 is passed on as bytes.
             (kind, "CAST(X'FF41' AS TEXT)", Value::Bytes(vec![0xff, 0x41])),
         ]);
         if !textual {
@@ -56,9 +56,9 @@ async fn any_class_in_any_column() {
         }
     }
     cases.extend([
-        ("REAL", "-0.0", Value::Float64(0.0)), // SQLite keeps no sign of zero in a REAL column
+        ("REAL", "-0.0", Value::Float64(0.0)), // SQLite drops the sign of zero in a REAL column
         ("TEXT", "1.5", text("1.5")),
-        // Rounded by SQLite as it stores it.
+        // SQLite rounds it when storing it.
         ("TEXT", "123456789012345678901234567890", text("1.23456789012346e+29")),
         ("NUMERIC", "'12'", Value::Int64(12)),
         ("NUMERIC", "'1.50'", Value::Float64(1.5)),
@@ -94,7 +94,7 @@ fn written(cell: &Cell) -> (String, Value) {
     match cell {
         Cell::Null => ("NULL".into(), Value::Null),
         Cell::Integer(number) => (number.to_string(), Value::Int64(*number)),
-        // A power of two as digits: SQLite does not read every long number to the last bit.
+        // Fewer significant bits: SQLite does not parse every long number to the last bit.
         Cell::Real(real) => {
             let real = f64::from_bits(real.to_bits() & !((1 << 30) - 1));
             let real = if (1e-20..1e20).contains(&real.abs()) { real } else { 1.5 };

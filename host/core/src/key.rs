@@ -1,15 +1,15 @@
-//! Keys as text: the parts of a primary key or an order key, joined.
+//! The text form of primary keys and order keys, as [`Signal`](crate::signal::Signal) holds it.
 
 use std::borrow::Cow;
 
-/// Joins the parts of a key: `,` between them, percent-encoded where they hold `,`, `:` or `%`.
+/// Joins the parts of a key with `,`, percent-encoding `,`, `:` and `%` within the parts.
 pub fn join_key(parts: &[&str]) -> String {
     let encoded: Vec<String> =
         parts.iter().map(|part| part.replace('%', "%25").replace(',', "%2C").replace(':', "%3A")).collect();
     encoded.join(",")
 }
 
-/// The parts of a key, decoded.
+/// Splits a joined key into its decoded parts.
 pub fn split_key(key: &str) -> impl Iterator<Item = Cow<'_, str>> {
     key.split(',').map(|part| {
         if part.contains('%') {
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_survive_joining() {
+    fn keys_round_trip() {
         for parts in [&["1"][..], &["a,b", "c:d", "%2C"], &["", ""], &["100%", "%25"]] {
             assert_eq!(split_key(&join_key(parts)).collect::<Vec<_>>(), parts);
         }

@@ -1,7 +1,7 @@
-//! The rules of SignalBus: what a signal is, what becomes of it, and what goes over a bus.
+//! The core of SignalBus: signals, outcomes, settlement, and the messages that plugins publish.
 //!
-//! Nothing here knows a database, a bus, a plugin engine or a clock, and nothing waits: the relay's
-//! decisions are plain functions. The story goes on in `signalbus-relay`'s flusher, which feeds them.
+//! Knows no database, bus, plugin engine or clock, and never waits: the relay's decisions are plain
+//! functions. Next: the flusher in `signalbus-relay`, which calls them.
 #![forbid(unsafe_code)]
 
 pub mod backoff;

@@ -1,6 +1,7 @@
-//! What becomes of a batch: the only place that decides which rows may be deleted.
+//! Settlement: turns the outcomes of a batch into what the outbox has to do.
 //!
-//! Pure: no clock, no database, no randomness of its own, no await.
+//! The only place that decides which rows may be deleted. Pure: it must never use a clock, a
+//! database, randomness of its own, or await. Next: `signalbus-outbox` applies a settlement.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,22 +9,22 @@ use std::time::Duration;
 use crate::backoff::Backoff;
 use crate::signal::{Outage, Outcome, Signal, Verdict};
 
-/// The rules of one signal type.
+/// The ordering and retry rules of a signal type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// Whether a signal that stays holds back those behind it.
+    /// Whether a signal that is not settled holds back the signals behind it.
     pub ordered: bool,
-    /// After so many charged attempts a signal becomes a dead letter.
+    /// Number of charged attempts after which a signal becomes a dead letter.
     pub max_attempts: u32,
     pub backoff: Backoff,
 }
 
-/// A signal that stays and is tried again.
+/// A signal that stays in its table and is retried.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deferral {
-    /// Position in the batch.
+    /// Index in the batch.
     pub index: usize,
-    /// Attempts charged so far, this one included.
+    /// Attempts charged so far, including this one.
     pub attempts: u32,
     pub delay: Duration,
     pub reason: String,
@@ -32,34 +33,35 @@ pub struct Deferral {
 /// A signal that becomes a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Burial {
-    /// Position in the batch.
+    /// Index in the batch.
     pub index: usize,
-    /// Attempts charged, this one included.
+    /// Attempts charged, including this one.
     pub attempts: u32,
     pub reason: String,
 }
 
-/// Outcomes, turned into what the outbox has to do. What is named nowhere simply stays.
+/// What the outbox has to do with a batch. Signals that are not mentioned stay as they are.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settlement {
-    /// Positions in the batch of the rows to delete.
+    /// Indexes in the batch of the rows to delete.
     pub delete: Vec<usize>,
     pub defer: Vec<Deferral>,
     pub bury: Vec<Burial>,
-    /// How many of `delete` had nothing to send.
+    /// How many of `delete` were skipped: there was nothing to send.
     pub skipped: usize,
-    /// Why the whole call did nothing.
+    /// Set if the whole call sent nothing because of an outage.
     pub outage: Option<Outage>,
-    /// Why nothing was sent and the rest not even tried: the plugin fails, whatever it is given.
+    /// Set to the reason if the plugin fails for every signal: nothing was sent, and the rest was not
+    /// tried.
     pub stalled: Option<String>,
 }
 
 impl Settlement {
-    /// Decides the fate of every signal of a batch.
+    /// Decides what becomes of every signal of a batch.
     ///
-    /// A list of another length than the batch acknowledges nothing. Where order is promised,
-    /// nothing behind a signal that stays is deleted, within its order key. `chance` gives random
-    /// numbers in 0..1 for the jitter.
+    /// A list of the wrong length acknowledges nothing. For an ordered type, nothing behind a signal
+    /// that stays is deleted within the same order key. `chance` returns random numbers in 0..1 for
+    /// the jitter.
     pub fn from_verdict(signals: &[Signal], verdict: Verdict, policy: &Policy, mut chance: impl FnMut() -> f64) -> Self {
         let mut settlement = Self::default();
         let outcomes = match verdict {
@@ -88,7 +90,7 @@ impl Settlement {
                     settlement.skipped += 1;
                 }
                 Outcome::Held => {
-                    // Behind one to be retried it is no wonder, even where that one becomes a dead letter.
+                    // Expected behind a retried signal, even if that signal becomes a dead letter.
                     untried |= !retried.contains(order_key);
                     held.insert(order_key);
                 }
@@ -117,13 +119,13 @@ impl Settlement {
         settlement
     }
 
-    /// How many signals were handed to the bus: the deleted ones that were not skipped.
+    /// Returns how many signals were sent: those to delete that were not skipped.
     pub fn sent(&self) -> usize {
         self.delete.len() - self.skipped
     }
 }
 
-/// What an answer of the wrong length is worth.
+/// Returns the outcomes that stand in for a list of the wrong length: a retry for every signal.
 pub fn wrong_length(signals: usize, outcomes: usize) -> Vec<Outcome> {
     let (answers, plural) = (if outcomes == 1 { "outcome" } else { "outcomes" }, if signals == 1 { "" } else { "s" });
     let reason = format!("the plugin answered {outcomes} {answers} for {signals} signal{plural}");
@@ -151,17 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_fails_whatever_it_is_given_has_stalled() {
+    fn a_plugin_that_fails_for_every_signal_has_stalled() {
         let trap = || Outcome::retry("trap");
         let stalled = |outcomes: Vec<Outcome>| settle(&["", "", ""], false, Ok(outcomes)).stalled;
         assert_eq!(stalled(vec![trap(), trap(), Outcome::Held]), Some("trap".into()));
         assert_eq!(stalled(vec![trap(), trap(), trap()]), None);
         assert_eq!(stalled(vec![trap(), Outcome::Sent, Outcome::Held]), None);
-        // What waits for an earlier one of its order was not given up.
+        // A signal held back behind an earlier one of its order key is not a stall.
         let ordered = vec![trap(), Outcome::Held, Outcome::Held];
         assert_eq!(settle(&["", "", ""], true, Ok(ordered.clone())).stalled, None);
         assert_eq!(settle(&["a", "b", "c"], true, Ok(ordered)).stalled, Some("trap".into()));
-        // Nor what waits for one that becomes a dead letter.
+        // Nor is one held back behind a signal that becomes a dead letter.
         let mut signals = signals(&["a", "a", "b"]);
         signals[0].attempt = 3;
         let verdict = Ok(vec![trap(), Outcome::Held, trap()]);
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_another_length_acknowledges_nothing() {
+    fn a_list_of_the_wrong_length_acknowledges_nothing() {
         for count in [0, 1, 3] {
             let settlement = settle(&["", ""], false, Ok(vec![Outcome::Sent; count]));
             assert!(settlement.delete.is_empty());
@@ -196,14 +198,14 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_does_and_charges_nothing() {
+    fn an_outage_changes_and_charges_nothing() {
         let outage = Outage::Misconfigured { reason: "no url".into() };
         let settlement = settle(&["", ""], false, Err(outage.clone()));
         assert_eq!(settlement, Settlement { outage: Some(outage), ..Settlement::default() });
     }
 
     #[test]
-    fn nothing_is_deleted_past_a_gap() {
+    fn nothing_is_deleted_behind_a_retried_signal() {
         let verdict = Ok(vec![Outcome::Sent, Outcome::retry("later"), Outcome::Sent]);
         let settlement = settle(&["", "", ""], true, verdict);
         assert_eq!(settlement.delete, [0]);
@@ -211,21 +213,21 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_holds_back_its_own_order_key_only() {
+    fn a_retried_signal_holds_back_only_its_own_order_key() {
         let verdict = Ok(vec![Outcome::retry("later"), Outcome::Sent, Outcome::Sent, Outcome::Sent]);
         let settlement = settle(&["a", "b", "a", "b"], true, verdict);
         assert_eq!(settlement.delete, [1, 3]);
     }
 
     #[test]
-    fn a_dead_letter_leaves_no_gap() {
+    fn a_dead_letter_holds_nothing_back() {
         let verdict = Ok(vec![Outcome::Reject { reason: "bad".into() }, Outcome::Sent]);
         let settlement = settle(&["", ""], true, verdict);
         assert_eq!((settlement.delete, settlement.bury.len()), (vec![1], 1));
     }
 
     #[test]
-    fn the_last_attempt_buries() {
+    fn the_last_attempt_ends_in_a_dead_letter() {
         let mut batch = signals(&[""]);
         batch[0].attempt = 3;
         let settlement = Settlement::from_verdict(&batch, Ok(vec![Outcome::retry("full")]), &policy(false), || 0.0);
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plugins_own_delay_wins() {
+    fn the_plugins_own_delay_takes_precedence() {
         let after = Some(Duration::from_secs(90));
         let verdict = Ok(vec![Outcome::Retry { reason: "slow down".into(), after }]);
         assert_eq!(settle(&[""], false, verdict).defer[0].delay, Duration::from_secs(90));

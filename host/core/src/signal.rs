@@ -1,31 +1,32 @@
-//! What a signal is: the row, its columns, and the plugin's verdict on it.
+//! Signals: rows, their columns, and the plugin's verdict on them.
 //!
-//! Nothing here knows a database, a plugin engine or a clock.
+//! Knows no database, plugin engine or clock. Next: [`settlement`](crate::settlement), which turns
+//! verdicts into changes.
 
 use std::time::Duration;
 
-/// One SQL value, exact: nothing is rounded, what has no case of its own is `Other`.
+/// An exact SQL value: nothing is rounded, and types without a variant of their own are `Other`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     Null,
     Boolean(bool),
     Int64(i64),
     Float64(f64),
-    /// Base-10 text.
+    /// Decimal digits as text.
     Decimal(String),
     Text(String),
     Bytes(Vec<u8>),
     /// A JSON document, as text.
     Json(String),
-    /// Lower-case, hyphenated.
+    /// Lower case, hyphenated.
     Uuid(String),
     /// `YYYY-MM-DD`.
     Date(String),
     /// `HH:MM:SS[.ffffff]`.
     Time(String),
-    /// RFC 3339 without offset.
+    /// RFC 3339 without an offset.
     Datetime(String),
-    /// RFC 3339 with offset.
+    /// RFC 3339 with an offset.
     Timestamp(String),
     /// The database's own text form.
     Other(String),
@@ -35,28 +36,28 @@ pub enum Value {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
     pub name: String,
-    /// The database's own name for the type, e.g. `numeric` or `_int4`.
+    /// The database's name for the type, e.g. `numeric` or `_int4`.
     pub db_type: String,
 }
 
-/// What all signals of one call have in common.
+/// A signal type: what all signals of a call have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignalType {
     pub name: String,
-    /// Position `i` describes position `i` of every `Signal::values`.
+    /// Column `i` describes value `i` of every `Signal::values`.
     pub columns: Vec<Column>,
-    /// Context for the plugin: `ordered` = `true` where order is promised, `order_key` = the
-    /// columns, joined with `,`, within whose values it is.
+    /// Context for the plugin: `ordered` = `true` for an ordered type, and `order_key` = its order key
+    /// columns, joined with `,`.
     pub attributes: Vec<(String, String)>,
 }
 
-/// One row that waits to be sent.
+/// A row waiting to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
-    /// The primary key as text: parts joined with `,`, each percent-encoded where it holds
-    /// `,`, `:` or `%`.
+    /// The primary key as text: its parts joined with `,`, with `,`, `:` and `%` percent-encoded within
+    /// each part.
     pub key: String,
-    /// The values of `order_key` as text, joined the same way; empty without `order_key`.
+    /// The values of `order_key` as text, joined in the same way; empty without `order_key`.
     pub order_key: String,
     /// 1 on the first attempt.
     pub attempt: u32,
@@ -65,7 +66,7 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// The printable, stable identity of the row: `<signal type>:<primary key>`.
+    /// Returns the printable, stable identity of the row: `<signal type>:<primary key>`.
     pub fn id(&self, signal_type: &str) -> String {
         let mut id = String::with_capacity(signal_type.len() + 1 + self.key.len());
         id.push_str(signal_type);
@@ -78,37 +79,37 @@ impl Signal {
 /// The plugin's verdict on one signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The bus has it: the row is deleted.
+    /// The bus has accepted it: the row is deleted.
     Sent,
-    /// There was nothing to send: the row is deleted, and counted apart.
+    /// There was nothing to send: the row is deleted, but counted separately.
     Skip,
-    /// Not accepted: the row stays, the attempt is charged.
+    /// Not accepted: the row stays, and the attempt is charged.
     Retry {
         reason: String,
-        /// Earliest useful moment of the next attempt, from now.
+        /// Earliest useful time of the next attempt, relative to now; without it, the relay's backoff applies.
         after: Option<Duration>,
     },
     /// It can never be sent: it becomes a dead letter.
     Reject { reason: String },
-    /// It was not tried, because one that must go before it failed: it stays, nothing is charged.
+    /// Not tried, because a signal ahead of it failed: the row stays, and no attempt is charged.
     Held,
 }
 
 impl Outcome {
-    /// A failure that another attempt may cure, at the relay's own pace.
+    /// Creates a failure to be retried after the relay's own backoff.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::Retry { reason: reason.into(), after: None }
     }
 }
 
-/// The plugin's verdict on a whole call: nothing of it was sent, nothing is charged.
+/// The plugin's verdict on a whole call: nothing was sent, and no attempt is charged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outage {
-    /// The bus can't be reached: the signal type pauses.
+    /// The bus cannot be reached: the signal type pauses.
     Unavailable { reason: String, after: Option<Duration> },
     /// An operator has to act.
     Misconfigured { reason: String },
 }
 
-/// What a sender answers for a batch: one outcome per signal, or an outage for all.
+/// A sender's result for a batch: one outcome per signal, or an outage for all of them.
 pub type Verdict = Result<Vec<Outcome>, Outage>;

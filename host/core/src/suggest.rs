@@ -1,6 +1,6 @@
-//! "Did you mean …?"
+//! "Did you mean …?" suggestions for error messages.
 
-/// `; did you mean "x"?` for the known name nearest to a misspelt one, or nothing.
+/// Returns `; did you mean "x"?` for the known name nearest to a misspelt one, or an empty string.
 pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {
     let wanted_lower = wanted.to_lowercase();
     known
@@ -16,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_near_name_is_suggested() {
+    fn only_similar_names_are_suggested() {
         let known = || ["OrderPlaced", "PriceChanged"].into_iter();
         assert_eq!(nearest("OrderPlcaed", known()), "; did you mean \"OrderPlaced\"?");
         assert_eq!(nearest("orderplaced", known()), "; did you mean \"OrderPlaced\"?");

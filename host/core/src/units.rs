@@ -1,8 +1,8 @@
-//! Durations and sizes, as configuration files write them.
+//! Durations and sizes, as written in configuration files.
 
 use std::time::Duration;
 
-/// A duration with its unit, such as `30s`.
+/// Parses a duration with its unit, such as `30s`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = amount(text)?;
     let seconds = match unit {
@@ -16,7 +16,7 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// A size with its unit, such as `64MiB`, in bytes.
+/// Parses a size with its unit, such as `64MiB`, into bytes.
 pub fn parse_size(text: &str) -> Option<usize> {
     let (number, unit) = amount(text)?;
     let factor = match unit {

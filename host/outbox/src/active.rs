@@ -1,4 +1,4 @@
-//! What is already spoken for when a claim is taken: the recorded claims, and what is deferred.
+//! The recorded claims and deferrals that a new claim must avoid; `claim` reads and `window` applies them.
 
 use super::database::{Cell, number};
 

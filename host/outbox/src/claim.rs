@@ -1,12 +1,12 @@
-//! Claiming: take due rows for a limited time, in one short transaction that locks no user's row.
+//! Claiming: takes due rows for a limited time, in one short transaction that locks no row of a user.
 //!
-//! A claim of an unordered type is a range of keys. The position after which the next scan looks
-//! is kept in memory: it is only a hint, and the recorded claims alone keep relays apart, so losing
-//! it costs one walk from the start and never a row. At the end of the table, and every few
-//! seconds, the scan starts over; so rows that committed late and random keys are found.
+//! A claim of an unordered type is a range of keys. The position where the next scan starts is kept in
+//! memory and is only a hint: the recorded claims alone keep relays apart, so losing it costs one scan
+//! from the start and never a row. At the end of the table, and every few seconds, the scan starts
+//! over, which finds rows that committed late and rows with random keys.
 //!
-//! An ordered type is always scanned from the start. What must wait (claimed by others, or
-//! deferred) holds back everything with the same order key; without `order_key` that is everything.
+//! An ordered type is always scanned from the start. A signal that is claimed or deferred holds back
+//! every signal with the same order key; without `order_key`, every signal. Next: `window`, then `settle`.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -22,28 +22,28 @@ use signalbus_core::signal::Signal;
 /// How long a scan may go on before it starts over to look for late commits.
 const SCAN_LIMIT: Duration = Duration::from_secs(5);
 
-/// Rows that this relay has taken for a limited time.
+/// Signals claimed by this relay for a limited time.
 #[derive(Debug)]
 pub struct Batch {
     pub(super) token: String,
     pub signals: Vec<Signal>,
-    /// Two relays died while they sent this one signal: it is charged an attempt, and not sent now.
+    /// Two relays died while sending this one signal: it is charged an attempt instead of being sent.
     pub suspect: bool,
-    /// Its claim was another's, who did not come back: it may have been sent already.
+    /// The claim was taken over from a relay that died: the batch may have been sent already.
     pub taken_over: bool,
-    /// It lies behind what was claimed before: its rows appeared late, or were left out.
+    /// The batch lies behind rows that were claimed earlier: its rows appeared late, or were left out.
     pub late: bool,
 }
 
-/// What there was to claim.
+/// The result of a claim.
 #[derive(Debug)]
 pub enum Claimed {
     Batch(Batch),
     /// Nothing is due.
     Nothing {
-        /// When the earliest deferred signal is due.
+        /// Time until the earliest deferred signal is due.
         due_in: Option<Duration>,
-        /// When the last claim of another relay expires, if it is not settled before.
+        /// Time until the last claim of another relay expires, if it is not settled before.
         claimed_for: Option<Duration>,
     },
 }
@@ -83,10 +83,10 @@ pub(super) struct Scan {
 }
 
 impl Worker<'_> {
-    /// Takes up to `limit` due rows; with `boundary`, none whose key is above it.
+    /// Claims up to `limit` due rows; with `boundary`, none with a higher key.
     ///
     /// # Errors
-    /// The database's; nothing was taken then, or it can be claimed again once the lease is over.
+    /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         loop {
             self.session.begin(Purpose::Claim).await?;
@@ -100,7 +100,7 @@ impl Worker<'_> {
             };
             drop(scan);
             let recorded = Instant::now();
-            // Whoever waited for the lane would wait on this thread, behind all that follows.
+            // Yield, so that a worker waiting for the lane is not stuck behind our decoding.
             tokio::task::yield_now().await;
             let (claim, rows, suspect, taken_over, late) = match taken {
                 Taken::Nothing(nothing) => return Ok(nothing),

@@ -1,4 +1,6 @@
-//! A session over any of the three drivers.
+//! Connections and sessions over any of the three drivers.
+//!
+//! Must never reuse a connection that failed or was left inside a transaction. Next: the adapters.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,7 +111,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
     }
 
     async fn take(&self) -> Result<PooledConnection<Db>, Error> {
-        let closed = |_| Error::Unreachable("the connections are closed".into());
+        let closed = |_| Error::Unreachable("the connection pool is closed".into());
         let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
         let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
         if !pause.is_zero() {

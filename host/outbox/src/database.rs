@@ -1,4 +1,6 @@
-//! What the outbox asks of a database: a dialect to write statements in, and sessions to run them.
+//! The port to a database: a dialect to write statements in, and sessions to run them.
+//!
+//! Next: `connection`, the sessions; `sqlite`, `postgres` and `mysql`, the adapters.
 
 use std::sync::Arc;
 
@@ -67,11 +69,12 @@ pub(crate) trait Database: Send + Sync {
     }
 }
 
-/// Tells of commits as they happen.
+/// Notifies of commits as they happen.
 pub trait Watch: Send {
-    /// Waits for a commit; the answer names the signal type, where it is known.
+    /// Waits for a commit, and returns the name of the signal type if it is known.
     ///
-    /// An error ends the watch.
+    /// # Errors
+    /// The connection was lost; the watch has ended.
     fn next(&mut self) -> BoxFuture<'_, Result<Option<String>, Error>>;
 }
 

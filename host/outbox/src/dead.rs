@@ -1,11 +1,13 @@
-//! Dead letters: signals that are not tried again until somebody says so.
+//! Dead letters: signals that are not retried until someone redrives them.
+//!
+//! A letter is deleted only when its row is back in its table, or when it is discarded by a command.
 
 use super::database::{Cell, ExtraColumns, Purpose, number};
 use super::sql::{Arg, Sql};
 use super::{Error, Outbox, SignalTable};
 use signalbus_core::signal::Signal;
 
-/// A signal that could not be sent.
+/// A signal that could not be sent, without its row.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct DeadLetter {
     pub id: i64,
@@ -19,24 +21,24 @@ pub struct DeadLetter {
     pub died_at: i64,
 }
 
-/// One column of a dead letter: its name, and its value in the database's text form.
+/// The row of a dead letter: the name of each column, and its value in the database's text form.
 pub type DeadRow = Vec<(String, Option<String>)>;
 
 const COLUMNS: &str = "SELECT id, signal_type, signal_key, attempts, reason, died_at FROM signalbus_dead_letter";
 
 impl Outbox {
-    /// Dead letters, the oldest first: at most `limit`, of these types, or of all where none is named.
+    /// Returns up to `limit` dead letters, oldest first, of these types, or of all types if `signals` is empty.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn dead_letters(&self, signals: &[String], limit: usize) -> Result<Vec<DeadLetter>, Error> {
         self.dead_letters_after(signals, 0, limit).await
     }
 
-    /// The same, those whose number is above `after`.
+    /// Like [`dead_letters`](Self::dead_letters), but only letters with a number above `after`.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn dead_letters_after(&self, signals: &[String], after: i64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
         let mut sql = self.statement(&format!("{COLUMNS} WHERE id > ?"), &[after.into()]);
         if !signals.is_empty() {
@@ -51,10 +53,10 @@ impl Outbox {
         Ok(rows.iter().map(|row| DeadLetter::read(row)).collect())
     }
 
-    /// All dead letters of these types, or of all where none is named.
+    /// Returns all dead letters of these types, or of all types if `signals` is empty.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn all_dead_letters(&self, signals: &[String]) -> Result<Vec<DeadLetter>, Error> {
         const PAGE: usize = 500;
         let mut letters: Vec<DeadLetter> = Vec::new();
@@ -69,10 +71,10 @@ impl Outbox {
         }
     }
 
-    /// One dead letter with its row.
+    /// Returns a dead letter with its row, or `None` if there is none with this number.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn dead_letter(&self, id: i64) -> Result<Option<(DeadLetter, DeadRow)>, Error> {
         let letter = self.read(self.statement(&format!("{COLUMNS} WHERE id = ?"), &[id.into()])).await;
         let Some(letter) = letter.map_err(super::schema::missing)?.first().map(|row| DeadLetter::read(row)) else {
@@ -85,10 +87,10 @@ impl Outbox {
         Ok(Some((letter, rows.into_iter().map(cell).collect())))
     }
 
-    /// Deletes a dead letter for ever. `false`: there is none of that number.
+    /// Permanently deletes a dead letter. Returns `false` if there is none with this number.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn discard(&self, id: i64) -> Result<bool, Error> {
         let mut session = self.database.session();
         session.begin(Purpose::Settle).await?;
@@ -101,11 +103,11 @@ impl Outbox {
 }
 
 impl SignalTable {
-    /// Puts a dead letter's row back into the table, exactly, with no attempt charged.
-    /// `false`: there is no such letter of this type.
+    /// Puts a dead letter's row back into the table unchanged, with no attempt charged. Returns `false` if
+    /// this type has no such letter.
     ///
     /// # Errors
-    /// The database's: a row with the same key, a column that is gone. The letter stays then.
+    /// The database's error, such as a duplicate key or a missing column; the letter stays.
     pub async fn redrive(&self, id: i64) -> Result<bool, Error> {
         let mut session = self.database.session();
         session.begin(Purpose::Settle).await?;
@@ -127,11 +129,11 @@ impl SignalTable {
         Ok(true)
     }
 
-    /// A dead letter's row as its plugin would get it: inserted, read, and rolled back, so that every
-    /// value has the type of its column.
+    /// Returns a dead letter's row as its plugin would receive it. The row is inserted, read and rolled
+    /// back, so that every value has the type of its column.
     ///
     /// # Errors
-    /// The database's: a row with the same key, a column that is gone, no right to insert.
+    /// The database's error, such as a duplicate key, a missing column or a missing privilege.
     pub async fn dead_signal(&self, letter: &DeadLetter) -> Result<Signal, Error> {
         let mut session = self.database.session();
         session.begin(Purpose::Settle).await?;
@@ -144,7 +146,7 @@ impl SignalTable {
         let extras = ExtraColumns { key: true, ..ExtraColumns::default() };
         let signal = session.signals(sql, self.table.clone(), extras).await?.last()?;
         session.rollback().await?;
-        let signal = signal.ok_or_else(|| Error::Table(format!("dead letter {}: its row has another key now", letter.id)))?;
+        let signal = signal.ok_or_else(|| Error::Table(format!("dead letter {}: its row now has another key", letter.id)))?;
         Ok(Signal { attempt: letter.attempts, ..signal })
     }
 
@@ -157,7 +159,7 @@ impl SignalTable {
             let name = name[0].as_deref().unwrap_or_default();
             let Some(column) = self.table.columns.iter().find(|column| column.name == name) else {
                 return Err(Error::Table(format!(
-                    "dead letter {id}: table \"{}\" has no column \"{name}\" any more",
+                    "dead letter {id}: table \"{}\" no longer has column \"{name}\"",
                     self.table.name.join(".")
                 )));
             };

@@ -1,19 +1,19 @@
-//! What can go wrong between the relay and its database.
+//! Errors of the outbox; the one place that classifies what the drivers report.
 
-/// Why the outbox could not do what it was asked to.
+/// An error of the outbox.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The database can't be reached, or the connection to it was lost.
+    /// The database cannot be reached, or the connection to it was lost.
     #[error("database: {0}")]
     Unreachable(String),
-    /// The database answered, and refused.
+    /// The database returned an error.
     #[error("database: {message}")]
     Refused {
         message: String,
-        /// Another try at once may succeed: a deadlock, a lock that was busy.
+        /// Whether the error is transient: a deadlock or a busy lock.
         passing: bool,
     },
-    /// The side tables are missing or of another version.
+    /// The side tables are missing or have another version.
     #[error("{0}; run `signalbus migrate`")]
     Schema(String),
     /// The user's tables do not fit the configuration.
@@ -22,12 +22,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the database is out of reach, rather than unwilling.
+    /// Returns whether the database cannot be reached.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable(_))
     }
 
-    /// The error's kind, as metrics label it: `unreachable`, `passing` or `refused`.
+    /// Returns the error's kind, as used in metrics: `unreachable`, `passing` or `refused`.
     pub fn kind(&self) -> &'static str {
         match self {
             _ if self.is_unreachable() => "unreachable",
@@ -36,7 +36,7 @@ impl Error {
         }
     }
 
-    /// Whether trying again at once is sensible.
+    /// Returns whether the error is transient, so that an immediate retry may succeed.
     pub fn is_passing(&self) -> bool {
         matches!(self, Self::Refused { passing: true, .. })
     }
@@ -55,9 +55,9 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// SQLSTATE classes 08 (connection), 28 (who are you?), 3D (no such database) and 57P (server going
-/// down) mean "not reachable", and so do MariaDB's 1044, 1045 and 1049;
-/// 40001, 40P01 (PostgreSQL, MariaDB), 5 and 6 (SQLite busy, locked) pass by themselves.
+/// SQLSTATE classes 08 (connection), 28 (authorization), 3D (unknown database) and 57P (shutdown) mean
+/// "unreachable", and so do MariaDB's 1044, 1045 and 1049. 40001 and 40P01 (PostgreSQL, MariaDB) and
+/// SQLite's 5 and 6 (busy, locked) are transient.
 fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
     let message = error.message().to_owned();
     let code = error.code().unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The outbox: rows are claimed for a limited time, then settled, in any of three databases.
+//! The outbox: claims rows for a limited time and settles them, in any of three databases.
 //!
-//! The algorithm is written once, here and in `claim`, `settle` and `dead`; an adapter adds the
-//! dialect and the decoding of rows.
+//! The algorithm is written once; an adapter per database adds the dialect and the decoding of rows.
+//! Knows no plugin and no bus, and deletes only what a settlement names. Next: `claim`, then `settle`.
 #![forbid(unsafe_code)]
 
 mod active;
@@ -43,40 +43,41 @@ pub use look::SideCounts;
 pub use schema::Schema;
 pub use settle::Settled;
 
-/// Which table holds the signals of a type, and in which order they go.
+/// The table that holds the signals of a type, and the order in which they are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Source {
     /// The signal type's name.
     pub signal: String,
-    /// The table's name, with a schema where one is needed.
+    /// The table's name, qualified with a schema if needed.
     pub table: String,
     /// Columns, each optionally followed by ` desc`.
     pub order_by: Vec<String>,
+    /// Columns within whose values the order holds; empty if it holds for the whole table.
     pub order_key: Vec<String>,
 }
 
-/// A database with signals in it.
+/// A database that contains signal tables.
 #[derive(Clone)]
 pub struct Outbox {
     database: Arc<dyn Database>,
 }
 
-/// What makes a table unfit, or slow, as an outbox.
+/// A problem with a table that is used as an outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing can be sent: the sentence names the thing and the cure.
+    /// Nothing can be sent. The message names the problem and the cure.
     Fatal(String),
-    /// It works, but not as well as it could.
+    /// Sending works, but is slow or incomplete.
     Doubtful(String),
 }
 
 impl Outbox {
-    /// Opens the outbox that `url` names: `sqlite://…`, `postgres://…` or `mysql://…`.
+    /// Opens the outbox at `url`: `sqlite://…`, `postgres://…` or `mysql://…`.
     ///
-    /// Connections are made when they are first needed.
+    /// Connections are opened lazily.
     ///
     /// # Errors
-    /// A URL that is none, or of another scheme.
+    /// The URL is invalid, or its scheme is not supported.
     pub fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
         let scheme = url.split(':').next().unwrap_or_default();
         let database: Arc<dyn Database> = match scheme {
@@ -89,13 +90,11 @@ impl Outbox {
             #[cfg(not(all(feature = "sqlite", feature = "postgres", feature = "mysql")))]
             "sqlite" | "postgres" | "postgresql" | "mysql" | "mariadb" => {
                 return Err(Error::Table(format!(
-                    "database url: this binary was built without the database for {scheme}://: build it with its Cargo feature"
+                    "database url: this binary was built without support for {scheme}://; rebuild it with its Cargo feature"
                 )));
             }
             _ => {
-                return Err(Error::Table(format!(
-                    "database url: scheme \"{scheme}\" is not known; use sqlite, postgres or mysql"
-                )));
+                return Err(Error::Table(format!("database url: unknown scheme \"{scheme}\"; use sqlite, postgres or mysql")));
             }
         };
         Ok(Self { database })
@@ -104,7 +103,7 @@ impl Outbox {
     /// Resolves a signal type against its table.
     ///
     /// # Errors
-    /// Every fault of the table at once, or the database's own error.
+    /// Every fatal problem of the table at once, or the database's error.
     pub async fn signal_table(&self, source: &Source) -> Result<SignalTable, Error> {
         let (table, faults) = self.examine(source).await?;
         let fatal: Vec<String> = faults
@@ -127,10 +126,10 @@ impl Outbox {
         Ok(SignalTable::new(self.database.clone(), &source.signal, table))
     }
 
-    /// What is wrong with a signal type's table; nothing where it is fit.
+    /// Returns every problem with a signal type's table.
     ///
     /// # Errors
-    /// The database can't be asked.
+    /// The database's error.
     pub async fn faults(&self, source: &Source) -> Result<Vec<Fault>, Error> {
         let (table, mut faults) = self.examine(source).await?;
         if let Some(table) = table {
@@ -139,7 +138,7 @@ impl Outbox {
         Ok(faults)
     }
 
-    /// SQLite lets a primary key hold NULL; such rows can't be told apart, and are never sent.
+    /// Finds rows with NULL in their primary key, as SQLite allows: they cannot be identified, and are never sent.
     async fn keyless(&self, source: &Source, table: &Table) -> Result<Option<Fault>, Error> {
         let dialect = self.database.dialect();
         let missing = |column: &table::TableColumn| format!("{} IS NULL", dialect.quote(&column.name));
@@ -153,16 +152,16 @@ impl Outbox {
         let rows = self.read(self.statement(&text, &[])).await?;
         let count: u64 = rows.first().map(|row| number(&row[0])).unwrap_or_default();
         let text = format!(
-            "signal type \"{}\": {count} rows of table \"{}\" have NULL in their primary key and are never sent; give them a key",
+            "signal type \"{}\": {count} rows of table \"{}\" have NULL in their primary key and are never sent; set their keys",
             source.signal, source.table
         );
         Ok((count > 0).then_some(Fault::Doubtful(text)))
     }
 
-    /// How many rows wait in a signal type's table.
+    /// Counts the rows of a signal type's table.
     ///
     /// # Errors
-    /// There is no such table, or the database can't be asked.
+    /// The table does not exist, or the database's error.
     pub async fn pending(&self, source: &Source) -> Result<u64, Error> {
         let name = self.database.dialect().table_name(&name_parts(&source.table));
         let rows = self.read(self.statement(&format!("SELECT count(*) FROM {name}"), &[])).await;
@@ -178,7 +177,7 @@ impl Outbox {
         let described = self.database.describe(&name).await?;
         let Some(described) = described else {
             let text = format!(
-                "signal type \"{}\": there is no table \"{}\"; create it, or name another with `table`",
+                "signal type \"{}\": table \"{}\" does not exist; create it, or set `table` to another",
                 source.signal, source.table
             );
             return Ok((None, vec![Fault::Fatal(text)]));
@@ -199,7 +198,7 @@ impl Outbox {
     }
 }
 
-/// A signal type's part of the outbox.
+/// The table of one signal type in the outbox.
 pub struct SignalTable {
     database: Arc<dyn Database>,
     signal_type: SignalType,
@@ -263,12 +262,12 @@ impl SignalTable {
         self.orphans.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(token.to_owned());
     }
 
-    /// The signal type, as plugins see it.
+    /// Returns the signal type as plugins see it.
     pub fn signal_type(&self) -> &SignalType {
         &self.signal_type
     }
 
-    /// A connection for one worker.
+    /// Creates a worker with a connection of its own.
     pub fn session(&self) -> Worker<'_> {
         Worker { lane: self, session: self.database.session(), owner: owner() }
     }
@@ -283,19 +282,19 @@ impl SignalTable {
     }
 }
 
-/// One worker of a lane: claims and settles over a connection of its own.
+/// A worker of a signal type: claims and settles over a connection of its own.
 pub struct Worker<'a> {
     lane: &'a SignalTable,
     session: Box<dyn Session>,
     owner: String,
 }
 
-/// How long a claim lasts unless it is renewed.
+/// How long a claim lasts without renewal.
 pub const LEASE: Duration = Duration::from_secs(8);
 /// How often a claim is renewed while its plugin runs.
 pub const RENEWAL: Duration = Duration::from_secs(2);
 
-/// Names this process in the claims that it takes.
+/// Returns the name of this process in the claims that it takes.
 fn owner() -> String {
     static OWNER: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     let name = || format!("{}:{}", std::process::id(), uuid::Uuid::new_v4().simple());

@@ -1,4 +1,6 @@
-//! Looking, without claiming: which signal types have something due, and how much waits.
+//! Polling: which signal types have something due, and how large the backlog is.
+//!
+//! Never claims or changes anything, except for the statements given to [`Outbox::run`].
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,23 +8,24 @@ use std::time::Duration;
 use super::database::{Purpose, Watch, number};
 use super::{Error, Outbox, SignalTable, Source};
 
-/// The longest that a look may take.
+/// Time limit of a poll.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What waits outside of the user's tables, by signal type.
+/// The number of deferrals and dead letters of a signal type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SideCounts {
-    /// Signals that wait for their next attempt.
+    /// Signals waiting for their next attempt.
     pub deferred: u64,
+    /// Dead letters.
     pub dead: u64,
 }
 
 impl Outbox {
-    /// Which of these signal types have something that can be claimed, in one query. A look is
-    /// `thorough`, or starts where the type's last claim ended.
+    /// Returns which of these signal types have something to claim, in one query. Each is looked through
+    /// from its start (`true`), or from where its last claim ended (`false`).
     ///
     /// # Errors
-    /// The database's: one table that is missing makes the whole look fail.
+    /// The database's error. One missing table fails the whole query.
     pub async fn look(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
         let mut sql = self.statement("", &[]);
         let mut afters = Vec::with_capacity(views.len());
@@ -42,10 +45,10 @@ impl Outbox {
         Ok(due)
     }
 
-    /// How many signals are deferred and dead, by signal type.
+    /// Returns the number of deferrals and dead letters by signal type.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn side_counts(&self) -> Result<HashMap<String, SideCounts>, Error> {
         let text = "SELECT 0, signal_type, count(*) FROM signalbus_deferral GROUP BY signal_type \
              UNION ALL SELECT 1, signal_type, count(*) FROM signalbus_dead_letter GROUP BY signal_type";
@@ -60,17 +63,17 @@ impl Outbox {
         Ok(side_counts)
     }
 
-    /// Something that tells of commits as they happen; `None` where the database has nothing of
-    /// the kind, or it was not set up.
+    /// Starts listening for commits. Returns `None` if the database does not support it, or if it has not
+    /// been set up.
     ///
     /// # Errors
-    /// It was set up, and does not work: the sentence says why.
+    /// Notifications were set up, but do not work.
     pub async fn watch(&self) -> Result<Option<Box<dyn Watch>>, Error> {
         self.database.watch().await
     }
 
-    /// The statements that make the database announce signals of these types; `None` where it
-    /// can't.
+    /// Returns the statements that make the database announce signals of these types; `None` if it does
+    /// not support that.
     pub fn announcing(&self, sources: &[Source]) -> Option<Vec<String>> {
         let tables = sources.iter().map(|source| (super::name_parts(&source.table), source.signal.as_str()));
         self.database.announcing(&tables.collect::<Vec<_>>())
@@ -79,7 +82,7 @@ impl Outbox {
     /// Runs statements in one transaction.
     ///
     /// # Errors
-    /// The database's; nothing was changed then.
+    /// The database's error; nothing was changed.
     pub async fn run(&self, statements: &[String]) -> Result<(), Error> {
         let mut session = self.database.session();
         session.begin(Purpose::Settle).await?;
@@ -89,14 +92,14 @@ impl Outbox {
         session.commit().await
     }
 
-    /// How many connections are in use, of how many.
+    /// Returns the number of connections in use, and their maximum number.
     pub fn connections(&self) -> (usize, usize) {
         self.database.usage()
     }
 }
 
 impl SignalTable {
-    /// Where the last claim ended; `None` while one is being taken, too: that is no time to look.
+    /// Returns where the last claim ended; `None` also while a claim is being taken.
     fn position(&self) -> Option<String> {
         self.scan.try_lock().ok()?.position.clone()
     }

@@ -1,4 +1,4 @@
-//! MySQL and MariaDB: READ COMMITTED, so that no gap of a user's table is locked.
+//! The MySQL and MariaDB adapter: READ COMMITTED, so that no gap of a user's table is locked.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -206,7 +206,7 @@ impl Driver for MySqlDriver {
         if is_text || row.try_get_raw(position)?.type_info().name().contains("INT") {
             return Self::cell(row, position);
         }
-        Err(Error::Table("a row's key is text that is not UTF-8".into()))
+        Err(Error::Table("a row's key is not valid UTF-8".into()))
     }
 
     fn value(row: &MySqlRow, position: usize, column: &TableColumn) -> Result<Value, Error> {

@@ -1,4 +1,4 @@
-//! When to leave a lock alone for which others wait by trying again and again.
+//! Pauses that leave a database's lock free for others who poll for it, such as writers of SQLite.
 
 use std::time::{Duration, Instant};
 

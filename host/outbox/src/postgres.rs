@@ -1,4 +1,4 @@
-//! PostgreSQL: binary values where they are exact and simple, the server's own text elsewhere.
+//! The PostgreSQL adapter: binary values where they are exact and simple, the server's text elsewhere.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -143,8 +143,8 @@ impl Notifications {
 
     fn unheard() -> Error {
         Error::Table(
-            "LISTEN hears no notifications, so signals are looked for by polling; \
-             is there a pooler in transaction mode between? Name the server itself in `database.url` to use LISTEN"
+            "LISTEN receives no notifications, so the relay polls; if there is a pooler in transaction mode, \
+             set `database.url` to the server itself to use LISTEN"
                 .into(),
         )
     }
@@ -155,7 +155,7 @@ impl Watch for Notifications {
         Box::pin(async move {
             match self.0.try_recv().await? {
                 Some(heard) => Ok(Some(heard.payload().to_owned()).filter(|signal| !signal.is_empty())),
-                None => Err(Error::Unreachable("the connection that listens was lost".into())),
+                None => Err(Error::Unreachable("the listening connection was lost".into())),
             }
         })
     }

@@ -1,28 +1,30 @@
-//! The relay's own side tables, and what it expects of a user's table.
+//! The relay's own side tables, and the requirements on a user's table.
+//!
+//! Never changes a user's table. Next: `table`, the description of a table that fits.
 
 use super::database::number;
 use super::table::{Description, OrderTerm, Table};
 use super::{Error, Fault, Outbox, Source};
 
-/// The version of the side tables that this release works with.
+/// The version of the side tables that this release requires.
 const VERSION: u32 = 1;
 
-/// In which state the side tables are.
+/// The state of the side tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Schema {
     Current,
     Missing,
-    /// Made by an older release.
+    /// Created by an older release, with this version.
     Old(u32),
-    /// Made by a newer release.
+    /// Created by a newer release, with this version.
     New(u32),
 }
 
 impl Outbox {
-    /// In which state the side tables are.
+    /// Returns the state of the side tables.
     ///
     /// # Errors
-    /// The database can't be asked.
+    /// The database's error.
     pub async fn schema(&self) -> Result<Schema, Error> {
         let name = vec!["signalbus_schema".to_owned()];
         if self.database.describe(&name).await?.is_none() {
@@ -38,32 +40,32 @@ impl Outbox {
         })
     }
 
-    /// Refuses to go on without current side tables.
+    /// Checks that the side tables are current.
     ///
     /// # Errors
-    /// What is wrong with them, with the cure.
+    /// They are not, with the cure; or the database's error.
     pub async fn require_schema(&self) -> Result<(), Error> {
         match self.schema().await? {
             Schema::Current => Ok(()),
             Schema::Missing => Err(Error::Schema("the side tables `signalbus_*` are missing".into())),
             Schema::Old(version) => {
-                Err(Error::Schema(format!("the side tables are of version {version}, this release needs {VERSION}")))
+                Err(Error::Schema(format!("the side tables have version {version}, this release needs {VERSION}")))
             }
             Schema::New(version) => Err(Error::Table(format!(
-                "the side tables are of version {version}, newer than this release ({VERSION}); use a newer release"
+                "the side tables have version {version}, newer than this release ({VERSION}); use a newer release"
             ))),
         }
     }
 
-    /// The SQL that makes the side tables.
+    /// Returns the SQL that creates the side tables.
     pub fn migration(&self) -> &str {
         self.database.dialect().schema()
     }
 
-    /// Makes the side tables, unless they are there.
+    /// Creates the side tables unless they are current. Returns whether it did.
     ///
     /// # Errors
-    /// The database's, or side tables of a newer release.
+    /// The database's error, or side tables of a newer release.
     pub async fn migrate(&self) -> Result<bool, Error> {
         match self.schema().await? {
             Schema::Current => return Ok(false),
@@ -74,14 +76,17 @@ impl Outbox {
         Ok(true)
     }
 
-    /// Runs statements, divided by `;`, in one transaction.
+    /// Runs statements, separated by `;`, in one transaction.
+    ///
+    /// # Errors
+    /// The database's error; nothing was changed.
     pub async fn run_script(&self, script: &str) -> Result<(), Error> {
         let statements = script.split(';').map(str::trim).filter(|text| !text.is_empty());
         self.run(&statements.map(str::to_owned).collect::<Vec<_>>()).await
     }
 }
 
-/// An error about a side table that is not there says how to make it.
+/// Turns an error about a missing side table into one that names the cure.
 pub(super) fn missing(error: Error) -> Error {
     match error {
         Error::Refused { message, .. } if message.contains("signalbus_") => Error::Schema(message),
@@ -89,7 +94,7 @@ pub(super) fn missing(error: Error) -> Error {
     }
 }
 
-/// Holds a signal type's configuration against the table that it names.
+/// Checks a signal type's configuration against its table.
 pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description) -> (Option<Table>, Vec<Fault>) {
     let mut faults = Vec::new();
     let place = format!("signal type \"{}\"", source.signal);
@@ -97,14 +102,14 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
     let mut table = Table { name, key: described.key.clone(), order_by: vec![], order_key: vec![], columns: vec![] };
     if table.key.is_empty() {
         faults.push(Fault::Fatal(format!(
-            "{place}: table \"{}\" has no primary key, so its rows can't be told apart; add one",
+            "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",
             source.table
         )));
     }
     if let Some(engine) = &described.unsafe_engine {
         faults.push(Fault::Fatal(format!(
-            "{place}: table \"{}\" is of the engine {engine}, which knows no transactions: a signal could be there without the \
-             change it tells of; run `ALTER TABLE {} ENGINE=InnoDB`",
+            "{place}: table \"{}\" uses the engine {engine}, which is not transactional: a signal could exist without the \
+             change it announces; run `ALTER TABLE {} ENGINE=InnoDB`",
             source.table, source.table
         )));
     }
@@ -151,7 +156,7 @@ fn order_term(term: &str) -> (&str, bool) {
     (plain.trim_end(), false)
 }
 
-/// An index serves where its first columns are those of `order_by`, in their order.
+/// Returns whether the first columns of an index are those of `order_by`, in this order.
 fn serves(described: &Description, source: &Source) -> bool {
     let wanted: Vec<&str> = source.order_by.iter().map(|term| order_term(term).0).collect();
     let key: Vec<String> = described.key.iter().map(|&n| described.columns[n].name.clone()).collect();

@@ -1,4 +1,6 @@
-//! Settling: one durable transaction deletes, defers and buries, while the claim is still ours.
+//! Settling: one durable transaction deletes, defers and dead-letters what a settlement names.
+//!
+//! Must change nothing unless the claim is still ours: ending the claim comes first and is the fence.
 
 use super::claim::Batch;
 use super::database::Purpose;
@@ -10,20 +12,20 @@ use signalbus_core::signal::Signal;
 /// How many keys one statement names at most (SQLite and MySQL bound the number of arguments).
 const KEYS_PER_STATEMENT: usize = 1000;
 
-/// What a settle came to.
+/// The result of a settle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// Done; so many of the rows to delete were still there.
+    /// The settlement was applied; `deleted` is the number of rows to delete that still existed.
     Done { deleted: u64 },
-    /// The claim had expired and is another relay's now: nothing was changed.
+    /// The claim had expired and belongs to another relay now: nothing was changed.
     Fenced,
 }
 
 impl Worker<'_> {
-    /// Applies a settlement to the batch it was made for, and ends the claim.
+    /// Applies a settlement to its batch, and ends the claim.
     ///
     /// # Errors
-    /// The database's; nothing was changed then, unless the connection was lost during the commit.
+    /// The database's error; nothing was changed, unless the connection was lost during the commit.
     pub async fn settle(&mut self, batch: &Batch, settlement: &Settlement) -> Result<Settled, Error> {
         self.session.begin(Purpose::Settle).await?;
         let applied = self.apply(batch, settlement).await;
@@ -37,10 +39,10 @@ impl Worker<'_> {
         }
     }
 
-    /// Keeps a claim for another lease. `false`: it is another relay's now.
+    /// Extends a claim by another lease. Returns `false` if it belongs to another relay now.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn renew(&mut self, batch: &Batch) -> Result<bool, Error> {
         let text = "UPDATE signalbus_claim SET expires_at = ? + NOW WHERE token = ?";
         let args = [millis(LEASE).into(), batch.token.as_str().into()];
@@ -146,7 +148,7 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
-    /// Looks from the start at the next claim: signals behind the position may be claimed again.
+    /// Makes the next claim scan from the start: signals behind the position may be claimed again.
     pub async fn rescan(&self) {
         self.scan.lock().await.restart();
     }

@@ -1,4 +1,4 @@
-//! A statement under construction: its text and its arguments, kept apart.
+//! A statement under construction. Keeps text and arguments apart: a value must never become text.
 
 /// An argument of a statement.
 #[derive(Clone, Debug, PartialEq)]

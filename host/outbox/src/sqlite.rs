@@ -1,4 +1,4 @@
-//! SQLite: one connection, one writer at a time, values that tell their own type.
+//! The SQLite adapter: one connection, one writer at a time, and values that carry their own type.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -133,7 +133,7 @@ impl Watch for LogWatch {
                     // Every write may be a commit's last one, and there are ours among them.
                     heard = self.writes.heard.recv() => match heard {
                         Some(()) => checks = 0,
-                        None => return Err(Error::Unreachable("the write-ahead log can't be watched any more".into())),
+                        None => return Err(Error::Unreachable("the write-ahead log can no longer be watched".into())),
                     },
                     () = sleep(delay) => checks += 1,
                 }
@@ -262,7 +262,7 @@ impl Driver for SqliteDriver {
 
     fn key(row: &SqliteRow, position: usize) -> Result<Cell, Error> {
         match dynamic(row, position)? {
-            Value::Bytes(_) => Err(Error::Table("a row's key is text that is not UTF-8".into())),
+            Value::Bytes(_) => Err(Error::Table("a row's key is not valid UTF-8".into())),
             _ => Self::cell(row, position),
         }
     }

@@ -1,4 +1,4 @@
-//! A signal type's table, as the database describes it.
+//! Descriptions of users' tables: columns, primary key, order, and names with schemas.
 
 /// How a column is read and compared; each database has its own few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

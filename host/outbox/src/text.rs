@@ -1,4 +1,4 @@
-//! Values that the database hands over as text, in ISO form and UTC.
+//! Decoding of values that the database returns as text, in ISO form and UTC.
 
 use super::table::Kind;
 use signalbus_core::signal::Value;

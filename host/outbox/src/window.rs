@@ -1,4 +1,4 @@
-//! Reading due rows: within a range of keys, and away from what others have.
+//! Reading due rows: within a range of keys, leaving out what is claimed or deferred.
 
 use super::active::ActiveClaims;
 use super::database::{ExtraColumns, Fetched, Purpose};
@@ -57,18 +57,18 @@ impl Worker<'_> {
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
     }
 
-    /// The highest key that is there now; `None` in an empty table.
+    /// Returns the highest key at present; `None` if the table is empty.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
         self.first_key(&self.lane.descending()).await
     }
 
-    /// The key of the row that comes first; `None` in an empty table.
+    /// Returns the key of the first row, in the type's order; `None` if the table is empty.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's error.
     pub async fn head(&mut self) -> Result<Option<String>, Error> {
         self.first_key(&self.lane.texts.order).await
     }

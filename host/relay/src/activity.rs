@@ -1,16 +1,18 @@
-//! When something was last claimed: whoever looks for signals looks more often soon after.
+//! The time of the last claim: the watcher polls more often after recent activity, and the sampler
+//! counts only after some. Next: `watcher`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// So long after the last work, looks become rarer.
-pub(super) const LATELY: Duration = Duration::from_secs(3);
+/// Activity counts as recent for this long; after that, polling slows down.
+pub(super) const RECENT: Duration = Duration::from_secs(3);
 
-/// When something was last sent.
+/// The time of the last claim.
 pub(super) struct Activity {
     last: Mutex<Instant>,
+    /// Notified on the first claim after a quiet period.
     pub(super) changed: Notify,
 }
 
@@ -22,7 +24,7 @@ impl Activity {
     pub(super) fn mark(&self) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *last, Instant::now());
-        if before.elapsed() > LATELY {
+        if before.elapsed() > RECENT {
             self.changed.notify_one();
         }
     }

@@ -1,4 +1,7 @@
-//! The admin listener: health, metrics, status, and what changes a running relay.
+//! The admin listener: health, metrics, status, and requests that change a running relay.
+//!
+//! Never shows secrets, and changes nothing without the token if there is one. Next: `serve`, the
+//! connections; `exporter`, the metrics; [`Live`], which does the work.
 
 mod exporter;
 mod serve;
@@ -21,12 +24,12 @@ pub use exporter::Meters;
 
 pub use serve::Listener;
 
-/// The longest that a request may take: a swap compiles.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// The largest body of a request, in bytes.
-const LARGEST: usize = 64 << 10;
+/// Time limit of a request. A swap compiles, hence not shorter.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum size of a request body, in bytes.
+const MAX_BODY: usize = 64 << 10;
 
-/// What the handlers need.
+/// The state shared by the handlers.
 #[derive(Clone)]
 struct AdminState {
     live: Arc<Live>,
@@ -34,7 +37,7 @@ struct AdminState {
     token: Option<Arc<str>>,
 }
 
-/// An answer that is no success: status, and one sentence.
+/// An error response: a status and a message.
 struct Refused(StatusCode, String);
 
 impl IntoResponse for Refused {
@@ -43,7 +46,7 @@ impl IntoResponse for Refused {
     }
 }
 
-/// Everything that the listener answers.
+/// Returns the routes of the listener.
 fn router(live: Arc<Live>, meters: Meters, token: Option<&str>) -> Router {
     let state = AdminState { live, meters, token: token.map(Into::into) };
     Router::new()
@@ -55,21 +58,22 @@ fn router(live: Arc<Live>, meters: Meters, token: Option<&str>) -> Router {
         .route("/api/v1/signals/{signal}/plugin", post(swap))
         .route("/api/v1/signals/{signal}/plugin/rollback", post(roll_back))
         .route("/api/v1/dead/redrive", post(redrive))
-        .layer(DefaultBodyLimit::max(LARGEST))
-        .layer(middleware::from_fn_with_state(state.clone(), admitted))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(state.clone(), guard))
         .with_state(state)
 }
 
-/// Whatever changes something needs the token; without one, a web page must not be able to do it.
-async fn admitted(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+/// Limits the time of a request, and authorizes requests that change something: with the token or, if there is
+/// none, only if they do not come from a web page.
+async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
     let changes = request.method() != Method::GET && request.method() != Method::HEAD;
     let refused = changes.then(|| refusal(&state, request.headers())).flatten();
     if let Some(refused) = refused {
         return refused.into_response();
     }
-    match tokio::time::timeout(PATIENCE, next.run(request)).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => Refused(StatusCode::GATEWAY_TIMEOUT, format!("it took longer than {PATIENCE:?}")).into_response(),
+        Err(_) => Refused(StatusCode::GATEWAY_TIMEOUT, format!("request took longer than {REQUEST_TIMEOUT:?}")).into_response(),
     }
 }
 
@@ -78,25 +82,25 @@ fn refusal(state: &AdminState, headers: &HeaderMap) -> Option<Refused> {
         Some(token) => {
             let given = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
             let admitted = given.is_some_and(|given| same(given, token.as_bytes()));
-            let text = "this needs the header `Authorization: Bearer TOKEN`, with the `admin.token` of the configuration";
+            let text = "token missing or wrong; send the header `Authorization: Bearer TOKEN` with the configured `admin.token`";
             (!admitted).then(|| Refused(StatusCode::UNAUTHORIZED, text.into()))
         }
         None if headers.contains_key(ORIGIN) => {
-            Some(Refused(StatusCode::FORBIDDEN, "web pages may not do this without an `admin.token`".into()))
+            Some(Refused(StatusCode::FORBIDDEN, "requests from web pages require an `admin.token`".into()))
         }
         None => None,
     }
 }
 
-/// Compares in a time that does not tell where two texts differ.
+/// Compares in a time that does not reveal where two texts differ.
 fn same(given: &[u8], wanted: &[u8]) -> bool {
     given.len() == wanted.len() && given.iter().zip(wanted).fold(0, |differs, (a, b)| differs | (a ^ b)) == 0
 }
 
 async fn ready(State(state): State<AdminState>) -> Response {
-    let troubles = state.live.troubles();
-    let status = if troubles.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": troubles.is_empty(), "troubles": troubles }))).into_response()
+    let problems = state.live.problems();
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({ "ready": problems.is_empty(), "troubles": problems }))).into_response()
 }
 
 async fn metrics(State(state): State<AdminState>) -> Response {
@@ -128,11 +132,11 @@ async fn swap(State(state): State<AdminState>, Path(signal): Path<String>) -> Re
 async fn roll_back(State(state): State<AdminState>, Path(signal): Path<String>) -> Result<Response, Refused> {
     match state.live.roll_back(&signal).map_err(not_found)? {
         Some(digest) => Ok(Json(json!({ "digest": digest })).into_response()),
-        None => Err(Refused(StatusCode::CONFLICT, format!("signal type \"{signal}\" has no plugin to go back to"))),
+        None => Err(Refused(StatusCode::CONFLICT, format!("signal type \"{signal}\" has no previous plugin generation"))),
     }
 }
 
-/// Which dead letters: by number, of a type, or all.
+/// Selects dead letters: by number, by signal type, or all.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Letters {
@@ -150,7 +154,7 @@ async fn redrive(State(state): State<AdminState>, Json(letters): Json<Letters>) 
         Letters { ids, signal: None, all: false } if !ids.is_empty() => {
             let mut found = Vec::new();
             for id in ids {
-                let missing = || Refused(StatusCode::NOT_FOUND, format!("there is no dead letter {id}"));
+                let missing = || Refused(StatusCode::NOT_FOUND, format!("dead letter {id} not found"));
                 found.push(outbox.dead_letter(id).await.map_err(unreachable)?.ok_or_else(missing)?.0);
             }
             found
@@ -160,7 +164,7 @@ async fn redrive(State(state): State<AdminState>, Json(letters): Json<Letters>) 
         }
         Letters { ids, signal: None, all: true } if ids.is_empty() => outbox.all_dead_letters(&[]).await.map_err(unreachable)?,
         _ => {
-            let text = "say one of {\"ids\": [1, 2]}, {\"signal\": \"NAME\"} and {\"all\": true}";
+            let text = "invalid body; send one of {\"ids\": [1, 2]}, {\"signal\": \"NAME\"} and {\"all\": true}";
             return Err(Refused(StatusCode::BAD_REQUEST, text.into()));
         }
     };

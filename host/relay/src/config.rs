@@ -1,4 +1,7 @@
-//! The configuration file: read, checked, every fault at once.
+//! The configuration file: parses and validates it, and reports every problem at once.
+//!
+//! Touches neither database nor plugins: whether tables and components fit is checked when they are
+//! opened. Next: `reader`, which finds values and their places.
 
 mod connections;
 mod grants;
@@ -20,21 +23,21 @@ use signalbus_core::suggest;
 use signalbus_outbox::Source;
 use signalbus_plugin::{Connections, Grants, Limits, PluginSpec};
 
-/// What `signalbus.toml` says.
+/// A parsed `signalbus.toml`.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub database: Database,
     pub admin: Admin,
-    /// In the order of the file.
+    /// Signal types, in the order of the file.
     pub signals: Vec<SignalConfig>,
 }
 
-/// The listener for health, metrics and what changes a running relay.
+/// The admin listener: health, metrics, and changes to a running relay.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Admin {
-    /// Without it, nothing listens.
+    /// Address to listen on; without it, there is no listener.
     pub listen: Option<SocketAddr>,
-    /// Asked for by every request that changes something.
+    /// Required by every request that changes something.
     pub token: Option<String>,
 }
 
@@ -47,28 +50,28 @@ impl std::fmt::Debug for Admin {
 /// Where the outbox is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Database {
-    /// With the password, if there is one: not to be shown.
+    /// May contain a password: never show it.
     pub url: String,
     pub max_connections: u32,
 }
 
-/// One signal type.
+/// The configuration of a signal type.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SignalConfig {
-    /// File, line and column of its section.
+    /// File, line and column of the section.
     pub place: String,
     pub source: Source,
     pub plugin: PathBuf,
-    /// `sha256:…`; no other file is accepted.
+    /// `sha256:…`; a file with another digest is rejected.
     pub digest: Option<String>,
     pub burst_count: usize,
     pub concurrency: usize,
     pub autoflush: bool,
     pub limits: Limits,
     pub policy: Policy,
-    /// Settings and secrets too.
+    /// Including settings and secrets.
     pub grants: Grants,
-    /// Those that are granted.
+    /// The granted connections.
     pub connections: Vec<ConnectionConfig>,
 }
 
@@ -100,7 +103,7 @@ impl Config {
     /// Reads a configuration file. Paths in it are relative to its folder.
     ///
     /// # Errors
-    /// Every fault of the file, each with its line and column.
+    /// Every problem in the file, each with its line and column.
     pub fn read(path: &Path) -> Result<Self, Vec<String>> {
         match Self::examine(path).map_err(|fault| vec![fault])? {
             (config, faults) if faults.is_empty() => Ok(config),
@@ -108,14 +111,14 @@ impl Config {
         }
     }
 
-    /// Reads as much as a configuration file makes clear, and every fault of the rest. What is
-    /// missing or wrong is empty, or has its default.
+    /// Reads a configuration file as far as possible, and returns it with every problem found. Missing
+    /// and invalid values are empty or have their defaults.
     ///
     /// # Errors
-    /// The file can't be read.
+    /// The file cannot be read.
     pub fn examine(path: &Path) -> Result<(Self, Vec<String>), String> {
         let text = std::fs::read_to_string(path).map_err(|error| {
-            format!("{}: {error}; `signalbus init` makes a starter project, `--config` names another file", path.display())
+            format!("{}: {error}; `signalbus init` creates a starter project, `--config` names another file", path.display())
         })?;
         Ok(Self::parse(path, &text))
     }
@@ -149,17 +152,18 @@ impl Config {
         (Self { database, admin, signals }, faults.into_texts())
     }
 
-    /// The signal types that a command names; all where none is named, without the excluded ones.
+    /// Returns the signal types called `names`, or all of them if there are no names, except the excluded
+    /// ones.
     ///
     /// # Errors
-    /// A name that is no signal type.
+    /// A name is not a signal type.
     pub fn chosen(&self, names: &[String], exclude: &[String]) -> Result<Vec<SignalConfig>, String> {
         let known = || self.signals.iter().map(SignalConfig::name);
         for name in names.iter().chain(exclude) {
             if known().all(|known| known != name) {
                 let all: Vec<&str> = known().collect();
                 let nearest = suggest::nearest(name, known());
-                return Err(format!("there is no signal type \"{name}\"{nearest} (known: {})", all.join(", ")));
+                return Err(format!("unknown signal type \"{name}\"{nearest} (known: {})", all.join(", ")));
             }
         }
         let chosen = |signal: &&SignalConfig| {
@@ -171,17 +175,18 @@ impl Config {
 }
 
 impl SignalConfig {
+    /// Returns the name of the signal type.
     pub fn name(&self) -> &str {
         &self.source.signal
     }
 
-    /// The same, as if it stood elsewhere in the file.
+    /// Returns the same configuration with another place in the file, for comparisons.
     pub fn at(mut self, place: &str) -> Self {
         self.place = place.to_owned();
         self
     }
 
-    /// What its plugin is made from.
+    /// Returns the specification of its plugin, without connections.
     pub fn spec(&self) -> PluginSpec {
         PluginSpec {
             signal_type: self.name().to_owned(),
@@ -198,7 +203,7 @@ impl SignalConfig {
 fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
     let mut database = Database { url: String::new(), max_connections: 8 };
     let Some(section) = root.section("database", faults) else {
-        faults.add(0, "there is no `[database]` with a `url`");
+        faults.add(0, "`[database]` with a `url` is missing");
         return database;
     };
     section.refuse_unknown(&["url", "max_connections"], faults);
@@ -221,17 +226,19 @@ fn admin(root: &Section<'_>, faults: &mut Faults<'_>) -> Admin {
     section.refuse_unknown(&["listen", "token"], faults);
     let token = section.string("token", faults);
     if token.as_deref() == Some("") {
-        faults.add(section.place("token"), "`admin.token` is empty; leave it out, or name a secret");
+        faults.add(section.place("token"), "`admin.token` is empty; set a secret or remove the key");
     }
     let Some(text) = section.string("listen", faults) else { return Admin { listen: None, token } };
     let listen = text.parse::<SocketAddr>().ok();
     match listen {
-        None => faults
-            .add(section.place("listen"), format!("`admin.listen`: \"{text}\" is no address and port; write \"127.0.0.1:9464\"")),
+        None => faults.add(
+            section.place("listen"),
+            format!("`admin.listen`: invalid address \"{text}\"; write an IP address and a port, as in \"127.0.0.1:9464\""),
+        ),
         Some(address) if !address.ip().is_loopback() && token.is_none() => {
             faults.add(
                 section.place("listen"),
-                format!("`admin.listen`: {address} can be reached by others, so it needs an `admin.token`"),
+                format!("`admin.listen`: {address} is not a loopback address, so `admin.token` is required"),
             );
         }
         Some(_) => {}
@@ -239,7 +246,7 @@ fn admin(root: &Section<'_>, faults: &mut Faults<'_>) -> Admin {
     Admin { listen, token }
 }
 
-/// A relative SQLite file lies beside the configuration file.
+/// Resolves a relative SQLite path against the folder of the configuration file.
 fn beside(url: &str, folder: &Path) -> String {
     match url.strip_prefix("sqlite://") {
         Some(file) if !file.starts_with(['/', ':']) && !folder.as_os_str().is_empty() => sqlite_url(folder, &format!("/{file}")),
@@ -247,7 +254,7 @@ fn beside(url: &str, folder: &Path) -> String {
     }
 }
 
-/// The URL of an SQLite file; `rest` is part of a URL already.
+/// Returns the URL of an SQLite file. `rest` is appended as it is, so it must already be valid in a URL.
 pub fn sqlite_url(path: &Path, rest: &str) -> String {
     const SPECIAL: &AsciiSet = &CONTROLS.add(b'%').add(b'?').add(b'#');
     format!("sqlite://{}{rest}", percent_encode(path.as_os_str().as_bytes(), SPECIAL))
@@ -262,14 +269,14 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
         order_key: section.strings("order_key", faults),
     };
     if source.order_by.is_empty() && !source.order_key.is_empty() {
-        faults.add(section.place("order_key"), format!("`{}` needs `order_by` too", section.named("order_key")));
+        faults.add(section.place("order_key"), format!("`{}` requires `order_by`", section.named("order_key")));
     }
     if name.is_empty() || name.contains(':') || name.len() > 190 {
-        faults.add(section.offset(), format!("signal type \"{name}\": a name has 1 to 190 bytes and no colon"));
+        faults.add(section.offset(), format!("invalid signal type name \"{name}\"; use 1 to 190 bytes without a colon"));
     }
     let plugin = section.string("plugin", faults);
     if plugin.is_none() && section.find("plugin").is_none() {
-        faults.add(section.offset(), format!("`{}` is missing: the path of a .wasm file", section.named("plugin")));
+        faults.add(section.offset(), format!("`{}` is missing; set it to the path of a .wasm file", section.named("plugin")));
     }
     let plugin = plugin.unwrap_or_default();
     if plugin.starts_with("oci://") {
@@ -379,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_reported_with_its_place() {
+    fn every_problem_is_reported_with_its_place() {
         let faults = parse(
             "[database]\nurl='oracle://x'\n[signals.A]\nplugin='a.wasm'\nburst_cuont=1\ntimeout='soon'\nconcurrency=0\n\
              [signals.A.grants]\nconnections=['bus']\n[signals.B]\n[signals.B.retry.backoff]\nfirst='1h'\nmax='1s'\n",
@@ -388,9 +395,9 @@ mod tests {
         let expected = [
             "dir/signalbus.toml:2:5: `database.url` must begin with sqlite://, postgres:// or mysql://",
             "dir/signalbus.toml:5:1: unknown key `signals.A.burst_cuont`; did you mean \"burst_count\"?",
-            "dir/signalbus.toml:6:9: `signals.A.timeout`: \"soon\" is no duration; write \"500ms\", \"30s\", \"10m\" or \"1h\"",
-            "dir/signalbus.toml:7:13: `signals.A.concurrency` must be a whole number from 1 on",
-            "dir/signalbus.toml:9:13: `signals.A.grants.connections`: there is no `[connections.bus]`",
+            "dir/signalbus.toml:6:9: `signals.A.timeout`: invalid duration \"soon\"; write \"500ms\", \"30s\", \"10m\" or \"1h\"",
+            "dir/signalbus.toml:7:13: `signals.A.concurrency` must be an integer of at least 1",
+            "dir/signalbus.toml:9:13: `signals.A.grants.connections`: `[connections.bus]` is not defined",
         ];
         assert_eq!(&faults[..5], expected);
         assert_eq!(faults.len(), 7, "{faults:#?}");

@@ -1,4 +1,6 @@
-//! Plugin files, looked at now and then: a changed one becomes the next generation.
+//! Plugin files: polls them for changes, and loads a changed file as the next plugin generation.
+//!
+//! Never replaces a working plugin by a file that cannot be used. Next: `Generations` in `signalbus-plugin`.
 
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -12,32 +14,32 @@ use super::runner::{Runners, SignalRunner};
 use crate::config::SignalConfig;
 use crate::flusher::pause;
 
-/// How often files are looked at. (To be told of changes is quicker, and does not work on network
-/// disks, nor where a folder in the path is exchanged.)
+/// How often files are checked. (File system notifications are quicker, but do not work on network
+/// disks, nor if a folder of the path is replaced.)
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// What changes when a file does; `None`: there is no such file.
+/// Device, inode, modification time and size: some of these change with the file. `None` if there is no file.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
-/// What is known of plugin files, by signal type.
+/// The state of the plugin files by signal type.
 #[derive(Default)]
-pub(super) struct Files(Mutex<HashMap<String, Known>>);
+pub(super) struct Files(Mutex<HashMap<String, FileState>>);
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Known {
+struct FileState {
     loaded: Stamp,
-    /// Changed, and perhaps not written to its end yet.
+    /// The file changed, but may still be being written.
     changed: Option<Stamp>,
 }
 
 impl Files {
-    /// A signal type's file is about to be loaded.
+    /// Notes the current file of a signal type as loaded.
     pub(super) fn note(&self, signal: &SignalConfig) {
-        let known = Known { loaded: stamp(&signal.plugin), changed: None };
+        let known = FileState { loaded: stamp(&signal.plugin), changed: None };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(signal.name().to_owned(), known);
     }
 
-    /// Loads what has changed, once it has not changed for a moment.
+    /// Loads changed files until stopped, each once it has stayed the same for one interval.
     pub(super) async fn watch(&self, runners: &Arc<Runners>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             for runner in runners.all() {
@@ -49,8 +51,8 @@ impl Files {
         }
     }
 
-    /// Loads what has changed.
-    pub(super) async fn look_now(&self, runners: &Runners) {
+    /// Loads changed files at once.
+    pub(super) async fn load_changed(&self, runners: &Runners) {
         for runner in runners.all() {
             if self.is_settled(&runner, false) {
                 load(&runner).await;
@@ -58,7 +60,7 @@ impl Files {
         }
     }
 
-    /// Whether a file has changed; with `twice`, whether it also was the same when last looked at.
+    /// Returns whether a file has changed and, with `twice`, has stayed the same since the last check.
     fn is_settled(&self, runner: &SignalRunner, twice: bool) -> bool {
         let now = stamp(&runner.config.plugin);
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,12 +73,12 @@ impl Files {
             known.changed = Some(now);
             return false;
         }
-        *known = Known { loaded: now, changed: None };
+        *known = FileState { loaded: now, changed: None };
         true
     }
 }
 
-/// What goes wrong has been told where it happened.
+/// Loads a changed file; `swap` itself reports errors.
 async fn load(runner: &Arc<SignalRunner>) {
     if let Ok(true) = runner.generations.swap().await {
         runner.resume();

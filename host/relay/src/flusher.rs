@@ -1,4 +1,7 @@
-//! Flushing: the path of a signal, from the claim to the settlement.
+//! Flushing: the path of a signal from the claim through the plugin to the settlement.
+//!
+//! Decides nothing about rows itself, and never treats an unknown answer as success: that is for
+//! `signalbus_core::settlement`. Next: `runner`, which starts a running relay's workers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,104 +15,109 @@ use signalbus_outbox::{Batch, Claimed, Error, RENEWAL, Settled, SignalTable, Wor
 use signalbus_plugin::Sender;
 use signalbus_telemetry as telemetry;
 
-/// How often a flush looks whether another relay has settled its claims.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// How often a flush checks whether another relay has settled its claims.
+const RECHECK: Duration = Duration::from_millis(200);
 
-/// One signal type with all that it takes to send it.
+/// A signal type and everything needed to send it.
 pub struct Flusher {
     pub table: SignalTable,
     pub sender: Arc<dyn Sender>,
     pub policy: Policy,
-    /// Most signals in one batch.
+    /// Maximum batch size, in signals.
     pub burst_count: usize,
-    /// Batches in flight; 1 where order is promised without an order key.
+    /// Maximum number of batches in flight; 1 for an ordered type without an order key.
     pub concurrency: usize,
     pub patience: Patience,
 }
 
-/// How long a worker waits for a database that went away in its midst.
+/// How long a worker keeps retrying while the database is unreachable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
     pub claim: Duration,
-    /// What is sent should not be sent again.
+    /// Giving up a settle sends the batch again.
     pub settle: Duration,
 }
 
 impl Patience {
-    /// A command that ends waits a minute.
+    /// For commands that end: one minute.
     pub const ONE_SHOT: Self = Self { claim: Duration::from_secs(60), settle: Duration::from_secs(60) };
-    /// One that runs for ever has other ways to wait for its next claim.
+    /// For a running relay: it retries a settle indefinitely, and pauses the type instead of retrying a claim.
     pub const FOREVER: Self = Self { claim: Duration::ZERO, settle: Duration::MAX };
 }
 
-/// Hears what happens to batches.
+/// Receives batch lifecycle events.
 pub trait Observer: Send + Sync {
     fn claimed(&self, _: &Batch) {}
-    /// A batch can't be settled for now; it will be tried again.
+    /// A settle failed and may be retried.
     fn unsettled(&self, _: &Error) {}
-    /// What the batch came to, once that is in the database.
+    /// The settlement was committed.
     fn settled(&self, _: &Settlement) {}
-    /// The claim was another relay's by the time the batch was to be settled.
+    /// The claim belonged to another relay by the time of the settle.
     fn fenced(&self) {}
 }
 
-/// What has happened so far; shared with whoever shows the progress.
+/// Counters of a flush, shared with the progress display.
 #[derive(Debug, Default)]
 pub struct Tally {
     pub sent: AtomicU64,
     pub skipped: AtomicU64,
     pub deferred: AtomicU64,
     pub buried: AtomicU64,
-    /// Batches whose claim was another relay's by the time they were settled.
+    /// Batches whose claim belonged to another relay by the time they were settled.
     pub fenced: AtomicU64,
 }
 
-/// Why a flush ended before everything was sent.
+/// Why a flush or a worker ended early.
 #[derive(Debug)]
 pub enum Halt {
-    /// The bus, or the plugin's configuration.
+    /// The bus is unreachable, or the plugin is misconfigured.
     Outage(Outage),
-    /// The plugin fails, whatever it is given.
+    /// The plugin fails for every signal.
     Stalled(String),
     Database(Error),
-    /// It was told to stop.
+    /// It was stopped.
     Stopped,
-    /// It was told to stop, and could not within the grace period.
+    /// It was stopped, and did not finish within the grace period.
     Abandoned,
 }
 
-/// What a worker left when it found nothing more to claim.
+/// When there may be something to claim again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rest {
-    /// When the earliest deferred signal is due.
+pub struct NextWork {
+    /// Time until the earliest deferred signal is due.
     pub due_in: Option<Duration>,
-    /// When the last claim of another relay expires, if it is not settled before.
+    /// Time until the last claim of another relay expires, if it is not settled before.
     pub claimed_for: Option<Duration>,
 }
 
 impl Flusher {
-    /// One worker's part of a flush: until nothing is due, nothing is claimed by other relays,
-    /// or `stop` is called. With `boundary`, signals whose key is above it are left alone.
+    /// Runs one worker of a flush until nothing is due and nothing is claimed by other relays, or until
+    /// `stop` is cancelled. With `boundary`, signals with a higher key are left alone.
     ///
     /// # Errors
     /// Why it ended early. What was in flight is settled, or can be claimed again.
     pub async fn flush(&self, boundary: Option<&str>, tally: &Tally, stop: &CancellationToken) -> Result<(), Halt> {
         loop {
             match self.work(boundary, tally, stop).await?.claimed_for {
-                Some(expiry) => pause(expiry.min(LOOK_AGAIN), stop).await,
+                Some(expiry) => pause(expiry.min(RECHECK), stop).await,
                 None => return Ok(()),
             }
         }
     }
 
-    /// Claims, sends and settles, batch by batch, until there is nothing to claim or `stop` is
-    /// called.
+    /// Claims, sends and settles batch by batch until there is nothing to claim or `stop` is
+    /// cancelled.
     ///
     /// # Errors
     /// Why it ended early. What was in flight is settled, or can be claimed again.
-    pub async fn work(&self, boundary: Option<&str>, observer: &dyn Observer, stop: &CancellationToken) -> Result<Rest, Halt> {
+    pub async fn work(
+        &self,
+        boundary: Option<&str>,
+        observer: &dyn Observer,
+        stop: &CancellationToken,
+    ) -> Result<NextWork, Halt> {
         let mut worker = self.table.session();
-        let mut trouble = Trouble::new(self.patience.claim);
+        let mut retry = DatabaseRetry::new(self.patience.claim);
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let found = tokio::select! {
@@ -120,11 +128,11 @@ impl Flusher {
             let found = match found {
                 Ok(found) => found,
                 Err(error) => {
-                    trouble.wait(error, stop).await?;
+                    retry.wait(error, stop).await?;
                     continue;
                 }
             };
-            trouble.over();
+            retry.succeeded();
             match found {
                 Claimed::Batch(batch) => {
                     let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
@@ -132,7 +140,7 @@ impl Flusher {
                     observer.claimed(&batch);
                     self.flush_batch(&mut worker, &batch, observer, stop).await?;
                 }
-                Claimed::Nothing { due_in, claimed_for } => return Ok(Rest { due_in, claimed_for }),
+                Claimed::Nothing { due_in, claimed_for } => return Ok(NextWork { due_in, claimed_for }),
             }
         }
         Err(Halt::Stopped)
@@ -156,16 +164,16 @@ impl Flusher {
         settled?;
         match (settlement.outage, settlement.stalled) {
             (Some(outage), _) => Err(Halt::Outage(outage)),
-            // A stop leaves the rest untried, too.
+            // A stop leaves signals untried, too: that is not a stall.
             (None, Some(reason)) if !stop.is_cancelled() => Err(Halt::Stalled(reason)),
             (None, _) => Ok(()),
         }
     }
 
-    /// Runs the plugin, and keeps the claim alive meanwhile.
+    /// Calls the plugin, renewing the claim while it runs.
     async fn send(&self, worker: &mut Worker<'_>, batch: &Batch, stop: &CancellationToken) -> Verdict {
         if batch.suspect {
-            let reason = "the relay died twice while it sent this signal";
+            let reason = "the relay died twice while sending this signal";
             return Ok(vec![Outcome::retry(reason); batch.signals.len()]);
         }
         let mut sending = self.sender.send(self.table.signal_type(), &batch.signals, stop);
@@ -175,7 +183,7 @@ impl Flusher {
                 verdict = &mut sending => return verdict,
                 () = tokio::time::sleep(RENEWAL) => {}
             }
-            // The plugin runs on while the claim is renewed; a lost claim is noticed at the settle.
+            // The plugin keeps running during the renewal; a lost claim is detected at the settle.
             let renewal = worker.renew(batch);
             tokio::pin!(renewal);
             tokio::select! {
@@ -192,7 +200,7 @@ impl Flusher {
         }
     }
 
-    /// Settles, however often the database must be asked: what is sent should not be sent again.
+    /// Settles the batch, retrying while the database is unreachable: giving up sends the batch again.
     async fn settle(
         &self,
         worker: &mut Worker<'_>,
@@ -200,21 +208,21 @@ impl Flusher {
         settlement: &Settlement,
         observer: &dyn Observer,
     ) -> Result<(), Halt> {
-        let mut trouble = Trouble::new(self.patience.settle);
+        let mut retry = DatabaseRetry::new(self.patience.settle);
         let never = CancellationToken::new();
         let settled = loop {
             match worker.settle(batch, settlement).await {
                 Ok(settled) => break settled,
                 Err(error) => {
                     observer.unsettled(&error);
-                    trouble.wait(error, &never).await?;
+                    retry.wait(error, &never).await?;
                 }
             }
         };
-        let troubled = trouble.since.is_some();
-        trouble.over();
-        // After a lost connection "fenced" means, as a rule, that the lost commit had come through.
-        if settled == Settled::Fenced && !troubled {
+        let retried = retry.since.is_some();
+        retry.succeeded();
+        // After a lost connection, "fenced" usually means that the commit had succeeded after all.
+        if settled == Settled::Fenced && !retried {
             observer.fenced();
             telemetry::fenced(&self.table.signal_type().name, batch.signals.len());
             return Ok(());
@@ -229,7 +237,7 @@ impl Flusher {
 }
 
 impl Tally {
-    /// Signals that were dealt with, in whatever way.
+    /// Returns the number of signals sent, skipped, deferred or dead-lettered.
     pub fn total(&self) -> u64 {
         [&self.sent, &self.skipped, &self.deferred, &self.buried].iter().map(|counter| counter.load(Relaxed)).sum()
     }
@@ -249,19 +257,22 @@ impl Observer for Tally {
     }
 }
 
-/// A database that does not answer: for how long already.
-struct Trouble {
+/// Retries of a database operation, limited in time.
+struct DatabaseRetry {
     patience: Duration,
     since: Option<Instant>,
     tries: u32,
 }
 
-impl Trouble {
+impl DatabaseRetry {
     fn new(patience: Duration) -> Self {
         Self { patience, since: None, tries: 0 }
     }
 
-    /// Waits a little before the next try, or gives up: at once where the database has refused.
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// Gives up if the time is over, or at once if the database refused.
     async fn wait(&mut self, error: Error, stop: &CancellationToken) -> Result<(), Halt> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let hopeless = !(error.is_unreachable() || error.is_passing());
@@ -274,22 +285,22 @@ impl Trouble {
         Ok(())
     }
 
-    fn over(&mut self) {
+    fn succeeded(&mut self) {
         if self.since.take().is_some() {
-            telemetry::database_back();
+            telemetry::database_recovered();
         }
         self.tries = 0;
     }
 }
 
-/// When a claim that was begun before a stop is given up: the network is silent, and what the claim
-/// may have taken falls free by itself.
+/// Completes when a claim that began before a stop is to be given up: the network is silent, and the
+/// claim, if it was taken, expires by itself.
 async fn overdue(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(Duration::from_secs(5)).await;
 }
 
-/// A wait that a stop cuts short.
+/// Sleeps for `duration`, or until `stop` is cancelled.
 pub(crate) async fn pause(duration: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}

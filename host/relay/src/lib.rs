@@ -1,5 +1,7 @@
-//! The relay: signal types put together from configuration, outbox and plugins, and flushed: once,
-//! or for as long as it runs.
+//! The relay: builds signal types from configuration, outbox and plugins, and flushes them, either once
+//! ([`Relay`]) or until it is stopped ([`Live`]).
+//!
+//! Knows no SQL, no WebAssembly and no bus protocol. Next: [`flusher`], the path of a signal.
 
 #![forbid(unsafe_code)]
 
@@ -35,40 +37,40 @@ pub use live::{Live, Unknown};
 pub use redrive::{Redriven, redrive};
 pub use status::Status;
 
-/// How long a stopped relay may take to finish and settle what is in flight.
+/// Grace period in which a stopped relay finishes and settles what is in flight.
 pub const GRACE: Duration = Duration::from_secs(30);
 
-/// Signal types that are ready to be sent.
+/// A relay that flushes its signal types once.
 pub struct Relay {
     flushers: Vec<Arc<Flusher>>,
     grace: Duration,
 }
 
-/// Why a relay can't begin.
+/// Why a relay cannot start.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The database can't be reached, or refuses.
+    /// The database is unreachable or returned an error.
     Database(Error),
-    /// Everything that is wrong with the configuration, the tables and the plugins.
+    /// Every problem with the configuration, the tables and the plugins.
     Faults(Vec<String>),
 }
 
-/// Which rows a flush is about.
+/// Which rows to flush.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Extent {
-    /// Those that are pending when it begins; sending starts after a wait, so that faster senders
-    /// can go first.
+    /// The rows that are pending at the start. Sending starts after `wait`, so that faster senders can
+    /// go first.
     Pending { wait: Duration },
-    /// Everything that becomes due until nothing is.
+    /// Every row, until nothing is due.
     All,
 }
 
-/// What a flush did with one signal type.
+/// The result of flushing one signal type.
 #[derive(Debug)]
 pub struct Flushed {
     pub signal: String,
     pub tally: Arc<Tally>,
-    /// Why it ended early.
+    /// Why the flush ended early.
     pub halt: Option<Halt>,
 }
 
@@ -76,7 +78,7 @@ impl Relay {
     /// Opens the outbox, resolves every table and loads every plugin.
     ///
     /// # Errors
-    /// Every fault at once.
+    /// Every problem at once, or the database's error.
     pub async fn open(config: &Config, signals: &[SignalConfig]) -> Result<Self, Refusal> {
         let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
         outbox.require_schema().await?;
@@ -85,13 +87,15 @@ impl Relay {
         Ok(Self::from_flushers(opened.into_iter().map(|(flusher, _)| flusher).collect()))
     }
 
-    /// A relay of signal types that are put together already.
+    /// Creates a relay from flushers.
     pub fn from_flushers(flushers: Vec<Flusher>) -> Self {
         Self { flushers: flushers.into_iter().map(Arc::new).collect(), grace: GRACE }
     }
 
-    /// Sends until nothing is due, all signal types at once; `stop` ends it early, within a grace
-    /// period in which what is in flight is finished and settled. `begun` is handed the counters.
+    /// Flushes all signal types concurrently until nothing in `extent` is due.
+    ///
+    /// `stop` ends the flush early, after a grace period in which what is in flight is finished and
+    /// settled. `begun` receives the counters at the start.
     pub async fn flush(&self, extent: Extent, stop: &CancellationToken, begun: impl FnOnce(Vec<Arc<Tally>>)) -> Vec<Flushed> {
         let tallies: Vec<Arc<Tally>> = self.flushers.iter().map(|_| Arc::default()).collect();
         begun(tallies.clone());
@@ -113,10 +117,10 @@ impl Relay {
         let mut parts = Vec::new();
         for ((flusher, tally), boundary) in self.flushers.iter().zip(&tallies).zip(boundaries) {
             let signal = flusher.table.signal_type().name.clone();
-            let mut told = Flushed { signal, tally: tally.clone(), halt: None };
+            let mut result = Flushed { signal, tally: tally.clone(), halt: None };
             let (position, flusher, tally) = (flushed.len(), flusher.clone(), tally.clone());
             match boundary {
-                Err(error) => told.halt = Some(Halt::Database(error)),
+                Err(error) => result.halt = Some(Halt::Database(error)),
                 Ok(Boundary::Empty) => {}
                 Ok(boundary) => {
                     let (boundary, halt) = (boundary.key(), stop.child_token());
@@ -124,7 +128,7 @@ impl Relay {
                     parts.push(Part { position, flusher, tally, boundary, stop, halt, grace });
                 }
             }
-            flushed.push(told);
+            flushed.push(result);
         }
         let mut workers = JoinSet::new();
         for part in &parts {
@@ -137,7 +141,7 @@ impl Relay {
     }
 }
 
-/// One signal type's part of a flush.
+/// The share of a flush that belongs to one signal type.
 #[derive(Clone)]
 struct Part {
     position: usize,
@@ -145,7 +149,7 @@ struct Part {
     tally: Arc<Tally>,
     boundary: Option<String>,
     stop: CancellationToken,
-    /// An outage ends all workers of its signal type, and no others.
+    /// Ends all workers of this signal type, and no others, for example after an outage.
     halt: CancellationToken,
     grace: Duration,
 }
@@ -193,7 +197,7 @@ async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flush
         match ended {
             Ok((position, halt)) => {
                 let part = &mut flushed[position];
-                // That a sibling stopped because of an outage is no reason of its own.
+                // `Stopped` only follows from a sibling's outage: keep the sibling's reason.
                 if part.halt.is_none() || matches!(part.halt, Some(Halt::Stopped)) {
                     part.halt = halt.or(part.halt.take());
                 }
@@ -204,7 +208,7 @@ async fn collect(mut tasks: JoinSet<(usize, Option<Halt>)>, flushed: &mut [Flush
     }
 }
 
-/// What sends a signal type, and the plugin in it, which may be changed.
+/// The flusher of a signal type and the generations of its plugin.
 type Opened = (Flusher, Arc<Generations>);
 
 async fn open_all(
@@ -260,7 +264,7 @@ async fn open_one(
     Ok((flusher, plugin))
 }
 
-/// Where compiled plugins are kept: `$XDG_CACHE_HOME/signalbus`, or `~/.cache/signalbus`.
+/// Returns the folder that caches compiled plugins: `$XDG_CACHE_HOME/signalbus` or `~/.cache/signalbus`.
 pub fn cache_folder() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -294,9 +298,9 @@ mod tests {
         }
     }
 
-    /// The plugin's call is the signal to stop.
+    /// The plugin stops the relay when it is called.
     #[tokio::test]
-    async fn what_the_grace_period_cuts_off_is_told() {
+    async fn a_call_that_outlasts_the_grace_period_is_abandoned() {
         let folder = tempfile::TempDir::new().unwrap();
         let outbox = Outbox::open(&format!("sqlite://{}/outbox.db?mode=rwc", folder.path().display()), 1).unwrap();
         outbox.migrate().await.unwrap();

@@ -1,4 +1,7 @@
-//! A relay that runs until it is told to stop; everything about it can be changed meanwhile.
+//! The running relay: starts, reloads, wakes, swaps plugins, redrives and drains.
+//!
+//! Never stops the signal types that a change does not concern, and settles what is in flight before a
+//! signal type is replaced. Next: `runner`, one signal type of a running relay.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -24,7 +27,7 @@ use signalbus_outbox::{DeadLetter, Error, Outbox};
 use signalbus_plugin::{Engine, LoadError};
 use signalbus_telemetry as telemetry;
 
-/// A relay that runs until it is told to stop.
+/// A relay that runs until it is stopped.
 pub struct Live {
     path: PathBuf,
     config: Mutex<Config>,
@@ -37,23 +40,23 @@ pub struct Live {
     files: Files,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// One change of the configuration at a time.
+    /// Serialises configuration reloads.
     changing: tokio::sync::Mutex<()>,
     started: AtomicBool,
     begun: Instant,
 }
 
-/// A name that is no signal type which runs; the sentence suggests the nearest.
+/// The name of a signal type that is not running; the message suggests the nearest one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unknown(String);
 
 impl Live {
-    /// A relay that has not begun yet, of the configuration that was read from `path`; `stop` ends
-    /// it.
+    /// Creates a relay from the configuration read from `path`, without starting it. Cancelling `stop`
+    /// ends it.
     ///
     /// # Errors
-    /// The database's URL, or the processor, is not supported.
+    /// The database URL or the processor is not supported.
     pub fn new(path: &Path, config: Config, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
         let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
@@ -76,17 +79,16 @@ impl Live {
         }))
     }
 
-    /// Opens every signal type that is sent by itself, as soon as the database answers, and begins
-    /// to send.
+    /// Opens every signal type with `autoflush` and starts sending, once the database is reachable.
     ///
     /// # Errors
-    /// Every fault at once; none of them passes by itself.
+    /// Every problem at once; none of them is transient.
     pub async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
-        let signals = automatic(&self.config());
+        let signals = autoflushed(&self.config());
         for tries in 1_u32.. {
             match self.open(&signals).await {
                 Ok(opened) => {
-                    self.runner(&signals, opened);
+                    self.start_runners(&signals, opened);
                     break;
                 }
                 Err(Refusal::Database(error)) if error.is_unreachable() || error.is_passing() => {
@@ -99,14 +101,14 @@ impl Live {
                 return Ok(());
             }
         }
-        // These have nothing to finish: a stop ends them wherever they are.
+        // These have nothing to finish: a stop may end them anywhere.
         let live = self.clone();
         self.tasks.spawn(async move {
             let all = async {
                 tokio::join!(
-                    live.watcher.look(&live.stop),
+                    live.watcher.poll(&live.stop),
                     live.watcher.listen(&live.stop),
-                    live.samples.keep(&live.watcher, &live.stop),
+                    live.samples.run(&live.watcher, &live.stop),
                     live.files.watch(&live.runners, &live.stop),
                 )
             };
@@ -122,25 +124,25 @@ impl Live {
         open_all(&self.outbox, &self.engine, &self.buses, signals, Patience::FOREVER).await
     }
 
-    fn runner(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
+    fn start_runners(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
         for (signal, opened) in signals.iter().zip(opened) {
             let stop = self.stop.child_token();
             let runner = Arc::new(SignalRunner::new(signal.clone(), opened, self.watcher.activity.clone(), stop));
             self.runners.put(runner.clone());
-            self.tasks.spawn(runner.keep());
+            self.tasks.spawn(runner.run());
         }
     }
 
-    /// Reads the configuration again: signal types appear, change and vanish, the others go on.
-    /// Changed plugin files are loaded, too.
+    /// Reloads the configuration: starts, changes and stops signal types; the others keep running.
+    /// Also loads changed plugin files.
     ///
     /// # Errors
-    /// Every fault; nothing has changed then.
+    /// Every problem at once; nothing has changed then.
     pub async fn reload(&self) -> Result<(), Vec<String>> {
         let _changing = self.changing.lock().await;
         let reloaded = self.change().await;
         match &reloaded {
-            Ok(()) => self.files.look_now(&self.runners).await,
+            Ok(()) => self.files.load_changed(&self.runners).await,
             Err(faults) => telemetry::reload_refused(faults),
         }
         reloaded
@@ -151,9 +153,9 @@ impl Live {
         let running = self.config();
         if (&wanted.database, &wanted.admin) != (&running.database, &running.admin) {
             let place = self.path.display();
-            return Err(vec![format!("{place}: `database` and `admin` can't change while the relay runs; restart it")]);
+            return Err(vec![format!("{place}: `database` and `admin` cannot change while the relay runs; restart it")]);
         }
-        let signals = automatic(&wanted);
+        let signals = autoflushed(&wanted);
         let same = |signal: &SignalConfig| {
             self.runners.find(signal.name()).is_some_and(|runner| runner.config.clone().at(&signal.place) == *signal)
         };
@@ -171,21 +173,21 @@ impl Live {
         let (left, changed) = (names(&leaving), names(&changing));
         let started = fresh.iter().map(|signal| signal.name().to_owned()).filter(|name| !changed.contains(name));
         let started: Vec<_> = started.collect();
-        // The old worker settles before the new one claims.
+        // The old workers must have settled before the new ones claim.
         join_all(leaving.iter().chain(&changing).map(|runner| async {
             self.runners.remove(runner.name());
             runner.stop.cancel();
             runner.ended.cancelled().await;
         }))
         .await;
-        self.runner(&fresh, opened);
+        self.start_runners(&fresh, opened);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         telemetry::reloaded(&started, &left, &changed);
         Ok(())
     }
 
-    /// Claims no more, and waits until everything in flight is settled. `false`: the grace period
-    /// ended before.
+    /// Stops claiming and waits until everything in flight is settled. Returns whether that happened
+    /// within the grace period.
     pub async fn drain(&self, grace: Duration) -> bool {
         telemetry::draining(grace);
         self.stop.cancel();
@@ -197,10 +199,10 @@ impl Live {
         drained
     }
 
-    /// Looks for signals now: of one type, or of all.
+    /// Wakes one signal type, or all of them, to look for signals now. Returns their names.
     ///
     /// # Errors
-    /// There is no such type.
+    /// The signal type is not running.
     pub fn wake(&self, signal: Option<&str>) -> Result<Vec<String>, Unknown> {
         let runners = match signal {
             Some(name) => vec![self.find(name)?],
@@ -210,10 +212,10 @@ impl Live {
         Ok(runners.iter().map(|runner| runner.name().to_owned()).collect())
     }
 
-    /// Loads a signal type's plugin from its file again; the digest of what sends from now on.
+    /// Loads a signal type's plugin from its file again, and returns the digest of the current plugin.
     ///
     /// # Errors
-    /// There is no such type; or, inside, the file can't be used, and nothing has changed.
+    /// The signal type is not running. The inner error: the file cannot be used, and nothing changed.
     pub async fn swap(&self, signal: &str) -> Result<Result<String, LoadError>, Unknown> {
         let runner = self.find(signal)?;
         let swapped = runner.generations.swap().await;
@@ -223,67 +225,70 @@ impl Live {
         Ok(swapped.map(|_| runner.generations.digest()))
     }
 
-    /// Goes back to a signal type's plugin before the last swap; `None`: there is none.
+    /// Rolls a signal type back to its previous plugin generation, and returns its digest; `None` if
+    /// there is no previous generation.
     ///
     /// # Errors
-    /// There is no such type.
+    /// The signal type is not running.
     pub fn roll_back(&self, signal: &str) -> Result<Option<String>, Unknown> {
         let runner = self.find(signal)?;
-        let digest = runner.generations.roll_back("an operator asked for it");
+        let digest = runner.generations.roll_back("requested by an operator");
         if digest.is_some() {
             runner.resume();
         }
         Ok(digest)
     }
 
-    /// Puts dead letters back into their tables, and looks for them.
+    /// Redrives dead letters and wakes all signal types.
     ///
     /// # Errors
-    /// The database can't be reached.
+    /// The database cannot be reached.
     pub async fn redrive(&self, letters: &[DeadLetter]) -> Result<Redriven, Error> {
         let redriven = redrive(&self.outbox, &self.config().signals, letters).await?;
         self.runners.all().iter().for_each(|runner| runner.wake("call"));
         Ok(redriven)
     }
 
+    /// Returns the outbox.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// Why the relay is not ready; nothing where it is.
-    pub fn troubles(&self) -> Vec<String> {
+    /// Returns the reasons why the relay is not ready; empty if it is.
+    pub fn problems(&self) -> Vec<String> {
         if !self.started.load(Relaxed) {
-            return vec!["the relay has not begun: the database does not answer".into()];
+            return vec!["the relay has not started: the database is unreachable".into()];
         }
-        let trouble = |runner: &Arc<SignalRunner>| match runner.health() {
-            Health::Fine => None,
+        let problem = |runner: &Arc<SignalRunner>| match runner.health() {
+            Health::Healthy => None,
             Health::Paused { reason } | Health::Failing { reason } => Some(format!("{}: {reason}", runner.name())),
         };
-        self.runners.all().iter().filter_map(trouble).collect()
+        self.runners.all().iter().filter_map(problem).collect()
     }
 
+    /// Returns the status of the relay and of every signal type.
     pub fn status(&self) -> Status {
         let runners = self.runners.all();
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.begun.elapsed().as_secs(),
-            ready: self.troubles().is_empty(),
+            ready: self.problems().is_empty(),
             signals: runners.iter().map(|runner| SignalStatus::from_runner(runner, &self.samples.get(runner.name()))).collect(),
         }
     }
 
-    /// Brings the gauges up to date that nobody moves.
+    /// Updates the gauges that are only set when the metrics are read.
     pub fn measure(&self) {
-        let ready = |runner: &Arc<SignalRunner>| (runner.name().to_owned(), runner.health() == Health::Fine);
+        let ready = |runner: &Arc<SignalRunner>| (runner.name().to_owned(), runner.health() == Health::Healthy);
         let ready: Vec<_> = self.runners.all().iter().map(ready).collect();
-        telemetry::now(self.outbox.connections(), self.engine.generations(), &ready);
+        telemetry::update_gauges(self.outbox.connections(), self.engine.generations(), &ready);
     }
 
     fn find(&self, name: &str) -> Result<Arc<SignalRunner>, Unknown> {
         self.runners.find(name).ok_or_else(|| {
             let runners = self.runners.all();
             let nearest = suggest::nearest(name, runners.iter().map(|runner| runner.name()));
-            Unknown(format!("no signal type \"{name}\" runs here{nearest}"))
+            Unknown(format!("signal type \"{name}\" is not running{nearest}"))
         })
     }
 
@@ -292,7 +297,7 @@ impl Live {
     }
 }
 
-/// The signal types that are sent by themselves.
-fn automatic(config: &Config) -> Vec<SignalConfig> {
+/// Returns the signal types with `autoflush`.
+fn autoflushed(config: &Config) -> Vec<SignalConfig> {
     config.signals.iter().filter(|signal| signal.autoflush).cloned().collect()
 }

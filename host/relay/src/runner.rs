@@ -1,4 +1,7 @@
-//! One signal type of a running relay: workers come when the wake_up rings, and go when nothing is due.
+//! The runner of one signal type: starts workers when it is woken, and pauses the type after failures.
+//!
+//! A worker ends when nothing is due. A failure never reaches another signal type, and every wait ends
+//! with the stop. Next: `flusher`, what a worker does; `watcher`, which wakes the runner.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use crate::config::SignalConfig;
-use crate::flusher::{Flusher, Halt, Observer, Rest, Tally};
+use crate::flusher::{Flusher, Halt, NextWork, Observer, Tally};
 use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Outage;
@@ -19,15 +22,15 @@ use signalbus_outbox::{Batch, Error};
 use signalbus_plugin::Generations;
 use signalbus_telemetry as telemetry;
 
-/// One signal type of a running relay.
+/// Runs one signal type of a running relay.
 pub(super) struct SignalRunner {
     pub(super) config: SignalConfig,
     pub(super) flusher: Flusher,
     pub(super) generations: Arc<Generations>,
     pub(super) tally: Tally,
-    /// Ends this signal type alone.
+    /// Stops this signal type only.
     pub(super) stop: CancellationToken,
-    /// Everything that was in flight is settled.
+    /// Cancelled once the runner has stopped and everything in flight is settled.
     pub(super) ended: CancellationToken,
     wake_up: Notify,
     workers: AtomicUsize,
@@ -35,7 +38,7 @@ pub(super) struct SignalRunner {
     activity: Arc<Activity>,
 }
 
-/// The signal types of the moment, in the order of their names.
+/// The running signal types, by name.
 #[derive(Default)]
 pub(super) struct Runners(RwLock<BTreeMap<String, Arc<SignalRunner>>>);
 
@@ -57,52 +60,52 @@ impl Runners {
     }
 }
 
-/// What is known of a signal type's state, beside its counters.
+/// The state of a signal type, apart from its counters.
 #[derive(Debug, Default)]
 struct Condition {
     pause: Option<Pause>,
-    /// Pauses in a row.
+    /// Consecutive pauses.
     pauses: u32,
-    /// Why batches wait to be settled.
+    /// Why the last settle failed, until one succeeds.
     unsettled: Option<String>,
-    /// Batches in a row of which nothing was sent.
-    fruitless: u32,
+    /// Consecutive batches of which nothing was sent.
+    failed_batches: u32,
     last_failure: String,
-    /// Workers in a row that found nothing to claim.
-    vain: u32,
-    /// Until then, the watcher need not look thoroughly.
-    look_after: Option<Instant>,
+    /// Consecutive workers that found nothing to claim.
+    idle_workers: u32,
+    /// Until then, the watcher does not poll from the start of the table.
+    thorough_after: Option<Instant>,
 }
 
-/// Nothing is claimed for a while.
+/// Claims are suspended until `until`.
 #[derive(Clone, Debug)]
 struct Pause {
     until: Instant,
     reason: String,
 }
 
-/// How a signal type is doing.
+/// The health of a signal type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Health {
-    Fine,
-    /// It waits before it tries again.
+    Healthy,
+    /// Claims are suspended until the next try.
     Paused {
         reason: String,
     },
-    /// Batches are sent, and nothing of them arrives.
+    /// Batches are claimed, but nothing is sent.
     Failing {
         reason: String,
     },
 }
 
-/// Batches without a sent signal, after which a type counts as failing.
-const FRUITLESS: u32 = 3;
-/// How long an operator's fault is left alone: a swap or a reload of the configuration ends it.
-const MISCONFIGURED: Duration = Duration::from_secs(60);
-/// While batches are in flight, rows that are claimed look like rows that wait.
+/// Consecutive batches without a sent signal after which a type counts as failing.
+const FAILING_AFTER: u32 = 3;
+/// Pause after a misconfiguration; a plugin swap or a configuration reload ends it early.
+const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(60);
+/// Minimum time between thorough polls while batches are in flight: their rows look like pending ones.
 const THOROUGH_WHILE_BUSY: Duration = Duration::from_secs(1);
-/// The longest that rows which others have claimed keep the watcher away.
-const MOST_VAIN: Duration = Duration::from_millis(250);
+/// Maximum time without thorough polls because workers found only rows claimed by others.
+const MAX_IDLE_BACKOFF: Duration = Duration::from_millis(250);
 
 impl SignalRunner {
     pub(super) fn new(
@@ -129,17 +132,17 @@ impl SignalRunner {
         self.config.name()
     }
 
-    /// There may be something to send.
+    /// Wakes the runner: there may be something to send.
     pub(super) fn wake(&self, source: &'static str) {
         telemetry::woken(source);
         self.wake_up.notify_one();
     }
 
-    /// Something has changed that may cure what the pause is for.
+    /// Ends a pause early: its cause may have been fixed.
     pub(super) fn resume(&self) {
         let mut condition = self.condition();
         condition.pause = None;
-        condition.fruitless = 0;
+        condition.failed_batches = 0;
         drop(condition);
         self.wake("call");
     }
@@ -154,28 +157,29 @@ impl SignalRunner {
             Some(pause) => Health::Paused { reason: pause.reason.clone() },
             None if condition.unsettled.is_some() => Health::Paused { reason: condition.unsettled.clone().unwrap_or_default() },
             None if condition.pauses > 0 => Health::Paused { reason: condition.last_failure.clone() },
-            None if condition.fruitless >= FRUITLESS => Health::Failing { reason: condition.last_failure.clone() },
-            None => Health::Fine,
+            None if condition.failed_batches >= FAILING_AFTER => Health::Failing { reason: condition.last_failure.clone() },
+            None => Health::Healthy,
         }
     }
 
-    /// Whether the watcher should look here, and thoroughly; `last` is when it last did that.
+    /// Returns whether the watcher should poll this type from the start of its table (`true`) or from the
+    /// scan's position (`false`), or `None` to skip it. `last` is the time of the last thorough poll.
     pub(super) fn view(&self, last: Option<Instant>) -> Option<bool> {
         let condition = self.condition();
         if condition.pause.is_some() {
             return None;
         }
         let busy = self.workers() > 0;
-        let lately = last.is_some_and(|last| last.elapsed() < THOROUGH_WHILE_BUSY);
-        let in_vain = condition.look_after.is_some_and(|after| after > Instant::now());
-        let thorough = !(in_vain || busy && lately);
-        // An ordered type is always looked at from its start.
+        let recent = last.is_some_and(|last| last.elapsed() < THOROUGH_WHILE_BUSY);
+        let backing_off = condition.thorough_after.is_some_and(|after| after > Instant::now());
+        let thorough = !(backing_off || busy && recent);
+        // An ordered type is always polled from the start.
         let ordered = self.flusher.policy.ordered;
         (thorough || !ordered).then_some(thorough)
     }
 
-    /// Sends whatever becomes due until told to stop, and settles what is in flight then.
-    pub(super) async fn keep(self: Arc<Self>) {
+    /// Sends signals as they become due until stopped, then waits until everything in flight is settled.
+    pub(super) async fn run(self: Arc<Self>) {
         let mut workers = JoinSet::new();
         let mut woken = true;
         let mut timer: Option<Instant> = None;
@@ -192,8 +196,8 @@ impl SignalRunner {
                 () = self.wake_up.notified() => woken = true,
                 Some(ended) = workers.join_next() => {
                     self.workers.store(workers.len(), Relaxed);
-                    if let Some(rest) = self.after(ended) {
-                        timer = self.next_timer(rest);
+                    if let Some(next) = self.after(ended) {
+                        timer = self.next_timer(next);
                     }
                 }
                 () = sleep_until(alarm), if alarm.is_some() => {
@@ -209,35 +213,36 @@ impl SignalRunner {
         self.ended.cancel();
     }
 
-    async fn work(self: Arc<Self>) -> Result<Rest, Halt> {
+    async fn work(self: Arc<Self>) -> Result<NextWork, Halt> {
         let sent_before = self.tally.total();
-        let rest = self.flusher.work(None, &*self, &self.stop).await;
+        let ended = self.flusher.work(None, &*self, &self.stop).await;
         let mut condition = self.condition();
-        if rest.is_ok() && self.tally.total() == sent_before {
-            condition.vain = condition.vain.saturating_add(1);
-            let wait = Duration::from_millis(5 << condition.vain.min(6)).min(MOST_VAIN);
-            condition.look_after = Some(Instant::now() + wait);
+        if ended.is_ok() && self.tally.total() == sent_before {
+            condition.idle_workers = condition.idle_workers.saturating_add(1);
+            let wait = Duration::from_millis(5 << condition.idle_workers.min(6)).min(MAX_IDLE_BACKOFF);
+            condition.thorough_after = Some(Instant::now() + wait);
         }
-        rest
+        ended
     }
 
-    /// When to look again without being woken for.
-    fn next_timer(&self, rest: Rest) -> Option<Instant> {
-        if rest.due_in.is_none() {
-            self.condition().fruitless = 0;
+    /// Returns when to look for work again without being woken.
+    fn next_timer(&self, next: NextWork) -> Option<Instant> {
+        if next.due_in.is_none() {
+            self.condition().failed_batches = 0;
         }
-        let times = [rest.due_in, rest.claimed_for.map(|expiry| expiry + Duration::from_millis(10))];
+        let times = [next.due_in, next.claimed_for.map(|expiry| expiry + Duration::from_millis(10))];
         times.into_iter().flatten().min().map(|wait| Instant::now() + wait)
     }
 
-    fn after(&self, ended: Result<Result<Rest, Halt>, JoinError>) -> Option<Rest> {
+    /// Handles the end of a worker: pauses or resumes the type.
+    fn after(&self, ended: Result<Result<NextWork, Halt>, JoinError>) -> Option<NextWork> {
         let halt = match ended {
-            Ok(Ok(rest)) => {
-                // One that found nothing, because another is at it, shows nothing.
+            Ok(Ok(next)) => {
+                // While another worker is busy, finding nothing does not mean that the type has recovered.
                 if self.workers() == 0 && self.condition().pause.is_none() {
                     self.recovered();
                 }
-                return Some(rest);
+                return Some(next);
             }
             Ok(Err(halt)) => halt,
             Err(panic) => {
@@ -251,8 +256,8 @@ impl SignalRunner {
                 self.pause(wait, format!("the bus is not available: {reason}"));
             }
             Halt::Outage(Outage::Misconfigured { reason }) => {
-                // The generation before may have what this one misses.
-                let wait = if self.generations.take_rolled_back() { Duration::ZERO } else { MISCONFIGURED };
+                // The previous generation may work with this configuration.
+                let wait = if self.generations.take_rolled_back() { Duration::ZERO } else { MISCONFIGURED_PAUSE };
                 self.pause(wait, format!("the plugin is misconfigured: {reason}"));
             }
             Halt::Stalled(reason) => {
@@ -273,11 +278,11 @@ impl SignalRunner {
         None
     }
 
-    /// Doubled with every pause in a row, up to so many seconds.
-    fn backoff(&self, first_ms: u64, most: u64) -> Duration {
+    /// Returns the length of the next pause: doubles with every consecutive pause, up to `max` seconds.
+    fn backoff(&self, first_ms: u64, max: u64) -> Duration {
         let pauses = self.condition().pauses + 1;
-        let backoff = Backoff::new(Duration::from_millis(first_ms), 2.0, Duration::from_secs(most), 0.2);
-        backoff.map_or(Duration::from_secs(most), |backoff| backoff.delay(pauses, fastrand::f64()))
+        let backoff = Backoff::new(Duration::from_millis(first_ms), 2.0, Duration::from_secs(max), 0.2);
+        backoff.map_or(Duration::from_secs(max), |backoff| backoff.delay(pauses, fastrand::f64()))
     }
 
     fn pause(&self, wait: Duration, reason: String) {
@@ -302,8 +307,8 @@ impl SignalRunner {
 impl Observer for SignalRunner {
     fn claimed(&self, batch: &Batch) {
         self.activity.mark();
-        self.condition().vain = 0;
-        // A full batch is a sign that there is more, for another worker.
+        self.condition().idle_workers = 0;
+        // A full batch suggests that there is more, for another worker.
         if batch.signals.len() >= self.flusher.burst_count && self.workers() < self.flusher.concurrency {
             self.wake("more");
         }
@@ -318,13 +323,13 @@ impl Observer for SignalRunner {
         self.condition().unsettled = None;
         if !settlement.delete.is_empty() {
             self.recovered();
-            self.condition().fruitless = 0;
+            self.condition().failed_batches = 0;
             return;
         }
         let deferred = settlement.defer.first().map(|deferral| &deferral.reason);
         if let Some(reason) = deferred.or(settlement.bury.first().map(|burial| &burial.reason)) {
             let mut condition = self.condition();
-            condition.fruitless = condition.fruitless.saturating_add(1);
+            condition.failed_batches = condition.failed_batches.saturating_add(1);
             condition.last_failure.clone_from(reason);
         }
     }
@@ -335,7 +340,7 @@ impl Observer for SignalRunner {
     }
 }
 
-/// For ever where there is no time.
+/// Sleeps until `time`, or forever if it is `None`.
 async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,

@@ -1,4 +1,6 @@
-//! How much waits, sampled: cheap where little waits, rare where much does.
+//! Samples of the backlog: often while counting is cheap, rarely while it is expensive.
+//!
+//! May use at most 1% of the time. Next: `status`, which shows the samples.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,22 +14,22 @@ use crate::flusher::pause;
 use signalbus_outbox::{Error, SideCounts};
 use signalbus_telemetry as telemetry;
 
-/// The shortest time between two samples.
+/// The minimum time between two samples.
 const INTERVAL: Duration = Duration::from_secs(15);
-/// Of all time, so much goes into counting at most.
+/// At most 1/`SHARE` of the time is spent on counting.
 const SHARE: u32 = 100;
 
-/// What waited when it was last counted.
+/// The backlog of a signal type when it was last counted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sample {
     pub(super) pending: u64,
     pub(super) side_counts: SideCounts,
-    /// The first row that waits, and since when it has been the first.
+    /// The key of the first pending row, and since when it has been the first.
     head: Option<(String, Instant)>,
 }
 
 impl Sample {
-    /// How long the first row has been the first: that it waits for at least.
+    /// Returns how long the first row has been the first: a lower bound on its age.
     pub(super) fn oldest(&self) -> Duration {
         self.head.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
@@ -46,14 +48,14 @@ impl Samples {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(signal.to_owned(), sample);
     }
 
-    /// Counts again and again, while there is something that changes.
-    pub(super) async fn keep(&self, watcher: &Watcher, stop: &CancellationToken) {
+    /// Samples until stopped, skipping idle periods.
+    pub(super) async fn run(&self, watcher: &Watcher, stop: &CancellationToken) {
         let mut sampled: Option<Instant> = None;
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let runners = watcher.runners.all();
-            let moved = sampled.is_none_or(|sampled| watcher.activity.last() > sampled);
-            if moved || runners.iter().any(|runner| runner.health() != Health::Fine) {
+            let active = sampled.is_none_or(|sampled| watcher.activity.last() > sampled);
+            if active || runners.iter().any(|runner| runner.health() != Health::Healthy) {
                 sampled = Some(begun);
                 if let Err(error) = self.count(watcher, &runners).await {
                     telemetry::database_error(&error, error.kind());
@@ -66,7 +68,7 @@ impl Samples {
     async fn count(&self, watcher: &Watcher, runners: &[Arc<SignalRunner>]) -> Result<(), Error> {
         let side_counts = watcher.outbox.side_counts().await?;
         for runner in runners {
-            // A table that is gone is told of by those who send it.
+            // A missing table is reported by the workers of its type.
             let Ok(pending) = watcher.outbox.pending(&runner.config.source).await else { continue };
             let head = runner.flusher.table.session().head().await?;
             let before = self.get(runner.name()).head;

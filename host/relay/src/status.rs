@@ -1,4 +1,4 @@
-//! How a running relay is doing.
+//! The status of a running relay, as the admin listener serves it; `runner` and `sample` provide the facts.
 
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,17 +7,17 @@ use super::runner::{Health, SignalRunner};
 use super::sample::Sample;
 use signalbus_plugin::GenerationRecord;
 
-/// How a running relay is doing.
+/// The status of a running relay.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     pub version: &'static str,
     pub uptime_seconds: u64,
-    /// Every signal type makes progress or has nothing due.
+    /// Whether every signal type makes progress or has nothing due.
     pub ready: bool,
     pub signals: Vec<SignalStatus>,
 }
 
-/// How a signal type is doing.
+/// The status of a signal type.
 #[derive(Clone, Debug, Serialize)]
 pub struct SignalStatus {
     #[serde(rename = "type")]
@@ -28,7 +28,7 @@ pub struct SignalStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub workers: usize,
-    /// Rows that waited when they were last counted; so are the next three.
+    /// Pending rows when last sampled; likewise the next three.
     pub pending: u64,
     pub oldest_age_seconds: u64,
     pub deferred_now: u64,
@@ -41,19 +41,19 @@ pub struct SignalStatus {
     pub plugin: PluginStatus,
 }
 
-/// A signal type's plugin.
+/// The status of a signal type's plugin.
 #[derive(Clone, Debug, Serialize)]
 pub struct PluginStatus {
     pub path: String,
     pub digest: String,
-    /// The newest last.
+    /// Plugin generations, newest last.
     pub history: Vec<GenerationRecord>,
 }
 
 impl SignalStatus {
     pub(super) fn from_runner(runner: &SignalRunner, sample: &Sample) -> Self {
         let (state, reason) = match runner.health() {
-            Health::Fine => ("running", None),
+            Health::Healthy => ("running", None),
             Health::Paused { reason } => ("paused", Some(reason)),
             Health::Failing { reason } => ("failing", Some(reason)),
         };

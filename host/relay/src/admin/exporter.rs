@@ -1,4 +1,4 @@
-//! What was counted, for Prometheus.
+//! The recorder that collects the metrics of `signalbus-telemetry` and renders them for Prometheus.
 
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -7,15 +7,15 @@ use signalbus_telemetry::meters::{Kind, METRICS};
 const SECONDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const SIGNALS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0];
 
-/// What was counted, as text for Prometheus.
+/// A handle to the installed metrics recorder.
 #[derive(Clone)]
 pub struct Meters(PrometheusHandle);
 
 impl Meters {
-    /// From now on, everything is counted.
+    /// Installs the recorder: metrics are collected from now on.
     ///
     /// # Errors
-    /// It is already, elsewhere in this process.
+    /// The process already has a recorder.
     pub fn start() -> Result<Self, String> {
         let buckets = |builder: PrometheusBuilder, (name, kind, ..): &(&str, Kind, &str, &str)| match kind {
             Kind::Histogram => {
@@ -26,18 +26,18 @@ impl Meters {
         };
         let builder = METRICS.iter().try_fold(PrometheusBuilder::new(), buckets).map_err(|error| error.to_string())?;
         let handle = builder.install_recorder().map_err(|error| error.to_string())?;
-        for &(name, kind, _, told) in METRICS {
+        for &(name, kind, _, description) in METRICS {
             match kind {
-                Kind::Counter => metrics::describe_counter!(name, told),
-                Kind::Gauge => metrics::describe_gauge!(name, told),
-                Kind::Histogram => metrics::describe_histogram!(name, told),
+                Kind::Counter => metrics::describe_counter!(name, description),
+                Kind::Gauge => metrics::describe_gauge!(name, description),
+                Kind::Histogram => metrics::describe_histogram!(name, description),
             }
         }
         gauge!("signalbus_up", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         Ok(Self(handle))
     }
 
-    /// Everything that was counted, in Prometheus' text form.
+    /// Renders all metrics in the Prometheus text format.
     pub fn render(&self) -> String {
         self.0.run_upkeep();
         self.0.render()

@@ -1,4 +1,4 @@
-//! Connections to the admin listener: few, and none for ever.
+//! Connections to the admin listener, limited in number and lifetime.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,50 +14,52 @@ use tokio::sync::Semaphore;
 use super::exporter::Meters;
 use crate::Live;
 
-/// Connections at once; more have to wait.
-const CONNECTIONS: usize = 64;
-/// The longest that a request's head may take to arrive, and that a connection may be idle.
-const HEAD: Duration = Duration::from_secs(10);
-/// After so long a connection is closed, whatever it does.
-const LONGEST: Duration = Duration::from_secs(300);
+/// Maximum number of connections; further ones wait.
+const MAX_CONNECTIONS: usize = 64;
+/// Time limit for receiving a request's head, and for an idle connection.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum lifetime of a connection.
+const MAX_LIFETIME: Duration = Duration::from_secs(300);
 
-/// A socket that listens; nobody is answered yet.
+/// A bound socket that does not answer requests yet.
 pub struct Listener(TcpListener);
 
 impl Listener {
+    /// Binds to an address.
+    ///
     /// # Errors
-    /// The address is taken, or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         Ok(Self(TcpListener::bind(address).await?))
     }
 
-    /// Where it listens: with its port, where any was asked for.
+    /// Returns the bound address, with the actual port if 0 was requested.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's error.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
     }
 
-    /// Answers until it is dropped.
+    /// Serves requests until the future is dropped.
     pub async fn serve(self, live: Arc<Live>, meters: Meters, token: Option<String>) {
         let router = super::router(live, meters, token.as_deref());
-        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
-            let Ok(place) = room.clone().acquire_owned().await else { return };
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
             let Ok((stream, _)) = self.0.accept().await else {
-                // No file handles are left, as a rule: that passes.
+                // Usually out of file handles, which passes.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             };
             let service = TowerToHyperService::new(router.clone());
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+            builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             tokio::spawn(async move {
-                // That somebody hangs up is no fault.
-                let _ = tokio::time::timeout(LONGEST, connection).await;
-                drop(place);
+                // A client that hangs up is not an error.
+                let _ = tokio::time::timeout(MAX_LIFETIME, connection).await;
+                drop(permit);
             });
         }
     }

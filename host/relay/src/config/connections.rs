@@ -1,4 +1,4 @@
-//! The connections that plugins may be granted.
+//! The connections to buses that may be granted to plugins; `signalbus-bus` opens them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use super::reader::{Faults, Section};
 use super::texts;
 use signalbus_bus::ConnectionConfig;
 
-/// A connection of the file; without `config` it is faulty.
+/// A connection in the file; `config` is `None` if it is invalid.
 pub(super) struct Connection {
     pub(super) name: String,
     pub(super) config: Option<ConnectionConfig>,

@@ -1,4 +1,4 @@
-//! What a plugin may read and reach.
+//! Grants: the settings and secrets that a plugin may read, and the connections and hosts it may reach.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(super) fn grants(section: &Section<'_>, connections: &[Connection], faults: 
         let nearest = suggest::nearest(name, connections.iter().map(|known| known.name.as_str()));
         faults.add(
             grants.place("connections"),
-            format!("`{}`: there is no `[connections.{name}]`{nearest}", grants.named("connections")),
+            format!("`{}`: `[connections.{name}]` is not defined{nearest}", grants.named("connections")),
         );
     }
     granted
@@ -34,7 +34,7 @@ fn settings(section: &Section<'_>, faults: &mut Faults<'_>) -> Vec<(String, Stri
     section.section("settings", faults).map(|section| section.documents(faults)).unwrap_or_default()
 }
 
-/// The certificates of private authorities, in PEM form.
+/// Reads the file of additional certificate authorities, in PEM form.
 pub(super) fn authorities(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Option<Arc<str>> {
     let section = root.section("http", faults)?;
     section.refuse_unknown(&["ca"], faults);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_tables_in_settings_are_json() {
+    fn lists_and_tables_in_settings_become_json() {
         let path = std::env::var("PATH").unwrap();
         let (config, faults) = parse(
             "[signals.A.settings]\nlist = ['${PATH}', 1_000, 0.5, true]\ntable = { key = ['a'] }\ntext = 'b'\nday = 2026-01-02",
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_strings_and_say_what_is_missing() {
+    fn invalid_secrets_and_unset_variables_are_reported() {
         let (_, faults) = parse("[signals.A.secrets]\nkey = ['a']\n[signals.A.settings]\nx = ['${SIGNALBUS_NOT_SET}']");
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("`signals.A.secrets.key` must be a string, a number or a boolean, not a list"));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn grants_say_whom_and_where() {
+    fn grants_are_parsed_and_normalised() {
         let (config, faults) = parse(
             "[signals.A.grants]\nhttp = ['https://Shop.example:443']\ntcp = ['smtp.example:587']\nnetworks = ['10.0.0.0/8']",
         );

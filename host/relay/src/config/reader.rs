@@ -1,4 +1,4 @@
-//! Reading TOML so that every fault is found, each with its place.
+//! Reads typed values from TOML, and collects every problem with its place instead of stopping at the first.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use signalbus_core::suggest;
 use signalbus_core::units::{parse_duration, parse_size};
 
-/// Faults found so far.
+/// The problems found so far.
 pub(super) struct Faults<'a> {
     file: &'a Path,
     text: &'a str,
@@ -26,7 +26,7 @@ impl<'a> Faults<'a> {
         self.found.push((offset, format!("{}: {}", self.place(offset), message.as_ref())));
     }
 
-    /// File, line and column.
+    /// Formats an offset as file, line and column.
     pub(super) fn place(&self, offset: usize) -> String {
         let before = &self.text[..self.text.floor_char_boundary(offset)];
         let line = before.matches('\n').count() + 1;
@@ -34,23 +34,23 @@ impl<'a> Faults<'a> {
         format!("{}:{line}:{column}", self.file.display())
     }
 
-    /// In the order of the file.
+    /// Returns the messages in the order of the file.
     pub(super) fn into_texts(mut self) -> Vec<String> {
         self.found.sort();
         self.found.into_iter().map(|(_, text)| text).collect()
     }
 }
 
-/// A table of the file, or several that are read as one: the first that has a key counts.
+/// A table of the file, or several read as one: the first table that has a key wins.
 #[derive(Clone)]
 pub(super) struct Section<'t> {
-    /// As in `signals.OrderPlaced.retry`.
+    /// Dotted path, such as `signals.OrderPlaced.retry`.
     path: String,
     offset: usize,
     tables: Vec<&'t DeTable<'t>>,
 }
 
-/// A value and where it stands.
+/// A value and its offset in the file.
 pub(super) type Found<'t> = (usize, &'t DeValue<'t>);
 
 impl<'t> Section<'t> {
@@ -58,7 +58,7 @@ impl<'t> Section<'t> {
         Self { path: path.to_owned(), offset, tables: vec![table] }
     }
 
-    /// Keys that this section does not have are looked for in `other`.
+    /// Falls back to `other` for keys that this section does not have.
     pub(super) fn or(mut self, other: Option<&Self>) -> Self {
         self.tables.extend(other.iter().flat_map(|section| section.tables.iter().copied()));
         self
@@ -68,16 +68,17 @@ impl<'t> Section<'t> {
         self.offset
     }
 
-    /// The place of a key, or of the section where it has none.
+    /// Returns the offset of a key's value, or that of the section if the key is missing.
     pub(super) fn place(&self, key: &str) -> usize {
         self.find(key).map_or(self.offset, |(offset, _)| offset)
     }
 
+    /// Returns the dotted path of a key.
     pub(super) fn named(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Every key of the first table that `known` does not name is a fault.
+    /// Reports every key of the first table that is not in `known`.
     pub(super) fn refuse_unknown(&self, known: &[&str], faults: &mut Faults<'_>) {
         for key in self.tables[0].keys() {
             let name: &str = key.get_ref();
@@ -93,7 +94,7 @@ impl<'t> Section<'t> {
         Some((value.span().start, value.get_ref()))
     }
 
-    /// The section below `key`; where several tables are read as one, all of theirs.
+    /// Returns the section under `key`, combining those of all tables that are read as one.
     pub(super) fn section(&self, key: &str, faults: &mut Faults<'_>) -> Option<Self> {
         let mut section: Option<Self> = None;
         for value in self.tables.iter().filter_map(|table| table.get(key)) {
@@ -108,7 +109,7 @@ impl<'t> Section<'t> {
         section
     }
 
-    /// Every key and value, in the order of the file; an earlier table's key wins.
+    /// Returns every key and value in the order of the file; an earlier table's key wins.
     pub(super) fn entries(&self) -> Vec<(String, Found<'t>)> {
         let mut entries: Vec<(String, Found<'t>)> = Vec::new();
         for table in &self.tables {
@@ -145,15 +146,15 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// A whole number from `least` on.
-    pub(super) fn number(&self, key: &str, default: u32, least: u32, faults: &mut Faults<'_>) -> u32 {
+    /// Reads an integer of at least `min`.
+    pub(super) fn number(&self, key: &str, default: u32, min: u32, faults: &mut Faults<'_>) -> u32 {
         let Some((at, value)) = self.find(key) else { return default };
         let number = match value {
             DeValue::Integer(number) => number.to_string().replace('_', "").parse::<u32>().ok(),
             _ => None,
         };
-        number.filter(|number| *number >= least).unwrap_or_else(|| {
-            faults.add(at, format!("`{}` must be a whole number from {least} on", self.named(key)));
+        number.filter(|number| *number >= min).unwrap_or_else(|| {
+            faults.add(at, format!("`{}` must be an integer of at least {min}", self.named(key)));
             default
         })
     }
@@ -171,25 +172,25 @@ impl<'t> Section<'t> {
         })
     }
 
-    /// A duration such as `"30s"`, `"250ms"`, `"10m"`, `"1h"`.
+    /// Reads a duration such as `"30s"`, `"250ms"`, `"10m"`, `"1h"`.
     pub(super) fn duration(&self, key: &str, default: Duration, faults: &mut Faults<'_>) -> Duration {
         let Some((at, _)) = self.find(key) else { return default };
         let Some(text) = self.string(key, faults) else { return default };
         parse_duration(&text).unwrap_or_else(|| {
             faults.add(
                 at,
-                format!("`{}`: \"{text}\" is no duration; write \"500ms\", \"30s\", \"10m\" or \"1h\"", self.named(key)),
+                format!("`{}`: invalid duration \"{text}\"; write \"500ms\", \"30s\", \"10m\" or \"1h\"", self.named(key)),
             );
             default
         })
     }
 
-    /// A size such as `"64MiB"`, in bytes.
+    /// Reads a size such as `"64MiB"`, in bytes.
     pub(super) fn size(&self, key: &str, default: usize, faults: &mut Faults<'_>) -> usize {
         let Some((at, _)) = self.find(key) else { return default };
         let Some(text) = self.string(key, faults) else { return default };
         parse_size(&text).unwrap_or_else(|| {
-            faults.add(at, format!("`{}`: \"{text}\" is no size; write \"512KiB\", \"64MiB\" or \"1GiB\"", self.named(key)));
+            faults.add(at, format!("`{}`: invalid size \"{text}\"; write \"512KiB\", \"64MiB\" or \"1GiB\"", self.named(key)));
             default
         })
     }
@@ -198,7 +199,7 @@ impl<'t> Section<'t> {
         self.items(key, faults).into_iter().map(|(_, text)| text).collect()
     }
 
-    /// A list of strings, each of which says something.
+    /// Reads a list of strings and parses each of them.
     pub(super) fn parsed<T: FromStr<Err = String>>(&self, key: &str, faults: &mut Faults<'_>) -> Vec<T> {
         let mut parsed = Vec::new();
         for (at, text) in self.items(key, faults) {
@@ -210,7 +211,7 @@ impl<'t> Section<'t> {
         parsed
     }
 
-    /// The strings of a list, each with its place.
+    /// Reads the strings of a list, each with its offset.
     fn items(&self, key: &str, faults: &mut Faults<'_>) -> Vec<(usize, String)> {
         let Some((at, value)) = self.find(key) else { return Vec::new() };
         let DeValue::Array(items) = value else {
@@ -228,7 +229,7 @@ impl<'t> Section<'t> {
         strings
     }
 
-    /// The same as [`texts`](Self::texts), with lists and tables as JSON.
+    /// Like [`texts`](Self::texts), but also accepts lists and tables, as JSON.
     pub(super) fn documents(&self, faults: &mut Faults<'_>) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         for (key, (at, value)) in self.entries() {
@@ -241,7 +242,7 @@ impl<'t> Section<'t> {
         texts
     }
 
-    /// Every entry as text: what is no string, in TOML's own form.
+    /// Reads every entry as text; numbers and booleans keep their TOML form.
     pub(super) fn texts(&self, faults: &mut Faults<'_>) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         for (key, (at, value)) in self.entries() {
@@ -270,7 +271,7 @@ impl<'t> Section<'t> {
     }
 }
 
-/// What is no list and no table, as text.
+/// Returns a value other than a list or a table as text.
 fn scalar(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => expanded(text, at, faults),
@@ -282,7 +283,7 @@ fn scalar(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<Str
     }
 }
 
-/// Anything as JSON; what JSON has no form for is a string.
+/// Converts a value to JSON; dates and special numbers become strings.
 fn json(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<serde_json::Value> {
     let number = |text: &str| text.replace('_', "").parse().ok().map(serde_json::Value::Number);
     match value {
@@ -302,7 +303,7 @@ fn json(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<serde
     }
 }
 
-/// Replaces every `${NAME}` by the environment's value; `$${` stands for `${`.
+/// Replaces every `${NAME}` with the value of the environment variable; `$${` stands for `${`.
 fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
@@ -329,7 +330,7 @@ fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
     Some(expanded)
 }
 
-/// Parses a file's text; what is no TOML is a fault like any other.
+/// Parses the text of a file, reporting invalid TOML like any other problem.
 pub(super) fn parse<'t>(text: &'t str, faults: &mut Faults<'_>) -> Spanned<DeTable<'t>> {
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in errors {
@@ -343,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_fills_in() {
+    fn environment_variables_are_expanded() {
         let path = Path::new("x.toml");
         let mut faults = Faults::new(path, "");
         let home = std::env::var("PATH").unwrap();
