@@ -1,7 +1,7 @@
-//! SignalBus: the transactional outbox relay whose senders are Wasm components.
+//! SignalBus: a transactional outbox relay whose senders are WebAssembly components.
 //!
-//! This package is the command `signalbus`; as a library it names the crates that the command is
-//! made of.
+//! This package is the command `signalbus`. Its library re-exports the crates that the command is
+//! built from.
 #![forbid(unsafe_code)]
 
 pub mod cli;

@@ -41,7 +41,7 @@ async fn everything_that_is_wrong_is_told_at_once() {
     let slow = told.iter().find(|line| line.contains("no index")).unwrap();
     assert!(slow.starts_with("warning: signalbus.toml:13:1: signal type \"Unindexed\": no index"), "{slow}");
     assert!(slow.contains("`order_by` (at)") && slow.ends_with("create one"), "{slow}");
-    let shared = "warning: signalbus.toml:19:1: signal type \"Socket\": table \"fine\" is that of \"Text\" too";
+    let shared = "warning: signalbus.toml:19:1: signal type \"Socket\": table \"fine\" is also the table of \"Text\"";
     assert!(told.iter().any(|line| line.starts_with(shared)), "{said:#?}");
     assert_eq!(told.len(), 18, "{said:#?}");
 }
@@ -112,7 +112,7 @@ async fn a_warning_alone_is_no_failure() {
 async fn a_configuration_without_signal_types_is_told() {
     let database = Database::sqlite().await;
     let told = Project::new(database.folder(), &config(&database.url, &[])).ok(&["check"]);
-    assert_eq!(told, "warning: signalbus.toml: there is no signal type; add a `[signals.NAME]` with a `plugin`\n");
+    assert_eq!(told, "warning: signalbus.toml: no signal types are configured; add a `[signals.NAME]` section with a `plugin`\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]

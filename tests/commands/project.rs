@@ -52,7 +52,7 @@ fn init_overwrites_nothing() {
         std::fs::write(folder.path().join(existing), "mine").unwrap();
         let said = Project::at(folder.path()).run(&["init"]);
         assert_eq!((said.status, said.stdout.as_str()), (1, ""), "{said:#?}");
-        let expected = format!("error: \"{existing}\" is there already; name another folder, as in `signalbus init demo`\n");
+        let expected = format!("error: \"{existing}\" already exists; choose another folder, as in `signalbus init demo`\n");
         assert_eq!(said.stderr, expected);
         assert_eq!(std::fs::read_to_string(folder.path().join(existing)).unwrap(), "mine");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -78,7 +78,7 @@ fn init_makes_the_folder_and_as_many_signals_as_wanted() {
 fn a_folder_that_cannot_be_written_is_named() {
     let said = Project::at(TempDir::new().unwrap().path()).run(&["init", "/proc/nowhere"]);
     assert_eq!(said.status, 1);
-    assert!(said.stderr.starts_with("error: \"/proc/nowhere/plugins\" can't be written: "), "{said:#?}");
+    assert!(said.stderr.starts_with("error: \"/proc/nowhere/plugins\" cannot be written: "), "{said:#?}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ async fn a_port_that_is_taken_is_told() {
     let text = format!("[database]\nurl = {:?}\n[admin]\nlisten = \"127.0.0.1:{port}\"\n", database.url);
     let said = Project::new(database.folder(), &text).run(&["run"]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("name another `admin.listen`"), "{said:#?}");
+    assert!(said.stderr.contains("choose another `admin.listen`"), "{said:#?}");
 }
 
 /// The page about the admin listener lists every metric, and every metric is in the list.

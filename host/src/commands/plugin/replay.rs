@@ -1,4 +1,4 @@
-//! `plugin replay`: runs a dead letter through a plugin, on the author's machine.
+//! `plugin replay`: runs a dead letter through a plugin, on the author's machine. It publishes nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -10,16 +10,16 @@ use super::test::{details, document};
 use signalbus_authoring::trial::{self, PluginTest, Suite};
 use signalbus_core::signal::Outcome;
 
-/// Runs the row of a dead letter through `plugin`, or through the one that is configured, with the
-/// settings and secrets of its signal type. Nothing is published, and the letter stays.
+/// Runs the row of a dead letter through `plugin`, or else through the configured one, with the
+/// settings and secrets of its signal type. The dead letter stays.
 pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: Output) -> Result<Exit, Failure> {
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let letter = outbox.dead_letter(id).await?.map(|(letter, _)| letter);
     let letter = letter
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("there is no dead letter {id}; `signalbus dead list` lists them")))?;
+        .ok_or_else(|| Failure::new(Exit::Failed, format!("dead letter {id} not found; `signalbus dead list` lists them")))?;
     let signal = config.signals.iter().find(|signal| signal.name() == letter.signal).ok_or_else(|| {
-        let text = format!("dead letter {id} is of \"{}\", which is no signal type of {}", letter.signal, path.display());
+        let text = format!("dead letter {id}: signal type \"{}\" is not configured in {}", letter.signal, path.display());
         Failure::new(Exit::Configuration, text)
     })?;
     let lane = outbox.signal_table(&signal.source).await?;
