@@ -9,7 +9,7 @@ mod commands;
 mod logging;
 
 #[cfg(feature = "author")]
-pub use signalbus_authoring::{component, trial};
+pub use signalbus_authoring::{component, testing};
 pub use signalbus_bus as bus;
 pub use signalbus_core::{backoff, message, settlement, signal, suggest};
 pub use signalbus_outbox as outbox;

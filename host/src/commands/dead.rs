@@ -102,5 +102,5 @@ async fn chosen(config: &Config, outbox: &Outbox, choice: &Choice) -> Result<Vec
 }
 
 fn not_found(id: i64) -> Failure {
-    Failure::new(Exit::Failed, format!("dead letter {id} not found; `signalbus dead list` lists them"))
+    Failure::new(Exit::Failed, format!("dead letter {id} not found; see `signalbus dead list`"))
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::super::{Exit, Failure, Output, open, print, read_config};
 use super::engine;
 use super::test::{details, document};
-use signalbus_authoring::trial::{self, PluginTest, Suite};
+use signalbus_authoring::testing::{self, PluginTest, Suite};
 use signalbus_core::signal::Outcome;
 
 /// Runs the row of a dead letter through `plugin`, or else through the configured one, with the
@@ -16,8 +16,8 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let letter = outbox.dead_letter(id).await?.map(|(letter, _)| letter);
-    let letter = letter
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("dead letter {id} not found; `signalbus dead list` lists them")))?;
+    let letter =
+        letter.ok_or_else(|| Failure::new(Exit::Failed, format!("dead letter {id} not found; see `signalbus dead list`")))?;
     let signal = config.signals.iter().find(|signal| signal.name() == letter.signal).ok_or_else(|| {
         let text = format!("dead letter {id}: signal type \"{}\" is not configured in {}", letter.signal, path.display());
         Failure::new(Exit::Configuration, text)
@@ -26,11 +26,11 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     let row = lane.dead_signal(&letter).await?;
     let signal_type = lane.signal_type().clone();
     let suite = Suite::for_type(&letter.signal);
-    let trial = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
+    let test = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
     let columns: Map<String, Value> =
-        signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), trial::json(value))).collect();
+        signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), testing::json(value))).collect();
     let signals = [row];
-    let ran = trial.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
+    let ran = test.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
     if output == Output::Json {
         let mut document = document(&ran);
         (document["name"], document["row"]) = (signals[0].id(&letter.signal).into(), columns.into());

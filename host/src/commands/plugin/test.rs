@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::{Exit, Failure, Output, print, printable};
 use super::{engine, size};
-use signalbus_authoring::trial::{CaseResult, PluginTest, Suite, cut};
+use signalbus_authoring::testing::{CaseResult, PluginTest, Suite, cut};
 use signalbus_core::message::Message;
 use signalbus_plugin::LoadError;
 
@@ -28,20 +28,20 @@ pub(crate) async fn run(request: Request) -> Result<Exit, Failure> {
         Some(rows) => Suite::read(rows).map_err(|fault| Failure::new(Exit::Usage, fault))?,
         None => Suite::default(),
     };
-    let trial = PluginTest::new(engine()?, &request.plugin, suite);
+    let test = PluginTest::new(engine()?, &request.plugin, suite);
     let mut report = Report { output: request.output, show: request.show, cases: Vec::new(), failed: None };
-    let digest = trial.load().await?.digest().to_owned();
+    let digest = test.load().await?.digest().to_owned();
     report.say(format_args!("{} {digest}", request.plugin.display()));
     report.say("\nthe contract");
-    trial.contract(&mut |ran| report.add("contract", ran, false)).await?;
+    test.contract(&mut |ran| report.add("contract", ran, false)).await?;
     if let Some(rows) = &rows {
         report.say(format_args!("\n{}", rows.display()));
-        trial.cases(&mut |ran| report.add("rows", ran, true)).await.map_err(|error| in_file(error, rows))?;
+        test.cases(&mut |ran| report.add("rows", ran, true)).await.map_err(|error| in_file(error, rows))?;
     }
     Ok(report.end(&request.plugin, &digest))
 }
 
-/// Of a trial, the file of rows is where grants are.
+/// Adds where to grant what the plugin needs: in a test, that is the file of rows.
 fn in_file(error: LoadError, rows: &Path) -> Failure {
     let cure = match error {
         LoadError::Ungranted { .. } => {
@@ -131,9 +131,9 @@ pub(super) fn details(ran: &CaseResult) -> Vec<String> {
     let mut lines = Vec::new();
     match &ran.verdict {
         Ok(outcomes) => {
-            shorten(&mut lines, "row", &signalbus_authoring::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string()))
+            shorten(&mut lines, "row", &signalbus_authoring::testing::outcomes(outcomes), |outcome| cut(&outcome.to_string()))
         }
-        Err(outage) => lines.push(format!("outage {}", cut(&signalbus_authoring::trial::outage(outage).to_string()))),
+        Err(outage) => lines.push(format!("outage {}", cut(&signalbus_authoring::testing::outage(outage).to_string()))),
     }
     shorten(&mut lines, "message", &ran.messages, |message| readable(message_document(message)).to_string());
     shorten(&mut lines, "log", &ran.records, |record| {
@@ -192,8 +192,8 @@ pub(super) fn document(ran: &CaseResult) -> Value {
     json!({
         "name": ran.name,
         "fault": ran.fault,
-        "outcomes": ran.verdict.as_ref().ok().map(|outcomes| signalbus_authoring::trial::outcomes(outcomes)),
-        "outage": ran.verdict.as_ref().err().map(signalbus_authoring::trial::outage),
+        "outcomes": ran.verdict.as_ref().ok().map(|outcomes| signalbus_authoring::testing::outcomes(outcomes)),
+        "outage": ran.verdict.as_ref().err().map(signalbus_authoring::testing::outage),
         "messages": ran.messages.iter().map(message_document).collect::<Vec<_>>(),
         "logs": logs.collect::<Vec<_>>(),
         "calls": calls.collect::<Vec<_>>(),
@@ -208,7 +208,7 @@ fn message_document(message: &Message) -> Value {
         (Ok(json), _) => json!({ "body": json }),
         (_, Ok(text)) => json!({ "text": text }),
         _ => {
-            json!({ "bytes": signalbus_authoring::trial::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] })
+            json!({ "bytes": signalbus_authoring::testing::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] })
         }
     };
     let mut document = json!({ "connection": message.connection, "destination": message.destination });
