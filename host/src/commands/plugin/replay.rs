@@ -30,17 +30,17 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     let columns: Map<String, Value> =
         signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), testing::json(value))).collect();
     let signals = [row];
-    let ran = test.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
+    let result = test.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
     if output == Output::Json {
-        let mut document = document(&ran);
+        let mut document = document(&result);
         (document["name"], document["row"]) = (signals[0].id(&letter.signal).into(), columns.into());
         print(signal.grants.redact(&document.to_string()));
     } else {
         print(format_args!("signal {}", signals[0].id(&letter.signal)));
         print(signal.grants.redact(&format!("row {}", Value::from(columns))));
-        details(&ran).iter().for_each(|line| print(signal.grants.redact(line)));
+        details(&result).iter().for_each(|line| print(signal.grants.redact(line)));
         print("nothing was published, HTTP and TCP were refused; the dead letter stays");
     }
-    let sent = matches!(ran.verdict.as_deref(), Ok([Outcome::Sent | Outcome::Skip]));
+    let sent = matches!(result.verdict.as_deref(), Ok([Outcome::Sent | Outcome::Skip]));
     Ok(if sent { Exit::Done } else { Exit::Failed })
 }
