@@ -1,11 +1,11 @@
-//! Exit statuses: what a script learns without reading.
+//! Exit statuses, and the errors printed with them.
 
 use crate::harness::command::{Project, Said, config};
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
 use tempfile::TempDir;
 
-/// Runs a command against a configuration that is written down as it is.
+/// Runs a command with the given configuration text.
 fn run(text: &str, args: &[&str]) -> Said {
     let folder = TempDir::new().unwrap();
     Project::new(folder.path(), text).run(args)
@@ -65,7 +65,7 @@ fn usage_is_64_with_a_suggestion() {
 }
 
 #[test]
-fn help_and_version_are_no_failure() {
+fn help_and_version_are_0() {
     for args in [&["--help"][..], &["flush", "--help"], &["--version"], &["help", "dead"]] {
         let said = run("", args);
         assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{args:?}: {said:#?}");
@@ -87,7 +87,7 @@ async fn an_unknown_dead_letter_is_1() {
     }
 }
 
-/// Everything that asks the database says so in the same way.
+/// Asserts that every command that needs the database reports it unreachable in the same way.
 fn unreachable(url: &str, expected: &str) {
     let folder = TempDir::new().unwrap();
     let project = Project::new(folder.path(), &config(url, &[("OrderPlaced", "sends", "")]));
@@ -158,7 +158,7 @@ async fn untouched(database: &Database) {
 }
 
 #[test]
-fn a_bad_configuration_is_78_with_every_fault_and_its_place() {
+fn an_invalid_configuration_is_78_with_every_problem_and_its_place() {
     let text = "[databse]\nurl = 'sqlite://outbox.db'\n[signals.A]\nplugin = 'p'\nburst_count = 'many'\n\
                 ordr_by = ['id']\n[signals.B]\nmemory = '64MB'\nsecrets = { 'größe' = [1] }\n";
     let expected = "\
@@ -178,7 +178,7 @@ error: signalbus.toml:9:23: `signals.B.secrets.größe` must be a string, a numb
 }
 
 #[test]
-fn a_missing_configuration_is_78_with_the_cure() {
+fn a_missing_configuration_is_78_with_a_remedy() {
     let folder = TempDir::new().unwrap();
     let said = Project::at(folder.path()).run(&["pending"]);
     assert_eq!(said.status, 78);
@@ -187,7 +187,7 @@ fn a_missing_configuration_is_78_with_the_cure() {
 }
 
 #[test]
-fn the_environment_names_the_file_and_the_option_overrules_it() {
+fn the_environment_names_the_file_and_the_option_overrides_it() {
     let folder = TempDir::new().unwrap();
     let project = Project::new(folder.path(), "[database]\nurl = 'sqlite://o.db'\n[signals.A]\nplugin = 'p'\n");
     std::fs::write(folder.path().join("other.toml"), "[database]\nurl = '${NOT_SET}'\n").unwrap();
@@ -199,7 +199,7 @@ fn the_environment_names_the_file_and_the_option_overrules_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_side_tables_are_78_with_the_cure() {
+async fn missing_side_tables_are_78_with_a_remedy() {
     let folder = TempDir::new().unwrap();
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("new.db").display());
     let text = format!("[database]\nurl = {url:?}\n[signals.A]\nplugin = {:?}\n", guest("sends"));
