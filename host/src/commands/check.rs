@@ -1,5 +1,5 @@
 //! `check`: reports every problem in configuration, database and plugins, each with its place and a
-//! remedy. It sends nothing and changes nothing.
+//! remedy. It sends nothing.
 
 use std::path::Path;
 
