@@ -1,4 +1,4 @@
-//! Bundles the ready-made plugins that have been built, for `signalbus init`.
+//! Bundles the ready-made plugins for `signalbus init`, as far as they have been built.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -6,7 +6,7 @@ use std::{env, fs};
 fn main() {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
-    fs::write(out.join("bundled.rs"), bundled(&root.join("target/plugins"))).expect("the build folder can be written");
+    fs::write(out.join("bundled.rs"), bundled(&root.join("target/plugins"))).expect("the build folder is writable");
 }
 
 fn bundled(folder: &Path) -> String {

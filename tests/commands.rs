@@ -1,4 +1,4 @@
-//! The commands, from the shell, with real plugins.
+//! The commands, run from the shell with real plugins.
 
 mod check;
 mod flush;

@@ -1,4 +1,4 @@
-//! Bundles the samples in every language, for `signalbus plugin new`.
+//! Bundles the samples of every language as templates for `signalbus plugin new`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ const LANGUAGES: [&str; 8] = ["rust", "c", "cpp", "zig", "go", "python", "javasc
 fn main() {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../..");
     let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
-    fs::write(out.join("templates.rs"), templates(&root)).expect("the build folder can be written");
+    fs::write(out.join("templates.rs"), templates(&root)).expect("the build folder is writable");
 }
 
-/// Lists of files, each with its place in the project and its content.
+/// Rust source of the templates: for each language its files, each with its path and content.
 fn templates(root: &Path) -> String {
     let mut text = String::from("#[allow(clippy::type_complexity)]\nconst TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n");
     let sources = LANGUAGES.map(|name| (name, root.join("plugins").join(name), ""));
@@ -31,32 +31,32 @@ fn templates(root: &Path) -> String {
     text + "];\n"
 }
 
-/// What `ignored`, the project's own `.gitignore`, names is what tools leave.
+/// Collects the files of a project, except build output, which its own `.gitignore` (`ignored`) lists.
 fn collect(folder: &Path, within: &str, ignored: &str, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries {
-        let path = entry.expect("the folder can be read").path();
+        let path = entry.expect("the folder is readable").path();
         let place = format!("{within}/{}", path.file_name().unwrap_or_default().to_string_lossy());
-        if ignored.lines().any(|pattern| names(pattern, &place)) {
+        if ignored.lines().any(|pattern| matches(pattern, &place)) {
             continue;
         }
         if path.is_dir() {
             collect(&path, &place, ignored, files);
         } else {
-            // Not the folder: what tools leave in it would count as a change.
+            // Not the folder: build output in it would count as a change.
             println!("cargo:rerun-if-changed={}", path.display());
             files.push(path);
         }
     }
 }
 
-/// Whether a line of a `.gitignore` names a place, as in `/src/lib.rs`. Of Git's patterns, the
-/// projects have `/name`, `name` and `*.end`, each with a slash behind it or without.
-fn names(pattern: &str, place: &str) -> bool {
+/// Whether a line of a `.gitignore` matches a path such as `/src/lib.rs`. Supports the patterns that
+/// the projects use: `/name`, `name` and `*.end`, each with or without a trailing slash.
+fn matches(pattern: &str, place: &str) -> bool {
     let pattern = pattern.trim_end_matches('/');
     let (start, rest) = pattern.split_at_checked(1).unwrap_or_default();
     let plain = start != "!" && !rest.contains(['*', '?', '[', '/']);
-    assert!(plain || start == "#", "\"{pattern}\" in a .gitignore is not understood here");
+    assert!(plain || start == "#", "\"{pattern}\" in a .gitignore is not supported here");
     match start {
         "" | "#" => false,
         "/" => place == pattern,

@@ -1,4 +1,6 @@
-//! The command line.
+//! The command line: what each command, option and argument is called, and its help text.
+//!
+//! The only module that knows clap. It does no work itself: every command goes on in `commands`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,15 +21,15 @@ use crate::logging;
 use signalbus_authoring::language::Language;
 use signalbus_relay::Extent;
 
-/// The transactional outbox relay: sends the rows of your tables through Wasm plugins, and deletes
-/// a row only once its plugin has said that it is sent.
+/// A transactional outbox relay: sends the rows of your tables through WebAssembly plugins, and
+/// deletes a row only after its plugin has reported it sent.
 #[derive(Debug, Parser)]
 #[command(name = "signalbus", version, arg_required_else_help = true)]
 struct Cli {
-    /// The configuration file
+    /// Configuration file
     #[arg(long, global = true, env = "SIGNALBUS_CONFIG", default_value = "signalbus.toml", value_name = "FILE")]
     config: PathBuf,
-    /// The form of log lines, on standard error
+    /// Format of log lines on standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
     #[command(subcommand)]
@@ -42,34 +44,34 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a starter project: signalbus.toml, an SQLite outbox with sample signals, plugins
+    /// Create a starter project: signalbus.toml, an SQLite outbox with sample signals, plugins
     Init {
-        /// The folder to make it in
+        /// Folder to create it in
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// How many sample signals of each type
+        /// Number of sample signals of each type
         #[arg(long, default_value_t = 20, value_name = "NUMBER")]
         signals: u32,
     },
-    /// Look for every fault: configuration, database, side tables, indexes, plugins, grants
+    /// Validate configuration, database, side tables, indexes, plugins and grants; report every problem
     Check,
     /// Create or upgrade the side tables
     Migrate {
-        /// Only print the SQL
+        /// Print the SQL and change nothing
         #[arg(long)]
         print: bool,
-        /// PostgreSQL: let triggers announce new signals, so that `run` sends them at once. They slow
-        /// down many writers that commit at the same time
+        /// PostgreSQL: also create triggers that announce new signals, so that `run` sends them at once.
+        /// They slow down writers that commit concurrently
         #[arg(long)]
         notify: bool,
     },
-    /// Send every autoflush signal type, until told to stop
+    /// Run the relay: send every autoflush signal type until told to stop
     Run {
-        /// How long to finish and settle what is in flight, once told to stop
+        /// How long to wait for work in flight when stopping
         #[arg(long, default_value_t = signalbus_relay::GRACE.as_secs_f64(), value_name = "SECONDS")]
         grace: f64,
     },
-    /// Send the signals that are pending now, after a wait in which faster senders can go first
+    /// Send the signals that are pending now, after a wait that lets faster senders go first
     Flush {
         #[command(flatten)]
         flush: FlushOptions,
@@ -77,12 +79,12 @@ enum Command {
         #[arg(short, long, default_value_t = 3.0, value_name = "SECONDS", allow_negative_numbers = true)]
         wait: f64,
     },
-    /// Send a huge backlog, with as many processes at once as you like
+    /// Send a huge backlog; run as many processes at once as you like
     Flushmany {
         #[command(flatten)]
         flush: FlushOptions,
     },
-    /// Send in the order of `order_by`
+    /// Send in the order given by `order_by`
     Flushordered {
         #[command(flatten)]
         flush: FlushOptions,
@@ -92,18 +94,18 @@ enum Command {
         #[command(flatten)]
         output: Json,
     },
-    /// Tell how many signals wait, by type
+    /// Show pending counts by type
     Pending {
         #[command(flatten)]
         output: Json,
     },
     #[cfg(any(feature = "author", feature = "admin"))]
-    /// Write plugins, try them out, and change those of the relay that runs
+    /// Create, build, test and inspect plugins; swap those of a running relay
     Plugin {
         #[command(subcommand)]
         command: Plugin,
     },
-    /// Look after the signals that could not be sent
+    /// List, inspect, redrive and discard dead letters
     Dead {
         #[command(subcommand)]
         command: Dead,
@@ -112,13 +114,13 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct FlushOptions {
-    /// The signal types to send; all of them if none is named
+    /// Signal types to send [default: all]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// A signal type to leave out
+    /// Signal type to skip; can be repeated
     #[arg(short, long, value_name = "NAME")]
     exclude: Vec<String>,
-    /// Start again every so many seconds, until told to stop
+    /// Flush again every SECONDS, until told to stop
     #[arg(short, long, value_name = "SECONDS")]
     repeat: Option<f64>,
     #[command(flatten)]
@@ -136,80 +138,81 @@ struct Json {
 #[derive(Debug, Subcommand)]
 enum Plugin {
     #[cfg(feature = "author")]
-    /// Write a new project: it builds, and passes `plugin test`, as it is
+    /// Create a project that builds, and passes `plugin test`, as it is
     New {
-        /// Its folder, which is its name too
+        /// Folder to create; its last part is the name of the plugin
         #[arg(value_name = "NAME")]
         folder: PathBuf,
+        /// Language to write the plugin in
         #[arg(long, short, value_name = "LANGUAGE", value_parser = languages())]
         lang: Language,
     },
     #[cfg(feature = "author")]
-    /// Build a project with the tools of its language, and leave plugin.wasm
+    /// Build a project with its language's own tools, and write plugin.wasm
     Build {
-        /// The project
+        /// Project folder
         #[arg(default_value = ".")]
         folder: PathBuf,
-        /// The component's file
+        /// File to write the component to [default: plugin.wasm in the project]
         #[arg(long, short, value_name = "FILE")]
         output: Option<PathBuf>,
     },
     #[cfg(feature = "author")]
-    /// Tell what it takes to run a plugin: contract, imports, grants, size, memory
+    /// Show what a plugin needs to run: contract, imports, grants, size, memory
     Check {
-        /// The component
+        /// Component file
         #[arg(value_name = "FILE", default_value = "plugin.wasm")]
         plugin: PathBuf,
         #[command(flatten)]
         output: Json,
     },
     #[cfg(feature = "author")]
-    /// Tell what a plugin says of itself: name, version, producers, WIT, digest
+    /// Show plugin metadata: name, version, producers, WIT, digest
     Inspect {
-        /// The component
+        /// Component file
         #[arg(value_name = "FILE", default_value = "plugin.wasm")]
         plugin: PathBuf,
         #[command(flatten)]
         output: Json,
     },
     #[cfg(feature = "author")]
-    /// Run a dead letter through a plugin; nothing is published, and the letter stays
+    /// Run a dead letter through a plugin; nothing is published, and the dead letter stays
     Replay {
-        /// The dead letter's number
+        /// ID of the dead letter
         id: i64,
-        /// The component; else that of the signal type
+        /// Component file to use instead of the signal type's plugin
         #[arg(long, value_name = "FILE")]
         plugin: Option<PathBuf>,
         #[command(flatten)]
         output: Json,
     },
     #[cfg(feature = "author")]
-    /// Try a plugin out: the contract, and rows of your own, with a bus that only records
+    /// Test a plugin against the contract and rows of your own, with a bus that only records
     Test {
-        /// The component
+        /// Component file
         #[arg(value_name = "FILE", default_value = "plugin.wasm")]
         plugin: PathBuf,
-        /// Rows, settings and what is expected; `rows.json` beside the plugin is taken by itself
+        /// File with rows, settings and expectations [default: rows.json beside the plugin, if it exists]
         #[arg(long, value_name = "FILE")]
         rows: Option<PathBuf>,
-        /// Show the messages, outcomes and logs of every case, not only of those that fail
+        /// Show messages, outcomes and logs of every case, not only of those that fail
         #[arg(long)]
         show: bool,
         #[command(flatten)]
         output: Json,
     },
     #[cfg(feature = "admin")]
-    /// Load a signal type's plugin from its file again
+    /// Reload a signal type's plugin from its file
     Swap {
-        /// The signal type
+        /// Signal type
         name: String,
         #[command(flatten)]
         output: Json,
     },
     #[cfg(feature = "admin")]
-    /// Go back to the plugin before the last swap
+    /// Roll back to the plugin before the last swap
     Rollback {
-        /// The signal type
+        /// Signal type
         name: String,
         #[command(flatten)]
         output: Json,
@@ -218,19 +221,20 @@ enum Plugin {
 
 #[derive(Debug, Subcommand)]
 enum Dead {
-    /// List dead letters, the oldest first
+    /// List dead letters, oldest first
     List {
         /// Only these signal types
         #[arg(value_name = "NAME")]
         names: Vec<String>,
-        /// At most so many
+        /// Maximum number to list
         #[arg(long, default_value_t = 100, value_name = "NUMBER")]
         limit: usize,
         #[command(flatten)]
         output: Json,
     },
-    /// Show a dead letter with its row
+    /// Show a dead letter and its row
     Show {
+        /// ID of the dead letter
         id: i64,
         #[command(flatten)]
         output: Json,
@@ -242,7 +246,7 @@ enum Dead {
         #[command(flatten)]
         output: Json,
     },
-    /// Delete dead letters for ever
+    /// Permanently delete dead letters
     Discard {
         #[command(flatten)]
         letters: Letters,
@@ -254,9 +258,9 @@ enum Dead {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Letters {
-    /// The numbers of the dead letters
+    /// IDs of dead letters
     ids: Vec<i64>,
-    /// All dead letters of a signal type
+    /// All dead letters of this signal type
     #[arg(long, value_name = "NAME")]
     signal: Option<String>,
     /// All dead letters
@@ -264,21 +268,21 @@ struct Letters {
     all: bool,
 }
 
-/// A language by its name, or by its short one.
+/// Accepts a language by its name or its short name.
 #[cfg(feature = "author")]
 fn languages() -> impl TypedValueParser<Value = Language> {
     let names = Language::ALL.map(|language| PossibleValue::new(language.name()).aliases(language.short_name()));
     PossibleValuesParser::new(names).try_map(|name| Language::from_name(&name).ok_or("unknown language"))
 }
 
-/// Runs the command that the arguments name.
+/// Parses the arguments, runs the command and returns its exit status.
 pub fn run() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return if asked { ExitCode::SUCCESS } else { Exit::Usage.into() };
+            let requested = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if requested { ExitCode::SUCCESS } else { Exit::Usage.into() };
         }
     };
     logging::start(match cli.log_format {
@@ -288,15 +292,15 @@ pub fn run() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            logging::failed(&format!("the runtime can't start: {error}"));
+            logging::failed(&format!("the async runtime cannot start: {error}"));
             return Exit::Failed.into();
         }
     };
-    let ended = runtime.block_on(dispatch(&cli));
-    // Nothing that still compiles or connects in the background may hold up the exit.
+    let result = runtime.block_on(dispatch(&cli));
+    // Compilations and connection attempts in the background must not delay the exit.
     runtime.shutdown_background();
     signalbus_bus::end();
-    match ended {
+    match result {
         Ok(exit) => exit.into(),
         Err(failure) => failure.print().into(),
     }
@@ -319,13 +323,13 @@ async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
         Command::Signals { output } => commands::signals(config, output.output()),
         Command::Pending { output } => commands::pending(config, output.output()).await,
         #[cfg(any(feature = "author", feature = "admin"))]
-        Command::Plugin { command } => of_plugin(config, command).await,
-        Command::Dead { command } => dead(config, command).await,
+        Command::Plugin { command } => dispatch_plugin(config, command).await,
+        Command::Dead { command } => dispatch_dead(config, command).await,
     }
 }
 
 #[cfg(any(feature = "author", feature = "admin"))]
-async fn of_plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, commands::Failure> {
+async fn dispatch_plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, commands::Failure> {
     match command {
         #[cfg(feature = "author")]
         Plugin::New { folder, lang } => plugin::new::run(folder, *lang),
@@ -349,7 +353,7 @@ async fn of_plugin(config: &std::path::Path, command: &Plugin) -> Result<Exit, c
     }
 }
 
-async fn dead(config: &std::path::Path, command: &Dead) -> Result<Exit, commands::Failure> {
+async fn dispatch_dead(config: &std::path::Path, command: &Dead) -> Result<Exit, commands::Failure> {
     match command {
         Dead::List { names, limit, output } => commands::dead::list(config, names, *limit, output.output()).await,
         Dead::Show { id, output } => commands::dead::show(config, *id, output.output()).await,
@@ -385,7 +389,7 @@ impl Json {
     }
 }
 
-/// Negative waits count as none.
+/// Converts seconds to a duration; negative ones count as zero.
 fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
 }

@@ -1,4 +1,7 @@
-//! The commands: what each does, prints, and says with its exit status.
+//! The commands: what each does, prints, and returns as exit status.
+//!
+//! Results go to standard output, everything else to standard error. A command returns an [`Exit`] or
+//! a [`Failure`] and never ends the process itself; only a second SIGTERM or SIGINT does.
 
 pub(crate) mod check;
 pub(crate) mod dead;
@@ -21,7 +24,7 @@ use signalbus_outbox::{Error, Outbox};
 use signalbus_relay::Refusal;
 use signalbus_relay::config::Config;
 
-/// What a command says to the shell.
+/// The exit status of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Done = 0,
@@ -37,7 +40,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command could not do its work.
+/// Why a command failed: its exit status, and the errors to print.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -82,19 +85,19 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// The database's own words say what happened, not where to look.
+/// Adds advice to the database's own message, which says what happened but not where to look.
 pub(crate) fn unreachable(error: &Error) -> String {
-    format!("{error}; is it there, and is `database.url` right?")
+    format!("{error}; check that it is available and that `database.url` is correct")
 }
 
-/// The form of results, on standard output.
+/// The format of results on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
     Text,
     Json,
 }
 
-/// What a flush command was told.
+/// The options of the flush commands.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     pub(crate) names: Vec<String>,
@@ -111,12 +114,12 @@ pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
     Ok(Outbox::open(&config.database.url, config.database.max_connections)?)
 }
 
-/// Prints a line of the result. That nobody reads it any more is no fault.
+/// Prints a line of the result. A closed pipe is not an error.
 pub(crate) fn print(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Text from elsewhere, on one line, and without what a terminal would obey.
+/// Escapes control characters: foreign text stays on one line and cannot control the terminal.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     for c in text.chars() {
@@ -125,12 +128,12 @@ pub(crate) fn printable(text: &str) -> String {
     printable
 }
 
-/// What `migrate` was told.
+/// The options of `migrate`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Migration {
-    /// Print the SQL, and change nothing.
+    /// Print the SQL and change nothing.
     pub(crate) print: bool,
-    /// Let PostgreSQL announce what is inserted.
+    /// Create triggers that announce inserted rows (PostgreSQL).
     pub(crate) notify: bool,
 }
 
@@ -139,7 +142,7 @@ pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, F
     let outbox = open(&config)?;
     let sources: Vec<_> = config.signals.iter().filter(|signal| signal.autoflush).map(|signal| signal.source.clone()).collect();
     let triggers = migration.notify.then(|| {
-        let text = "`--notify` is for PostgreSQL; SQLite's commits are noticed without it, MySQL's by polling";
+        let text = "`--notify` requires PostgreSQL; commits to SQLite are noticed without it, and MySQL is polled";
         outbox.announcing(&sources).ok_or_else(|| Failure::new(Exit::Usage, text))
     });
     let triggers = triggers.transpose()?.unwrap_or_default();
@@ -149,8 +152,8 @@ pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, F
         triggers.iter().for_each(|statement| print(format_args!("{statement};")));
         return Ok(Exit::Done);
     }
-    let made = outbox.migrate().await?;
-    print(if made { "side tables created" } else { "side tables are up to date" });
+    let created = outbox.migrate().await?;
+    print(if created { "side tables created" } else { "side tables are up to date" });
     if migration.notify {
         outbox.run(&triggers).await?;
         print(format_args!("triggers `signalbus_notify` created on {} tables", sources.len()));
@@ -203,7 +206,7 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     Ok(Exit::Done)
 }
 
-/// SIGTERM and SIGINT drain; a second one ends at once.
+/// Returns a token that SIGTERM or SIGINT cancels. A second signal ends the process at once.
 pub(crate) fn stop_on_signals() -> Result<CancellationToken, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -1,7 +1,7 @@
-//! SignalBus: the transactional outbox relay whose senders are Wasm components.
+//! SignalBus: a transactional outbox relay whose senders are WebAssembly components.
 //!
-//! This package is the command `signalbus`; as a library it names the crates that the command is
-//! made of.
+//! This package is the command `signalbus`. Its library re-exports the crates that the command is
+//! built from.
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -9,7 +9,7 @@ mod commands;
 mod logging;
 
 #[cfg(feature = "author")]
-pub use signalbus_authoring::{component, trial};
+pub use signalbus_authoring::{component, testing};
 pub use signalbus_bus as bus;
 pub use signalbus_core::{backoff, message, settlement, signal, suggest};
 pub use signalbus_outbox as outbox;

@@ -1,4 +1,7 @@
-//! Log lines and a command's last words, on standard error.
+//! Writes log lines and the errors that end a command to standard error.
+//!
+//! Standard error may be closed, or show a progress bar: writing to it never fails, and never tears
+//! the bar. The texts of log events are in `signalbus_telemetry`.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -9,20 +12,20 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
-/// The form of log lines.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     Text,
     Json,
 }
 
-/// What is logged unless `RUST_LOG` says otherwise; the relay itself tells what buses go through.
+/// The filter unless `RUST_LOG` is set. Bus clients are silent: the relay logs their failures itself.
 const USUAL: &str = "info,sqlx=error,async_nats=off,lapin=off,rdkafka=off,rumqttc=off";
 
 static FORMAT: OnceLock<Format> = OnceLock::new();
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
-/// Standard error, which nobody need read, with a progress bar below what is written to it.
+/// Standard error, with a progress bar below the log lines. A closed pipe is not an error.
 struct Stderr;
 
 impl Write for Stderr {
@@ -42,17 +45,17 @@ impl Write for Stderr {
     }
 }
 
-/// The bar that log lines must not tear apart, until the next call.
+/// Sets the progress bar that is kept below the log lines, until the next call.
 pub(crate) fn keep_below(bar: Option<ProgressBar>) {
     *BAR.lock().unwrap_or_else(PoisonError::into_inner) = bar;
 }
 
-/// Tells why a command could not do its work, whatever `RUST_LOG` says.
+/// Reports why a command failed, whatever `RUST_LOG` says.
 pub(crate) fn failed(text: &str) {
     let line = match FORMAT.get() {
         Some(Format::Json) => {
             let mut timestamp = String::new();
-            // Writing to a string can't fail.
+            // Writing to a string cannot fail.
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
             serde_json::json!({ "timestamp": timestamp, "level": "ERROR", "message": text }).to_string()
         }
@@ -61,11 +64,11 @@ pub(crate) fn failed(text: &str) {
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
-/// Sends log lines to standard error; `RUST_LOG` says which (default: `info`).
+/// Starts logging to standard error, filtered by `RUST_LOG` (default: `info`).
 pub fn start(format: Format) {
     let _ = FORMAT.set(format);
-    let wanted = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|wanted| !wanted.is_empty());
-    let filter = wanted.as_deref().map(EnvFilter::try_new);
+    let rust_log = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
+    let filter = rust_log.as_deref().map(EnvFilter::try_new);
     let (filter, fault) = match filter {
         Some(Ok(filter)) => (filter, None),
         Some(Err(fault)) => (EnvFilter::new(USUAL), Some(fault)),
@@ -77,6 +80,6 @@ pub fn start(format: Format) {
         Format::Json => builder.json().flatten_event(true).init(),
     }
     if let Some(fault) = fault {
-        warn!(%fault, "RUST_LOG is not understood; write it as in \"info,signalbus=debug\"");
+        warn!(%fault, "invalid RUST_LOG; expected e.g. \"info,signalbus=debug\"");
     }
 }

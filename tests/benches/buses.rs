@@ -1,5 +1,5 @@
-//! Rows from PostgreSQL to a bus that confirms each: the relay with the `publish` plugin, and loops as
-//! one would write them by hand with the same clients, in one run.
+//! Rows from PostgreSQL to a bus that confirms each of them: the relay with the `publish` plugin,
+//! compared in the same run with hand-written loops that use the same clients.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -16,9 +16,9 @@ use harness::relay::section;
 use report::Report;
 use sqlx::{Connection as _, Row as _};
 
-/// Rows of one batch, for all.
+/// Rows per batch, for the relay and the loops.
 const BATCH: usize = 500;
-/// Workers of the relay, and of the loop by hand that shares its work among several.
+/// Workers of the relay, and number of loops in the shared case.
 const WORKERS: usize = 4;
 
 fn main() {
@@ -52,7 +52,7 @@ fn main() {
     report.write();
 }
 
-/// What takes the messages: a queue, a stream.
+/// Creates what receives the messages: a queue or a stream.
 async fn prepare(kind: Kind, broker: &Broker) {
     match kind {
         Kind::Rabbitmq => {
@@ -77,7 +77,7 @@ async fn rabbitmq(broker: &Broker) -> lapin::Channel {
     let connection = lapin::Connection::connect(&broker.url(), Default::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     channel.confirm_select(Default::default()).await.unwrap();
-    // It lives as long as the bench.
+    // The connection lives as long as the benchmark.
     std::mem::forget(connection);
     channel
 }
@@ -96,7 +96,7 @@ async fn relay(kind: Kind, broker: &Broker, rows: u32) -> f64 {
     rate
 }
 
-/// Requests per second of the `webhook` plugin, each of which waits 10 ms for its answer.
+/// Requests per second of the `webhook` plugin, with responses after 10 ms.
 async fn webhooks(rows: u32) -> f64 {
     let handler = || async {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -117,7 +117,7 @@ async fn webhooks(rows: u32) -> f64 {
     rate
 }
 
-/// Rows per second of the relay, its start included.
+/// Rows per second of the relay, start-up included.
 async fn drained(database: &Database, plugin: &str, more: &str, rows: u32) -> f64 {
     let sections = section("OrderPlaced", &harness::guest(plugin), more);
     let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
@@ -127,7 +127,7 @@ async fn drained(database: &Database, plugin: &str, more: &str, rows: u32) -> f6
     f64::from(rows) / begun.elapsed().as_secs_f64()
 }
 
-/// Rows per second of as many loops, each with a connection to the database of its own.
+/// Rows per second of this many loops, each with its own database connection.
 async fn by_hand(kind: Kind, broker: &Broker, rows: u32, loops: usize) -> f64 {
     let database = Database::postgres().await;
     database.orders(rows).await;
@@ -159,7 +159,7 @@ async fn work(database: &Database, sender: &Sender, number: usize) {
     }
 }
 
-/// A client of each kind, as its documentation suggests to use it for many messages.
+/// A client of each kind, used for throughput as its documentation recommends.
 enum Sender {
     Rabbitmq(Vec<lapin::Channel>),
     Nats(async_nats::jetstream::Context),
@@ -180,7 +180,7 @@ impl Sender {
         }
     }
 
-    /// Publishes all, and waits for every confirmation.
+    /// Publishes all messages, and waits for every confirmation.
     async fn send(&self, number: usize, messages: Vec<(String, Vec<u8>)>) {
         match self {
             Self::Rabbitmq(channels) => {

@@ -1,7 +1,7 @@
-//! How fast a backlog is drained: a plugin against a native function in its place, and against the
-//! raw loop of the same SELECT and DELETE; with 10,000 and with a million rows pending; with an
-//! idle snapshot held elsewhere. Every drain runs in a process of its own, so that its memory is
-//! its own. Prints a table, and writes `target/bench.json`.
+//! How fast a backlog drains: a plugin compared with a native function in its place, and with a raw
+//! loop of the same SELECT and DELETE; 10,000 rows compared with a million; with an idle snapshot held
+//! by another session. Every drain runs in its own process, so that its memory can be measured.
+//! Prints a table, and writes `target/bench.json`.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -26,11 +26,11 @@ use tokio_util::sync::CancellationToken;
 const BATCH: usize = 1000;
 const WORKERS: usize = 4;
 
-/// What one drain came to.
+/// The result of one drain.
 #[derive(Clone, Copy, Debug)]
 struct Drain {
     rows_per_second: f64,
-    /// The most memory that its process had, in MB.
+    /// The peak memory of its process, in MB.
     memory: f64,
 }
 
@@ -50,7 +50,7 @@ fn main() {
     report.write();
 }
 
-/// The three ways in turn, several times; then few rows against many.
+/// Runs the three ways and the small backlog in turn, several times, and compares them.
 async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
     let name = format!("{system:?}").to_lowercase();
     let mut drains: [Vec<Drain>; 4] = Default::default();
@@ -72,7 +72,7 @@ async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
     report.add(&format!("{name}: memory"), plugin.iter().map(|drain| drain.memory).collect(), "MB", "below 80");
 }
 
-/// A REPEATABLE READ snapshot that is idle while the backlog is drained.
+/// Drains a backlog while another session holds an idle REPEATABLE READ snapshot.
 async fn held_snapshot(report: &mut Report, rows: u32, runs: usize) {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for _ in 0..runs {
@@ -118,7 +118,7 @@ async fn measured(system: System, way: &str, rows: u32, hold: Option<&'static st
     Drain { rows_per_second: drained / seconds, memory }
 }
 
-/// In a process of its own: prints the rows, the seconds and the megabytes.
+/// Runs in its own process: prints the rows, the seconds and the megabytes.
 async fn drain(way: &str, url: &str) {
     let (rows, time) = match way {
         "raw" => raw(url).await,
@@ -149,7 +149,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
     (flushed[0].tally.sent.load(std::sync::atomic::Ordering::Relaxed), begun.elapsed())
 }
 
-/// The same SELECT and DELETE, one after the other, over one connection.
+/// Runs the same SELECT and DELETE in turn over one connection.
 async fn raw(url: &str) -> (u64, Duration) {
     let begun_and_rows: BoxFuture<'_, (u64, Duration)> = if url.starts_with("sqlite") {
         Box::pin(async {
@@ -198,7 +198,7 @@ fn rates(report: &mut Report, name: &str, drains: &[Drain]) {
     report.add(name, drains.iter().map(|drain| drain.rows_per_second).collect(), "rows/s", "");
 }
 
-/// Each drain against the one of the same round.
+/// Reports the ratio of each drain to the one of the same round.
 fn ratios(report: &mut Report, name: &str, drains: &[Drain], against: &[Drain], wanted: &str) {
     let pairs = drains.iter().zip(against);
     let ratios = pairs.map(|(drain, other)| drain.rows_per_second / other.rows_per_second).collect();

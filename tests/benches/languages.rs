@@ -1,4 +1,4 @@
-//! The same plugin in every language: what it costs to load, to instantiate, to call, and to hold.
+//! The same plugin in every language: what it costs to load, instantiate, call and keep in memory.
 //! With `SIGNALBUS_README` set, the table in `docs/src/plugins.md` is rewritten.
 
 #[path = "../harness/mod.rs"]
@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 const LANGUAGES: [&str; 8] = ["rust", "c", "cpp", "zig", "go", "python", "javascript", "typescript"];
 const ROWS: usize = 1000;
-/// Instances that live at once, for what one of them holds.
+/// The number of live instances from which the memory of one is computed.
 const INSTANCES: usize = 16;
 
-/// What one language costs, in the order of the table's columns.
+/// The figures of one language, in the order of the columns of the table.
 const FIGURES: [(&str, &str); 6] = [
     ("component", "KiB"),
     ("compile", "ms"),
@@ -32,7 +32,7 @@ const FIGURES: [(&str, &str); 6] = [
     ("private memory of an instance", "KiB"),
 ];
 
-/// A bus that takes everything at once, or one that never answers.
+/// A bus that accepts everything at once, or one that never answers.
 struct Bus {
     answers: bool,
 }
@@ -101,8 +101,8 @@ async fn measure(language: &str) -> Vec<f64> {
     let one = &batch[..1];
     let waiting = join_all((0..INSTANCES).map(|_| silent.send(&signal_type, one, &never)));
     let settled = tokio::time::timeout(std::time::Duration::from_secs(5), waiting).await;
-    assert!(settled.is_err(), "the silent bus has answered");
-    // Dropped instances give their memory back at once, so that it is read while they wait.
+    assert!(settled.is_err(), "the silent bus answered");
+    // Dropped instances return their memory at once, so it is measured while they wait.
     let held = tokio::spawn({
         let (signal_type, one, never) = (signal_type.clone(), one.to_vec(), never.clone());
         async move { join_all((0..INSTANCES).map(|_| silent.send(&signal_type, &one, &never))).await }
@@ -113,7 +113,7 @@ async fn measure(language: &str) -> Vec<f64> {
     vec![size / 1024.0, compile * 1e3, again * 1e3, empty * 1e6, full * 1e6 / ROWS as f64, private]
 }
 
-/// A plugin, and the seconds that its engine and it took: as at the start of a relay.
+/// Loads a plugin with a new engine, as a relay does at its start; returns the seconds it took.
 async fn load(path: &Path, cache: &Path, answers: bool) -> (Plugin, f64) {
     let connections = Connections::any(Arc::new(Bus { answers }));
     let settings = [("connection", "bus"), ("destination", "orders")].map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -144,7 +144,7 @@ fn signal(index: usize) -> Signal {
     Signal { key: index.to_string(), order_key: String::new(), attempt: 1, values }
 }
 
-/// The median of the seconds that something takes.
+/// The median of the seconds that `run` takes.
 async fn median<T>(runs: usize, mut run: impl AsyncFnMut() -> T) -> f64 {
     let mut times = Vec::with_capacity(runs);
     for _ in 0..runs {
@@ -156,14 +156,14 @@ async fn median<T>(runs: usize, mut run: impl AsyncFnMut() -> T) -> f64 {
     times[runs / 2]
 }
 
-/// Kilobytes of this process alone.
+/// The private memory of this process, in kilobytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Puts the table between its markers in the page about plugins.
+/// Writes the table between its markers in the page about plugins.
 fn write_table(table: &[(&str, Vec<f64>)]) {
     const BEGIN: &str = "<!-- written by `make figures` -->\n";
     const END: &str = "<!-- end -->\n";

@@ -1,6 +1,6 @@
-//! From the commit to the plugin's call, for each way in which a relay notices; what the default way
-//! costs those who write; how relays share work, how soon one starts, and what it holds when idle.
-//! The relay is the real command, in a process of its own.
+//! Latency from the commit to the call of the plugin, for each way to notice commits; the cost of the
+//! default way for writers; how relays share work, how fast one starts, and its idle memory. The relay
+//! is the real command in its own process.
 
 #[path = "../harness/mod.rs"]
 mod harness;
@@ -14,7 +14,7 @@ use harness::relay::{Running, section};
 use report::Report;
 use sqlx::{Connection as _, Executor as _};
 
-/// How a relay is to notice.
+/// A way for a relay to notice commits.
 #[derive(Clone, Copy, PartialEq)]
 enum Way {
     Polling,
@@ -65,7 +65,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 
-/// Sorted, in milliseconds.
+/// Latencies in milliseconds, sorted.
 async fn latencies(system: System, way: Way, samples: u32) -> Vec<f64> {
     let database = database(system).await;
     let sections = section("OrderPlaced", &harness::guest("counts"), "");
@@ -97,7 +97,7 @@ async fn latencies(system: System, way: Way, samples: u32) -> Vec<f64> {
         let at = seconds_of_day(line);
         let (_, ids) = line.split_once("ids=").unwrap();
         for id in ids.trim().trim_matches('"').split(',') {
-            // A commit may be noticed before its writer hears of it.
+            // The relay may notice a commit before its writer gets the reply.
             latencies.push(((at - committed[id] % 86_400.0) * 1000.0).max(0.0));
         }
     }
@@ -144,21 +144,21 @@ impl Writer {
     }
 }
 
-/// Eight writers that commit row by row: alone, beside a relay that polls at its quickest, and
-/// beside one that is told by triggers.
+/// Eight writers that commit row by row: alone, beside a relay that polls at its highest rate, and
+/// beside one that is notified by triggers.
 async fn writers(report: &mut Report) {
-    let (mut polled, mut told) = (Vec::new(), Vec::new());
+    let (mut polled, mut notified) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let alone = commits(None).await;
         polled.push(commits(Some(Way::Polling)).await / alone);
-        told.push(commits(Some(Way::Listen)).await / alone);
+        notified.push(commits(Some(Way::Listen)).await / alone);
     }
     report.add("postgres: writers beside a relay that polls / alone", polled, "ratio", "at least 0.97");
-    report.add("postgres: writers with `--notify` / alone", told, "ratio", "");
+    report.add("postgres: writers with `--notify` / alone", notified, "ratio", "");
 }
 
-/// Commits per second into a table of which the relay has nothing to send: what is measured is how
-/// it notices, not how it sends.
+/// Commits per second into a table that the relay does not send: this measures how the relay notices
+/// commits, not how it sends.
 async fn commits(way: Option<Way>) -> f64 {
     const TIME: Duration = Duration::from_secs(4);
     let database = database(System::Postgres).await;
@@ -185,7 +185,7 @@ async fn commits(way: Option<Way>) -> f64 {
         connection.close().await.unwrap();
         commits
     };
-    // A row now and then keeps the relay at its quickest.
+    // An occasional row keeps the relay polling at its highest rate.
     let trickle = async {
         let mut connection = database.postgres_connection().await;
         while begun.elapsed() < TIME {
@@ -204,8 +204,8 @@ async fn commits(way: Option<Way>) -> f64 {
     rate
 }
 
-/// What a writer of an SQLite file waits for its commit while a backlog is drained: SQLite lets
-/// writers in by chance.
+/// How long a writer of an SQLite file waits for its commit while a backlog is drained: which waiting
+/// writer SQLite lets in is a matter of chance.
 async fn beside_a_drain(report: &mut Report) {
     let (mut usual, mut longest) = (Vec::new(), Vec::new());
     for _ in 0..3 {
@@ -221,7 +221,7 @@ async fn beside_a_drain(report: &mut Report) {
             waits.push(asked.elapsed().as_secs_f64() * 1000.0);
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        assert!(database.number("SELECT count(*) FROM order_placed").await > 0, "the drain has ended");
+        assert!(database.number("SELECT count(*) FROM order_placed").await > 0, "the drain ended too early");
         waits.sort_by(f64::total_cmp);
         usual.push(waits[waits.len() * 99 / 100]);
         longest.push(waits[waits.len() - 1]);
@@ -230,7 +230,8 @@ async fn beside_a_drain(report: &mut Report) {
     report.add("sqlite: a writer's commit beside a drain, longest", longest, "ms", "");
 }
 
-/// One process and four that send the same backlog, through a plugin that waits on its network.
+/// One process compared with four that send the same backlog, through a plugin that waits for its
+/// network.
 async fn sharing(report: &mut Report) {
     let mut gains = Vec::new();
     for _ in 0..3 {
@@ -240,7 +241,7 @@ async fn sharing(report: &mut Report) {
     report.add("postgres: four relays / one, plugin waits 20 ms", gains, "ratio", "at least 2.5");
 }
 
-/// Seconds that so many relays take.
+/// The seconds that this many relays take.
 async fn shared_by(relays: usize) -> f64 {
     let database = Database::postgres().await;
     database.orders(10_000).await;
@@ -261,9 +262,9 @@ async fn shared_by(relays: usize) -> f64 {
     seconds
 }
 
-/// What a signal type loses beside another that is broken or has endless work. Its plugin waits on
-/// its network, as plugins do: on so few cores, what is left of the processors would be measured
-/// otherwise.
+/// How much of its rate a signal type keeps beside another that is broken or has endless work. Its
+/// plugin waits for its network, as plugins do: otherwise, on few cores, this would measure the
+/// remaining processor time.
 async fn neighbours(report: &mut Report) {
     let waits = "burst_count = 100\n[signals.Other.settings]\ndelay_ms = 10";
     for (name, guest, table, more) in [
@@ -282,7 +283,7 @@ async fn neighbours(report: &mut Report) {
     }
 }
 
-/// Signals that a type sends in a second, beside another one.
+/// Signals per second of a type, beside another one.
 async fn rate(other: &str, table: bool) -> f64 {
     let database = Database::postgres().await;
     database.orders(400_000).await;
@@ -305,7 +306,7 @@ async fn rate(other: &str, table: bool) -> f64 {
     rate
 }
 
-/// A hundred new plugins under load: each is compiled, checked and takes over while the one before
+/// A hundred plugin swaps under load: each generation is compiled and checked while the previous one
 /// sends.
 async fn swaps(report: &mut Report) {
     const SWAPS: u32 = 100;
@@ -348,7 +349,7 @@ async fn pause(swaps: u32, time: Duration) -> (f64, f64) {
     (longest * 1000.0, calls.len() as f64 / took)
 }
 
-/// From the start of the process to the plugin's first call, its compiled code at hand.
+/// From the start of the process to the first call of the plugin, with its compiled code cached.
 async fn starts(report: &mut Report) {
     let mut times = Vec::new();
     for _ in 0..7 {
@@ -364,7 +365,7 @@ async fn starts(report: &mut Report) {
     report.add("sqlite: start to first call", times, "ms", "at most 200");
 }
 
-/// Five plugins that have nothing to do.
+/// Five plugins with nothing to do.
 async fn idle(report: &mut Report) {
     let database = Database::postgres().await;
     let mut sections = String::new();

@@ -1,4 +1,4 @@
-//! What a bench prints and keeps.
+//! The report of a benchmark.
 
 use serde_json::Value;
 
@@ -9,20 +9,20 @@ pub struct Report {
 }
 
 impl Report {
-    /// Prints and keeps a figure: the median of the values, with what is wanted of it.
-    pub fn add(&mut self, name: &str, mut values: Vec<f64>, unit: &str, wanted: &str) {
+    /// Prints and records a figure: the median of the values, with its target.
+    pub fn add(&mut self, name: &str, mut values: Vec<f64>, unit: &str, target: &str) {
         values.sort_by(f64::total_cmp);
         let (least, median, most) = (values[0], values[values.len() / 2], values[values.len() - 1]);
         let digits = if matches!(unit, "ratio" | "ms") { 2 } else { 0 };
-        let said = if wanted.is_empty() { String::new() } else { format!("  wanted: {wanted}") };
-        println!("{name:<52} {median:>12.digits$} {unit:<9} ({least:.digits$} to {most:.digits$}){said}");
-        let against = if wanted.is_empty() { Value::Null } else { wanted.into() };
+        let note = if target.is_empty() { String::new() } else { format!("  target: {target}") };
+        println!("{name:<52} {median:>12.digits$} {unit:<9} ({least:.digits$} to {most:.digits$}){note}");
+        let against = if target.is_empty() { Value::Null } else { target.into() };
         self.entries.push(serde_json::json!({
             "name": name, "value": median, "unit": unit, "runs": values.len(), "against": against,
         }));
     }
 
-    /// Writes `target/bench.json`: what other benches have left there stays.
+    /// Writes `target/bench.json`, and keeps the figures of other benchmarks in it.
     pub fn write(self) {
         let file = super::harness::target().join("bench.json");
         let before = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Vec<Value>>(&text).ok());

@@ -1,4 +1,4 @@
-//! `check`: every fault in one run, each with its place and cure.
+//! `check`: every problem in one run, each with its place and a remedy.
 
 use crate::harness::command::{Project, config};
 use crate::harness::database::Database;
@@ -7,7 +7,7 @@ use crate::on_each_database;
 use tempfile::TempDir;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_is_wrong_is_told_at_once() {
+async fn every_problem_is_reported_at_once() {
     let folder = TempDir::new().unwrap();
     let database = folder.path().join("outbox.db");
     let url = format!("sqlite://{}?mode=rwc", database.display());
@@ -41,7 +41,7 @@ async fn everything_that_is_wrong_is_told_at_once() {
     let slow = told.iter().find(|line| line.contains("no index")).unwrap();
     assert!(slow.starts_with("warning: signalbus.toml:13:1: signal type \"Unindexed\": no index"), "{slow}");
     assert!(slow.contains("`order_by` (at)") && slow.ends_with("create one"), "{slow}");
-    let shared = "warning: signalbus.toml:19:1: signal type \"Socket\": table \"fine\" is that of \"Text\" too";
+    let shared = "warning: signalbus.toml:19:1: signal type \"Socket\": table \"fine\" is also the table of \"Text\"";
     assert!(told.iter().any(|line| line.starts_with(shared)), "{said:#?}");
     assert_eq!(told.len(), 18, "{said:#?}");
 }
@@ -97,7 +97,7 @@ async fn execute(url: &str, sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_warning_alone_is_no_failure() {
+async fn a_warning_alone_is_not_a_failure() {
     let database = Database::sqlite().await;
     database.orders(3).await;
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "sends", "order_by = ['customer']")]));
@@ -109,14 +109,14 @@ async fn a_warning_alone_is_no_failure() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_configuration_without_signal_types_is_told() {
+async fn a_configuration_without_signal_types_is_a_warning() {
     let database = Database::sqlite().await;
     let told = Project::new(database.folder(), &config(&database.url, &[])).ok(&["check"]);
-    assert_eq!(told, "warning: signalbus.toml: there is no signal type; add a `[signals.NAME]` with a `plugin`\n");
+    assert_eq!(told, "warning: signalbus.toml: no signal types are configured; add a `[signals.NAME]` section with a `plugin`\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn newer_side_tables_are_told() {
+async fn newer_side_tables_are_rejected() {
     let database = Database::sqlite().await;
     database.orders(3).await;
     database.run("UPDATE signalbus_schema SET version = 99").await;
@@ -131,7 +131,7 @@ async fn newer_side_tables_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_out_of_reach_does_not_hide_the_plugins_faults() {
+async fn an_unreachable_database_does_not_hide_plugin_problems() {
     let folder = TempDir::new().unwrap();
     let project = Project::new(folder.path(), "[database]\nurl = 'sqlite://nowhere.db'\n[signals.A]\nplugin = 'gone.wasm'\n");
     let said = project.run(&["check"]);
@@ -142,7 +142,7 @@ async fn a_database_out_of_reach_does_not_hide_the_plugins_faults() {
 mod cases {
     use super::*;
 
-    pub async fn a_tables_faults_are_told_on_each_database(database: Database) {
+    pub async fn table_problems_are_reported_on_each_database(database: Database) {
         database.run("CREATE TABLE keyless (id BIGINT, at BIGINT)").await;
         database.run("CREATE TABLE unindexed (id BIGINT PRIMARY KEY, at BIGINT)").await;
         let signals = [
@@ -164,9 +164,8 @@ mod cases {
     }
 }
 
-on_each_database!(a_tables_faults_are_told_on_each_database);
+on_each_database!(table_problems_are_reported_on_each_database);
 
-/// What a plugin is to publish through is known before anything starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_checked_before_anything_starts() {
     let database = Database::sqlite().await;

@@ -1,4 +1,4 @@
-//! Which signals the three ways of flushing send, how often, and in which order.
+//! The flush commands: which signals they send, how often, and in which order.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ async fn claims(database: &Database) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_during_the_wait_stays() {
+async fn rows_inserted_during_the_wait_are_not_sent() {
     let database = Database::sqlite().await;
     database.orders(5).await;
     let project = project(&database, "");
@@ -31,14 +31,14 @@ async fn what_comes_during_the_wait_stays() {
     let flush = command.spawn().unwrap();
     witness.wait_until("waiting before the flush");
     database.run("INSERT INTO order_placed VALUES (6, 'late', 'x'); DELETE FROM order_placed WHERE id = 2").await;
-    assert_eq!(witness.order(), [""; 0], "it does not send during the wait");
+    assert_eq!(witness.order(), [""; 0], "signals were sent during the wait");
     let said = Said::from(flush.wait_with_output().unwrap());
     assert_eq!((said.status, said.stdout.as_str()), (0, "sent 4, deferred 0, buried 0\n"));
     assert_eq!(database.number("SELECT id FROM order_placed").await, 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_pending_is_not_waited_for() {
+async fn an_empty_outbox_skips_the_wait() {
     let database = Database::sqlite().await;
     database.orders(0).await;
     let begun = Instant::now();
@@ -47,7 +47,7 @@ async fn nothing_pending_is_not_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn names_and_exclusions_choose() {
+async fn names_and_exclusions_select_signal_types() {
     let database = Database::sqlite().await;
     for table in ["a", "b", "c"] {
         database.run(&format!("CREATE TABLE {table} (id INTEGER PRIMARY KEY); INSERT INTO {table} VALUES (1)")).await;
@@ -66,7 +66,7 @@ async fn names_and_exclusions_choose() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn repeated_until_told_to_stop() {
+async fn a_repeated_flush_runs_until_told_to_stop() {
     let database = Database::sqlite().await;
     database.orders(3).await;
     let project = project(&database, "");
@@ -81,7 +81,7 @@ async fn repeated_until_told_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_flush_goes_on_after_an_outage() {
+async fn a_repeated_flush_continues_after_an_outage() {
     let database = Database::sqlite().await;
     database.orders(1).await;
     database.run("UPDATE order_placed SET payload = 'unavailable'").await;
@@ -100,7 +100,7 @@ async fn a_repeated_flush_goes_on_after_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_signal_is_retried_until_it_is_a_dead_letter() {
+async fn a_signal_is_retried_until_it_becomes_a_dead_letter() {
     let database = Database::sqlite().await;
     database.orders(2).await;
     let more = "[signals.OrderPlaced.retry]\nmax_attempts = 3\nbackoff = { first = '1ms', max = '2ms' }";
@@ -121,13 +121,13 @@ async fn a_signal_is_retried_until_it_is_a_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn types_without_an_order_are_flushed_by_flushordered_too() {
+async fn flushordered_also_sends_types_without_an_order() {
     let database = Database::sqlite().await;
     database.orders(10).await;
     assert_eq!(project(&database, "").ok(&["flushordered"]), "sent 10, deferred 0, buried 0\n");
 }
 
-/// `order_placed` with a `position` that runs against the primary key, and 7 customers.
+/// Fills `order_placed`, with a `position` that descends as the primary key ascends, and 7 customers.
 async fn ordered(database: &Database, rows: u32) {
     database.orders(rows).await;
     database.run("ALTER TABLE order_placed ADD COLUMN position BIGINT").await;
@@ -135,7 +135,7 @@ async fn ordered(database: &Database, rows: u32) {
     database.run("CREATE INDEX by_position ON order_placed (position)").await;
 }
 
-/// The numbers of the signals in the order in which they were sent.
+/// The numbers of the signals, in the order they were sent.
 fn sent(witness: &Witness) -> Vec<u32> {
     witness.order().iter().map(|id| id.trim_start_matches("OrderPlaced:").parse().unwrap()).collect()
 }
@@ -217,6 +217,6 @@ async fn a_failing_signal_holds_back_its_own_key_alone() {
     let said = project.run(&["flushordered"]);
     assert_eq!((said.status, said.stdout.as_str()), (1, "sent 61, deferred 1, buried 0\n"), "{said:#?}");
     assert_eq!(database.number("SELECT count(*) FROM order_placed WHERE customer = 'customer 3'").await, left(&database).await);
-    // Nothing is due: that is no failure.
+    // Nothing is due, which is not a failure.
     assert_eq!(project.ok(&["flushordered"]), "sent 0, deferred 0, buried 0\n");
 }

@@ -1,11 +1,11 @@
-//! A project from its beginning: init, look, send, look after what could not be sent.
+//! A project from the start: init, check, pending, flush, and its dead letters.
 
 use crate::harness::command::{Project, config};
 use crate::harness::database::Database;
 use crate::on_each_database;
 use tempfile::TempDir;
 
-/// A folder, with the project that `init` makes in it.
+/// A folder with the project that `init` creates in it.
 fn started() -> (TempDir, Project) {
     let folder = TempDir::new().unwrap();
     let project = Project::at(folder.path());
@@ -52,7 +52,7 @@ fn init_overwrites_nothing() {
         std::fs::write(folder.path().join(existing), "mine").unwrap();
         let said = Project::at(folder.path()).run(&["init"]);
         assert_eq!((said.status, said.stdout.as_str()), (1, ""), "{said:#?}");
-        let expected = format!("error: \"{existing}\" is there already; name another folder, as in `signalbus init demo`\n");
+        let expected = format!("error: \"{existing}\" already exists; choose another folder, as in `signalbus init demo`\n");
         assert_eq!(said.stderr, expected);
         assert_eq!(std::fs::read_to_string(folder.path().join(existing)).unwrap(), "mine");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
@@ -60,10 +60,10 @@ fn init_overwrites_nothing() {
 }
 
 #[test]
-fn init_makes_the_folder_and_as_many_signals_as_wanted() {
+fn init_creates_the_folder_and_the_requested_number_of_signals() {
     let folder = TempDir::new().unwrap();
     let project = Project::at(folder.path());
-    // What is special in a URL is not special in a folder's name.
+    // Folder names may contain characters that are special in URLs.
     for (name, signals) in [("a #1 50%25 of?", "3"), ("deep/er", "0")] {
         let told = project.ok(&["init", name, "--signals", signals]);
         assert!(told.contains(&format!("next: cd {name}\n")), "{told}");
@@ -75,10 +75,10 @@ fn init_makes_the_folder_and_as_many_signals_as_wanted() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_named() {
+fn an_unwritable_folder_is_named() {
     let said = Project::at(TempDir::new().unwrap().path()).run(&["init", "/proc/nowhere"]);
     assert_eq!(said.status, 1);
-    assert!(said.stderr.starts_with("error: \"/proc/nowhere/plugins\" can't be written: "), "{said:#?}");
+    assert!(said.stderr.starts_with("error: \"/proc/nowhere/plugins\" cannot be written: "), "{said:#?}");
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn json_is_one_document_and_nothing_else() {
 }
 
 #[test]
-fn pending_lists_the_least_first() {
+fn pending_lists_the_smallest_count_first() {
     let (_folder, project) = started();
     project.run(&["flush", "-w", "0", "OrderPlaced"]);
     project.ok(&["dead", "redrive", "--all"]);
@@ -117,7 +117,7 @@ fn pending_lists_the_least_first() {
 mod cases {
     use super::*;
 
-    pub async fn a_project_goes_the_same_way_on_each_database(database: Database) {
+    pub async fn a_project_works_the_same_on_each_database(database: Database) {
         database.orders(30).await;
         let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "outcomes", "")]));
         database.run("UPDATE order_placed SET payload = 'sent'").await;
@@ -136,4 +136,4 @@ mod cases {
     }
 }
 
-on_each_database!(a_project_goes_the_same_way_on_each_database);
+on_each_database!(a_project_works_the_same_on_each_database);

@@ -1,4 +1,4 @@
-//! A secret appears nowhere, whatever is asked and whatever goes wrong.
+//! Secrets never appear in output or logs, whatever command runs and whatever goes wrong.
 
 use crate::harness::command::{Project, Said, config};
 use crate::harness::database::{Database, System};
@@ -8,7 +8,7 @@ const PASSWORD: &str = "correct-h0rse";
 const SCHEMES: [&str; 12] =
     ["amqp", "amqps", "nats", "tls", "redis", "rediss", "mqtt", "mqtts", "kafka", "kafkas", "postgres", "postgresql"];
 
-/// Runs a command with everything logged, and looks through all of it.
+/// Runs a command with full logging, and asserts that no secret appears anywhere.
 fn silent(project: &Project, args: &[&str]) -> Said {
     let mut first = None;
     for format in ["text", "json"] {
@@ -29,17 +29,17 @@ fn with_password(database: &Database) -> String {
     match database.system {
         System::Sqlite => database.url.clone(),
         System::Postgres => database.url.replace("signalbus@", &format!("signalbus:{PASSWORD}@")),
-        // The server's root has no password: this one is refused.
+        // The server's root has no password, so this one is rejected.
         System::Mariadb => database.url.replace("root@", &format!("root:{PASSWORD}@")),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_plugin_that_tells_it() {
+async fn secrets_that_a_plugin_leaks_are_redacted() {
     for how in ["reject", "retry", "panic", "unavailable", "misconfigured"] {
         let database = Database::sqlite().await;
         database.orders(2).await;
-        // The shorter secret is a part of the longer one.
+        // The shorter secret is part of the longer one.
         let more = format!(
             "[signals.OrderPlaced.settings]\nhow = {how:?}\n[signals.OrderPlaced.secrets]\npart = {:?}\nkey = {SECRET:?}",
             &SECRET[..5]
@@ -57,7 +57,7 @@ async fn of_a_plugin_that_tells_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_the_database() {
+async fn database_passwords_never_appear() {
     for database in [Database::postgres().await, Database::mariadb().await] {
         database.orders(2).await;
         let url = with_password(&database);
@@ -75,7 +75,7 @@ async fn of_the_database() {
 }
 
 #[test]
-fn of_a_configuration_with_faults() {
+fn secrets_in_an_invalid_configuration_never_appear() {
     let folder = tempfile::TempDir::new().unwrap();
     for (url, secrets) in [
         (format!("oracle://user:{PASSWORD}@host/x"), format!("key = ['{SECRET}']")),
@@ -91,12 +91,11 @@ fn of_a_configuration_with_faults() {
     }
 }
 
-/// Of a connection to a bus that is not there, one that says nothing, and one that talks of other
-/// things; and of options.
+/// Tries a port where nothing listens, and one where nothing answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_connection() {
-    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = deaf.local_addr().unwrap().port();
+async fn connection_passwords_never_appear() {
+    let silent_server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent_server.local_addr().unwrap().port();
     let closed = crate::harness::server::free_port();
     let mut projects = Vec::new();
     for scheme in SCHEMES {

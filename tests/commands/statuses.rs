@@ -1,11 +1,11 @@
-//! Exit statuses: what a script learns without reading.
+//! Exit statuses, and the errors printed with them.
 
 use crate::harness::command::{Project, Said, config};
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
 use tempfile::TempDir;
 
-/// Runs a command against a configuration that is written down as it is.
+/// Runs a command with the given configuration text.
 fn run(text: &str, args: &[&str]) -> Said {
     let folder = TempDir::new().unwrap();
     Project::new(folder.path(), text).run(args)
@@ -65,7 +65,7 @@ fn usage_is_64_with_a_suggestion() {
 }
 
 #[test]
-fn help_and_version_are_no_failure() {
+fn help_and_version_are_0() {
     for args in [&["--help"][..], &["flush", "--help"], &["--version"], &["help", "dead"]] {
         let said = run("", args);
         assert_eq!((said.status, said.stderr.as_str()), (0, ""), "{args:?}: {said:#?}");
@@ -83,14 +83,11 @@ async fn an_unknown_dead_letter_is_1() {
     };
     for args in [["dead", "show", "7"], ["dead", "redrive", "7"], ["dead", "discard", "7"]] {
         let said = project.run(&args);
-        assert_eq!(
-            (said.status, said.stderr.as_str()),
-            (1, "error: there is no dead letter 7; `signalbus dead list` lists them\n")
-        );
+        assert_eq!((said.status, said.stderr.as_str()), (1, "error: dead letter 7 not found; see `signalbus dead list`\n"));
     }
 }
 
-/// Everything that asks the database says so in the same way.
+/// Asserts that every command that needs the database reports it unreachable in the same way.
 fn unreachable(url: &str, expected: &str) {
     let folder = TempDir::new().unwrap();
     let project = Project::new(folder.path(), &config(url, &[("OrderPlaced", "sends", "")]));
@@ -99,7 +96,7 @@ fn unreachable(url: &str, expected: &str) {
         assert_eq!(said.status, 69, "{args:?}: {said:#?}");
         let told = if args == ["check"] { &said.stdout } else { &said.stderr };
         assert!(told.starts_with("error: database: ") && told.contains(expected), "{args:?}: {said:#?}");
-        assert!(told.ends_with("; is it there, and is `database.url` right?\n"), "{args:?}: {said:#?}");
+        assert!(told.ends_with("; check that it is available and that `database.url` is correct\n"), "{args:?}: {said:#?}");
     }
 }
 
@@ -132,14 +129,16 @@ fn a_server_that_is_down_is_69() {
     let url = format!("postgres://signalbus@127.0.0.1:{port}/outbox");
     let said = Project::new(folder.path(), &config(&url, &[("OrderPlaced", "sends", "")])).run(&["pending"]);
     assert_eq!(said.status, 69, "{said:#?}");
-    assert_eq!(said.stderr, "error: database: no connection could be made; is it there, and is `database.url` right?\n");
+    let expected =
+        "error: database: no connection could be made; check that it is available and that `database.url` is correct\n";
+    assert_eq!(said.stderr, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_69_and_charges_nothing() {
     let (database, said) = flush_of("unavailable").await;
     assert_eq!((said.status, said.stdout.as_str()), (69, "sent 0, deferred 0, buried 0\n"), "{said:#?}");
-    assert!(said.stderr.contains("error: signal type \"OrderPlaced\": the bus is not available: "), "{said:#?}");
+    assert!(said.stderr.contains("error: signal type \"OrderPlaced\": bus unavailable: "), "{said:#?}");
     untouched(&database).await;
 }
 
@@ -147,7 +146,7 @@ async fn an_outage_is_69_and_charges_nothing() {
 async fn a_misconfigured_plugin_is_78_and_charges_nothing() {
     let (database, said) = flush_of("misconfigured").await;
     assert_eq!((said.status, said.stdout.as_str()), (78, "sent 0, deferred 0, buried 0\n"), "{said:#?}");
-    assert!(said.stderr.contains("error: signal type \"OrderPlaced\": the plugin is misconfigured: "), "{said:#?}");
+    assert!(said.stderr.contains("error: signal type \"OrderPlaced\": plugin misconfigured: "), "{said:#?}");
     untouched(&database).await;
 }
 
@@ -159,7 +158,7 @@ async fn untouched(database: &Database) {
 }
 
 #[test]
-fn a_bad_configuration_is_78_with_every_fault_and_its_place() {
+fn an_invalid_configuration_is_78_with_every_problem_and_its_place() {
     let text = "[databse]\nurl = 'sqlite://outbox.db'\n[signals.A]\nplugin = 'p'\nburst_count = 'many'\n\
                 ordr_by = ['id']\n[signals.B]\nmemory = '64MB'\nsecrets = { 'größe' = [1] }\n";
     let expected = "\
@@ -179,7 +178,7 @@ error: signalbus.toml:9:23: `signals.B.secrets.größe` must be a string, a numb
 }
 
 #[test]
-fn a_missing_configuration_is_78_with_the_cure() {
+fn a_missing_configuration_is_78_with_a_remedy() {
     let folder = TempDir::new().unwrap();
     let said = Project::at(folder.path()).run(&["pending"]);
     assert_eq!(said.status, 78);
@@ -188,7 +187,7 @@ fn a_missing_configuration_is_78_with_the_cure() {
 }
 
 #[test]
-fn the_environment_names_the_file_and_the_option_overrules_it() {
+fn the_environment_names_the_file_and_the_option_overrides_it() {
     let folder = TempDir::new().unwrap();
     let project = Project::new(folder.path(), "[database]\nurl = 'sqlite://o.db'\n[signals.A]\nplugin = 'p'\n");
     std::fs::write(folder.path().join("other.toml"), "[database]\nurl = '${NOT_SET}'\n").unwrap();
@@ -200,7 +199,7 @@ fn the_environment_names_the_file_and_the_option_overrules_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_side_tables_are_78_with_the_cure() {
+async fn missing_side_tables_are_78_with_a_remedy() {
     let folder = TempDir::new().unwrap();
     let url = format!("sqlite://{}?mode=rwc", folder.path().join("new.db").display());
     let text = format!("[database]\nurl = {url:?}\n[signals.A]\nplugin = {:?}\n", guest("sends"));

@@ -1,4 +1,4 @@
-//! Stopping: what is in flight is finished and settled, nothing is sent twice, nobody waits for long.
+//! Stopping: work in flight is finished and settled, nothing is sent twice, and no claim stays behind.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ mod cases {
         let ended = flush.wait_with_output().unwrap();
         assert_eq!(ended.status.code(), Some(0), "{}", witness.text());
         let sent = witness.counts().len();
-        assert!(sent < ROWS as usize, "it was too late to stop");
+        assert!(sent < ROWS as usize, "the flush ended before it was stopped");
         assert_eq!((claims(&database).await, left(&database).await), (0, i64::from(ROWS) - i64::try_from(sent).unwrap()));
         assert!(project.command(&["flushmany"]).stderr(witness.stderr()).status().unwrap().success());
         assert_eq!((left(&database).await, witness.all_sent(ROWS)), (0, 0));
@@ -40,7 +40,7 @@ mod cases {
 
 on_each_database!(sigterm_drains);
 
-/// A flush whose plugin does not answer, in the midst of its call.
+/// Starts a flush, and returns while its plugin is in a call that does not answer.
 async fn stuck(guest: &str, timeout: &str) -> (Database, Child) {
     let database = Database::sqlite().await;
     database.orders(1).await;
@@ -50,7 +50,7 @@ async fn stuck(guest: &str, timeout: &str) -> (Database, Child) {
     let flush = project.command(&["flushmany"]).stderr(log).spawn().unwrap();
     let begun = Instant::now();
     while claims(&database).await == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing is claimed");
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was claimed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     (database, flush)
@@ -67,13 +67,13 @@ async fn a_drain_waits_for_the_plugins_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_exits_at_once() {
     for guest in ["sleeps", "spins"] {
         let (database, mut flush) = stuck(guest, "100s").await;
         let begun = Instant::now();
         terminate(&flush);
         std::thread::sleep(Duration::from_millis(300));
-        assert!(flush.try_wait().unwrap().is_none(), "the first one only asks");
+        assert!(flush.try_wait().unwrap().is_none(), "the first signal ended the process");
         terminate(&flush);
         assert_eq!(flush.wait().unwrap().code(), Some(130));
         assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
@@ -81,7 +81,7 @@ async fn a_second_signal_ends_at_once() {
     }
 }
 
-/// A signal is called again if it failed after others in its instance, but not once the relay is to stop.
+/// A call that failed in a used instance is repeated in a fresh one, but not once the relay is stopping.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_is_repeated_after_a_stop() {
     let database = Database::sqlite().await;
@@ -100,7 +100,7 @@ async fn no_call_is_repeated_after_a_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wait_is_cut_short() {
+async fn stopping_cuts_the_wait_short() {
     let database = Database::sqlite().await;
     database.orders(1).await;
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "counts", "")]));

@@ -1,4 +1,4 @@
-//! Pipes that nobody reads, terminals, and logs for machines.
+//! Closed pipes, terminals, and JSON logs.
 
 use std::process::{Command, Stdio};
 
@@ -6,7 +6,7 @@ use crate::harness::command::{Project, Said, config};
 use crate::harness::database::Database;
 use crate::harness::witness::Witness;
 
-/// A pipe that nobody reads.
+/// A pipe whose reader is gone.
 fn closed() -> Stdio {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -21,7 +21,7 @@ async fn project(guest: &str, rows: u32, more: &str) -> (Database, Project) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_is_no_reason_to_stop() {
+async fn a_closed_log_does_not_stop_a_flush() {
     for guest in ["counts", "floods_log", "floods_stdout"] {
         for format in ["text", "json"] {
             let (database, project) = project(guest, 30, "").await;
@@ -34,7 +34,7 @@ async fn a_log_that_nobody_reads_is_no_reason_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_exit_status_needs_no_reader() {
+async fn exit_statuses_are_the_same_with_closed_pipes() {
     let (_database, project) = project("rejects", 3, "").await;
     for (args, status) in [
         (&["flush", "-w", "0"][..], 1),
@@ -53,7 +53,7 @@ async fn an_exit_status_needs_no_reader() {
     }
 }
 
-/// Runs a command on a terminal, and gives what it showed.
+/// Runs a command on a terminal, and returns what it showed.
 fn on_a_terminal(project: &Project, args: &str, rust_log: &str) -> String {
     let binary = project.command(&[]).get_program().to_string_lossy().into_owned();
     let mut command = Command::new("script");
@@ -82,14 +82,14 @@ async fn log_lines_do_not_tear_the_bar() {
     let counted: Vec<&str> = shown.split('\n').filter(|line| line.contains("counted")).collect();
     assert_eq!(counted.len(), 6, "{shown:?}");
     for line in counted {
-        // The bar is wiped away before the line begins.
+        // The bar is erased before the line begins.
         let begin = line.rfind("\u{1b}[2K").map_or(0, |at| at + 4);
         assert!(!line[begin..].contains("signals"), "{line:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_bar_appears_for_what_is_done_at_once() {
+async fn no_bar_appears_for_a_quick_flush() {
     let (_database, project) = project("counts", 30, "").await;
     assert_eq!(on_a_terminal(&project, "flush -w 0", "off"), "sent 30, deferred 0, buried 0\r\n");
 }
@@ -124,7 +124,7 @@ async fn every_line_of_a_json_log_is_json() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reason_cannot_command_the_terminal() {
+async fn a_reason_cannot_control_the_terminal() {
     let (database, project) = project("sends", 1, "").await;
     database
         .run(
@@ -137,7 +137,7 @@ async fn a_reason_cannot_command_the_terminal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cache_that_cannot_be_used_is_done_without() {
+async fn an_unusable_cache_is_not_needed() {
     let (_database, project) = project("sends", 3, "").await;
     let mut command = project.command(&["flush", "-w", "0"]);
     let said = Said::from(command.env("XDG_CACHE_HOME", "/proc/nowhere").output().unwrap());
@@ -146,15 +146,15 @@ async fn a_cache_that_cannot_be_used_is_done_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_filter_that_is_none_is_told() {
+async fn an_invalid_log_filter_is_reported() {
     let (_database, project) = project("sends", 1, "").await;
     let said = Said::from(project.command(&["flushmany"]).env("RUST_LOG", "signalbus=loud").output().unwrap());
     assert_eq!(said.status, 0);
-    assert!(said.stderr.contains("RUST_LOG is not understood"), "{said:#?}");
+    assert!(said.stderr.contains("invalid RUST_LOG"), "{said:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_log_says_what_became_of_a_signal() {
+async fn a_deferred_signal_is_logged() {
     let (database, project) = project("retries", 1, "").await;
     let witness = Witness::new(database.folder());
     project.command(&["flush", "-w", "0"]).stderr(witness.stderr()).status().unwrap();

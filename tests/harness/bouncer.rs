@@ -1,11 +1,11 @@
-//! A pooler between a client and PostgreSQL.
+//! PgBouncer between a client and PostgreSQL.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::server::{Server, free_port};
 
-/// PgBouncer, which hands connections on between transactions.
+/// A PgBouncer in transaction mode.
 pub struct Bouncer {
     pub port: u16,
     process: Child,
@@ -13,7 +13,7 @@ pub struct Bouncer {
 }
 
 impl Bouncer {
-    /// `more` are lines for its configuration file.
+    /// Starts PgBouncer before a server; `more` are further lines for its configuration.
     pub fn before(server: &Server, more: &str) -> Self {
         let folder = tempfile::TempDir::new().unwrap();
         let port = free_port();
@@ -34,7 +34,7 @@ impl Bouncer {
             .unwrap();
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "PgBouncer does not come up");
+            assert!(begun.elapsed() < Duration::from_secs(30), "PgBouncer did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { port, process, _folder: folder }

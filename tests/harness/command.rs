@@ -1,14 +1,14 @@
-//! The `signalbus` command, run as a user would.
+//! Runs the `signalbus` command as a user would.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output};
 
-/// A project: a folder with a `signalbus.toml` in it.
+/// A project: a folder with a `signalbus.toml`.
 pub struct Project {
     folder: PathBuf,
 }
 
-/// What a command said.
+/// The exit status and output of a command.
 #[derive(Debug)]
 pub struct Said {
     pub status: i32,
@@ -23,7 +23,7 @@ impl Project {
         Self { folder: folder.to_owned() }
     }
 
-    /// A folder that may hold a project later.
+    /// A folder that may become a project later.
     pub fn at(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
@@ -39,11 +39,11 @@ impl Project {
         &self.folder
     }
 
-    /// The command, to be run in the project's folder. Compiled plugins are kept for all tests.
+    /// The command, to be run in the project's folder. All tests share a cache of compiled plugins.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_signalbus"));
         command.args(args).current_dir(&self.folder).env_remove("SIGNALBUS_CONFIG").env_remove("RUST_LOG");
-        // Tool-chains of plugins that `make toolchains` has installed.
+        // Toolchains for plugins, installed by `make toolchains`.
         let path = std::env::var("PATH").unwrap();
         command.env("PATH", format!("{path}:{}", super::target().canonicalize().unwrap().join("tools/bin").display()));
         command.env("XDG_CACHE_HOME", super::target().canonicalize().unwrap().join("test-cache"));
@@ -54,7 +54,7 @@ impl Project {
         self.command(args).output().unwrap().into()
     }
 
-    /// Runs a command that must succeed, and gives its standard output.
+    /// Runs a command that must succeed, and returns its standard output.
     pub fn ok(&self, args: &[&str]) -> String {
         let said = self.run(args);
         assert_eq!(said.status, 0, "{args:?}: {said:#?}");
@@ -62,7 +62,7 @@ impl Project {
     }
 }
 
-/// A configuration: the database, and signal types with the guest that sends each and further lines.
+/// A configuration with signal types, each with its name, its guest and further lines.
 pub fn config(url: &str, signals: &[(&str, &str, &str)]) -> String {
     let mut text = format!("[database]\nurl = {url:?}\n");
     for (name, guest, more) in signals {
@@ -72,7 +72,7 @@ pub fn config(url: &str, signals: &[(&str, &str, &str)]) -> String {
     text
 }
 
-/// Asks a process to end.
+/// Sends SIGTERM.
 pub fn terminate(process: &Child) {
     send(process, "TERM");
 }
@@ -84,7 +84,7 @@ pub fn send(process: &Child, signal: &str) {
 }
 
 impl Said {
-    /// Standard output, which must be one JSON document and nothing else.
+    /// Parses standard output, which must be one JSON document and nothing else.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }

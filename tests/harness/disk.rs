@@ -1,9 +1,9 @@
-//! A disk of a test's own, as large as asked for.
+//! A small disk for one test.
 
 use std::path::PathBuf;
 use std::process::Command;
 
-/// Gone when dropped.
+/// A mounted disk, unmounted when dropped.
 pub struct Disk(pub PathBuf);
 
 impl Disk {

@@ -1,4 +1,4 @@
-//! A signal type as a relay holds it, and short ways to claim and settle.
+//! A signal type as a relay sees it, and shorthands to claim and settle.
 
 use signalbus::outbox::{Batch, Claimed, Outbox, Settled, SignalTable, Source, Worker};
 use signalbus::settlement::{Burial, Deferral, Settlement};
@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use super::database::Database;
 
-/// The signal type "OrderPlaced" of the table `order_placed`.
+/// The signal type "OrderPlaced" with the table `order_placed`.
 pub fn orders() -> Source {
     source("order_placed")
 }
 
-/// The signal type "OrderPlaced" of another table.
+/// The signal type "OrderPlaced" with another table.
 pub fn source(table: &str) -> Source {
     Source { signal: "OrderPlaced".into(), table: table.into(), ..Source::default() }
 }
 
-/// The same, in an order.
+/// The same, ordered.
 pub fn ordered(table: &str, order_by: &[&str], order_key: &[&str]) -> Source {
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
     Source { order_by: owned(order_by), order_key: owned(order_key), ..source(table) }
 }
 
-/// One relay's view of a signal type, with a position of its own.
+/// One relay's view of a signal type, with its own position.
 pub struct Relay {
     pub outbox: Outbox,
     pub lane: SignalTable,
@@ -40,19 +40,19 @@ impl Relay {
     }
 }
 
-/// Claims, where there must be something.
+/// Claims a batch; there must be one.
 pub async fn claim(worker: &mut Worker<'_>, limit: usize) -> Batch {
     match worker.claim(limit, None).await.unwrap() {
         Claimed::Batch(batch) => batch,
-        nothing => panic!("nothing to claim: {nothing:?}"),
+        nothing => panic!("expected a batch: {nothing:?}"),
     }
 }
 
-/// Claims, where there must be nothing; when the earliest deferral is due.
+/// Asserts that nothing can be claimed; returns when the earliest deferral is due.
 pub async fn nothing(worker: &mut Worker<'_>) -> Option<Duration> {
     match worker.claim(100, None).await.unwrap() {
         Claimed::Nothing { due_in, .. } => due_in,
-        Claimed::Batch(batch) => panic!("there is something to claim: {:?}", keys(&batch)),
+        Claimed::Batch(batch) => panic!("expected nothing to claim: {:?}", keys(&batch)),
     }
 }
 
@@ -64,17 +64,17 @@ pub fn attempts(batch: &Batch) -> Vec<u32> {
     batch.signals.iter().map(|signal| signal.attempt).collect()
 }
 
-/// Everything was sent.
+/// The settlement of a batch of which everything was sent.
 pub fn sent(batch: &Batch) -> Settlement {
     Settlement { delete: (0..batch.signals.len()).collect(), ..Settlement::default() }
 }
 
-/// One of the batch is to be tried again.
+/// The deferral of one signal of a batch.
 pub fn deferred(batch: &Batch, index: usize, delay: Duration) -> Deferral {
     Deferral { index, attempts: batch.signals[index].attempt, delay, reason: "the bus said \"no\"".into() }
 }
 
-/// One of the batch can never be sent.
+/// The burial of one signal of a batch.
 pub fn buried(batch: &Batch, index: usize) -> Burial {
     Burial { index, attempts: batch.signals[index].attempt, reason: "it's broken".into() }
 }
@@ -84,28 +84,28 @@ pub fn burials(batch: &Batch) -> Settlement {
     Settlement { bury, ..Settlement::default() }
 }
 
-/// Settles, where the claim must still be ours; how many rows were deleted.
+/// Settles a batch whose claim must still be ours; returns the number of deleted rows.
 pub async fn settle(worker: &mut Worker<'_>, batch: &Batch, settlement: &Settlement) -> u64 {
     match worker.settle(batch, settlement).await.unwrap() {
         Settled::Done { deleted } => deleted,
-        Settled::Fenced => panic!("the claim is another's: {:?}", keys(batch)),
+        Settled::Fenced => panic!("the claim was lost: {:?}", keys(batch)),
     }
 }
 
-/// Claims and settles everything there is, some rows at a time; the keys, in the order they came.
+/// Claims and settles everything, up to `limit` rows at a time; returns the keys in order.
 pub async fn drain(worker: &mut Worker<'_>, limit: usize) -> Vec<String> {
     let mut seen = Vec::new();
     while let Claimed::Batch(batch) = worker.claim(limit, None).await.unwrap() {
         assert!(batch.signals.len() <= limit);
         assert_eq!(settle(worker, &batch, &sent(&batch)).await, batch.signals.len() as u64, "{:?}", keys(&batch));
         seen.extend(keys(&batch));
-        assert!(seen.len() < 100_000, "the same rows come again and again");
+        assert!(seen.len() < 100_000, "the same rows are claimed again and again");
     }
     seen
 }
 
 impl Database {
-    /// Makes all claims look as if their owners had died.
+    /// Expires all claims, as if their owners had died.
     pub async fn expire(&self) {
         self.run("UPDATE signalbus_claim SET expires_at = 0").await;
     }

@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: real servers, real guests, the real command.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+//! Shared by the end-to-end tests: real servers, real guests, the real command.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod bouncer;
 pub mod broker;
@@ -17,25 +17,25 @@ pub mod witness;
 
 use std::path::PathBuf;
 
-/// The component of a test guest, as `make guests` builds it.
+/// The component of a test guest, built by `make guests`.
 pub fn guest(name: &str) -> PathBuf {
     let folder = target().join("wasm32-wasip2/guest");
     let files = [folder.join(format!("examples/{name}.wasm")), folder.join(format!("{name}.wasm"))];
     let found = files.into_iter().find(|file| file.exists());
-    found.unwrap_or_else(|| panic!("there is no guest \"{name}\": run `make guests` first"))
+    found.unwrap_or_else(|| panic!("guest \"{name}\" not found: run `make guests` first"))
 }
 
-/// The folder that builds go to.
+/// The build folder.
 pub fn target() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
-/// How much of something a test does: the usual, or with `make soak` as much as months bring.
+/// The amount of work in a test: the usual one, or with `make soak` that of months of use.
 pub fn amount(usual: u32, soak: u32) -> u32 {
     if std::env::var_os("SIGNALBUS_SOAK").is_some() { soak } else { usual }
 }
 
-/// Makes one test for each database from a function of a `Database`.
+/// Turns functions of a `Database` into one test for each database.
 #[macro_export]
 macro_rules! on_each_database {
     ($($(#[$attribute:meta])* $name:ident),* $(,)?) => { $(

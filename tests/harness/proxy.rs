@@ -1,4 +1,4 @@
-//! A breakable wire: forwards connections to a server until it is cut.
+//! A network that can be broken: forwards connections to a server until it is cut.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ struct Wire {
 }
 
 const WHOLE: u8 = 0;
-/// Nothing passes, nobody is told: packets are lost.
+/// Nothing passes and no connection ends, as if packets were lost.
 const SILENT: u8 = 1;
 
 impl Proxy {
@@ -37,25 +37,25 @@ impl Proxy {
         Self { port, wire }
     }
 
-    /// Other connections go elsewhere from now on, and those that are open end.
+    /// Sends new connections to another port, and closes the open ones.
     pub fn redirect(&self, target: u16) {
         self.wire.target.store(target, Ordering::SeqCst);
         self.reset();
     }
 
-    /// Ends every connection.
+    /// Closes every connection.
     pub fn reset(&self) {
         for stream in self.wire.streams.lock().unwrap().drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// From now on nothing passes, as if a cable were pulled.
+    /// Stops all traffic, as if a cable were pulled.
     pub fn cut(&self) {
         self.wire.state.store(SILENT, Ordering::SeqCst);
     }
 
-    /// What was held up passes again.
+    /// Resumes traffic, held-up data included.
     pub fn mend(&self) {
         self.wire.state.store(WHOLE, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! An HTTP server that keeps what it gets, and answers as a test says.
+//! An HTTP server that records requests, and responds as a test says.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 
-/// A request that has come.
+/// A recorded request.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub path: String,
@@ -23,7 +23,7 @@ pub struct Request {
     pub body: Bytes,
 }
 
-/// What is answered.
+/// A response.
 pub struct Answer {
     status: u16,
     headers: Vec<(String, String)>,
@@ -52,7 +52,7 @@ impl Answer {
     }
 }
 
-/// The server; gone with the test's runtime.
+/// The server, which ends with the runtime of its test.
 pub struct Receiver {
     pub url: String,
     pub port: u16,
@@ -79,7 +79,7 @@ impl Receiver {
         receiver
     }
 
-    /// The same with TLS and HTTP/2; and the certificate of the authority that vouches for it.
+    /// Starts a server with TLS and HTTP/2; also returns the certificate of its authority.
     pub async fn start_tls(answer: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> (Self, String) {
         let (mut receiver, listener, router) = Self::bind(answer).await;
         receiver.url = format!("https://127.0.0.1:{}", receiver.port);
@@ -89,7 +89,7 @@ impl Receiver {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, router) = (acceptor.clone(), router.clone());
                 tokio::spawn(async move {
-                    // A client that trusts nobody hangs up.
+                    // A client that does not trust the authority hangs up.
                     if let Ok(stream) = acceptor.accept(stream).await {
                         serve(stream, router).await;
                     }
@@ -108,12 +108,12 @@ impl Receiver {
         (Self { url: String::new(), port, seen }, listener, router)
     }
 
-    /// What has come so far.
+    /// The requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.seen.requests.lock().unwrap().clone()
     }
 
-    /// The most requests that were there at once.
+    /// The maximum number of concurrent requests.
     pub fn most_at_once(&self) -> usize {
         self.seen.most.load(Ordering::SeqCst)
     }

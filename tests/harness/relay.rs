@@ -1,4 +1,4 @@
-//! A relay that runs: `signalbus run`, with its admin listener on a free port.
+//! A running relay: `signalbus run`, with its admin listener on a free port.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use super::database::Database;
 use super::server::free_port;
 use super::witness::Witness;
 
-/// A relay that runs, killed when dropped.
+/// A running relay, killed when dropped.
 pub struct Running {
     pub project: Project,
     pub witness: Witness,
@@ -19,7 +19,7 @@ pub struct Running {
     process: Option<Child>,
 }
 
-/// A relay beside another one, killed when dropped.
+/// Another relay of the same project, killed when dropped.
 pub struct Sibling(pub Child);
 
 impl Drop for Sibling {
@@ -29,7 +29,7 @@ impl Drop for Sibling {
     }
 }
 
-/// An answer of the admin listener.
+/// A response of the admin listener.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -51,7 +51,7 @@ impl Running {
         running
     }
 
-    /// The same, without waiting; `admin` is what stands in `[admin]` beside `listen`.
+    /// The same, without waiting; `admin` are further lines for `[admin]`.
     pub fn spawn(database: &Database, signals: &str, admin: &str) -> Self {
         let port = free_port();
         let config = config(&database.url, port, admin, signals);
@@ -65,13 +65,13 @@ impl Running {
         running
     }
 
-    /// Starts the relay once more.
+    /// Starts the relay again.
     pub fn again(&mut self) {
         let child = self.project.command(&["run"]).stderr(self.witness.stderr()).spawn().unwrap();
         self.process = Some(child);
     }
 
-    /// Another relay of the same project, with no admin listener.
+    /// Starts another relay of the same project, without an admin listener.
     pub fn sibling(&self) -> Sibling {
         let file = self.project.folder().join("signalbus.toml");
         let text = std::fs::read_to_string(&file).unwrap().replace("[admin]\nlisten", "[admin]\n#");
@@ -83,7 +83,7 @@ impl Running {
         Sibling(command.stderr(self.witness.stderr()).spawn().unwrap())
     }
 
-    /// Writes another configuration, which nobody has read yet.
+    /// Writes another configuration, without telling the relay.
     pub fn configure(&self, database: &Database, signals: &str) {
         let file = self.project.folder().join("signalbus.toml");
         std::fs::write(file, config(&database.url, self.port, "", signals)).unwrap();
@@ -93,7 +93,7 @@ impl Running {
         self.wait("the relay is not ready", || self.try_get("/readyz").is_some_and(|answer| answer.status == 200));
     }
 
-    /// Waits for something to become true, at most a minute.
+    /// Waits up to a minute for a condition.
     pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !done() {
@@ -103,7 +103,7 @@ impl Running {
     }
 
     pub fn get(&self, path: &str) -> Answer {
-        self.try_get(path).unwrap_or_else(|| panic!("{path} is not answered: {}", self.witness.text()))
+        self.try_get(path).unwrap_or_else(|| panic!("no response from {path}: {}", self.witness.text()))
     }
 
     pub fn post(&self, path: &str) -> Answer {
@@ -114,7 +114,7 @@ impl Running {
         self.request("GET", path, "", "").ok()
     }
 
-    /// One request; `headers` end with a line break each.
+    /// Sends one request; each of the `headers` ends with a line break.
     pub fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> std::io::Result<Answer> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(70)))?;
@@ -131,14 +131,14 @@ impl Running {
         Ok(Answer { status, body: body.to_owned() })
     }
 
-    /// What `/api/v1/status` says of a signal type.
+    /// The entry of a signal type in `/api/v1/status`.
     pub fn status_of(&self, signal: &str) -> serde_json::Value {
         let status = self.get("/api/v1/status").json();
         let signals = status["signals"].as_array().unwrap();
         signals.iter().find(|found| found["type"] == signal).cloned().unwrap_or_default()
     }
 
-    /// The value of a metric, by its name and labels as they are written.
+    /// The value of a metric, by its name and labels as in the exposition format.
     pub fn metric(&self, name: &str) -> f64 {
         let metrics = self.get("/metrics").body;
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -153,13 +153,13 @@ impl Running {
         send(self.process.as_ref().unwrap(), name);
     }
 
-    /// SIGTERM, then the exit status.
+    /// Sends SIGTERM, and returns the exit status.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.ended()
     }
 
-    /// Waits for the end, and gives the exit status.
+    /// Waits for the process, and returns its exit status.
     pub fn ended(&mut self) -> Option<i32> {
         self.process.take().unwrap().wait().unwrap().code()
     }
@@ -182,7 +182,7 @@ fn config(url: &str, port: u16, admin: &str, signals: &str) -> String {
     format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n[database]\nurl = {url:?}\n{signals}")
 }
 
-/// The section of a signal type.
+/// The configuration section of a signal type.
 pub fn section(name: &str, plugin: &std::path::Path, more: &str) -> String {
     format!("[signals.{name}]\nplugin = {plugin:?}\n{more}\n")
 }
@@ -194,14 +194,14 @@ pub fn plugin_file(database: &Database, guest: &str) -> PathBuf {
     file
 }
 
-/// Puts another guest in a plugin's place, as a careful deployment does: in one step.
+/// Replaces a plugin by another guest atomically, as a careful deployment does.
 pub fn replace(file: &std::path::Path, guest: &str) {
     let fresh = file.with_extension("fresh");
     std::fs::copy(super::guest(guest), &fresh).unwrap();
     std::fs::rename(&fresh, file).unwrap();
 }
 
-/// The same, as another edition of the guest: the same code, another digest.
+/// Replaces a plugin by another edition of a guest: the same code with another digest.
 pub fn replace_by_edition(file: &std::path::Path, guest: &str, edition: u32) {
     let fresh = file.with_extension("fresh");
     let mut component = std::fs::read(super::guest(guest)).unwrap();

@@ -55,12 +55,12 @@ fn in_an_empty_path(folder: &Path, args: &[&str]) -> Said {
 fn a_tool_that_is_missing_is_named_with_its_cure() {
     let folder = tempfile::TempDir::new().unwrap();
     for (language, words) in [
-        ("rust", "`cargo` is not there: install Rust, with rustup"),
-        ("go", "`go` is not there: install Go"),
-        ("c", "`clang` is not there: install it for WebAssembly (Debian: `apt install clang-19"),
-        ("zig", "`zig` is not there: install Zig"),
-        ("python", "`componentize-py` is not there: run `python3 -m venv"),
-        ("javascript", "`npm` is not there: install Node.js"),
+        ("rust", "`cargo` not found: install Rust, with rustup"),
+        ("go", "`go` not found: install Go"),
+        ("c", "`clang` not found: install it for WebAssembly (Debian: `apt install clang-19"),
+        ("zig", "`zig` not found: install Zig"),
+        ("python", "`componentize-py` not found: run `python3 -m venv"),
+        ("javascript", "`node` not found: install Node.js"),
     ] {
         let name = format!("in-{language}");
         Project::at(folder.path()).ok(&["plugin", "new", &name, "--lang", language]);
@@ -76,10 +76,16 @@ fn a_tool_that_fails_or_is_too_old_is_explained() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let folder = tempfile::TempDir::new().unwrap();
-    let ended = "its own words are above";
+    let failed = "see its output above";
     for (name, language, tools, compiler, words) in [
-        ("in-c", "c", [("clang", ""), ("make", "exit 2")], None, "the linker or a library for WebAssembly is missing"),
-        ("with-own", "c", [("clang", ""), ("make", "exit 2")], Some("clang"), "`make` ended with exit status: 2; its own words"),
+        ("in-c", "c", [("clang", ""), ("make", "exit 2")], None, "the linker or a WebAssembly library is missing"),
+        (
+            "with-own",
+            "c",
+            [("clang", ""), ("make", "exit 2")],
+            Some("clang"),
+            "`make` failed with exit status: 2; see its output",
+        ),
         (
             "in-python",
             "python",
@@ -87,14 +93,8 @@ fn a_tool_that_fails_or_is_too_old_is_explained() {
             None,
             "`python3 -m py_compile plugin.py` shows",
         ),
-        (
-            "in-js",
-            "javascript",
-            [("npm", ""), ("node", "echo v20.18.3")],
-            None,
-            "`node` is v20.18.3, which is too old: install Node.js 20.19",
-        ),
-        ("on-new-node", "javascript", [("npm", "exit 1"), ("node", "echo v22.1.0")], None, "`npm ci` ended with exit status: 1"),
+        ("in-js", "javascript", [("npm", ""), ("node", "echo v20.18.3")], None, "`node` 20.18 is too old: install Node.js 20.19"),
+        ("on-new-node", "javascript", [("npm", "exit 1"), ("node", "echo v22.1.0")], None, "`npm ci` failed with exit status: 1"),
         // The tool-chain that is the project's own has the target; the one of the folder above hasn't.
         (
             "in-rust",
@@ -116,7 +116,7 @@ fn a_tool_that_fails_or_is_too_old_is_explained() {
         let said = Said::from(command.envs(compiler.map(|compiler| ("CC", compiler))).output().unwrap());
         assert!(said.status == 1 && said.stderr.contains(words), "{name}: {said:#?}");
         assert_eq!(said.stderr.contains("apt install clang-19 lld-19 wasi-libc"), name == "in-c", "{said:#?}");
-        assert_eq!(said.stderr.contains(ended), name != "in-js", "{said:#?}");
+        assert_eq!(said.stderr.contains(failed), name != "in-js", "{said:#?}");
     }
 }
 
@@ -144,10 +144,10 @@ fn nothing_is_overwritten_and_names_are_checked() {
     let project = Project::at(folder.path());
     project.ok(&["plugin", "new", "mailer", "--lang", "c"]);
     for (args, status, words) in [
-        (["mailer", "c"], 1, "\"mailer\" is there already"),
-        (["Mailer", "c"], 64, "\"Mailer\" is no name for a plugin"),
-        (["mailer-", "c"], 64, "\"mailer-\" is no name for a plugin"),
-        (["aux", "go"], 64, "\"aux\" is a name that Windows keeps for itself"),
+        (["mailer", "c"], 1, "\"mailer\" already exists"),
+        (["Mailer", "c"], 64, "invalid plugin name \"Mailer\""),
+        (["mailer-", "c"], 64, "invalid plugin name \"mailer-\""),
+        (["aux", "go"], 64, "\"aux\" is a name reserved by Windows"),
         (["signalbus-guest", "rust"], 64, "\"signalbus-guest\" is the name of the SDK that the project is built with"),
         (["other", "cobol"], 64, "possible values: rust, c, cpp, zig, go, python, javascript, typescript"),
     ] {
@@ -155,11 +155,11 @@ fn nothing_is_overwritten_and_names_are_checked() {
         assert!(said.status == status && said.stderr.contains(words), "{said:#?}");
     }
     let said = project.run(&["plugin", "build"]);
-    assert!(said.status == 64 && said.stderr.contains("is no plugin's project"), "{said:#?}");
+    assert!(said.status == 64 && said.stderr.contains("is not a plugin project"), "{said:#?}");
     let said = project.run(&["plugin", "build", "mailr"]);
-    assert!(said.status == 64 && said.stderr.contains("\"mailr\" is not there"), "{said:#?}");
+    assert!(said.status == 64 && said.stderr.contains("\"mailr\" not found"), "{said:#?}");
     let said = project.run(&["plugin", "build", "mailer/plugin.c"]);
     assert!(said.status == 64 && said.stderr.contains("\"mailer/plugin.c\" is a file"), "{said:#?}");
     let said = project.run(&["plugin", "check", "mailer/rows.json"]);
-    assert!(said.status == 1 && said.stderr.contains("it is no WebAssembly file"), "{said:#?}");
+    assert!(said.status == 1 && said.stderr.contains("not a WebAssembly file"), "{said:#?}");
 }

@@ -63,7 +63,7 @@ fn the_first_failing_case_is_explained() {
     assert_eq!(said.status, 1, "{said:#?}");
     assert!(said.stdout.contains("  ok     right "), "{}", said.stdout);
     let fault = r#"row 2: the outcome is {"after_ms":500,"retry":""#;
-    assert!(said.stdout.contains(fault) && said.stdout.contains("the first that failed: wrong"), "{}", said.stdout);
+    assert!(said.stdout.contains(fault) && said.stdout.contains("first failure: wrong"), "{}", said.stdout);
 }
 
 /// The faults of `plugin test`, one for each case that failed, and the text that it printed.
@@ -96,7 +96,7 @@ fn a_call_that_failed_is_a_fault_though_its_rows_are_sent_one_by_one() {
     let [silent, rows, another, none] = &faults[..] else { panic!("{faults:#?}") };
     assert!(silent.starts_with("silent: a call ended without an answer: plugin panicked at"), "{silent}");
     assert!(rows.starts_with("expects rows: a call ended without an answer: plugin panicked at"), "{rows}");
-    assert!(another.starts_with("expects another: a call ended without an answer, expected it to fail by exit: "), "{another}");
+    assert!(another.starts_with("expects another: a call ended without an answer, expected failure \"exit\": "), "{another}");
     assert_eq!(none, "expects one that does not come: every call was answered, expected one to fail");
 }
 
@@ -104,7 +104,7 @@ fn a_call_that_failed_is_a_fault_though_its_rows_are_sent_one_by_one() {
 fn answers_of_the_wrong_number_are_a_fault_of_a_case_that_expects_nothing() {
     let rows = r#"[{"id": 1}, {"id": 2}]"#;
     let (faults, text) = faults(&crate::harness::guest("answers_too_few"), rows);
-    assert_eq!(faults, ["the rows of the file: 1 outcomes for 2 rows: answer one for each, in their order"]);
+    assert_eq!(faults, ["the rows of the file: 1 outcomes for 2 rows; return one for each row, in the same order"]);
     assert!(text.contains("  FAILED the rows of the file"), "{text}");
 }
 
@@ -167,7 +167,7 @@ fn the_contract_reaches_nobody() {
     };
     let webhook = super::sample("webhook");
     let (_, text) = faults(&webhook, &rows(""));
-    assert!(text.contains("  ok     a row is answered"), "{text}");
+    assert!(text.contains("  ok     answers rows"), "{text}");
     assert!(server.accept().is_err(), "the contract called the server");
     faults(&webhook, &rows(r#"{"name": "a", "rows": [{"id": 1}]}"#));
     assert!(server.accept().is_ok(), "a case of one's own calls it");
@@ -183,7 +183,7 @@ fn what_a_plugin_is_not_granted_is_no_hindrance_to_the_contract() {
     std::fs::write(folder.path().join("rows.json"), r#"[{"id": 1}]"#).unwrap();
     let said = project.run(&["plugin", "test", webhook.to_str().unwrap(), "--rows", "rows.json"]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("rows.json grants them with \"grants\": {\"http\":"), "{}", said.stderr);
+    assert!(said.stderr.contains("grant them in rows.json, as in \"grants\": {\"http\":"), "{}", said.stderr);
 }
 
 /// What goes wrong in a plugin is a verdict of the contract, whatever it is.
@@ -191,7 +191,7 @@ fn what_a_plugin_is_not_granted_is_no_hindrance_to_the_contract() {
 fn the_contract_finds_what_loses_rows() {
     for (guest, words) in [
         ("traps", "a call ended without an answer: plugin panicked at"),
-        ("answers_too_few", "outcomes for 2 rows: answer one for each, in their order"),
+        ("answers_too_few", "outcomes for 2 rows; return one for each row, in the same order"),
     ] {
         let report = tried(&crate::harness::guest(guest), ROWS);
         let faults: Vec<&str> = report["cases"].as_array().unwrap().iter().filter_map(|case| case["fault"].as_str()).collect();
@@ -211,13 +211,13 @@ fn the_contract_finds_what_gives_rows_up() {
         let fault = |case: &serde_json::Value| Some(format!("{}: {}", case["name"].as_str()?, case["fault"].as_str()?));
         cases.iter().filter_map(fault).collect::<Vec<_>>()
     };
-    let skipped = "row 1 is skipped, and so deleted, which the bus has not taken yet";
-    let rejected = "row 1 is rejected, and so a dead letter, which the bus may take another time";
+    let skipped = "row 1 is skipped, and so deleted, but the bus has not accepted it yet";
+    let rejected = "row 1 is rejected, and so becomes a dead letter, but the bus may accept it later";
     for (how, words) in [("skip", skipped), ("reject", rejected), ("always", skipped)] {
-        let cases = ["a bus that is away is no success", "a bus that wants it later is no success"];
+        let cases = ["keeps rows while the bus is unavailable", "keeps rows that the bus wants later"];
         assert_eq!(
             faults(how),
-            cases.map(|case| format!("{case}: {words}: answer what `publish` answered for it, or `retry`")),
+            cases.map(|case| format!("{case}: {words}: return what `publish` returned for it, or `retry`")),
             "{how}"
         );
     }
@@ -228,18 +228,15 @@ fn a_file_of_rows_that_is_wrong_says_where() {
     let folder = tempfile::TempDir::new().unwrap();
     let plugin = crate::harness::guest("sends");
     for (rows, words) in [
-        (
-            "[{\"id\": 1}, {\"total\": {\"int64\": \"x\"}}]",
-            "row 2: column \"total\": {\"int64\": \"x\"} is no integer of 64 bits",
-        ),
+        ("[{\"id\": 1}, {\"total\": {\"int64\": \"x\"}}]", "row 2: column \"total\": invalid 64-bit integer {\"int64\": \"x\"}"),
         ("{\"cases\": [{\"name\": \"a\", \"rows\": [], \"expekt\": 1}]}", "unknown field `expekt`"),
         (
             "{\"cases\": [{\"name\": \"a\", \"rows\": [],\n\"expect\": {\"outcomes\": [\"snet\"]}}]}",
-            "case \"a\": `outcomes`, row 1: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?",
+            "case \"a\": `outcomes`, row 1: unknown outcome \"snet\"; expected one of sent, skip, retry, reject, held; did you mean \"sent\"?",
         ),
         ("[{\"id\": 18446744073709551616}]", "write {\"decimal\": \"18446744073709551616\"}"),
         ("[{\"id\": 1},", "line 1"),
-        ("{\"timeout\": \"30\", \"cases\": []}", "\"30\" is no duration; write"),
+        ("{\"timeout\": \"30\", \"cases\": []}", "invalid duration \"30\"; expected"),
     ] {
         std::fs::write(folder.path().join("rows.json"), rows).unwrap();
         let said = Project::at(folder.path()).run(&["plugin", "test", plugin.to_str().unwrap(), "--rows", "rows.json"]);

@@ -85,5 +85,5 @@ async fn a_dead_letter_is_replayed() {
     assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 2);
     assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "the row was only lent to the table");
     let said = project.run(&["plugin", "replay", "99"]);
-    assert!(said.status == 1 && said.stderr.contains("there is no dead letter 99"), "{said:#?}");
+    assert!(said.status == 1 && said.stderr.contains("dead letter 99 not found"), "{said:#?}");
 }

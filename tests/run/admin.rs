@@ -147,7 +147,7 @@ async fn a_port_in_use_is_reported() {
     let text = format!("[database]\nurl = {:?}\n[admin]\nlisten = \"127.0.0.1:{port}\"\n", database.url);
     let said = Project::new(database.folder(), &text).run(&["run"]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("name another `admin.listen`"), "{said:#?}");
+    assert!(said.stderr.contains("choose another `admin.listen`"), "{said:#?}");
 }
 
 /// `docs/src/admin.md` lists every metric, and the relay exports no metric outside of the list.

@@ -136,7 +136,7 @@ async fn the_command_swaps_and_rolls_back() {
     let said = relay.project.ok(&["plugin", "swap", "OrderPlaced"]);
     let second = digest(&relay);
     assert_ne!(first, second);
-    assert_eq!(said, format!("OrderPlaced is sent by {second}\n"));
+    assert_eq!(said, format!("OrderPlaced now uses {second}\n"));
     let said = relay.project.ok(&["plugin", "rollback", "OrderPlaced", "--json"]);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&said).unwrap()["digest"], first);
     assert_eq!(digest(&relay), first);
@@ -174,7 +174,7 @@ async fn a_plugin_that_always_fails_is_paused_until_replaced() {
     assert!((1..200).contains(&tried), "{tried}");
     let said = tokio::task::block_in_place(|| relay.project.run(&["flushmany"]));
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("signal type \"OrderPlaced\": the plugin fails: "), "{said:#?}");
+    assert!(said.stderr.contains("signal type \"OrderPlaced\": plugin failed: "), "{said:#?}");
     replace(&plugin, "counts");
     until_sent(&database, &relay).await;
     assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 0);

@@ -1,4 +1,6 @@
-//! Files of plugins: what they say of themselves, and components made of core modules.
+//! Component files: reads and writes their metadata, and turns core modules into components.
+//!
+//! Nothing here runs a plugin.
 
 use std::path::Path;
 
@@ -12,12 +14,12 @@ use wit_parser::{Resolve, WorldKey};
 /// The contract that plugins are built against.
 pub const WIT: &str = include_str!("../../../wit/signalbus.wit");
 
-/// What a component says of itself.
+/// The metadata of a component.
 #[derive(Clone, Debug, Default)]
 pub struct Description {
     pub name: Option<String>,
     pub version: Option<String>,
-    /// What made it: `processed-by`, `wit-component`, `0.254.2`.
+    /// The tools that made it: `processed-by`, `wit-component`, `0.254.2`.
     pub producers: Vec<(String, String, String)>,
     pub exports: Vec<String>,
     pub imports: Vec<String>,
@@ -25,46 +27,46 @@ pub struct Description {
     pub wit: String,
 }
 
-/// Whether a file is a component, or a core module that one can be made of.
+/// Whether a file is a component, or a core module that can be turned into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Component,
     CoreModule,
 }
 
-/// Tells apart what a build left.
+/// Tells whether the bytes are a component or a core module.
 ///
 /// # Errors
-/// It is neither.
+/// If they are neither.
 pub fn kind(bytes: &[u8]) -> anyhow::Result<Kind> {
     match Parser::new(0).parse_all(bytes).next() {
         Some(Ok(Payload::Version { encoding: Encoding::Component, .. })) => Ok(Kind::Component),
         Some(Ok(Payload::Version { encoding: Encoding::Module, .. })) => Ok(Kind::CoreModule),
-        _ => bail!("it is no WebAssembly file"),
+        _ => bail!("not a WebAssembly file"),
     }
 }
 
-/// Makes a component of a core module. Where the module does not say which world it is for, that
-/// is found by its exports, in the folder `wit` or, without one, in the contract of this relay.
+/// Turns a core module into a component. If the module does not name its world, the exports tell,
+/// and the world comes from the folder `wit` or, without one, from this relay's contract.
 ///
 /// # Errors
-/// The module exports no sender, or does not fit its world.
+/// If the module exports no sender, or does not match its world.
 pub fn encode(core: &[u8], wit: &Path) -> anyhow::Result<Vec<u8>> {
     let mut core = core.to_vec();
     if !says_its_world(&core)? {
         let mut resolve = Resolve::default();
         let package = if wit.exists() { resolve.push_path(wit)?.0 } else { resolve.push_str("signalbus.wit", WIT)? };
-        let world = resolve.select_world(&[package], Some(world(&core)?)).context("its world is not in the WIT package")?;
+        let world = resolve.select_world(&[package], Some(world(&core)?)).context("world not found in the WIT package")?;
         embed_component_metadata(&mut core, &resolve, world, StringEncoding::UTF8)?;
     }
     let encoder = ComponentEncoder::default().validate(true).module(&core)?;
     encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER)?.encode()
 }
 
-/// Writes name and version into a component, and that this relay's tool has made it.
+/// Writes name, version and this tool's own name into the metadata of a component.
 ///
 /// # Errors
-/// It is no component.
+/// If the bytes are not a component.
 pub fn label(component: &[u8], name: &str, version: Option<&str>) -> anyhow::Result<Vec<u8>> {
     let mut label = AddMetadata::default();
     label.name = AddMetadataField::Set(name.to_owned());
@@ -75,12 +77,12 @@ pub fn label(component: &[u8], name: &str, version: Option<&str>) -> anyhow::Res
     label.to_wasm(component)
 }
 
-/// Whether a component has its label already.
+/// Whether [`label`] has been applied to a component.
 pub fn is_labelled(component: &[u8]) -> bool {
     Producers::from_wasm(component).is_ok_and(|made| made.and_then(|made| made.get("processed-by")?.get(TOOL).cloned()).is_some())
 }
 
-/// This relay's tool, among those that a component was made by.
+/// The name of this tool among the producers of a component.
 const TOOL: &str = "signalbus";
 
 fn says_its_world(core: &[u8]) -> anyhow::Result<bool> {
@@ -105,20 +107,18 @@ fn world(core: &[u8]) -> anyhow::Result<&'static str> {
             }
         }
     }
-    bail!("it exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\"")
+    bail!("exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\"")
 }
 
-/// Reads what a component says of itself.
+/// Reads the metadata of a component.
 ///
 /// # Errors
-/// It is no component.
+/// If the bytes are not a component.
 pub fn describe(bytes: &[u8]) -> anyhow::Result<Description> {
-    let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes)? else {
-        bail!("it is a WIT package, no component")
-    };
+    let DecodedWasm::Component(resolve, world) = wit_component::decode(bytes)? else { bail!("a WIT package, not a component") };
     let names = |keys: Vec<&WorldKey>| keys.into_iter().map(|key| resolve.name_world_key(key)).collect();
     let mut printer = WitPrinter::<OutputToString>::default();
-    let package = resolve.worlds[world].package.context("its world has no package")?;
+    let package = resolve.worlds[world].package.context("the world has no package")?;
     printer.print(&resolve, package, &[])?;
     let (name, version) = labels(bytes)?;
     let mut producers = Vec::new();
@@ -135,7 +135,7 @@ pub fn describe(bytes: &[u8]) -> anyhow::Result<Description> {
     })
 }
 
-/// What made the component and the modules in it.
+/// The tools that made the component and the modules in it.
 fn made_by(bytes: &[u8]) -> anyhow::Result<Producers> {
     let mut all = Producers::empty();
     for payload in Parser::new(0).parse_all(bytes) {
@@ -148,7 +148,7 @@ fn made_by(bytes: &[u8]) -> anyhow::Result<Producers> {
     Ok(all)
 }
 
-/// Name and version, of the outermost component.
+/// The name and version of the outermost component.
 fn labels(bytes: &[u8]) -> anyhow::Result<(Option<String>, Option<String>)> {
     let (mut name, mut version, mut depth) = (None, None, 0);
     for payload in Parser::new(0).parse_all(bytes) {

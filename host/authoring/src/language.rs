@@ -1,10 +1,12 @@
-//! The languages that plugins are written in: what makes a component of a project, and what to
-//! install where that is missing.
+//! The languages that plugins are written in: how to recognise a project, which commands build it,
+//! and what to install if a tool is missing.
+//!
+//! It only says what to run; the command `plugin build` runs it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A language with a template.
+/// A language with a project template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
     Rust,
@@ -17,16 +19,16 @@ pub enum Language {
     TypeScript,
 }
 
-/// A command, or what to install before there can be one.
+/// A command, or what to install to be able to run it.
 type Step = Result<Command, String>;
 
-/// The first that is installed is taken.
+/// In order of preference: the first one installed is used.
 const RUST_TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-unknown-unknown"];
 
 /// Major and minor version.
 type Version = (u32, u32);
 
-/// The oldest versions that build a component. Debian has older ones of each.
+/// The oldest versions that can build a component. Debian packages older ones.
 const NODE: Version = (20, 19);
 const GO: Version = (1, 27);
 const ZIG: Version = (0, 17);
@@ -35,7 +37,7 @@ impl Language {
     pub const ALL: [Self; 8] =
         [Self::Rust, Self::C, Self::Cpp, Self::Zig, Self::Go, Self::Python, Self::JavaScript, Self::TypeScript];
 
-    /// As it is written on the command line; its template's folder too.
+    /// The name on the command line, and of the template's folder.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rust => "rust",
@@ -49,7 +51,7 @@ impl Language {
         }
     }
 
-    /// A shorter name that is understood as well.
+    /// A short name that the command line accepts too.
     pub const fn short_name(self) -> Option<&'static str> {
         match self {
             Self::JavaScript => Some("js"),
@@ -59,12 +61,12 @@ impl Language {
         }
     }
 
-    /// The language of that name, or of that short name.
+    /// The language with this name or short name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|language| language.name() == name || language.short_name() == Some(name))
     }
 
-    /// The language of a project.
+    /// The language of a project, recognised by its files.
     pub fn of_project(folder: &Path) -> Option<Self> {
         let has = |file: &str| folder.join(file).exists();
         Some(match () {
@@ -101,7 +103,7 @@ impl Language {
                 command(&tool, &["-d", "wit", "-w", "bulk-sender-plugin", "componentize", "plugin", "-o", "plugin.wasm"])
             })],
             Self::JavaScript | Self::TypeScript => {
-                let install = "Node.js 20.19 or later (https://nodejs.org), which comes with npm";
+                let install = "Node.js 20.19 or later (https://nodejs.org), which includes npm";
                 let npm = recent("node", &["--version"], NODE, install, project).and_then(|_| tool("npm", install));
                 let install = (!has_packages(project)).then(|| npm.clone().map(|npm| command(&npm, &["ci"])));
                 install.into_iter().chain([npm.map(|npm| command(&npm, &["run", "build"]))]).collect()
@@ -109,7 +111,7 @@ impl Language {
         }
     }
 
-    /// Whatever the Makefile would take: the user's own compiler, wasi-sdk, or one that is installed.
+    /// Checks that there is a compiler for the Makefile: the user's own, wasi-sdk, or an installed clang.
     fn clang(self) -> Result<(), String> {
         if self.has_own_compiler() || tool("clang-19", "").is_ok() {
             return Ok(());
@@ -127,19 +129,19 @@ impl Language {
         format!("Debian: `apt install clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32{more}`")
     }
 
-    /// What may help where a step fails, if its own words don't.
+    /// A hint for when a step fails and its own output does not help.
     pub fn advice(self) -> Option<String> {
         match self {
             Self::C | Self::Cpp if !self.has_own_compiler() => Some(format!(
-                "where the linker or a library for WebAssembly is missing, install them all ({}), or set WASI_SDK_PATH",
+                "if the linker or a WebAssembly library is missing, install them all ({}), or set WASI_SDK_PATH",
                 self.packages()
             )),
-            Self::Python => Some("`python3 -m py_compile plugin.py` shows mistakes of syntax".to_owned()),
+            Self::Python => Some("`python3 -m py_compile plugin.py` shows syntax errors".to_owned()),
             _ => None,
         }
     }
 
-    /// Name and version of a project, as its package file has them.
+    /// The name and version of a project, from its package file, or else the name of its folder.
     pub fn identity(self, project: &Path) -> (String, Option<String>) {
         let read = |file: &str| std::fs::read_to_string(project.join(file)).unwrap_or_default();
         let toml = |file: &str, table: &str| {
@@ -161,7 +163,7 @@ impl Language {
         (name.unwrap_or_else(folder), version)
     }
 
-    /// What the build left.
+    /// The file that the build produced.
     pub fn product(self, project: &Path) -> Option<PathBuf> {
         match self {
             Self::Rust => rust_product(project),
@@ -176,14 +178,14 @@ fn command(program: &str, args: &[&str]) -> Command {
     command
 }
 
-/// The program, if it is there.
+/// Looks for a program on PATH.
 fn tool(name: &str, install: &str) -> Result<String, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).any(|folder| folder.join(name).exists());
-    if found { Ok(name.to_owned()) } else { Err(format!("`{name}` is not there: install {install}, then try again")) }
+    if found { Ok(name.to_owned()) } else { Err(format!("`{name}` not found: install {install}, then try again")) }
 }
 
-/// A project may have a tool-chain of its own.
+/// The Rust target to build for. It is looked up in the project, which may pin its own toolchain.
 fn rust_target(project: &Path) -> Result<&'static str, String> {
     tool("cargo", "Rust, with rustup (https://rustup.rs)")?;
     let installed = |target: &&str| {
@@ -194,50 +196,50 @@ fn rust_target(project: &Path) -> Result<&'static str, String> {
     };
     let [usual, _] = RUST_TARGETS;
     let missing =
-        || format!("Rust's target {usual} is not there: run `rustup target add {usual}` in the project, then try again");
+        || format!("Rust target {usual} is not installed: run `rustup target add {usual}` in the project, then try again");
     RUST_TARGETS.into_iter().find(installed).ok_or_else(missing)
 }
 
-/// The program, if it is there and not too old. One that does not tell its version is taken: what it
-/// says itself will be clearer.
+/// Looks for a program on PATH and checks its version. A program without a recognisable version is
+/// accepted: its own error message will be clearer.
 fn recent(name: &str, ask: &[&str], least: Version, install: &str, project: &Path) -> Result<String, String> {
     let program = tool(name, install)?;
     let answer = command(&program, ask).current_dir(project).output();
     let answer = answer.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     match version(&answer) {
         Some(found) if found < least => {
-            Err(format!("`{name}` is version {}.{}, which is too old: install {install}, then try again", found.0, found.1))
+            Err(format!("`{name}` {}.{} is too old: install {install}, then try again", found.0, found.1))
         }
         _ => Ok(program),
     }
 }
 
-/// The first version in what a tool says of itself.
+/// The first version number in the output of a tool.
 fn version(text: &str) -> Option<Version> {
     let start = text.find(|c: char| c.is_ascii_digit())?;
     let mut numbers = text[start..].split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse().ok());
     Some((numbers.next()?, numbers.next()?))
 }
 
-/// Zig itself, or the one of the Python package. One of them may be too old.
+/// Zig itself, or the one from the Python package: either may be too old.
 fn zig(project: &Path) -> Result<String, String> {
     let install = "Zig 0.17 (https://ziglang.org), or `pip install ziglang`, which is called `python-zig`";
-    let take = |name: &str| recent(name, &["version"], ZIG, install, project);
-    take("zig").or_else(|advice| take("python-zig").map_err(|_| advice))
+    let find = |name: &str| recent(name, &["version"], ZIG, install, project);
+    find("zig").or_else(|advice| find("python-zig").map_err(|_| advice))
 }
 
-/// Whether `npm ci` has come to its end since the list of packages was written.
+/// Whether `npm ci` has completed since `package-lock.json` last changed.
 fn has_packages(project: &Path) -> bool {
     let changed = |file: &str| project.join(file).metadata().and_then(|data| data.modified()).ok();
     match (changed("node_modules/.package-lock.json"), changed("package-lock.json")) {
         (Some(installed), Some(listed)) => installed >= listed,
-        // Of another tool than npm, perhaps.
+        // Perhaps installed by a tool other than npm.
         (_, None) => project.join("node_modules").exists(),
         (None, _) => false,
     }
 }
 
-/// In the project's own environment, or wherever it is.
+/// From the project's own virtual environment, or else from PATH.
 fn componentize_py(project: &Path) -> Result<String, String> {
     let own = project.join(".venv/bin/componentize-py");
     if own.exists() {
@@ -245,11 +247,11 @@ fn componentize_py(project: &Path) -> Result<String, String> {
     }
     tool("componentize-py", "").map_err(|_| {
         let install = "python3 -m venv .venv && .venv/bin/pip install componentize-py==0.25.1";
-        format!("`componentize-py` is not there: run `{install}` in the project, then try again")
+        format!("`componentize-py` not found: run `{install}` in the project, then try again")
     })
 }
 
-/// Cargo knows where it puts things.
+/// Asks Cargo where it wrote the component.
 fn rust_product(project: &Path) -> Option<PathBuf> {
     let args = ["build", "--release", "--quiet", "--target", rust_target(project).ok()?, "--message-format", "json"];
     let output = Command::new("cargo").args(args).current_dir(project).output().ok()?;
@@ -267,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_found_in_what_tools_say() {
+    fn versions_are_found_in_the_output_of_tools() {
         assert_eq!(version("go version go1.26.8 linux/amd64"), Some((1, 26)));
         assert_eq!(version("v20.19.2\n"), Some((20, 19)));
         assert_eq!(version("0.17.1-dev.3"), Some((0, 17)));
@@ -276,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn packages_are_installed_again_after_a_failure_and_after_a_change() {
+    fn packages_are_reinstalled_after_a_failure_and_after_a_change() {
         let folder = tempfile::TempDir::new().unwrap();
         let project = folder.path();
         let write = |file: &str, age: u64| {

@@ -1,10 +1,10 @@
-//! For authors of plugins: projects in every language, components made of modules, and trials of a
-//! plugin without a database or a bus.
+//! Tools for plugin authors: project templates, builds in every language, component metadata, and
+//! tests of a plugin without a database or a bus.
 //!
-//! The relay never needs this crate; the commands of `signalbus plugin` do.
+//! The relay itself must not need this crate; only the commands of `signalbus plugin` use it.
 #![forbid(unsafe_code)]
 
 pub mod component;
 pub mod language;
 pub mod templates;
-pub mod trial;
+pub mod testing;

@@ -1,26 +1,27 @@
-//! Projects to start from: each builds, and passes `plugin test`, as it is.
+//! Project templates, one per language: each builds, and passes `plugin test`, as it is.
+//!
+//! They are the samples in `plugins/`, bundled by the build script; here only names are replaced.
 
 use crate::language::Language;
 
 include!(concat!(env!("OUT_DIR"), "/templates.rs"));
 
-/// The name of the templates' own project.
+/// The project name used in the templates.
 const SAMPLE: &str = "sample-plugin";
 
-/// The files of a project in a language, for a plugin of this name: each with its place in the
-/// project's folder.
+/// The files of a new project, each with its path in the project's folder.
 pub fn project(language: Language, name: &str) -> impl Iterator<Item = (&'static str, Vec<u8>)> {
-    files(language).map(move |(file, content)| (file, named(content, name)))
+    files(language).map(move |(file, content)| (file, renamed(content, name)))
 }
 
-/// Why a plugin can't have this name.
+/// Why a plugin cannot have this name, or `None` if it can.
 pub fn name_fault(name: &str, language: Language) -> Option<String> {
     if !is_name(name) {
         return Some(format!(
-            "\"{name}\" is no name for a plugin: take lower-case letters, digits and hyphens between them, as in \"invoice-mailer\""
+            "invalid plugin name \"{name}\"; use lower-case letters, digits and hyphens between them, as in \"invoice-mailer\""
         ));
     }
-    taken(name, language).map(|owner| format!("\"{name}\" is {owner}; take another name"))
+    reserved(name, language).map(|reason| format!("\"{name}\" is {reason}; choose another name"))
 }
 
 fn files(language: Language) -> impl Iterator<Item = (&'static str, &'static [u8])> {
@@ -35,18 +36,18 @@ fn is_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-/// Whose name it is, where a project of that name can't be built.
-fn taken(name: &str, language: Language) -> Option<&'static str> {
+/// What a name is reserved for, if a project with that name could not be built.
+fn reserved(name: &str, language: Language) -> Option<&'static str> {
     let numbered = |device: &str| name.strip_prefix(device).is_some_and(|end| matches!(end.as_bytes(), [b'1'..=b'9']));
     if ["aux", "con", "nul", "prn"].contains(&name) || numbered("com") || numbered("lpt") {
-        // Go refuses it on every system.
-        return Some("a name that Windows keeps for itself");
+        // Go rejects these names on every system.
+        return Some("a name reserved by Windows");
     }
     (language == Language::Rust && name == "signalbus-guest").then_some("the name of the SDK that the project is built with")
 }
 
-/// Puts the project's name in the place of the sample's; files that are no text stay.
-fn named(content: &[u8], name: &str) -> Vec<u8> {
+/// Replaces the sample's name by the project's. Binary files stay as they are.
+fn renamed(content: &[u8], name: &str) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(content) else { return content.to_vec() };
     let text = text.replace(SAMPLE, name).replace(&SAMPLE.replace('-', "_"), &name.replace('-', "_"));
     text.replace("../../guest-sdk", "vendor/signalbus-guest").into_bytes()
@@ -67,17 +68,17 @@ mod tests {
     }
 
     #[test]
-    fn the_name_takes_the_place_of_the_samples() {
-        let text = named(b"name = \"sample-plugin\", sample_plugin.wasm", "mail-it");
+    fn the_project_name_replaces_the_sample_name() {
+        let text = renamed(b"name = \"sample-plugin\", sample_plugin.wasm", "mail-it");
         assert_eq!(text, b"name = \"mail-it\", mail_it.wasm");
-        assert_eq!(named(b"\xff sample-plugin", "x"), b"\xff sample-plugin");
+        assert_eq!(renamed(b"\xff sample-plugin", "x"), b"\xff sample-plugin");
         assert!(
             is_name("mail-it2") && !is_name("Mail") && !is_name("2mail") && !is_name("") && !is_name("a b") && !is_name("mail-")
         );
     }
 
     #[test]
-    fn names_that_cannot_be_built_are_taken() {
+    fn names_that_cannot_be_built_are_reserved() {
         for (name, language, free) in [
             ("signalbus-guest", Language::Rust, false),
             ("signalbus-guest", Language::C, true),
@@ -87,13 +88,13 @@ mod tests {
             ("com0", Language::Go, true),
             ("com10", Language::Go, true),
             ("comx", Language::Go, true),
-            // The project's module has a path before its name.
+            // In Go, the module path has a prefix before the name.
             ("signalbus", Language::Go, true),
             ("log", Language::Go, true),
         ] {
-            assert_eq!(taken(name, language).is_none(), free, "{name} in {}", language.name());
+            assert_eq!(reserved(name, language).is_none(), free, "{name} in {}", language.name());
         }
         let (_, module) = files(Language::Go).find(|(file, _)| *file == "go.mod").unwrap();
-        assert!(named(module, "log").starts_with(b"module example.com/log\n"));
+        assert!(renamed(module, "log").starts_with(b"module example.com/log\n"));
     }
 }

@@ -1,4 +1,5 @@
-//! `check`: every fault, each with its place and cure, before anything starts.
+//! `check`: reports every problem in configuration, database and plugins, each with its place and a
+//! remedy. It sends nothing.
 
 use std::path::Path;
 
@@ -8,12 +9,12 @@ use signalbus_plugin::{Engine, Plugin};
 use signalbus_relay::cache_folder;
 use signalbus_relay::config::{Config, SignalConfig};
 
-/// Faults found so far.
+/// The problems found so far.
 #[derive(Default)]
 struct Report {
     errors: Vec<String>,
     warnings: Vec<String>,
-    /// The tables could not be looked at.
+    /// The database could not be reached: its tables were not checked.
     unreachable: Option<Error>,
 }
 
@@ -22,7 +23,7 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
     let mut report = Report { errors, ..Report::default() };
     if config.signals.is_empty() {
         let place = path.display();
-        report.warnings.push(format!("{place}: there is no signal type; add a `[signals.NAME]` with a `plugin`"));
+        report.warnings.push(format!("{place}: no signal types are configured; add a `[signals.NAME]` section with a `plugin`"));
     }
     report.shared_tables(&config);
     report.tables(&config).await;
@@ -31,14 +32,14 @@ pub(crate) async fn run(path: &Path) -> Result<Exit, Failure> {
 }
 
 impl Report {
-    /// Each type keeps claims of its own: what both send may be sent twice.
+    /// Warns about tables that several types share: claims are kept per type, so a row may be sent twice.
     fn shared_tables(&mut self, config: &Config) {
         for (n, signal) in config.signals.iter().enumerate() {
             let table = &signal.source.table;
             if let Some(other) = config.signals[..n].iter().find(|other| other.source.table == *table) {
                 let (name, other, place) = (signal.name(), other.name(), &signal.place);
                 self.warnings.push(format!(
-                    "{place}: signal type \"{name}\": table \"{table}\" is that of \"{other}\" too, so its rows go to either or both; \
+                    "{place}: signal type \"{name}\": table \"{table}\" is also the table of \"{other}\", so its rows may go to either or both; \
                      give each type its own table"
                 ));
             }
@@ -46,7 +47,7 @@ impl Report {
     }
 
     async fn tables(&mut self, config: &Config) {
-        // That the URL is missing or wrong is among the faults already.
+        // A missing or invalid URL has been reported already.
         if config.database.url.is_empty() {
             return;
         }

@@ -1,4 +1,4 @@
-//! `dead`: list, show, redrive and discard what could not be sent.
+//! `dead`: lists, shows, redrives and discards dead letters.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use signalbus_outbox::{DeadLetter, Outbox};
 use signalbus_relay::Redriven;
 use signalbus_relay::config::Config;
 
-/// Which dead letters a command is about.
+/// The dead letters that a command applies to.
 #[derive(Debug)]
 pub(crate) enum Choice {
     Ids(Vec<i64>),
@@ -39,7 +39,7 @@ pub(crate) async fn list(path: &Path, names: &[String], limit: usize, output: Ou
 
 pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, Failure> {
     let outbox = open(&read_config(path)?)?;
-    let Some((letter, row)) = outbox.dead_letter(id).await? else { return Err(unknown(id)) };
+    let Some((letter, row)) = outbox.dead_letter(id).await? else { return Err(not_found(id)) };
     if output == Output::Json {
         let row: serde_json::Map<_, _> = row.into_iter().map(|(name, value)| (name, json!(value))).collect();
         print(json!({ "dead_letter": letter, "row": row }));
@@ -89,7 +89,7 @@ async fn chosen(config: &Config, outbox: &Outbox, choice: &Choice) -> Result<Vec
         Choice::Ids(ids) => {
             let mut letters = Vec::new();
             for &id in ids {
-                let (letter, _) = outbox.dead_letter(id).await?.ok_or_else(|| unknown(id))?;
+                let (letter, _) = outbox.dead_letter(id).await?.ok_or_else(|| not_found(id))?;
                 letters.push(letter);
             }
             return Ok(letters);
@@ -101,6 +101,6 @@ async fn chosen(config: &Config, outbox: &Outbox, choice: &Choice) -> Result<Vec
     Ok(outbox.all_dead_letters(&names).await?)
 }
 
-fn unknown(id: i64) -> Failure {
-    Failure::new(Exit::Failed, format!("there is no dead letter {id}; `signalbus dead list` lists them"))
+fn not_found(id: i64) -> Failure {
+    Failure::new(Exit::Failed, format!("dead letter {id} not found; see `signalbus dead list`"))
 }

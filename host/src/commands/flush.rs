@@ -1,4 +1,4 @@
-//! `flush`, `flushmany` and `flushordered`.
+//! `flush`, `flushmany` and `flushordered`: send what is pending, show progress, report what became of it.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> R
         let exit = round(&relay, &backlog, extent, &stop, selection.output).await;
         let Some(period) = selection.repeat else { return Ok(exit) };
         tokio::select! {
-            // What went wrong was told each time; being told to stop is no failure.
+            // Each round has reported its own errors; stopping is not one.
             () = stop.cancelled() => return Ok(Exit::Done),
             () = tokio::time::sleep(period.saturating_sub(begun.elapsed())) => {}
         }
@@ -54,7 +54,7 @@ async fn round(relay: &Relay, backlog: &Backlog, extent: Extent, stop: &Cancella
     flushed.iter().map(exit).max_by_key(|exit| severity(*exit)).unwrap_or(Exit::Done)
 }
 
-/// A progress bar on a terminal, once it takes longer than a second.
+/// Shows a progress bar on a terminal, if the flush takes longer than a second.
 async fn show_progress(tallies: Vec<Arc<Tally>>, backlog: Backlog) {
     tokio::time::sleep(Duration::from_secs(1)).await;
     if !std::io::stderr().is_terminal() {
@@ -85,7 +85,7 @@ async fn show_progress(tallies: Vec<Arc<Tally>>, backlog: Backlog) {
     }
 }
 
-/// What there is to send, for the bar's length. Its connection is a further one, and made only then.
+/// Counts the pending signals, for the length of the bar, over a connection opened only for that.
 #[derive(Clone)]
 struct Backlog {
     outbox: Outbox,
@@ -93,7 +93,7 @@ struct Backlog {
 }
 
 impl Backlog {
-    /// In a table of millions, this takes its time.
+    /// Slow for a table of millions; `None` if the database fails.
     async fn count(&self) -> Option<u64> {
         let mut count = 0;
         for source in &self.sources {
@@ -107,7 +107,7 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-/// A bar that leaves no trace, however its task ends.
+/// A bar that is cleared however its task ends.
 struct Cleared(ProgressBar);
 
 impl Drop for Cleared {
@@ -153,12 +153,12 @@ fn describe(part: &Flushed) -> serde_json::Value {
 
 fn explain(halt: &Halt) -> String {
     match halt {
-        Halt::Outage(Outage::Unavailable { reason, .. }) => format!("the bus is not available: {}", printable(reason)),
-        Halt::Outage(Outage::Misconfigured { reason }) => format!("the plugin is misconfigured: {}", printable(reason)),
-        Halt::Stalled(reason) => format!("the plugin fails: {}", printable(reason)),
+        Halt::Outage(Outage::Unavailable { reason, .. }) => format!("bus unavailable: {}", printable(reason)),
+        Halt::Outage(Outage::Misconfigured { reason }) => format!("plugin misconfigured: {}", printable(reason)),
+        Halt::Stalled(reason) => format!("plugin failed: {}", printable(reason)),
         Halt::Database(error) if error.is_unreachable() => unreachable(error),
         Halt::Database(error) => error.to_string(),
-        Halt::Abandoned => "what was in flight did not end within the grace period; it will be sent again".into(),
+        Halt::Abandoned => "calls in flight did not finish within the grace period; their signals will be sent again".into(),
         Halt::Stopped => "stopped before everything was sent".into(),
     }
 }

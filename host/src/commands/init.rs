@@ -1,4 +1,4 @@
-//! `init`: a starter project to play with.
+//! `init`: creates a starter project. It never overwrites a file.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) async fn run(folder: &Path, signals: u32) -> Result<Exit, Failure> {
     let plugins = folder.join("plugins");
     for file in [&config, &database, &plugins] {
         if file.exists() {
-            let text = format!("\"{}\" is there already; name another folder, as in `signalbus init demo`", file.display());
+            let text = format!("\"{}\" already exists; choose another folder, as in `signalbus init demo`", file.display());
             return Err(Failure::new(Exit::Failed, text));
         }
     }
@@ -34,19 +34,19 @@ pub(crate) async fn run(folder: &Path, signals: u32) -> Result<Exit, Failure> {
     let outbox = Outbox::open(&sqlite_url(&database, "?mode=rwc"), 1)?;
     outbox.migrate().await?;
     outbox.run_script(&TABLES.replace("{signals}", &signals.to_string())).await?;
-    print(format_args!("made {}, {} with {signals} signals of each type, and plugins/", config.display(), database.display()));
+    print(format_args!("created {}, {} with {signals} signals of each type, and plugins/", config.display(), database.display()));
     if bundled::BUNDLED.is_empty() {
-        print("this binary was built without plugins: copy log.wasm and starter.wasm into plugins/ (`make plugins`)");
+        print("this binary bundles no plugins: build them with `make plugins`, and copy log.wasm and starter.wasm into plugins/");
     }
     if !folder.as_os_str().is_empty() {
         print(format_args!("next: cd {}", folder.display()));
     }
-    print("      signalbus check          is everything as it should be?");
-    print("      signalbus pending        what waits?");
+    print("      signalbus check          validate configuration, database and plugins");
+    print("      signalbus pending        show what is waiting");
     print("      signalbus flush -w 0     send it");
     Ok(Exit::Done)
 }
 
 fn unwritable(file: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(Exit::Failed, format!("\"{}\" can't be written: {error}; name another folder", file.display()))
+    Failure::new(Exit::Failed, format!("\"{}\" cannot be written: {error}; choose another folder", file.display()))
 }

@@ -1,4 +1,4 @@
-//! The commands of `plugin`: for authors, and for the relay that runs.
+//! The commands of `plugin`: those for plugin authors, and those that change a running relay.
 
 #[cfg(feature = "author")]
 pub(crate) mod build;
@@ -33,11 +33,11 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// Bytes, for people.
+/// Formats a number of bytes for humans.
 #[cfg(feature = "author")]
 fn size(bytes: usize) -> String {
     const UNITS: [(f64, &str); 3] = [(1073741824.0, "GiB"), (1048576.0, "MiB"), (1024.0, "KiB")];
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    #[expect(clippy::cast_precision_loss, reason = "rounded for humans anyway")]
     let amount = bytes as f64;
     let unit = UNITS.iter().find(|(factor, _)| amount >= *factor);
     unit.map_or_else(|| format!("{bytes} bytes"), |(factor, unit)| format!("{:.1} {unit}", amount / factor))

@@ -1,4 +1,6 @@
-//! `run`: the relay, until it is told to stop.
+//! `run`: starts the relay, reports its state to systemd, and drains it when told to stop.
+//!
+//! What the relay does meanwhile is in `signalbus_relay::Live`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub(crate) async fn run(path: &Path, grace: Duration) -> Result<Exit, Failure> {
     if live.drain(grace).await {
         return Ok(Exit::Done);
     }
-    Err(Failure::new(Exit::Failed, format!("what was in flight did not end within {grace:?}; it will be sent again")))
+    Err(Failure::new(Exit::Failed, format!("calls in flight did not finish within {grace:?}; their signals will be sent again")))
 }
 
 #[cfg(feature = "admin")]
@@ -42,12 +44,12 @@ mod listener {
 
     use super::{Exit, Failure};
 
-    /// Starts the admin listener, where one is configured, and the counting.
+    /// Starts the metrics and, if configured, the admin listener.
     pub(super) async fn start(config: &Config, live: &Arc<Live>) -> Result<Option<SocketAddr>, Failure> {
         let meters = Meters::start().map_err(|error| Failure::new(Exit::Failed, error))?;
         let Some(address) = config.admin.listen else { return Ok(None) };
         let taken =
-            |error| Failure::new(Exit::Failed, format!("admin listener on {address}: {error}; name another `admin.listen`"));
+            |error| Failure::new(Exit::Failed, format!("admin listener on {address}: {error}; choose another `admin.listen`"));
         let listener = Listener::bind(address).await.map_err(taken)?;
         let address = listener.address()?;
         tokio::spawn(listener.serve(live.clone(), meters, config.admin.token.clone()));
@@ -65,14 +67,15 @@ mod listener {
 
     use super::{Exit, Failure};
 
-    #[expect(clippy::unused_async, reason = "it stands in for the real one")]
+    #[expect(clippy::unused_async, reason = "same signature as with the feature")]
     pub(super) async fn start(config: &Config, _: &Arc<Live>) -> Result<Option<SocketAddr>, Failure> {
-        let without = "this binary was built without the admin listener: remove `admin.listen`, or build it with the Cargo feature \"admin\"";
+        let without =
+            "this binary was built without the admin listener: remove `admin.listen`, or build with the Cargo feature \"admin\"";
         config.admin.listen.map_or(Ok(None), |_| Err(Failure::new(Exit::Configuration, without)))
     }
 }
 
-/// Reloads when told to, and keeps systemd's watchdog calm.
+/// Reloads on SIGHUP and notifies systemd's watchdog, until told to stop.
 async fn attend(live: &Arc<Live>, hangup: &mut Signal, stop: &CancellationToken) {
     let watchdog = sd_notify::watchdog_enabled();
     let beat = watchdog.map_or(Duration::from_secs(3600), |limit| limit / 2);
@@ -80,7 +83,7 @@ async fn attend(live: &Arc<Live>, hangup: &mut Signal, stop: &CancellationToken)
         tokio::select! {
             () = stop.cancelled() => return,
             _ = hangup.recv() => {
-                // It waits for batches in flight: nothing else should.
+                // A reload waits for batches in flight; the loop must not.
                 tokio::spawn(reload(live.clone()));
             }
             () = tokio::time::sleep(beat) => {
@@ -92,7 +95,7 @@ async fn attend(live: &Arc<Live>, hangup: &mut Signal, stop: &CancellationToken)
     }
 }
 
-/// Faults are told in the log; the running configuration stays then.
+/// Reloads the configuration. Problems are logged, and leave the running one in place.
 async fn reload(live: Arc<Live>) {
     let reloading = NotifyState::monotonic_usec_now().ok();
     tell_supervisor(&reloading.map_or(vec![], |now| vec![NotifyState::Reloading, now]));
@@ -100,7 +103,7 @@ async fn reload(live: Arc<Live>) {
     tell_supervisor(&[NotifyState::Ready]);
 }
 
-/// Nobody may be listening: then there is no systemd.
+/// Notifies systemd, if it runs this process.
 fn tell_supervisor(states: &[NotifyState<'_>]) {
     let _ = sd_notify::notify(states);
 }

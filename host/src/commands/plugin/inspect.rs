@@ -1,4 +1,4 @@
-//! `plugin inspect` and `plugin check`: what a plugin says of itself, and what it takes to run it.
+//! `plugin inspect` and `plugin check`: show the metadata of a plugin, and what it needs to run.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::{engine, size};
 use signalbus_authoring::component::{self, Description};
 use signalbus_plugin::{CallLog, Connections, Grants, LoadError, Need, Plugin, PluginSpec, need};
 
-/// Name, version, producers, WIT, digest.
+/// Prints name, version, producers, WIT and digest.
 pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     let bytes = read(path)?;
     let Description { name, version, producers, exports, imports, wit } = describe(path, &bytes)?;
@@ -25,7 +25,7 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
         }));
         return Ok(Exit::Done);
     }
-    let unknown = || "it does not say".to_owned();
+    let unknown = || "unknown".to_owned();
     print(format_args!("file         {}", path.display()));
     print(format_args!("digest       {digest}"));
     print(format_args!("size         {}", size(bytes.len())));
@@ -38,28 +38,28 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-/// What it takes to run a plugin, and whether it runs at all.
+/// Prints what a plugin needs to run, and fails if it does not load.
 pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> {
     let bytes = read(path)?;
     let Description { exports, imports, .. } = describe(path, &bytes)?;
     let interpreted = signalbus_plugin::is_interpreted(&bytes);
     let needs: Vec<(&str, Need)> = imports.iter().map(|import| (import.as_str(), needed(import, interpreted))).collect();
-    let spoken = exports.iter().filter(|export| export.starts_with("signalbus:plugin/")).cloned().collect::<Vec<_>>();
-    let tried = try_out(path).await;
-    let fault = tried.as_ref().err().map(ToString::to_string);
-    let (time, memory) = tried.unwrap_or_default();
+    let contract = exports.iter().filter(|export| export.starts_with("signalbus:plugin/")).cloned().collect::<Vec<_>>();
+    let loaded = try_load(path).await;
+    let fault = loaded.as_ref().err().map(ToString::to_string);
+    let (time, memory) = loaded.unwrap_or_default();
     if output == Output::Json {
         let imports: Vec<Value> = needs.iter().map(|(import, need)| json!({ "import": import, "needs": words(*need) })).collect();
         print(json!({
-            "file": path, "contract": spoken, "imports": imports, "bytes": bytes.len(), "memory": memory,
+            "file": path, "contract": contract, "imports": imports, "bytes": bytes.len(), "memory": memory,
             "load_milliseconds": time.as_secs_f64() * 1000.0, "fault": fault,
         }));
     } else {
-        print(format_args!("contract   {}", if spoken.is_empty() { "none".to_owned() } else { spoken.join(", ") }));
+        print(format_args!("contract   {}", if contract.is_empty() { "none".to_owned() } else { contract.join(", ") }));
         print(format_args!("size       {}", size(bytes.len())));
         if fault.is_none() {
-            print(format_args!("memory     {} when it starts", size(memory)));
-            print(format_args!("loads in   {time:.1?} here; compiled code is kept"));
+            print(format_args!("memory     {} at start", size(memory)));
+            print(format_args!("loads in   {time:.1?} on this machine; compiled code is cached"));
         }
         print("imports");
         needs.iter().for_each(|(import, need)| print(format_args!("  {import:<45} {}", words(*need))));
@@ -72,7 +72,8 @@ pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> 
     }
 }
 
-/// What an interpreter's standard library imports is refused only when it is used.
+/// The need of an import. An interpreter imports sockets for its standard library, whether or not
+/// the plugin uses them: the relay refuses them only when they are used.
 fn needed(import: &str, interpreted: bool) -> Need {
     match need(import) {
         Need::Grant(_) if interpreted && import.starts_with("wasi:sockets/") => Need::Nothing,
@@ -103,9 +104,10 @@ fn grants(needs: &[(&str, Need)]) -> Vec<&'static str> {
     grants
 }
 
-/// Loads it as if everything were granted: how long that takes, and the memory it starts with.
-async fn try_out(path: &Path) -> Result<(Duration, usize), LoadError> {
-    // These names lead nowhere, by RFC 6761.
+/// Loads the plugin as if everything were granted; returns how long that took, and the memory it
+/// started with.
+async fn try_load(path: &Path) -> Result<(Duration, usize), LoadError> {
+    // RFC 6761: these names never resolve.
     let grants = Grants {
         http: "https://plugin.invalid".parse().into_iter().collect(),
         tcp: "plugin.invalid:1".parse().into_iter().collect(),
@@ -122,7 +124,7 @@ async fn try_out(path: &Path) -> Result<(Duration, usize), LoadError> {
         ..PluginSpec::default()
     };
     let engine =
-        engine().map_err(|_| LoadError::Start { path: path.to_owned(), reason: "the engine does not start".to_owned() })?;
+        engine().map_err(|_| LoadError::Start { path: path.to_owned(), reason: "the engine cannot start".to_owned() })?;
     let begun = Instant::now();
     Plugin::load(&engine, &spec).await?;
     let time = begun.elapsed();
@@ -142,7 +144,7 @@ fn describe(path: &Path, bytes: &[u8]) -> Result<Description, Failure> {
             Err(error) => format!("\"{place}\": {error:#}"),
         },
         Ok(component::Kind::CoreModule) => {
-            format!("\"{place}\" is a core module, not a component: `signalbus plugin build` in its project makes one of it")
+            format!("\"{place}\" is a core module, not a component; run `signalbus plugin build` in its project")
         }
         Err(error) => format!("\"{place}\": {error:#}"),
     };

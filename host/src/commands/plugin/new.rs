@@ -1,4 +1,4 @@
-//! `plugin new`: a project that builds, and passes `plugin test`, as it is.
+//! `plugin new`: creates a project that builds, and passes `plugin test`, as it is.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ pub(crate) fn run(folder: &Path, language: Language) -> Result<Exit, Failure> {
         return Err(Failure::new(Exit::Usage, fault));
     }
     if folder.exists() {
-        let text = format!("\"{}\" is there already; take another name, or remove it", folder.display());
+        let text = format!("\"{}\" already exists; choose another name, or remove it", folder.display());
         return Err(Failure::new(Exit::Failed, text));
     }
     for (file, content) in templates::project(language, name) {
         let path = folder.join(file);
         let written = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, content));
-        written.map_err(|error| Failure::new(Exit::Failed, format!("\"{}\" can't be written: {error}", path.display())))?;
+        written.map_err(|error| Failure::new(Exit::Failed, format!("\"{}\" cannot be written: {error}", path.display())))?;
     }
-    print(format_args!("made {}/, a plugin in {} that publishes each row as JSON", folder.display(), language.name()));
+    print(format_args!("created {}/, a plugin in {} that publishes each row as JSON", folder.display(), language.name()));
     print(format_args!("next: cd {}", folder.display()));
-    print("      signalbus plugin build     makes plugin.wasm");
-    print("      signalbus plugin test      runs the contract, and rows.json");
+    print("      signalbus plugin build     builds plugin.wasm");
+    print("      signalbus plugin test      checks the contract and runs rows.json");
     Ok(Exit::Done)
 }

@@ -1,4 +1,4 @@
-//! `plugin replay`: runs a dead letter through a plugin, on the author's machine.
+//! `plugin replay`: runs a dead letter through a plugin, on the author's machine. It publishes nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -7,40 +7,40 @@ use serde_json::{Map, Value};
 use super::super::{Exit, Failure, Output, open, print, read_config};
 use super::engine;
 use super::test::{details, document};
-use signalbus_authoring::trial::{self, PluginTest, Suite};
+use signalbus_authoring::testing::{self, PluginTest, Suite};
 use signalbus_core::signal::Outcome;
 
-/// Runs the row of a dead letter through `plugin`, or through the one that is configured, with the
-/// settings and secrets of its signal type. Nothing is published, and the letter stays.
+/// Runs the row of a dead letter through `plugin`, or else through the configured one, with the
+/// settings and secrets of its signal type. The dead letter stays.
 pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: Output) -> Result<Exit, Failure> {
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let letter = outbox.dead_letter(id).await?.map(|(letter, _)| letter);
-    let letter = letter
-        .ok_or_else(|| Failure::new(Exit::Failed, format!("there is no dead letter {id}; `signalbus dead list` lists them")))?;
+    let letter =
+        letter.ok_or_else(|| Failure::new(Exit::Failed, format!("dead letter {id} not found; see `signalbus dead list`")))?;
     let signal = config.signals.iter().find(|signal| signal.name() == letter.signal).ok_or_else(|| {
-        let text = format!("dead letter {id} is of \"{}\", which is no signal type of {}", letter.signal, path.display());
+        let text = format!("dead letter {id}: signal type \"{}\" is not configured in {}", letter.signal, path.display());
         Failure::new(Exit::Configuration, text)
     })?;
     let lane = outbox.signal_table(&signal.source).await?;
     let row = lane.dead_signal(&letter).await?;
     let signal_type = lane.signal_type().clone();
     let suite = Suite::for_type(&letter.signal);
-    let trial = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
+    let test = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);
     let columns: Map<String, Value> =
-        signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), trial::json(value))).collect();
+        signal_type.columns.iter().zip(&row.values).map(|(column, value)| (column.name.clone(), testing::json(value))).collect();
     let signals = [row];
-    let ran = trial.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
+    let result = test.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
     if output == Output::Json {
-        let mut document = document(&ran);
+        let mut document = document(&result);
         (document["name"], document["row"]) = (signals[0].id(&letter.signal).into(), columns.into());
         print(signal.grants.redact(&document.to_string()));
     } else {
         print(format_args!("signal {}", signals[0].id(&letter.signal)));
         print(signal.grants.redact(&format!("row {}", Value::from(columns))));
-        details(&ran).iter().for_each(|line| print(signal.grants.redact(line)));
+        details(&result).iter().for_each(|line| print(signal.grants.redact(line)));
         print("nothing was published, HTTP and TCP were refused; the dead letter stays");
     }
-    let sent = matches!(ran.verdict.as_deref(), Ok([Outcome::Sent | Outcome::Skip]));
+    let sent = matches!(result.verdict.as_deref(), Ok([Outcome::Sent | Outcome::Skip]));
     Ok(if sent { Exit::Done } else { Exit::Failed })
 }

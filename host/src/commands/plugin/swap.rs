@@ -1,4 +1,4 @@
-//! `plugin swap` and `plugin rollback`: asks the running relay, through its admin listener.
+//! `plugin swap` and `plugin rollback`: change the plugin of a running relay, through its admin listener.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use super::super::{Exit, Failure, Output, print, read_config};
 use signalbus_relay::config::Config;
 
-/// The longest that an answer may take: longer than the relay takes to compile a plugin or to give up.
+/// Timeout of the request: longer than the relay takes to compile a plugin, or to give up on it.
 const PATIENCE: Duration = Duration::from_secs(70);
 
-/// What to do with the plugin of a signal type.
+/// A change of a signal type's plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Swap,
@@ -36,15 +36,15 @@ pub(crate) async fn change(path: &Path, signal: &str, change: Change, output: Ou
     let answer = post(&config, &address).await?;
     match output {
         Output::Json => print(answer),
-        Output::Text => print(format_args!("{signal} is sent by {}", answer["digest"].as_str().unwrap_or_default())),
+        Output::Text => print(format_args!("{signal} now uses {}", answer["digest"].as_str().unwrap_or_default())),
     }
     Ok(Exit::Done)
 }
 
-/// Asks the relay that runs with this configuration.
+/// Sends a request to the relay that runs with this configuration.
 async fn post(config: &Config, address: &str) -> Result<Value, Failure> {
     let Some(listen) = config.admin.listen else {
-        let text = "there is no `admin.listen` to reach the relay by; add it, or send the relay a SIGHUP";
+        let text = "`admin.listen` is not set, so the relay cannot be reached; set it, or send the relay a SIGHUP";
         return Err(Failure::new(Exit::Configuration, text));
     };
     let answered = tokio::time::timeout(PATIENCE, ask(listen, encoded(address), config.admin.token.as_deref())).await;
@@ -60,7 +60,7 @@ async fn post(config: &Config, address: &str) -> Result<Value, Failure> {
     Err(Failure::new(Exit::Failed, error))
 }
 
-/// One request over a connection of its own; the answer is its status and its body.
+/// Sends one request over a new connection, and returns the status and body of the response.
 async fn ask(listen: SocketAddr, address: String, token: Option<&str>) -> Result<(StatusCode, Bytes), String> {
     let stream = TcpStream::connect(listen).await.map_err(|error| error.to_string())?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;

@@ -1,4 +1,6 @@
-//! `plugin test`: runs a plugin against the contract, and rows of the author's own.
+//! `plugin test`: runs a plugin against the contract and the author's own rows, and prints a report.
+//!
+//! The cases are in `signalbus_authoring::testing`; here is only how they are shown.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -7,17 +9,17 @@ use serde_json::{Value, json};
 
 use super::super::{Exit, Failure, Output, print, printable};
 use super::{engine, size};
-use signalbus_authoring::trial::{CaseResult, PluginTest, Suite, cut};
+use signalbus_authoring::testing::{CaseResult, PluginTest, Suite, cut};
 use signalbus_core::message::Message;
 use signalbus_plugin::LoadError;
 
-/// What `plugin test` was told.
+/// The options of `plugin test`.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) plugin: PathBuf,
-    /// The file of rows; `rows.json` beside the plugin, if there is one.
+    /// The file of rows; by default `rows.json` beside the plugin, if it exists.
     pub(crate) rows: Option<PathBuf>,
-    /// Show messages and logs of cases that passed too.
+    /// Show messages and logs of every case, not only of those that fail.
     pub(crate) show: bool,
     pub(crate) output: Output,
 }
@@ -28,36 +30,36 @@ pub(crate) async fn run(request: Request) -> Result<Exit, Failure> {
         Some(rows) => Suite::read(rows).map_err(|fault| Failure::new(Exit::Usage, fault))?,
         None => Suite::default(),
     };
-    let trial = PluginTest::new(engine()?, &request.plugin, suite);
+    let test = PluginTest::new(engine()?, &request.plugin, suite);
     let mut report = Report { output: request.output, show: request.show, cases: Vec::new(), failed: None };
-    let digest = trial.load().await?.digest().to_owned();
+    let digest = test.load().await?.digest().to_owned();
     report.say(format_args!("{} {digest}", request.plugin.display()));
-    report.say("\nthe contract");
-    trial.contract(&mut |ran| report.add("contract", ran, false)).await?;
+    report.say("\ncontract");
+    test.contract(&mut |result| report.add("contract", result, false)).await?;
     if let Some(rows) = &rows {
         report.say(format_args!("\n{}", rows.display()));
-        trial.cases(&mut |ran| report.add("rows", ran, true)).await.map_err(|error| in_file(error, rows))?;
+        test.cases(&mut |result| report.add("rows", result, true)).await.map_err(|error| in_file(error, rows))?;
     }
     Ok(report.end(&request.plugin, &digest))
 }
 
-/// Of a trial, the file of rows is where grants are.
+/// Adds where to grant what the plugin needs: in a test, that is the file of rows.
 fn in_file(error: LoadError, rows: &Path) -> Failure {
-    let cure = match error {
+    let remedy = match error {
         LoadError::Ungranted { .. } => {
-            format!("; {} grants them with \"grants\": {{\"http\": [\"https://api.example\"]}}", rows.display())
+            format!("; grant them in {}, as in \"grants\": {{\"http\": [\"https://api.example\"]}}", rows.display())
         }
         _ => String::new(),
     };
-    Failure::new(Exit::Failed, format!("{error}{cure}"))
+    Failure::new(Exit::Failed, format!("{error}{remedy}"))
 }
 
-/// The rows that came with the project.
+/// The file of rows beside the plugin, as in a new project.
 fn beside(plugin: &Path) -> Option<PathBuf> {
     Some(plugin.with_file_name("rows.json")).filter(|file| file.exists())
 }
 
-/// What came of the cases so far.
+/// The results so far.
 struct Report {
     output: Output,
     show: bool,
@@ -73,30 +75,30 @@ impl Report {
         }
     }
 
-    fn add(&mut self, part: &'static str, ran: CaseResult, own: bool) {
-        let passed = ran.fault.is_none();
-        let word = match (passed, ran.judged) {
+    fn add(&mut self, part: &'static str, result: CaseResult, own: bool) {
+        let passed = result.fault.is_none();
+        let word = match (passed, result.judged) {
             (true, true) => "ok    ",
             (true, false) => "ran   ",
             (false, _) => "FAILED",
         };
-        let (milliseconds, memory) = (ran.time().as_secs_f64() * 1000.0, size(ran.memory()));
+        let (milliseconds, memory) = (result.time().as_secs_f64() * 1000.0, size(result.memory()));
         let cost =
-            if ran.memory() > 0 { format!("{milliseconds:8.1} ms {memory:>11}") } else { format!("{milliseconds:8.1} ms") };
-        self.say(format_args!("  {word} {:<68} {cost}", printable(&ran.name)));
-        if let Some(fault) = &ran.fault {
+            if result.memory() > 0 { format!("{milliseconds:8.1} ms {memory:>11}") } else { format!("{milliseconds:8.1} ms") };
+        self.say(format_args!("  {word} {:<68} {cost}", printable(&result.name)));
+        if let Some(fault) = &result.fault {
             self.say(format_args!("         {}", printable(fault)));
         }
-        if own && (self.show || !ran.judged) {
-            details(&ran).iter().for_each(|line| self.say(format_args!("         {line}")));
+        if own && (self.show || !result.judged) {
+            details(&result).iter().for_each(|line| self.say(format_args!("         {line}")));
         }
         if self.output == Output::Json {
-            self.cases.push((part, document(&ran), passed));
+            self.cases.push((part, document(&result), passed));
         } else {
             self.cases.push((part, Value::Null, passed));
         }
         if !passed && self.failed.is_none() {
-            self.failed = Some(ran);
+            self.failed = Some(result);
         }
     }
 
@@ -108,7 +110,7 @@ impl Report {
             print(json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
         } else {
             if let Some(failed) = &self.failed {
-                print(format_args!("\nthe first that failed: {}", printable(&failed.name)));
+                print(format_args!("\nfirst failure: {}", printable(&failed.name)));
                 print(format_args!("  {}", printable(failed.fault.as_deref().unwrap_or_default())));
                 details(failed).iter().for_each(|line| print(format_args!("  {line}")));
             }
@@ -123,38 +125,38 @@ fn with(mut case: Value, key: &str, value: Value) -> Value {
     case
 }
 
-/// Entries of a list that are redactor.
+/// The number of list entries that are shown.
 const SHOWN: usize = 10;
 
-/// What a plugin answered, published, and said: a line each, of what is not too long to be read.
-pub(super) fn details(ran: &CaseResult) -> Vec<String> {
+/// Describes what a plugin answered, published and logged, in lines that are short enough to read.
+pub(super) fn details(result: &CaseResult) -> Vec<String> {
     let mut lines = Vec::new();
-    match &ran.verdict {
+    match &result.verdict {
         Ok(outcomes) => {
-            shorten(&mut lines, "row", &signalbus_authoring::trial::outcomes(outcomes), |outcome| cut(&outcome.to_string()))
+            shorten(&mut lines, "row", &signalbus_authoring::testing::outcomes(outcomes), |outcome| cut(&outcome.to_string()))
         }
-        Err(outage) => lines.push(format!("outage {}", cut(&signalbus_authoring::trial::outage(outage).to_string()))),
+        Err(outage) => lines.push(format!("outage {}", cut(&signalbus_authoring::testing::outage(outage).to_string()))),
     }
-    shorten(&mut lines, "message", &ran.messages, |message| readable(message_document(message)).to_string());
-    shorten(&mut lines, "log", &ran.records, |record| {
+    shorten(&mut lines, "message", &result.messages, |message| readable(message_document(message)).to_string());
+    shorten(&mut lines, "log", &result.records, |record| {
         let fields: Vec<String> =
             record.fields.iter().map(|(key, value)| format!("{key}={}", cut(&format!("{value:?}")))).collect();
         let (message, fields) = (printable(&cut(&record.message)), fields.join(" "));
         format!("{} {message} {fields}", record.level).trim_end().to_owned()
     });
-    let mut told = HashSet::new();
-    shorten(&mut lines, "call", &ran.calls, |call| match &call.failure {
+    let mut seen = HashSet::new();
+    shorten(&mut lines, "call", &result.calls, |call| match &call.failure {
         None => format!("{:.1?}, {}", call.time, size(call.memory)),
         Some(failed) => {
-            let backtrace = if told.insert(&failed.backtrace) { &*failed.backtrace } else { "" };
+            let backtrace = if seen.insert(&failed.backtrace) { &*failed.backtrace } else { "" };
             format!("{:.1?}, {}\n{backtrace}", call.time, printable(&cut(&failed.reason)))
         }
     });
-    // Names in a backtrace are the plugin's own words.
+    // Names in a backtrace come from the plugin.
     lines.iter().flat_map(|line| line.lines()).map(printable).collect()
 }
 
-/// A message whose parts are cut, each for itself: the short ones are there in any case.
+/// Cuts the parts of a message, each on its own, so that short parts are always complete.
 fn readable(mut message: Value) -> Value {
     for part in message.as_object_mut().into_iter().flat_map(|parts| parts.values_mut()) {
         let text = part.as_str().map_or_else(|| part.to_string(), str::to_owned);
@@ -167,15 +169,15 @@ fn readable(mut message: Value) -> Value {
 }
 
 fn shorten<'a, T>(lines: &mut Vec<String>, name: &str, list: &'a [T], mut line: impl FnMut(&'a T) -> String) {
-    let redactor = list.iter().take(SHOWN).enumerate();
-    lines.extend(redactor.map(|(n, entry)| format!("{name} {}: {}", n + 1, line(entry))));
+    let shown = list.iter().take(SHOWN).enumerate();
+    lines.extend(shown.map(|(n, entry)| format!("{name} {}: {}", n + 1, line(entry))));
     if list.len() > SHOWN {
-        lines.push(format!("… {} more of {name}", list.len() - SHOWN));
+        lines.push(format!("… {} more {name}s", list.len() - SHOWN));
     }
 }
 
-pub(super) fn document(ran: &CaseResult) -> Value {
-    let calls = ran.calls.iter().map(|call| {
+pub(super) fn document(result: &CaseResult) -> Value {
+    let calls = result.calls.iter().map(|call| {
         json!({
             "milliseconds": call.time.as_secs_f64() * 1000.0,
             "memory": call.memory,
@@ -184,17 +186,17 @@ pub(super) fn document(ran: &CaseResult) -> Value {
             })),
         })
     });
-    let logs = ran.records.iter().map(|record| {
+    let logs = result.records.iter().map(|record| {
         let fields: serde_json::Map<String, Value> =
             record.fields.iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect();
         json!({ "level": record.level.as_str().to_lowercase(), "message": record.message, "fields": fields })
     });
     json!({
-        "name": ran.name,
-        "fault": ran.fault,
-        "outcomes": ran.verdict.as_ref().ok().map(|outcomes| signalbus_authoring::trial::outcomes(outcomes)),
-        "outage": ran.verdict.as_ref().err().map(signalbus_authoring::trial::outage),
-        "messages": ran.messages.iter().map(message_document).collect::<Vec<_>>(),
+        "name": result.name,
+        "fault": result.fault,
+        "outcomes": result.verdict.as_ref().ok().map(|outcomes| signalbus_authoring::testing::outcomes(outcomes)),
+        "outage": result.verdict.as_ref().err().map(signalbus_authoring::testing::outage),
+        "messages": result.messages.iter().map(message_document).collect::<Vec<_>>(),
         "logs": logs.collect::<Vec<_>>(),
         "calls": calls.collect::<Vec<_>>(),
     })
@@ -208,7 +210,7 @@ fn message_document(message: &Message) -> Value {
         (Ok(json), _) => json!({ "body": json }),
         (_, Ok(text)) => json!({ "text": text }),
         _ => {
-            json!({ "bytes": signalbus_authoring::trial::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] })
+            json!({ "bytes": signalbus_authoring::testing::json(&signalbus_core::signal::Value::Bytes(message.body.clone()))["bytes"] })
         }
     };
     let mut document = json!({ "connection": message.connection, "destination": message.destination });
@@ -244,7 +246,7 @@ mod tests {
         let message = |body| Message { destination: "orders".into(), key: Some(long()), body, ..Message::default() };
         let backtrace = "0: 0x1 - a\u{1b}[2J\n1: 0x2 - b\u{9b}31m".to_owned();
         let failed = Failed { kind: "trap", reason: format!("two\nlines\u{7f} {}", long()), backtrace };
-        let ran = CaseResult {
+        let result = CaseResult {
             name: "a".into(),
             rows: 1,
             verdict: Ok(vec![Outcome::retry(long())]),
@@ -255,7 +257,7 @@ mod tests {
             judged: false,
             batched: true,
         };
-        let lines = details(&ran);
+        let lines = details(&result);
         assert!(lines.iter().all(|line| line.chars().count() < 1000 && !line.contains(char::is_control)), "{lines:#?}");
         let messages: Vec<&String> = lines.iter().filter(|line| line.starts_with("message ")).collect();
         assert!(messages.iter().all(|line| line.contains(r#""destination":"orders""#) && line.contains('…')), "{messages:#?}");
@@ -264,7 +266,7 @@ mod tests {
             lines.contains(&"0: 0x1 - a\\u{1b}[2J".to_owned()) && lines.contains(&"1: 0x2 - b\\u{9b}31m".to_owned()),
             "{lines:#?}"
         );
-        // A machine is told all of it.
-        assert_eq!(document(&ran)["messages"][0]["text"], long());
+        // JSON is never cut.
+        assert_eq!(document(&result)["messages"][0]["text"], long());
     }
 }

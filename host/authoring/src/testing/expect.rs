@@ -1,4 +1,4 @@
-//! What a case expects, and the first difference from it.
+//! What a case expects, and the first difference between that and the result.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use signalbus_core::message::Message;
 use signalbus_core::signal::Outcome;
 use signalbus_plugin::Record;
 
-/// What a case expects; what it does not name may be as it will.
+/// The expectations of a case. Whatever it does not mention is not checked.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Expect {
@@ -30,7 +30,7 @@ pub struct Expect {
     logs: Option<Vec<Log>>,
 }
 
-/// How a call may fail; by whatever it does.
+/// The kinds of failure of a call, and `any` for all of them.
 const FAILURES: [&str; 6] = ["trap", "deadline", "memory", "exit", "other", ANY];
 pub(super) const ANY: &str = "any";
 
@@ -60,9 +60,9 @@ struct Expected {
     key: Option<String>,
     content_type: Option<String>,
     headers: Option<BTreeMap<String, String>>,
-    /// As JSON.
+    /// The body as JSON.
     body: Option<Json>,
-    /// Whether it is JSON at all.
+    /// Whether the body is JSON.
     is_json: Option<bool>,
     text: Option<String>,
     id: Option<String>,
@@ -80,43 +80,41 @@ struct Log {
 }
 
 impl Expect {
-    /// The first difference from what is expected.
-    pub(super) fn fault(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
-        self.failure(ran, redactor)
-            .or_else(|| ran.wrong_length())
-            .or_else(|| self.answer(ran, redactor))
-            .or_else(|| self.published(&ran.messages, redactor))
-            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&ran.records, redactor)))
+    /// Returns the first difference from the expectations.
+    pub(super) fn fault(&self, result: &CaseResult, redactor: &Redactor) -> Option<String> {
+        self.failure(result, redactor)
+            .or_else(|| result.wrong_length())
+            .or_else(|| self.answer(result, redactor))
+            .or_else(|| self.published(&result.messages, redactor))
+            .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&result.records, redactor)))
     }
 
-    /// What no run can be.
+    /// Explains expectations that contradict each other.
     pub(super) fn contradiction(&self) -> Option<String> {
         if self.outage.is_some() && self.outcomes.is_some() {
-            return Some(
-                "`outage` and `outcomes` are both expected: an outage is the answer for all rows, so leave one out".to_owned(),
-            );
+            return Some("`outage` and `outcomes` are both expected; an outage answers for all rows, so remove one".to_owned());
         }
         let (published, messages) = (self.published?, self.messages.as_ref()?.len());
-        let fault = || format!("`published` is {published}, and `messages` lists {messages}: leave `published` out");
+        let fault = || format!("`published` is {published}, but `messages` lists {messages}; remove `published`");
         (published != messages).then(fault)
     }
 
-    /// Whether a call has to fail.
-    pub(super) fn is_of_failure(&self) -> bool {
+    /// Whether a call is expected to fail.
+    pub(super) fn expects_failure(&self) -> bool {
         self.failure.is_some()
     }
 
-    fn failure(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
+    fn failure(&self, result: &CaseResult, redactor: &Redactor) -> Option<String> {
         let expected = self.failure.as_deref();
-        ran.failed_call(expected, redactor).or_else(|| {
-            let expected = expected.filter(|_| ran.failures().next().is_none())?;
-            let by = if expected == ANY { String::new() } else { format!(" by {expected}") };
-            Some(format!("every call was answered, expected one to fail{by}"))
+        result.failed_call(expected, redactor).or_else(|| {
+            let expected = expected.filter(|_| result.failures().next().is_none())?;
+            let kind = if expected == ANY { String::new() } else { format!(" with \"{expected}\"") };
+            Some(format!("every call was answered, expected one to fail{kind}"))
         })
     }
 
-    fn answer(&self, ran: &CaseResult, redactor: &Redactor) -> Option<String> {
-        match (&self.outage, &self.outcomes, &ran.verdict) {
+    fn answer(&self, result: &CaseResult, redactor: &Redactor) -> Option<String> {
+        match (&self.outage, &self.outcomes, &result.verdict) {
             (Some(expected), _, Err(outage)) => {
                 expected.fault(&Found::from_outage(outage), redactor).map(|fault| format!("the outage {fault}"))
             }
@@ -160,7 +158,7 @@ fn of_row(index: usize, expected: &Answer, outcome: &Outcome, redactor: &Redacto
     expected.fault(&Found::from_outcome(outcome), redactor).map(|fault| format!("row {}: the outcome {fault}", index + 1))
 }
 
-/// Entries of a list that a fault shows.
+/// The number of list entries that a fault shows.
 const LISTED: usize = 5;
 
 fn list<T>(entries: &[T], show: impl Fn(&T) -> String) -> String {
@@ -213,12 +211,12 @@ fn json_fault(expected: bool, body: &[u8], redactor: &Redactor) -> Option<String
 
 fn body_fault(expected: &Json, body: &[u8], redactor: &Redactor) -> Option<String> {
     match serde_json::from_slice::<Json>(body) {
-        Err(error) => Some(format!("`body` is no JSON: {error}: {}", redactor.body(body))),
+        Err(error) => Some(format!("`body` is not JSON: {error}: {}", redactor.body(body))),
         Ok(found) => difference("body", expected, &found, redactor),
     }
 }
 
-/// The first place in which two documents differ.
+/// Returns the first place where two documents differ.
 fn difference(path: &str, expected: &Json, found: &Json, redactor: &Redactor) -> Option<String> {
     let at = |key: &str| redactor.text(&format!("{path}.{key}"));
     match (expected, found) {
@@ -239,7 +237,7 @@ fn difference(path: &str, expected: &Json, found: &Json, redactor: &Redactor) ->
     }
 }
 
-/// `5` and `5.0` are the same; integers are compared digit by digit.
+/// Compares numbers: `5` equals `5.0`, and integers are compared to the last digit.
 fn same(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64() && a.as_f64().is_some_and(|value| value.abs() < 9e15)
 }
@@ -253,7 +251,7 @@ impl Log {
         });
         (!found).then(|| {
             let logged = list(records, |record| redactor.json(Self::from_record(record).json()));
-            format!("no log record is {}; it logged {logged}", redactor.json(self.json()))
+            format!("no log record matches {}; logged {logged}", redactor.json(self.json()))
         })
     }
 
@@ -262,7 +260,7 @@ impl Log {
         Self { level: Some(level), message: Some(record.message.clone()), fields: record.fields.iter().cloned().collect() }
     }
 
-    /// As it is written in a file.
+    /// Writes a record as in a file of rows.
     fn json(&self) -> Json {
         let mut json = serde_json::Map::new();
         let texts = [("level", &self.level), ("message", &self.message)];
@@ -285,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_the_same_in_any_spelling_and_integers_to_the_last_digit() {
+    fn numbers_are_equal_in_any_notation_and_integers_to_the_last_digit() {
         assert_eq!(differ("{\"a\": 5.0, \"b\": [1e2]}", "{\"b\": [100], \"a\": 5}"), None);
         let rounded = differ("[9007199254740993]", "[9007199254740992]");
         assert_eq!(rounded.unwrap(), "`body[0]` is 9007199254740992, expected 9007199254740993");
@@ -293,30 +291,36 @@ mod tests {
     }
 
     #[test]
-    fn words_that_nothing_answers_are_refused() {
+    fn unknown_answers_are_rejected() {
         for (json, words) in [
             (
                 r#"{"outcomes": ["sent", "snet"]}"#,
-                "`outcomes`, row 2: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?",
+                "`outcomes`, row 2: unknown outcome \"snet\"; expected one of sent, skip, retry, reject, held; did you mean \"sent\"?",
             ),
-            (r#"{"outcomes": "gone"}"#, "`outcomes`: \"gone\" is no outcome, which are sent"),
-            (r#"{"outcomes": [{"retry": 5}]}"#, "`outcomes`, row 1: the reason of \"retry\" is 5: write a part of its text"),
+            (r#"{"outcomes": "gone"}"#, "`outcomes`: unknown outcome \"gone\"; expected one of sent"),
+            (r#"{"outcomes": [{"retry": 5}]}"#, "`outcomes`, row 1: the reason of \"retry\" is 5; expected a string"),
             (
                 r#"{"outcomes": [{"retry": "x", "after": 5}]}"#,
-                "unknown key \"after\" beside \"retry\", where only \"after_ms\" may be",
+                "unknown key \"after\" beside \"retry\"; only \"after_ms\" is allowed",
             ),
-            (r#"{"outcomes": [{"retry": "x", "after_ms": "5"}]}"#, "\"after_ms\" is \"5\": write a number"),
-            (r#"{"outcomes": [{"reject": "x", "after_ms": 5}]}"#, "\"reject\" has no \"after_ms\""),
-            (r#"{"outcomes": [{"after_ms": 5}]}"#, "names no outcome, which are sent"),
-            (r#"{"outcomes": [{"sent": ""}]}"#, "\"sent\" has no reason and no time"),
-            (r#"{"outcomes": [5]}"#, "5 is no outcome; write \"sent\""),
-            (r#"{"outage": "unavailble"}"#, "`outage`: \"unavailble\" is no outage, which are unavailable, misconfigured; did"),
-            (r#"{"outage": {"retry": "x"}}"#, "\"retry\" is no outage"),
+            (r#"{"outcomes": [{"retry": "x", "after_ms": "5"}]}"#, "\"after_ms\" is \"5\"; expected a number"),
+            (r#"{"outcomes": [{"reject": "x", "after_ms": 5}]}"#, "\"reject\" takes no \"after_ms\""),
+            (r#"{"outcomes": [{"after_ms": 5}]}"#, "no outcome in {\"after_ms\":5}; expected one of sent"),
+            (r#"{"outcomes": [{"sent": ""}]}"#, "\"sent\" takes no reason and no time"),
+            (r#"{"outcomes": [5]}"#, "invalid outcome 5; expected e.g. \"sent\""),
+            (
+                r#"{"outage": "unavailble"}"#,
+                "`outage`: unknown outage \"unavailble\"; expected one of unavailable, misconfigured; did",
+            ),
+            (r#"{"outage": {"retry": "x"}}"#, "unknown outage \"retry\""),
             (
                 r#"{"failure": "panic"}"#,
-                "`failure`: \"panic\" is no kind of failure, which are trap, deadline, memory, exit, other, any",
+                "`failure`: unknown kind of failure \"panic\"; expected one of trap, deadline, memory, exit, other, any",
             ),
-            (r#"{"logs": [{"level": "warning"}]}"#, "`logs`: \"warning\" is no level, which are trace, debug, info, warn, error"),
+            (
+                r#"{"logs": [{"level": "warning"}]}"#,
+                "`logs`: unknown level \"warning\"; expected one of trace, debug, info, warn, error",
+            ),
         ] {
             let error = serde_json::from_str::<Expect>(json).unwrap_err().to_string();
             assert!(error.contains(words), "{json}: {error}");
@@ -327,7 +331,7 @@ mod tests {
         assert!(matches!(read.unwrap().outcomes, Some(Outcomes::Each(answers)) if answers.len() == 3));
     }
 
-    fn ran(outcomes: usize, failures: &[&'static str]) -> CaseResult {
+    fn result(outcomes: usize, failures: &[&'static str]) -> CaseResult {
         let failed = |kind| Failed { kind, reason: format!("it failed by {kind}"), backtrace: String::new() };
         let calls = failures.iter().map(|kind| Call { failure: Some(failed(*kind)), ..Call::default() });
         CaseResult {
@@ -343,45 +347,45 @@ mod tests {
         }
     }
 
-    fn fault(expect: &str, ran: &CaseResult) -> Option<String> {
-        serde_json::from_str::<Expect>(expect).unwrap().fault(ran, &Redactor::default())
+    fn fault(expect: &str, result: &CaseResult) -> Option<String> {
+        serde_json::from_str::<Expect>(expect).unwrap().fault(result, &Redactor::default())
     }
 
     #[test]
     fn a_failed_call_is_a_fault_unless_it_is_expected() {
         let sent = r#"{"outcomes": "sent"}"#;
-        assert_eq!(fault(sent, &ran(2, &[])), None);
-        let words = fault(sent, &ran(2, &["trap"])).unwrap();
+        assert_eq!(fault(sent, &result(2, &[])), None);
+        let words = fault(sent, &result(2, &["trap"])).unwrap();
         assert!(words.starts_with("a call ended without an answer: it failed by trap; answer `reject`"), "{words}");
-        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "trap"}"#, &ran(2, &["trap", "trap"])), None);
-        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "any"}"#, &ran(2, &["trap", "exit"])), None);
-        let words = fault(r#"{"failure": "trap"}"#, &ran(2, &["trap", "memory"])).unwrap();
-        assert!(words.starts_with("a call ended without an answer, expected it to fail by trap: it failed by memory"), "{words}");
-        let words = fault(r#"{"failure": "any"}"#, &ran(2, &[])).unwrap();
+        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "trap"}"#, &result(2, &["trap", "trap"])), None);
+        assert_eq!(fault(r#"{"outcomes": "sent", "failure": "any"}"#, &result(2, &["trap", "exit"])), None);
+        let words = fault(r#"{"failure": "trap"}"#, &result(2, &["trap", "memory"])).unwrap();
+        assert!(words.starts_with("a call ended without an answer, expected failure \"trap\": it failed by memory"), "{words}");
+        let words = fault(r#"{"failure": "any"}"#, &result(2, &[])).unwrap();
         assert_eq!(words, "every call was answered, expected one to fail");
-        assert!(fault("{}", &ran(1, &[])).unwrap().starts_with("1 outcomes for 2 rows"));
+        assert!(fault("{}", &result(1, &[])).unwrap().starts_with("1 outcomes for 2 rows;"));
     }
 
     #[test]
-    fn advice_is_of_use() {
-        let advice = |kind| fault("{}", &ran(2, &[kind])).unwrap().split_once("; ").unwrap().1.to_owned();
+    fn advice_names_the_setting_to_change() {
+        let advice = |kind| fault("{}", &result(2, &[kind])).unwrap().split_once("; ").unwrap().1.to_owned();
         assert_eq!(advice("memory"), "raise `memory`, or lower `burst_count`");
         assert_eq!(advice("deadline"), "raise `timeout`, or lower `burst_count`");
         assert!(advice("exit").starts_with("answer `reject`"));
-        let alone = |kind| fault("{}", &CaseResult { batched: false, ..ran(2, &[kind]) }).unwrap();
+        let alone = |kind| fault("{}", &CaseResult { batched: false, ..result(2, &[kind]) }).unwrap();
         assert!(alone("memory").ends_with("; raise `memory`") && alone("deadline").ends_with("; raise `timeout`"));
     }
 
     #[test]
-    fn a_record_that_is_missing_is_shown_as_in_the_file() {
+    fn a_missing_log_record_is_shown_as_in_the_file() {
         let record = |message: &str| Record {
             level: tracing::Level::INFO,
             message: message.into(),
             fields: vec![("n".into(), "1".into())],
         };
-        let ran = CaseResult { records: vec![record("sent"), record(&"x".repeat(1000))], ..ran(2, &[]) };
-        let words = fault(r#"{"logs": [{"level": "info", "message": "published"}]}"#, &ran).unwrap();
-        let begin = r#"no log record is {"level":"info","message":"published"}; it logged [{"fields":{"n":"1"},"level":"info","message":"sent"}, "#;
+        let result = CaseResult { records: vec![record("sent"), record(&"x".repeat(1000))], ..result(2, &[]) };
+        let words = fault(r#"{"logs": [{"level": "info", "message": "published"}]}"#, &result).unwrap();
+        let begin = r#"no log record matches {"level":"info","message":"published"}; logged [{"fields":{"n":"1"},"level":"info","message":"sent"}, "#;
         assert!(words.starts_with(begin) && words.ends_with("xxx…]") && words.len() < 600, "{words}");
     }
 
@@ -396,7 +400,7 @@ mod tests {
         let expect = r#"{"messages": [{"headers": {"token": "hunter22"}, "body": {"token": "hunter22"}}]}"#;
         let expect: Expect = serde_json::from_str(expect).unwrap();
         let fault = |token: &str| {
-            expect.fault(&CaseResult { messages: vec![message(token)], ..ran(2, &[]) }, &Redactor::for_grants(&grants))
+            expect.fault(&CaseResult { messages: vec![message(token)], ..result(2, &[]) }, &Redactor::for_grants(&grants))
         };
         assert_eq!(fault("hunter22"), None);
         let words = fault("hunter2").unwrap();
@@ -404,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn the_place_of_a_difference_is_named() {
+    fn a_difference_is_reported_with_its_place() {
         assert_eq!(differ("{\"a\": {\"b\": 1}}", "{\"a\": {}}").unwrap(), "`body.a.b` is missing");
         assert_eq!(differ("{}", "{\"c\": 1}").unwrap(), "`body.c` is not expected");
         assert_eq!(differ("{\"a\": \"x\"}", "{\"a\": null}").unwrap(), "`body.a` is null, expected \"x\"");

@@ -1,4 +1,8 @@
-//! Trials: a plugin on its author's machine, with rows from a file, and a bus that only records.
+//! Tests a plugin on its author's machine: the contract, and rows from a file.
+//!
+//! There is no database, and the bus only records: nothing that a plugin publishes goes anywhere.
+//! The cases of the contract are in `contract`, those of the author in `file`, and what may be
+//! expected in `expect`.
 
 mod answer;
 mod contract;
@@ -30,30 +34,30 @@ use contract::Check;
 use recorder::{Bus, Recorder};
 use redactor::Redactor;
 
-/// A plugin that is tried out.
+/// A plugin under test, with the cases to run.
 pub struct PluginTest {
     engine: Engine,
     path: PathBuf,
     suite: Suite,
 }
 
-/// What a case came to.
+/// The result of one case.
 #[derive(Debug)]
 pub struct CaseResult {
     pub name: String,
-    /// The number of rows that were handed over.
+    /// The number of rows in the batch.
     pub rows: usize,
-    /// As the relay would take it.
+    /// The answer of the plugin, as the relay would receive it.
     pub verdict: Verdict,
-    /// What the bus was handed.
+    /// The messages that the plugin published.
     pub messages: Vec<Message>,
     pub records: Vec<Record>,
     pub calls: Vec<Call>,
-    /// The first difference from what was expected.
+    /// The first difference from the expectation.
     pub fault: Option<String>,
-    /// Whether anything was expected.
+    /// Whether the case has an expectation.
     pub judged: bool,
-    /// Whether a smaller batch makes smaller calls.
+    /// Whether a call gets several rows, so that a smaller batch makes smaller calls.
     pub batched: bool,
 }
 
@@ -62,55 +66,55 @@ impl PluginTest {
         Self { engine, path: path.to_owned(), suite }
     }
 
-    /// Loads the plugin, and says what it is.
+    /// Loads the plugin.
     ///
     /// # Errors
-    /// The file is no plugin, or imports what is not granted.
+    /// If the file is not a plugin, or imports something that is not granted.
     pub async fn load(&self) -> Result<Plugin, LoadError> {
         Plugin::load(&self.engine, &self.spec(self.suite.limits, self.suite.grants().on_paper())).await
     }
 
-    /// What every plugin has to stand, whatever it does: `told` is handed each case as it ends.
+    /// Runs the cases that every plugin must pass, and calls `report` with each result.
     ///
     /// # Errors
-    /// The file is no plugin.
-    pub async fn contract(&self, told: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
-        let mut held = 0;
+    /// If the file is not a plugin.
+    pub async fn contract(&self, report: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
+        let mut peak_memory = 0;
         let mut first = None;
         let publishes = self.load().await?.imports().iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
         for (case, check) in contract::cases(&self.suite, publishes) {
-            // No call was answered, so that nothing says how much is too little to start with.
-            if check == Check::Memory && held == 0 {
+            // No call has succeeded, so it is unknown how much memory the plugin needs to start.
+            if check == Check::Memory && peak_memory == 0 {
                 continue;
             }
             let limits = match check {
-                Check::Memory => Limits { memory: held + contract::HEADROOM, ..case.limits },
+                Check::Memory => Limits { memory: peak_memory + contract::HEADROOM, ..case.limits },
                 _ => case.limits,
             };
-            let mut ran = self.run(&Case { limits, ..case }).await?;
-            held = held.max(ran.memory());
-            let first = first.get_or_insert_with(|| ran.verdict.clone().unwrap_or_default());
-            (ran.fault, ran.judged) = (check.fault(&ran, first), true);
-            told(ran);
+            let mut result = self.run(&Case { limits, ..case }).await?;
+            peak_memory = peak_memory.max(result.memory());
+            let first = first.get_or_insert_with(|| result.verdict.clone().unwrap_or_default());
+            (result.fault, result.judged) = (check.fault(&result, first), true);
+            report(result);
         }
         Ok(())
     }
 
-    /// The cases of the file.
+    /// Runs the cases of the file, and calls `report` with each result.
     ///
     /// # Errors
-    /// The file is no plugin.
-    pub async fn cases(&self, told: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
+    /// If the file is not a plugin.
+    pub async fn cases(&self, report: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
         for case in &self.suite.cases {
-            told(self.run(case).await?);
+            report(self.run(case).await?);
         }
         Ok(())
     }
 
-    /// Hands over rows that have their values already, such as a dead letter's.
+    /// Runs a batch of existing signals, such as that of a dead letter.
     ///
     /// # Errors
-    /// The file is no plugin.
+    /// If the file is not a plugin.
     pub async fn replay(
         &self,
         signal_type: &SignalType,
@@ -120,24 +124,24 @@ impl PluginTest {
     ) -> Result<CaseResult, LoadError> {
         let recorder = Arc::new(Recorder::new(Bus::default()));
         let redactor = Redactor::for_grants(&grants);
-        let mut ran = self.send(signal_type, signals, &recorder, self.spec(limits, grants)).await?;
-        redactor.hide(&mut ran);
-        Ok(ran)
+        let mut result = self.send(signal_type, signals, &recorder, self.spec(limits, grants)).await?;
+        redactor.redact_result(&mut result);
+        Ok(result)
     }
 
     async fn run(&self, case: &Case) -> Result<CaseResult, LoadError> {
         let recorder = Arc::new(Recorder::new(case.bus.clone()));
         let (signal_type, signals) = case.signals(&self.suite.signal_type);
-        let ran = self.send(&signal_type, &signals, &recorder, self.spec(case.limits, case.grants.clone())).await?;
+        let result = self.send(&signal_type, &signals, &recorder, self.spec(case.limits, case.grants.clone())).await?;
         let redactor = Redactor::for_grants(&case.grants);
         let fault = match &case.expect {
-            Some(expect) => expect.fault(&ran, &redactor),
-            None => ran.failed_call(None, &redactor).or_else(|| ran.wrong_length()),
+            Some(expect) => expect.fault(&result, &redactor),
+            None => result.failed_call(None, &redactor).or_else(|| result.wrong_length()),
         };
-        let mut ran = CaseResult { name: case.name.clone(), fault, judged: case.expect.is_some(), ..ran };
-        // Only now: what is expected of a secret is its text.
-        redactor.hide(&mut ran);
-        Ok(ran)
+        let mut result = CaseResult { name: case.name.clone(), fault, judged: case.expect.is_some(), ..result };
+        // Only after the comparison: an expectation contains the secret itself.
+        redactor.redact_result(&mut result);
+        Ok(result)
     }
 
     async fn send(
@@ -151,7 +155,7 @@ impl PluginTest {
         let connections = Connections::any(recorder.clone());
         let spec = PluginSpec { call_log: Some(call_log.clone()), connections, ..spec };
         let plugin = Plugin::load(&self.engine, &spec).await?;
-        // What it says while it is tried for the first time belongs to no case.
+        // What the plugin logs while it is loaded belongs to no case.
         call_log.take();
         let verdict = plugin.send(signal_type, signals, &CancellationToken::new()).await;
         let batched = plugin.is_bulk() && !one_by_one(signal_type);
@@ -163,30 +167,30 @@ impl PluginTest {
 
     fn spec(&self, limits: Limits, grants: Grants) -> PluginSpec {
         let signal_type = self.suite.signal_type.clone();
-        // To load it is no reason to publish.
+        // What the plugin publishes while it is loaded is not recorded.
         let connections = Connections::any(Arc::new(Recorder::new(Bus::default())));
         PluginSpec { signal_type, path: self.path.clone(), digest: None, limits, grants, connections, call_log: None }
     }
 }
 
 impl CaseResult {
-    /// Time of all calls together.
+    /// The total time of all calls.
     pub fn time(&self) -> Duration {
         self.calls.iter().map(|call| call.time).sum()
     }
 
-    /// The most bytes that an instance held.
+    /// The peak memory of an instance, in bytes.
     pub fn memory(&self) -> usize {
         self.calls.iter().map(|call| call.memory).max().unwrap_or(0)
     }
 
-    /// Why calls had no answer.
+    /// The failures of the calls that did not answer.
     fn failures(&self) -> impl Iterator<Item = &Failed> {
         self.calls.iter().filter_map(|call| call.failure.as_ref())
     }
 
-    /// A call that failed otherwise than `expected`. That its rows were sent one by one afterwards
-    /// does not make up for it.
+    /// Explains a call that failed in another way than `expected`, even if its rows were sent one by
+    /// one afterwards.
     fn failed_call(&self, expected: Option<&str>, redactor: &Redactor) -> Option<String> {
         let unexpected = |failed: &&Failed| expected.is_none_or(|expected| expected != expect::ANY && expected != failed.kind);
         let failed = self.failures().find(unexpected)?;
@@ -196,42 +200,42 @@ impl CaseResult {
             "deadline" if self.batched => "; raise `timeout`, or lower `burst_count`",
             "deadline" => "; raise `timeout`",
             "other" => "",
-            _ => "; answer `reject` for a row that you can't use, or `misconfigured` where a setting is missing",
+            _ => "; answer `reject` for a row that the plugin cannot use, or `misconfigured` if a setting is missing",
         };
-        let otherwise = expected.map(|expected| format!(", expected it to fail by {expected}")).unwrap_or_default();
-        Some(format!("a call ended without an answer{otherwise}: {}{advice}", redactor.text(&failed.reason)))
+        let expectation = expected.map(|expected| format!(", expected failure \"{expected}\"")).unwrap_or_default();
+        Some(format!("a call ended without an answer{expectation}: {}{advice}", redactor.text(&failed.reason)))
     }
 
-    /// An answer of the wrong length.
+    /// Explains an answer of the wrong length.
     fn wrong_length(&self) -> Option<String> {
         let (answered, rows) = self.calls.iter().find_map(|call| call.wrong_length)?;
-        Some(format!("{answered} outcomes for {rows} rows: answer one for each, in their order"))
+        Some(format!("{answered} outcomes for {rows} rows; return one for each row, in the same order"))
     }
 }
 
-/// Where order is promised, a call takes one row of each order key.
+/// Whether a call gets one row only: so it is for ordered types without an order key.
 fn one_by_one(signal_type: &SignalType) -> bool {
     let has = |key: &str| signal_type.attributes.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
     has("ordered") == Some("true") && has("order_key").is_none()
 }
 
-/// Outcomes as files of rows have them.
+/// Writes outcomes as in a file of rows.
 pub fn outcomes(outcomes: &[Outcome]) -> Vec<serde_json::Value> {
     outcomes.iter().map(|outcome| answer::Found::from_outcome(outcome).json()).collect()
 }
 
-/// An outage as files of rows have it.
+/// Writes an outage as in a file of rows.
 pub fn outage(outage: &Outage) -> serde_json::Value {
     answer::Found::from_outage(outage).json()
 }
 
-/// What is said of a word that is none of those that are known.
+/// The error for an unknown word, which lists the known ones.
 fn unknown<'a>(word: &str, what: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let nearest = suggest::nearest(word, known.clone());
-    format!("\"{word}\" is no {what}, which are {}{nearest}", known.collect::<Vec<_>>().join(", "))
+    format!("unknown {what} \"{word}\"; expected one of {}{nearest}", known.collect::<Vec<_>>().join(", "))
 }
 
-/// A column for a value that comes from no database.
+/// The column for a value that comes from a file, with a plausible database type.
 fn column(name: &str, value: &Value) -> Column {
     let db_type = match value {
         Value::Null | Value::Text(_) | Value::Other(_) => "text",

@@ -1,4 +1,4 @@
-//! What is handed to a plugin, and what is expected of it.
+//! A suite: the cases to run a plugin with. How it is written in a file is in `file`.
 
 use super::expect::Expect;
 use super::recorder::Bus;
@@ -7,22 +7,22 @@ use signalbus_core::key::join_key;
 use signalbus_core::signal::{Column, Signal, SignalType, Value};
 use signalbus_plugin::{Grants, Limits};
 
-/// What a plugin is tried with.
+/// The cases to run a plugin with.
 #[derive(Clone, Debug)]
 pub struct Suite {
     pub signal_type: String,
     pub cases: Vec<Case>,
-    /// For the cases that say nothing of their own.
+    /// For the cases without limits or grants of their own.
     pub(super) limits: Limits,
     pub(super) grants: Grants,
 }
 
-/// One batch.
+/// One case: a batch, and the expected result.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub name: String,
     pub(super) rows: Vec<Row>,
-    /// So many of the rows are in the file; the others repeat them.
+    /// The number of rows in the file; the other rows repeat them.
     pub(super) written: usize,
     pub(super) attempt: u32,
     pub(super) attributes: Vec<(String, String)>,
@@ -32,7 +32,7 @@ pub struct Case {
     pub(super) expect: Option<Expect>,
 }
 
-/// The columns of a row, in their order.
+/// The columns of a row, in order.
 pub(super) type Row = Vec<(String, Value)>;
 
 impl Default for Suite {
@@ -43,12 +43,12 @@ impl Default for Suite {
 }
 
 impl Suite {
-    /// No rows, of a signal type.
+    /// A suite without cases, for a signal type.
     pub fn for_type(signal_type: &str) -> Self {
         Self { signal_type: signal_type.to_owned(), ..Self::default() }
     }
 
-    /// Everything that the plugin may read and reach, unless a case says otherwise.
+    /// What the plugin may read and reach, unless a case says otherwise.
     pub fn grants(&self) -> Grants {
         self.grants.clone()
     }
@@ -86,13 +86,13 @@ fn cell(row: &Row, name: &str) -> Value {
     row.iter().find(|(known, _)| known == name).map_or(Value::Null, |(_, value)| value.clone())
 }
 
-/// The values of columns as the relay joins them.
+/// The values of columns, joined as the relay joins keys.
 fn joined(row: &Row, names: &[&str]) -> String {
     let parts: Vec<String> = names.iter().map(|name| value::text(&cell(row, name))).collect();
     join_key(&parts.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// A column `id` is the primary key.
+/// The primary key: the column `id`, if there is one.
 fn key(row: &Row) -> Option<String> {
     match cell(row, "id") {
         Value::Int64(id) => Some(id.to_string()),

@@ -1,4 +1,4 @@
-//! SQL values as JSON, for files that people write and read.
+//! SQL values as JSON, for files that people write and read. Nothing is rounded.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 
 use signalbus_core::signal::Value;
 
-/// Reads a value: plain JSON where it says enough (`1`, `0.5`, `"text"`, `true`, `null`), else an
-/// object with the type's name: `{"decimal": "12.50"}`, `{"bytes": "AP8="}` (base64). Any other
-/// object, and any list, is a JSON document. Numbers are read as they are written: nothing is rounded.
+/// Parses a value: plain JSON where that is enough (`1`, `0.5`, `"text"`, `true`, `null`), else an
+/// object with the name of the type: `{"decimal": "12.50"}`, `{"bytes": "AP8="}` (base64). Any other
+/// object, and any list, is a JSON document. Numbers are never rounded.
 ///
 /// # Errors
-/// What is wrong with it.
+/// If the value does not have the type that it names, or does not fit in 64 bits.
 pub fn parse(json: &RawValue) -> Result<Value, String> {
     let text = json.get();
     Ok(match text.as_bytes().first() {
@@ -35,28 +35,28 @@ pub fn parse(json: &RawValue) -> Result<Value, String> {
 }
 
 fn number(text: &str) -> Result<Value, String> {
-    let beyond = |what: &str| format!("{text} does not fit {what}; write {{\"decimal\": \"{text}\"}}");
+    let beyond = |what: &str| format!("{text} does not fit in {what}; write {{\"decimal\": \"{text}\"}}");
     if text.contains(['.', 'e', 'E']) {
         let value = text.parse().ok().filter(|value: &f64| value.is_finite());
-        return value.map(Value::Float64).ok_or_else(|| beyond("a floating-point number of 64 bits"));
+        return value.map(Value::Float64).ok_or_else(|| beyond("a 64-bit float"));
     }
     text.parse().map(Value::Int64).map_err(|_| beyond("64 bits"))
 }
 
 fn string(text: &str) -> Result<String, String> {
-    // Without the text, which may be a secret.
-    serde_json::from_str(text).map_err(|error| format!("that is no text: {error}"))
+    // The error must not quote the text, which may be a secret.
+    serde_json::from_str(text).map_err(|error| format!("invalid string: {error}"))
 }
 
-/// `None`: that is no type's name.
+/// Parses a value with the name of its type; `None` if there is no such type.
 fn typed(kind: &str, value: &str) -> Result<Option<Value>, String> {
     let text = plain(value)?;
-    // In one line, and quoted in one way, however it is written.
+    // On one line and quoted in the same way, however it is written.
     let written = if value.starts_with('"') { serde_json::Value::from(text.as_str()).to_string() } else { text.clone() };
-    let wrong = |what: &str| format!("{{\"{kind}\": {written}}} is no {what}");
+    let wrong = |what: &str| format!("invalid {what} {{\"{kind}\": {written}}}");
     Ok(Some(match kind {
         "boolean" => Value::Boolean(text.parse().map_err(|_| wrong("boolean"))?),
-        "int64" => Value::Int64(text.parse().map_err(|_| wrong("integer of 64 bits"))?),
+        "int64" => Value::Int64(text.parse().map_err(|_| wrong("64-bit integer"))?),
         "float64" => Value::Float64(text.parse().map_err(|_| wrong("number"))?),
         "bytes" => Value::Bytes(STANDARD.decode(&text).map_err(|_| wrong("base64"))?),
         "decimal" if !is_decimal(&text) => return Err(wrong("number")),
@@ -74,7 +74,7 @@ fn typed(kind: &str, value: &str) -> Result<Option<Value>, String> {
     }))
 }
 
-/// A number in base 10, or what PostgreSQL has beside those.
+/// Whether the text is a decimal number, or one of PostgreSQL's special values.
 fn is_decimal(text: &str) -> bool {
     fn unsigned(text: &str) -> &str {
         text.strip_prefix(['-', '+']).unwrap_or(text)
@@ -87,12 +87,12 @@ fn is_decimal(text: &str) -> bool {
     is_number && is_exponent || ["NaN", "Infinity", "-Infinity"].contains(&text)
 }
 
-/// Text without its quotes; numbers and documents may be written without any.
+/// Returns a string without its quotes, and any other JSON as it is written.
 pub(super) fn plain(json: &str) -> Result<String, String> {
     if json.starts_with('"') { string(json) } else { Ok(compact(json)) }
 }
 
-/// A document without the blanks between its parts, and with its numbers as they are written.
+/// Removes whitespace from a document, and leaves numbers as they are written.
 fn compact(json: &str) -> String {
     let (mut quoted, mut escaped) = (false, false);
     let stays = |c: &char| {
@@ -108,7 +108,7 @@ fn compact(json: &str) -> String {
     json.chars().filter(stays).collect()
 }
 
-/// An object whose keys keep their order, and whose values are as they are written.
+/// A JSON object with its keys in order, and its values as they are written.
 pub(super) struct Fields<'a>(pub(super) Vec<(String, &'a RawValue)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -133,7 +133,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
-/// Writes a value so that [`parse`] reads the same.
+/// Writes a value such that [`parse`] reads it back.
 pub fn json(value: &Value) -> serde_json::Value {
     match value {
         Value::Null => serde_json::Value::Null,
@@ -154,12 +154,12 @@ pub fn json(value: &Value) -> serde_json::Value {
     }
 }
 
-/// A value's bare text; of NULL there is none.
+/// The plain text of a value; empty for NULL.
 pub(super) fn text(value: &Value) -> String {
     match json(value) {
         serde_json::Value::Null => String::new(),
         serde_json::Value::String(text) => text,
-        // With the type's name.
+        // An object with the name of the type.
         serde_json::Value::Object(typed) => typed.values().filter_map(serde_json::Value::as_str).collect(),
         plain => plain.to_string(),
     }
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn values_survive_a_round_trip() {
         let values = [
             Value::Null,
             Value::Boolean(true),
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_need_no_type() {
+    fn json_documents_need_no_type_name() {
         assert_eq!(parsed(r#"{"sku": "A-1"}"#), Ok(Value::Json(r#"{"sku":"A-1"}"#.into())));
         assert_eq!(parsed(r"[1, null]"), Ok(Value::Json("[1,null]".into())));
         assert_eq!(parsed(r#"{"json": [1, {"b": " \" ", "a": ""}]}"#), Ok(Value::Json(r#"[1,{"b":" \" ","a":""}]"#.into())));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_as_they_are_written() {
+    fn numbers_are_not_rounded() {
         assert_eq!(parsed("1e300"), Ok(Value::Float64(1e300)));
         assert_eq!(parsed("-9223372036854775808"), Ok(Value::Int64(i64::MIN)));
         assert_eq!(parsed(r#"{"decimal": 12.50}"#), Ok(Value::Decimal("12.50".into())));
@@ -216,23 +216,23 @@ mod tests {
         let document = r#"{"a":[18446744073709551616,1.10]}"#;
         assert_eq!(parsed(document), Ok(Value::Json(document.into())));
         for integer in ["9223372036854775808", "18446744073709551615", "18446744073709551616", "-9223372036854775809"] {
-            let fault = format!("{integer} does not fit 64 bits; write {{\"decimal\": \"{integer}\"}}");
+            let fault = format!("{integer} does not fit in 64 bits; write {{\"decimal\": \"{integer}\"}}");
             assert_eq!(parsed(integer), Err(fault));
         }
-        assert!(parsed("1e999").unwrap_err().starts_with("1e999 does not fit a floating-point number of 64 bits"));
+        assert!(parsed("1e999").unwrap_err().starts_with("1e999 does not fit in a 64-bit float"));
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
-        assert_eq!(parsed(r#"{"bytes": "?"}"#).unwrap_err(), "{\"bytes\": \"?\"} is no base64");
-        assert_eq!(parsed(r#"{"int64": 1.5}"#).unwrap_err(), "{\"int64\": 1.5} is no integer of 64 bits");
-        assert_eq!(parsed(r#"{"json": "{bad"}"#).unwrap_err(), "{\"json\": \"{bad\"} is no JSON document");
+    fn invalid_values_are_explained() {
+        assert_eq!(parsed(r#"{"bytes": "?"}"#).unwrap_err(), "invalid base64 {\"bytes\": \"?\"}");
+        assert_eq!(parsed(r#"{"int64": 1.5}"#).unwrap_err(), "invalid 64-bit integer {\"int64\": 1.5}");
+        assert_eq!(parsed(r#"{"json": "{bad"}"#).unwrap_err(), "invalid JSON document {\"json\": \"{bad\"}");
         assert_eq!(
             parsed("{\"int64\":\n {\"a\":\n [1,\n 2]}}").unwrap_err(),
-            "{\"int64\": {\"a\":[1,2]}} is no integer of 64 bits"
+            "invalid 64-bit integer {\"int64\": {\"a\":[1,2]}}"
         );
         for text in ["abc", "", "-", ".", "1.2.3", "1e", "1e5e5", "e5", " 1", "1,5", "--1", "nan", "inf", "٣"] {
-            let fault = format!("{{\"decimal\": \"{text}\"}} is no number");
+            let fault = format!("invalid number {{\"decimal\": \"{text}\"}}");
             assert_eq!(parsed(&format!("{{\"decimal\": \"{text}\"}}")), Err(fault));
         }
         for text in ["0", "-12.50", "+1", ".5", "5.", "1e5", "1.5E-300", "NaN", "Infinity", "-Infinity"] {

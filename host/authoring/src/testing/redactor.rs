@@ -1,4 +1,6 @@
-//! What is redactor of a trial: no secret, and no more of a text than one reads.
+//! Removes secrets from the results of a test, and shortens long texts.
+//!
+//! No result may be shown before it has passed a [`Redactor`].
 
 use std::collections::BTreeMap;
 
@@ -9,10 +11,10 @@ use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 use signalbus_plugin::Grants;
 
-/// Characters of a text that are redactor.
+/// The number of characters of a text that are shown.
 const LONGEST: usize = 300;
 
-/// The beginning of a text that is too long to be read.
+/// Shortens a text that is too long to read.
 pub fn cut(text: &str) -> String {
     match text.char_indices().nth(LONGEST) {
         None => text.to_owned(),
@@ -20,8 +22,8 @@ pub fn cut(text: &str) -> String {
     }
 }
 
-/// Texts without the secrets that a plugin has. What is cut has to be redacted before: the beginning
-/// of a secret is not found.
+/// Replaces the secrets of a plugin in texts. Redact before cutting: the beginning of a secret would
+/// not be recognised.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Redactor(Grants);
 
@@ -34,9 +36,9 @@ impl Redactor {
         cut(&self.0.redact(text))
     }
 
-    /// As it is written in a file.
+    /// Writes JSON as in a file of rows, redacted.
     pub(super) fn json(&self, json: impl Into<Json>) -> String {
-        // In strings first, where a secret may be escaped, then in what is no string.
+        // Inside strings first, where a secret may be escaped, then in everything else.
         self.text(&self.document(json.into()).to_string())
     }
 
@@ -44,28 +46,28 @@ impl Redactor {
         self.text(&String::from_utf8_lossy(body))
     }
 
-    /// A run as it may be redactor.
-    pub(super) fn hide(&self, ran: &mut CaseResult) {
+    /// Redacts every text of a result.
+    pub(super) fn redact_result(&self, result: &mut CaseResult) {
         if self.0.secrets.is_empty() {
             return;
         }
-        match &mut ran.verdict {
+        match &mut result.verdict {
             Ok(outcomes) => outcomes.iter_mut().for_each(|outcome| match outcome {
                 Outcome::Retry { reason, .. } | Outcome::Reject { reason } => self.redact(reason),
                 Outcome::Sent | Outcome::Skip | Outcome::Held => {}
             }),
             Err(Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) => self.redact(reason),
         }
-        ran.messages.iter_mut().for_each(|message| self.message(message));
-        for record in &mut ran.records {
+        result.messages.iter_mut().for_each(|message| self.message(message));
+        for record in &mut result.records {
             self.redact(&mut record.message);
             self.pairs(&mut record.fields);
         }
-        for failed in ran.calls.iter_mut().filter_map(|call| call.failure.as_mut()) {
+        for failed in result.calls.iter_mut().filter_map(|call| call.failure.as_mut()) {
             self.redact(&mut failed.reason);
             self.redact(&mut failed.backtrace);
         }
-        ran.fault.iter_mut().for_each(|fault| self.redact(fault));
+        result.fault.iter_mut().for_each(|fault| self.redact(fault));
     }
 
     fn message(&self, message: &mut Message) {
@@ -107,7 +109,7 @@ impl Redactor {
     }
 }
 
-/// Pairs as an object.
+/// Turns pairs into a JSON object.
 pub(super) fn object(pairs: &BTreeMap<String, String>) -> Json {
     pairs.iter().map(|(key, value)| (key.clone(), Json::from(value.as_str()))).collect::<serde_json::Map<_, _>>().into()
 }
@@ -131,20 +133,20 @@ mod tests {
     }
 
     #[test]
-    fn of_a_secret_at_the_end_nothing_is_left() {
+    fn a_secret_is_redacted_before_the_text_is_cut() {
         let text = format!("{}hunter22", "x".repeat(LONGEST - 4));
         assert_eq!(redactor("hunter22").text(&text), format!("{}[sec…", "x".repeat(LONGEST - 4)));
     }
 
     #[test]
-    fn a_secret_is_found_where_it_is_escaped() {
+    fn an_escaped_secret_is_redacted() {
         let secret = "se\"c\\rét";
         assert_eq!(redactor(secret).json(serde_json::json!({ "a": [secret] })), r#"{"a":["[secret]"]}"#);
         assert_eq!(redactor("12345").json(12345), "[secret]");
     }
 
     #[test]
-    fn nothing_of_a_run_shows_a_secret() {
+    fn every_text_of_a_result_is_redacted() {
         let secret = "se\"c\\rét";
         let text = || format!("it is {secret}");
         let message = |body: Vec<u8>| Message {
@@ -159,7 +161,7 @@ mod tests {
         };
         let failed = Failed { kind: "trap", reason: text(), backtrace: text() };
         let json = r#"{"a": "se\"c\\r\u00e9t", "b": 1}"#;
-        let mut ran = CaseResult {
+        let mut result = CaseResult {
             name: "a".into(),
             rows: 1,
             verdict: Ok(vec![Outcome::retry(text()), Outcome::Reject { reason: text() }]),
@@ -170,10 +172,10 @@ mod tests {
             judged: true,
             batched: true,
         };
-        redactor(secret).hide(&mut ran);
-        assert_eq!(ran.messages[0].body, br#"{"a":"[secret]","b":1}"#);
-        assert_eq!(ran.messages[1].body, b"\xffit is [secret]\xff");
-        let all = format!("{ran:?}");
+        redactor(secret).redact_result(&mut result);
+        assert_eq!(result.messages[0].body, br#"{"a":"[secret]","b":1}"#);
+        assert_eq!(result.messages[1].body, b"\xffit is [secret]\xff");
+        let all = format!("{result:?}");
         assert!(!all.contains("it is se") && all.matches("[secret]").count() == 23, "{all}");
     }
 }

@@ -1,4 +1,6 @@
-//! The file of rows as it is written, and what is wrong with it.
+//! Reads a file of rows into a suite, and reports what is wrong with it, and where.
+//!
+//! An error may quote the file, but never a secret.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,14 +16,14 @@ use signalbus_core::suggest;
 use signalbus_core::units::{parse_duration, parse_size};
 use signalbus_plugin::{Grants, Limits};
 
-/// Rows of a case, those that repeat others included.
-const MOST: usize = 1_000_000;
+/// The maximum number of rows in a case, repetitions included.
+const MAX_ROWS: usize = 1_000_000;
 
 impl Suite {
     /// Reads a file: a list of rows, or an object with `cases`.
     ///
     /// # Errors
-    /// What is wrong with it, and where.
+    /// If the file cannot be read, or is wrong: what is wrong, and where.
     pub fn read(path: &Path) -> Result<Self, String> {
         let text = std::fs::read_to_string(path).map_err(|error| format!("\"{}\" cannot be read: {error}", path.display()))?;
         Self::parse(&text).map_err(|fault| format!("{}: {fault}", path.display()))
@@ -47,7 +49,7 @@ impl Suite {
     }
 }
 
-/// Which case a part of the file is.
+/// Names the case that a part of the file describes.
 fn place(part: &str, index: usize) -> String {
     #[derive(Deserialize)]
     struct Named {
@@ -57,13 +59,13 @@ fn place(part: &str, index: usize) -> String {
     named.unwrap_or_else(|_| format!("case {}", index + 1))
 }
 
-/// What is wrong with a part of the text, and where in the whole.
+/// Words an error in a part of the text with its place in the whole.
 fn within(text: &str, part: &str, error: &serde_json::Error) -> String {
-    let (line, column, said) = (error.line(), error.column(), error.to_string());
-    let Some(said) = said.strip_suffix(&format!(" at line {line} column {column}")) else { return said };
+    let (line, column, message) = (error.line(), error.column(), error.to_string());
+    let Some(reason) = message.strip_suffix(&format!(" at line {line} column {column}")) else { return message };
     let before = &text[..part.as_ptr().addr() - text.as_ptr().addr()];
     let begun = if line == 1 { before.len() - before.rfind('\n').map_or(0, |end| end + 1) } else { 0 };
-    format!("{said} at line {} column {}", before.matches('\n').count() + line, begun + column)
+    format!("{reason} at line {} column {}", before.matches('\n').count() + line, begun + column)
 }
 
 #[derive(Deserialize, Default)]
@@ -88,7 +90,7 @@ struct CaseFile<'a> {
     name: String,
     #[serde(default, borrow)]
     rows: Vec<Fields<'a>>,
-    /// How often the rows are in the batch.
+    /// How many times the batch contains the rows.
     repeat: Option<usize>,
     attempt: Option<u32>,
     #[serde(default)]
@@ -151,7 +153,7 @@ impl CaseFile<'_> {
         let rows = self.rows.iter().enumerate().map(|(n, row)| parse(row).map_err(|fault| format!("row {}: {fault}", n + 1)));
         let rows: Vec<Row> = rows.collect::<Result<_, _>>()?;
         if self.repeat == Some(0) {
-            return Err("`repeat` is 0: for an empty batch write \"rows\": []".to_owned());
+            return Err("`repeat` is 0; for an empty batch write \"rows\": []".to_owned());
         }
         attributes(&self.attributes, &rows)?;
         if let Some(fault) = self.expect.as_ref().and_then(Expect::contradiction) {
@@ -159,10 +161,10 @@ impl CaseFile<'_> {
         }
         let (written, times) = (rows.len(), self.repeat.unwrap_or(1));
         if self.repeat.is_some() && written == 0 {
-            return Err("`repeat` has no rows to repeat: for an empty batch leave it out".to_owned());
+            return Err("`repeat` has no rows to repeat; for an empty batch remove it".to_owned());
         }
-        if written.saturating_mul(times) > MOST {
-            return Err(format!("{written} rows, repeated {times} times, are more than the {MOST} of a case"));
+        if written.saturating_mul(times) > MAX_ROWS {
+            return Err(format!("{written} rows repeated {times} times exceed the limit of {MAX_ROWS} rows in a case"));
         }
         let rows = std::iter::repeat_n(rows, times).flatten().collect();
         let (attempt, attributes) = (self.attempt.unwrap_or(1), self.attributes.into_iter().collect());
@@ -171,13 +173,13 @@ impl CaseFile<'_> {
     }
 }
 
-/// Refuses what the relay never tells a plugin.
+/// Rejects attributes that the relay would never pass to a plugin.
 fn attributes(attributes: &BTreeMap<String, String>, rows: &[Row]) -> Result<(), String> {
     if let Some(ordered) = attributes.get("ordered").filter(|ordered| !["true", "false"].contains(&ordered.as_str())) {
-        return Err(format!("attribute `ordered` is \"{ordered}\"; write \"true\" or \"false\""));
+        return Err(format!("attribute `ordered` is \"{ordered}\"; expected \"true\" or \"false\""));
     }
     if attributes.contains_key("order_key") && attributes.get("ordered").is_none_or(|ordered| ordered != "true") {
-        return Err("attribute `order_key` needs `ordered` too: write \"ordered\": \"true\"".to_owned());
+        return Err("attribute `order_key` requires `ordered`; add \"ordered\": \"true\"".to_owned());
     }
     let columns: BTreeSet<&str> = rows.iter().flatten().map(|(name, _)| name.as_str()).collect();
     let mut names = attributes.get("order_key").into_iter().flat_map(|names| names.split(','));
@@ -185,7 +187,7 @@ fn attributes(attributes: &BTreeMap<String, String>, rows: &[Row]) -> Result<(),
         None => Ok(()),
         Some(name) => {
             let nearest = suggest::nearest(name, columns.iter().copied());
-            Err(format!("attribute `order_key` names the column \"{name}\", which no row has{nearest}"))
+            Err(format!("attribute `order_key` names column \"{name}\", which no row has{nearest}"))
         }
     }
 }
@@ -193,15 +195,16 @@ fn attributes(attributes: &BTreeMap<String, String>, rows: &[Row]) -> Result<(),
 fn limits(usual: Limits, timeout: Option<&str>, memory: Option<&str>) -> Result<Limits, String> {
     let mut limits = usual;
     if let Some(text) = timeout {
-        limits.timeout = parse_duration(text).ok_or_else(|| format!("\"{text}\" is no duration; write \"500ms\" or \"30s\""))?;
+        limits.timeout = parse_duration(text)
+            .ok_or_else(|| format!("`timeout`: invalid duration \"{text}\"; expected e.g. \"500ms\" or \"30s\""))?;
         if limits.timeout.is_zero() {
-            return Err(format!("`timeout` is \"{text}\", which leaves no time for a call; write \"500ms\" or \"30s\""));
+            return Err(format!("`timeout` is \"{text}\", which leaves no time for a call; expected e.g. \"500ms\" or \"30s\""));
         }
     }
     if let Some(text) = memory {
-        limits.memory = parse_size(text).ok_or_else(|| format!("\"{text}\" is no size; write \"64MiB\""))?;
+        limits.memory = parse_size(text).ok_or_else(|| format!("`memory`: invalid size \"{text}\"; expected e.g. \"64MiB\""))?;
         if limits.memory == 0 {
-            return Err(format!("`memory` is \"{text}\", in which no plugin runs; write \"64MiB\""));
+            return Err(format!("`memory` is \"{text}\", too little for any plugin; expected e.g. \"64MiB\""));
         }
     }
     Ok(limits)
@@ -215,9 +218,9 @@ fn texts(settings: Settings<'_>) -> Result<Vec<(String, String)>, String> {
     settings.into_iter().map(text).collect()
 }
 
-/// What is wrong with secrets is told without what they are.
+/// Reads secrets. Its errors never quote them.
 fn secrets(json: &RawValue) -> Result<Vec<(String, String)>, String> {
-    let wrong = |_| "`secrets` is no object of texts; write {\"name\": \"text\"}".to_owned();
+    let wrong = |_| "`secrets` must be an object of strings, as in {\"name\": \"text\"}".to_owned();
     let pairs = match json.get().as_bytes() {
         [b'{', ..] => serde_json::from_str(json.get()).map_err(|_| ()),
         _ => Err(()),
@@ -225,7 +228,7 @@ fn secrets(json: &RawValue) -> Result<Vec<(String, String)>, String> {
     texts(pairs.map_err(wrong)?)
 }
 
-/// A fault may quote a value, or a text that serde met where it belongs not.
+/// Redacts a fault: it may quote a value, or a string in a place where serde expected something else.
 fn without_secrets(text: &str, fault: &str) -> String {
     #[derive(Deserialize)]
     struct Known<'a> {
@@ -234,7 +237,7 @@ fn without_secrets(text: &str, fault: &str) -> String {
         #[serde(default, borrow)]
         cases: Option<&'a RawValue>,
     }
-    // A list would be taken for the values of the keys.
+    // Serde would take a list for the values of the fields.
     let object = |part: &&str| part.trim_start().starts_with('{');
     let known = |part| Some(part).filter(object).and_then(|part| serde_json::from_str(part).ok());
     let read = |part| known(part).unwrap_or(Known { secrets: None, cases: None });
@@ -243,7 +246,7 @@ fn without_secrets(text: &str, fault: &str) -> String {
     let parts = cases.into_iter().map(|case| read(case.get()));
     let known = [file.secrets].into_iter().chain(parts.map(|case| case.secrets)).flatten();
     let known = known.flat_map(|json| secrets(json).unwrap_or_default());
-    // As they are, as JSON has them, and as serde quotes them.
+    // As they are, as JSON escapes them, and as serde quotes them.
     let spelt = known.flat_map(|(key, secret)| {
         let quoted = [serde_json::Value::from(secret.as_str()).to_string(), format!("{secret:?}")];
         let inner = quoted.map(|text| text[1..text.len() - 1].to_owned());
@@ -260,7 +263,7 @@ fn parse<'r>(Fields(row): &'r Fields<'_>) -> Result<Row, String> {
     let mut names = BTreeSet::new();
     let entry = |(name, json): &'r (String, &RawValue)| {
         if !names.insert(name) {
-            return Err(format!("column \"{name}\" is in it twice"));
+            return Err(format!("duplicate column \"{name}\""));
         }
         let value = value::parse(json).map_err(|fault| format!("column \"{name}\": {fault}"))?;
         Ok((name.clone(), value))
@@ -277,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_told_with_its_case_and_its_place_in_the_file() {
+    fn a_fault_is_reported_with_its_case_and_its_place_in_the_file() {
         let text = "{\"cases\": [\n  {\"name\": \"a\"}, {\"name\": \"b\", \"rows\": 5}\n]}";
         assert_eq!(fault(text), "case \"b\": invalid type: integer `5`, expected a sequence at line 2 column 40");
         let text = "{\"cases\": [{\"name\": \"a\",\n\"rows\": []},\n{\"rows\": [],\n \"attempt\": -1}]}";
@@ -287,43 +290,43 @@ mod tests {
     }
 
     #[test]
-    fn unknown_words_are_told_with_their_case() {
+    fn unknown_words_are_reported_with_their_case() {
         let case = |keys: &str| fault(&format!("{{\"cases\": [\n{{\"name\": \"a\", {keys}}}]}}"));
-        let words = "case \"a\": `outcomes`, row 1: \"snet\" is no outcome, which are sent, skip, retry, reject, held; did you mean \"sent\"?";
-        let said = case(r#""expect": {"outcomes": ["snet"]}"#);
-        assert!(said.starts_with(words) && said.contains(" at line 2 column "), "{said}");
+        let words = "case \"a\": `outcomes`, row 1: unknown outcome \"snet\"; expected one of sent, skip, retry, reject, held; did you mean \"sent\"?";
+        let text = case(r#""expect": {"outcomes": ["snet"]}"#);
+        assert!(text.starts_with(words) && text.contains(" at line 2 column "), "{text}");
         let words =
-            "case \"a\": \"full\" is no answer of the `bus`, which are sent, retry, reject, unavailable, misconfigured, silent";
+            "case \"a\": unknown `bus` answer \"full\"; expected one of sent, retry, reject, unavailable, misconfigured, silent";
         assert!(case(r#""bus": "full""#).starts_with(words), "{}", case(r#""bus": "full""#));
         assert!(case(r#""bus": ["sent", "full"]"#).starts_with(words));
-        assert!(case(r#""bus": 5"#).starts_with("case \"a\": `bus` has 5, where a word or a list of words belongs"));
+        assert!(case(r#""bus": 5"#).starts_with("case \"a\": `bus` is 5; expected a word or a list of words"));
     }
 
     #[test]
-    fn limits_that_leave_nothing_are_refused() {
+    fn limits_of_nothing_are_rejected() {
         let case = |keys: &str| fault(&format!("{{\"cases\": [{{\"name\": \"a\", \"rows\": [], {keys}}}]}}"));
         assert!(case("\"timeout\": \"0ms\"").starts_with("case \"a\": `timeout` is \"0ms\""));
         assert!(case("\"memory\": \"0.5B\"").starts_with("case \"a\": `memory` is \"0.5B\""));
-        assert!(case("\"repeat\": 0").starts_with("case \"a\": `repeat` is 0: for an empty batch write"));
+        assert!(case("\"repeat\": 0").starts_with("case \"a\": `repeat` is 0; for an empty batch write"));
         assert!(fault("{\"timeout\": \"0s\"}").starts_with("`timeout` is \"0s\""));
     }
 
     #[test]
-    fn batches_that_fit_no_memory_are_refused() {
+    fn batches_that_are_too_large_are_rejected() {
         let case = |rows: &str, repeat: &str| {
             Suite::parse(&format!("{{\"cases\": [{{\"name\": \"a\", \"rows\": {rows}, \"repeat\": {repeat}}}]}}"))
         };
-        let words = "case \"a\": `repeat` has no rows to repeat: for an empty batch leave it out";
+        let words = "case \"a\": `repeat` has no rows to repeat; for an empty batch remove it";
         assert_eq!(case("[]", "99999999999999").unwrap_err(), words);
-        let words = "case \"a\": 2 rows, repeated 500001 times, are more than the 1000000 of a case";
+        let words = "case \"a\": 2 rows repeated 500001 times exceed the limit of 1000000 rows in a case";
         assert_eq!(case("[{}, {}]", "500001").unwrap_err(), words);
-        assert!(case("[{}, {}]", "18446744073709551615").unwrap_err().ends_with("are more than the 1000000 of a case"));
+        assert!(case("[{}, {}]", "18446744073709551615").unwrap_err().ends_with("exceed the limit of 1000000 rows in a case"));
         assert_eq!(case("[{}, {}]", "500000").unwrap().cases[0].rows.len(), 1_000_000);
     }
 
     #[test]
     fn no_fault_quotes_a_secret() {
-        let words = "`secrets` is no object of texts; write {\"name\": \"text\"}";
+        let words = "`secrets` must be an object of strings, as in {\"name\": \"text\"}";
         for json in ["\"hunter22x\"", "[\"hunter22x\"]", "{\"\\ud800hunter22x\": \"hunter22x\"}", "5"] {
             assert_eq!(fault(&format!("{{\"secrets\": {json}}}")), words);
             assert_eq!(
@@ -336,7 +339,7 @@ mod tests {
             fault(&format!(r#"{{"cases": [{{"name": "b"}}, {{"name": "a", "secrets": {{"token": "hunt\"er\\22é"}}, {rest}}}]}}"#))
         };
         let number = r#""rows": [{"n": {"int64": "hunt\"er\\22\u00e9"}}]"#;
-        let said = [
+        let texts = [
             of_file(&format!(r#""cases": [{{"name": "a", {number}}}]"#)),
             of_file(r#""cases": [{"name": "a", "rows": "hunt\"er\\22é"}]"#),
             of_file(r#""cases": "hunt\"er\\22é""#),
@@ -345,12 +348,12 @@ mod tests {
             of_case(r#""timeout": "hunt\"er\\22é""#),
             of_case(r#""expect": "hunt\"er\\22é""#),
         ];
-        assert!(fault(r#"[{"n": 18446744073709551616}]"#).contains("18446744073709551616 does not fit"), "no row is a secret");
-        assert!(said.iter().all(|said| said.contains("[secret]") && !said.contains("er\\")), "{said:#?}");
+        assert!(fault(r#"[{"n": 18446744073709551616}]"#).contains("18446744073709551616 does not fit"), "rows are not secret");
+        assert!(texts.iter().all(|text| text.contains("[secret]") && !text.contains("er\\")), "{texts:#?}");
     }
 
     #[test]
-    fn keys_are_written_as_the_relay_writes_them() {
+    fn keys_are_joined_as_the_relay_joins_them() {
         let rows =
             r#"[{"a": 1, "b": "23"}, {"a": 12, "b": "3"}, {"a": "x,y", "b": {"decimal": "1.50"}}, {"a": null, "b": true}]"#;
         let text =
@@ -363,39 +366,34 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_meant_is_refused() {
+    fn contradictions_are_rejected() {
         let case = |keys: &str| Suite::parse(&format!(r#"{{"cases": [{{"name": "a", {keys}}}]}}"#)).map(|_| ());
         let fault = |keys: &str| case(keys).unwrap_err();
-        assert_eq!(
-            fault(r#""rows": [{"id": 1}, {"id": 1, "n": 2, "id": 3}]"#),
-            "case \"a\": row 2: column \"id\" is in it twice"
-        );
-        let words = "case \"a\": `expect`: `published` is 2, and `messages` lists 1: leave `published` out";
+        assert_eq!(fault(r#""rows": [{"id": 1}, {"id": 1, "n": 2, "id": 3}]"#), "case \"a\": row 2: duplicate column \"id\"");
+        let words = "case \"a\": `expect`: `published` is 2, but `messages` lists 1; remove `published`";
         assert_eq!(fault(r#""expect": {"published": 2, "messages": [{}]}"#), words);
         assert_eq!(case(r#""expect": {"published": 1, "messages": [{}]}"#), Ok(()));
         let both = fault(r#""expect": {"outage": "unavailable", "outcomes": "sent"}"#);
         assert!(both.starts_with("case \"a\": `expect`: `outage` and `outcomes` are both expected"), "{both}");
-        let words = "case \"a\": attribute `ordered` is \"yes\"; write \"true\" or \"false\"";
+        let words = "case \"a\": attribute `ordered` is \"yes\"; expected \"true\" or \"false\"";
         assert_eq!(fault(r#""attributes": {"ordered": "yes"}"#), words);
-        let words = "case \"a\": attribute `order_key` needs `ordered` too: write \"ordered\": \"true\"";
+        let words = "case \"a\": attribute `order_key` requires `ordered`; add \"ordered\": \"true\"";
         assert_eq!(fault(r#""attributes": {"order_key": "id"}, "rows": [{"id": 1}]"#), words);
         let key = |names: &str, rows: &str| {
             case(&format!(r#""attributes": {{"ordered": "true", "order_key": "{names}"}}, "rows": {rows}"#))
         };
-        let words =
-            "case \"a\": attribute `order_key` names the column \"custmer\", which no row has; did you mean \"customer\"?";
+        let words = "case \"a\": attribute `order_key` names column \"custmer\", which no row has; did you mean \"customer\"?";
         assert_eq!(key("id,custmer", r#"[{"id": 1, "customer": 2}]"#).unwrap_err(), words);
         assert_eq!(key("id,customer", r#"[{"id": 1}, {"customer": 2}]"#), Ok(()));
         assert_eq!(key("customer", "[]"), Ok(()));
     }
 
     #[test]
-    fn integers_that_do_not_fit_are_refused_with_their_place() {
-        let words =
-            "case \"the rows of the file\": row 2: column \"n\": 18446744073709551616 does not fit 64 bits; write {\"decimal\"";
+    fn integers_that_do_not_fit_are_rejected_with_their_place() {
+        let words = "case \"the rows of the file\": row 2: column \"n\": 18446744073709551616 does not fit in 64 bits; write {\"decimal\"";
         assert!(fault("[{\"n\": 1}, {\"n\": 18446744073709551616}]").starts_with(words));
         let suite = Suite::parse("{\"settings\": {\"n\": 18446744073709551616, \"t\": \"x\"}}").unwrap();
-        assert!(fault(r#"{"secrets": {"token": "hunter22\ud800"}}"#).starts_with("\"token\": that is no text: "));
+        assert!(fault(r#"{"secrets": {"token": "hunter22\ud800"}}"#).starts_with("\"token\": invalid string: "));
         assert_eq!(suite.grants.settings, [("n".into(), "18446744073709551616".into()), ("t".into(), "x".into())]);
     }
 }

@@ -1,4 +1,4 @@
-//! Outcomes and outages in words: those that a case expects, and those that were answered.
+//! Outcomes and outages as a file of rows writes them: expected ones ([`Answer`]) and actual ones ([`Found`]).
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -33,11 +33,11 @@ impl Outcomes {
 pub(super) struct Answer {
     kind: &'static str,
     reason: Option<String>,
-    /// `null`: no time is named.
+    /// `Some(None)`, written `null`: expects that no time is given.
     after_ms: Option<Option<u64>>,
 }
 
-/// An answer's name, and what may be said with it.
+/// The name of an answer, and what may be written with it.
 struct Word(&'static str, With);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +56,7 @@ const OUTCOMES: [Word; 5] = [
 ];
 const OUTAGES: [Word; 2] = [Word("unavailable", With::ReasonAndTime), Word("misconfigured", With::Reason)];
 
-/// An outcome or an outage, taken apart.
+/// The parts of an actual outcome or outage.
 pub(super) struct Found<'a> {
     kind: &'static str,
     reason: &'a str,
@@ -103,7 +103,7 @@ impl Answer {
         read.map(Some).map_err(D::Error::custom)
     }
 
-    /// `what`: an outcome or an outage, each of which has its words.
+    /// Parses an answer; `what` is "outcome" or "outage", and `words` are its names.
     fn parse(json: &Json, what: &str, words: &[Word]) -> Result<Self, String> {
         let of = |word: &str| {
             let known = words.iter().find(|Word(known, _)| *known == word);
@@ -112,31 +112,34 @@ impl Answer {
         let parts = match json {
             Json::String(word) => return of(word).map(|Word(kind, _)| Self { kind, reason: None, after_ms: None }),
             Json::Object(parts) => parts,
-            _ => return Err(format!("{json} is no {what}; write \"{}\"", words[0].0)),
+            _ => return Err(format!("invalid {what} {json}; expected e.g. \"{}\"", words[0].0)),
         };
         const AFTER: &str = "after_ms";
         let mut named = parts.iter().filter(|(key, _)| *key != AFTER);
-        // The known one first, so that what is beside it is what is told of.
+        // Prefer the known key, so that the error is about the unknown one beside it.
         let (key, reason) = named.clone().find(|(key, _)| of(key).is_ok()).or_else(|| named.next()).ok_or_else(|| {
             format!(
-                "{json} names no {what}, which are {}",
+                "no {what} in {json}; expected one of {}",
                 words.iter().map(|Word(known, _)| *known).collect::<Vec<_>>().join(", ")
             )
         })?;
         let Word(kind, with) = of(key)?;
         if let Some((other, _)) = parts.iter().find(|(other, _)| *other != key && *other != AFTER) {
-            return Err(format!("unknown key \"{other}\" beside \"{kind}\", where only \"{AFTER}\" may be"));
+            return Err(format!("unknown key \"{other}\" beside \"{kind}\"; only \"{AFTER}\" is allowed"));
         }
         if *with == With::Nothing {
-            return Err(format!("\"{kind}\" has no reason and no time: write it without braces"));
+            return Err(format!("\"{kind}\" takes no reason and no time; write it without braces"));
         }
-        let reason = reason.as_str().ok_or_else(|| format!("the reason of \"{kind}\" is {reason}: write a part of its text"))?;
+        let reason = reason
+            .as_str()
+            .ok_or_else(|| format!("the reason of \"{kind}\" is {reason}; expected a string, part of the actual reason"))?;
         let after_ms = parts.get(AFTER).map(|after| match after {
             Json::Null => Ok(None),
-            _ if *with < With::ReasonAndTime => Err(format!("\"{kind}\" has no \"{AFTER}\"")),
-            after => {
-                after.as_u64().map(Some).ok_or_else(|| format!("\"{AFTER}\" is {after}: write a number of milliseconds, or null"))
-            }
+            _ if *with < With::ReasonAndTime => Err(format!("\"{kind}\" takes no \"{AFTER}\"")),
+            after => after
+                .as_u64()
+                .map(Some)
+                .ok_or_else(|| format!("\"{AFTER}\" is {after}; expected a number of milliseconds, or null")),
         });
         Ok(Self { kind, reason: Some(reason.to_owned()), after_ms: after_ms.transpose()? })
     }

@@ -1,4 +1,4 @@
-//! A bus that keeps what it is handed, and answers what it was told to.
+//! A bus that records what is published, and answers as a case says. It has no connection to anything.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub enum Answer {
     Reject,
     Unavailable,
     Misconfigured,
-    /// It never answers.
+    /// Never answers.
     Silent,
 }
 
@@ -42,9 +42,9 @@ impl Answer {
     ];
 
     fn parse(json: &Json) -> Result<Self, String> {
-        let word = json.as_str().ok_or_else(|| format!("`bus` has {json}, where a word or a list of words belongs"))?;
+        let word = json.as_str().ok_or_else(|| format!("`bus` is {json}; expected a word or a list of words"))?;
         let known = Self::WORDS.iter().find(|(known, _)| *known == word).map(|(_, answer)| *answer);
-        known.ok_or_else(|| unknown(word, "answer of the `bus`", Self::WORDS.iter().map(|(known, _)| *known)))
+        known.ok_or_else(|| unknown(word, "`bus` answer", Self::WORDS.iter().map(|(known, _)| *known)))
     }
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Recorder {
     messages: Mutex<Vec<Message>>,
 }
 
-/// When the bus wants a message, or itself, tried again.
+/// The delay that the bus asks for.
 const AFTER: Option<Duration> = Some(Duration::from_secs(1));
 
 impl Recorder {
@@ -94,9 +94,9 @@ impl Publisher for Recorder {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
         let count = messages.len();
         let before = {
-            let mut kept = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend(messages);
-            kept.len() - count
+            let mut recorded = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+            recorded.extend(messages);
+            recorded.len() - count
         };
         let answers = self.answers(before, count);
         Box::pin(async move {

@@ -1,4 +1,6 @@
-//! What every plugin has to stand, whatever it sends.
+//! The cases that every plugin must pass, whatever it sends.
+//!
+//! They reach nobody: grants lead nowhere here, and the bus only records.
 
 use std::time::Duration;
 
@@ -9,70 +11,70 @@ use super::{CaseResult, answer, expect, value};
 use signalbus_core::signal::{Outcome, Value};
 use signalbus_plugin::Limits;
 
-/// What a case of the contract asks for.
+/// What a case of the contract checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Check {
-    /// An answer, for each row, without a trap.
+    /// Every row has an answer, and no call failed.
     Answer,
-    /// No row counts as sent, if it was published: the bus will never take it.
+    /// If anything was published, no row counts as sent: the bus rejects every message.
     NotSent,
-    /// No row is given up either, if it was published: the bus may take it another time.
+    /// If anything was published, no row is given up either: the bus may accept it later.
     Kept,
-    /// The call is ended in time, if it waits for the bus.
+    /// A call that waits for the bus ends at its deadline.
     Deadline,
-    /// The call is ended, since it asks for more memory than it may have.
+    /// A call that needs more memory than its limit ends.
     Memory,
 }
 
-/// Memory beyond what the plugin has needed, for the case that asks for too much.
+/// Memory beyond the peak of the earlier cases, for the case that needs too much.
 pub(super) const HEADROOM: usize = 1 << 20;
 
-/// The largest batch: so many rows, or so many bytes where the rows are large.
+/// The size of the largest batch: a number of rows, or of bytes if the rows are large.
 const MANY: usize = 10_000;
 const MUCH: usize = 16 << 20;
-/// Rows of the batch that does not fit the memory.
+/// The number of rows in the batch that does not fit in memory.
 const LARGE: usize = 100;
 
-/// The cases, with the author's own rows where there are some. They reach nobody: what is granted is
-/// for the author's own cases.
+/// The cases, with the author's own rows if there are any. The grants are for the author's own cases
+/// only.
 pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
     let rows = own_rows(suite);
     let nulls = rows.iter().map(|row| row.iter().map(|(name, _)| (name.clone(), Value::Null)).collect()).collect();
     let one = rows.first().cloned().unwrap_or_default();
     let many = (MUCH / bytes(&one).max(1)).clamp(1, MANY);
-    let base = Case { rows, ..Case::for_suite("a row is answered", suite) };
+    let base = Case { rows, ..Case::for_suite("answers rows", suite) };
     let large = Row::from([("id".to_owned(), Value::Int64(1)), ("text".to_owned(), Value::Text("x".repeat(256 << 10)))]);
     let mut cases = vec![
         (base.clone(), Check::Answer),
-        (base.with("every type of value is answered, at its limits", extremes()), Check::Answer),
-        (base.with("a row of NULLs is answered", nulls), Check::Answer),
-        (base.with("an empty batch is answered", Vec::new()), Check::Answer),
-        (base.with("a huge batch is answered row by row", vec![one; many]), Check::Answer),
+        (base.with("answers every type of value, at its limits", extremes()), Check::Answer),
+        (base.with("answers a row of NULLs", nulls), Check::Answer),
+        (base.with("answers an empty batch", Vec::new()), Check::Answer),
+        (base.with("answers every row of a huge batch", vec![one; many]), Check::Answer),
     ];
-    let mut bare = base.named("without settings and secrets it answers");
+    let mut bare = base.named("answers without settings and secrets");
     (bare.grants.settings, bare.grants.secrets) = (Vec::new(), Vec::new());
     cases.push((bare, Check::Answer));
     if publishes {
         let on = |name: &str, answer: Answer| Case { bus: Bus::All(answer), ..base.named(name) };
-        cases.push((on("a bus that is away is no success", Answer::Unavailable), Check::Kept));
-        cases.push((on("a bus that wants it later is no success", Answer::Retry), Check::Kept));
-        cases.push((on("a bus that refuses it is no success", Answer::Reject), Check::NotSent));
-        let silent = on("its deadline ends a call to a silent bus", Answer::Silent);
+        cases.push((on("keeps rows while the bus is unavailable", Answer::Unavailable), Check::Kept));
+        cases.push((on("keeps rows that the bus wants later", Answer::Retry), Check::Kept));
+        cases.push((on("reports no success for rows that the bus rejects", Answer::Reject), Check::NotSent));
+        let silent = on("a call ends at its deadline if the bus is silent", Answer::Silent);
         let limits = Limits { timeout: Duration::from_millis(500), ..silent.limits };
         cases.push((Case { limits, ..silent }, Check::Deadline));
     }
-    cases.push((base.with("its memory limit ends a call that needs more", vec![large; LARGE]), Check::Memory));
+    cases.push((base.with("a call ends if it needs more memory than its limit", vec![large; LARGE]), Check::Memory));
     cases
 }
 
-/// The rows of the first case that ought to be sent, as they are in the file; generic ones otherwise.
+/// The rows of the first case that is expected to succeed, without repetitions; else generic ones.
 fn own_rows(suite: &Suite) -> Vec<Row> {
-    let fails = |case: &Case| case.expect.as_ref().is_some_and(expect::Expect::is_of_failure);
+    let fails = |case: &Case| case.expect.as_ref().is_some_and(expect::Expect::expects_failure);
     let plain = |case: &&Case| case.written > 0 && case.bus == Bus::default() && !fails(case);
     suite.cases.iter().find(plain).map_or_else(extremes, |case| case.rows[..case.written].to_vec())
 }
 
-/// About what a row takes in memory.
+/// The approximate size of a row in memory.
 fn bytes(row: &Row) -> usize {
     row.iter().map(|(_, value)| value::json(value).to_string().len() + size_of::<Value>()).sum()
 }
@@ -133,47 +135,48 @@ impl Case {
 }
 
 impl Check {
-    /// `first`: what the rows were answered in the first case, where the bus took them.
-    pub(super) fn fault(self, ran: &CaseResult, first: &[Outcome]) -> Option<String> {
+    /// Explains what is wrong with a result. `first` are the outcomes of the same rows in the first case,
+    /// where the bus accepted everything.
+    pub(super) fn fault(self, result: &CaseResult, first: &[Outcome]) -> Option<String> {
         match self {
-            Self::Answer => unanswered(ran),
-            Self::NotSent | Self::Kept if ran.messages.is_empty() => unanswered(ran),
-            Self::NotSent | Self::Kept => unanswered(ran).or_else(|| {
-                // What it published is of one row at least: it skips what it publishes.
+            Self::Answer => unanswered(result),
+            Self::NotSent | Self::Kept if result.messages.is_empty() => unanswered(result),
+            Self::NotSent | Self::Kept => unanswered(result).or_else(|| {
+                // Something was published, so if all was skipped, published rows were skipped too.
                 let first = if first.iter().all(|outcome| *outcome == Outcome::Skip) { &[] } else { first };
-                ran.verdict.as_ref().ok()?.iter().enumerate().find_map(|(n, outcome)| {
+                result.verdict.as_ref().ok()?.iter().enumerate().find_map(|(n, outcome)| {
                     let lost = lost(outcome, first.get(n)).filter(|_| self == Self::Kept || *outcome == Outcome::Sent)?;
                     let or = if self == Self::Kept { ", or `retry`" } else { "" };
-                    Some(format!("row {} {lost}: answer what `publish` answered for it{or}", n + 1))
+                    Some(format!("row {} {lost}: return what `publish` returned for it{or}", n + 1))
                 })
             }),
-            Self::Deadline if ran.messages.is_empty() => unanswered(ran),
+            Self::Deadline if result.messages.is_empty() => unanswered(result),
             Self::Deadline | Self::Memory => {
-                let wanted = if self == Self::Deadline { "deadline" } else { "memory" };
-                // It may pass over what it does not need.
-                let failed = ran.failures().find(|failed| failed.kind != wanted)?;
-                Some(format!("the call was ended by {}: {}", failed.kind, cut(&failed.reason)))
+                let expected = if self == Self::Deadline { "deadline" } else { "memory" };
+                // A call may also succeed: perhaps it never waits, or needs little memory.
+                let failed = result.failures().find(|failed| failed.kind != expected)?;
+                Some(format!("the call failed with \"{}\", expected \"{expected}\": {}", failed.kind, cut(&failed.reason)))
             }
         }
     }
 }
 
-/// How an answer loses a row that the bus has not taken. What was answered likewise while the bus
-/// took all (`first`) is no matter of the bus.
+/// How an outcome loses a row that the bus has not accepted. If the outcome was the same when the bus
+/// accepted everything (`first`), it has nothing to do with the bus.
 fn lost(outcome: &Outcome, first: Option<&Outcome>) -> Option<&'static str> {
     match (outcome, first) {
-        (Outcome::Sent, _) => Some("counts as sent, which the bus has not taken"),
+        (Outcome::Sent, _) => Some("counts as sent, but the bus has not accepted it"),
         (Outcome::Skip, Some(Outcome::Skip)) | (Outcome::Reject { .. }, Some(Outcome::Reject { .. })) => None,
-        (Outcome::Skip, _) => Some("is skipped, and so deleted, which the bus has not taken yet"),
-        (Outcome::Reject { .. }, _) => Some("is rejected, and so a dead letter, which the bus may take another time"),
+        (Outcome::Skip, _) => Some("is skipped, and so deleted, but the bus has not accepted it yet"),
+        (Outcome::Reject { .. }, _) => Some("is rejected, and so becomes a dead letter, but the bus may accept it later"),
         (Outcome::Retry { .. } | Outcome::Held, _) => None,
     }
 }
 
-/// A call without an answer, or with one of the wrong length.
-fn unanswered(ran: &CaseResult) -> Option<String> {
-    ran.failed_call(None, &Redactor::default()).or_else(|| ran.wrong_length()).or_else(|| {
-        let held = ran.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
+/// Explains a call that failed, an answer of the wrong length, or a row that was not answered.
+fn unanswered(result: &CaseResult) -> Option<String> {
+    result.failed_call(None, &Redactor::default()).or_else(|| result.wrong_length()).or_else(|| {
+        let held = result.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
         Some(format!("row {}: {}", held + 1, answer::Found::from_outcome(&Outcome::Held).json()))
     })
 }
@@ -183,14 +186,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_that_fail_on_purpose_are_the_authors_own() {
+    fn rows_of_a_case_that_expects_a_failure_are_not_reused() {
         let text = r#"{"cases": [{"name": "a", "rows": [{"id": 1}], "expect": {"failure": "any"}}, {"name": "b", "rows": [{"id": 2}]}]}"#;
         assert_eq!(own_rows(&Suite::parse(text).unwrap()), [[("id".to_owned(), Value::Int64(2))]]);
     }
 
-    /// What is said of an answer to a bus that did not take its messages.
-    fn said(check: Check, outcomes: &[Outcome], first: &[Outcome]) -> Option<String> {
-        let ran = CaseResult {
+    /// The fault of outcomes after the bus did not accept the messages.
+    fn fault(check: Check, outcomes: &[Outcome], first: &[Outcome]) -> Option<String> {
+        let result = CaseResult {
             name: "a".into(),
             rows: outcomes.len(),
             verdict: Ok(outcomes.to_vec()),
@@ -201,35 +204,35 @@ mod tests {
             judged: true,
             batched: true,
         };
-        check.fault(&ran, first)
+        check.fault(&result, first)
     }
 
     #[test]
-    fn rows_that_the_bus_may_take_later_are_not_given_up() {
+    fn rows_that_the_bus_may_accept_later_must_be_kept() {
         let (retry, reject) = (Outcome::retry("the bus is full"), Outcome::Reject { reason: "no".into() });
         let first = [Outcome::Skip, reject.clone(), Outcome::Sent];
-        let kept = |third: &Outcome| said(Check::Kept, &[Outcome::Skip, reject.clone(), third.clone()], &first);
+        let kept = |third: &Outcome| fault(Check::Kept, &[Outcome::Skip, reject.clone(), third.clone()], &first);
         assert_eq!(kept(&retry), None);
         for (third, words) in [
-            (Outcome::Sent, "row 3 counts as sent, which the bus has not taken: answer what `publish` answered for it, or"),
-            (Outcome::Skip, "row 3 is skipped, and so deleted, which the bus has not taken yet: answer what `publish`"),
-            (reject.clone(), "row 3 is rejected, and so a dead letter, which the bus may take another time: answer what"),
+            (Outcome::Sent, "row 3 counts as sent, but the bus has not accepted it: return what `publish` returned for it, or"),
+            (Outcome::Skip, "row 3 is skipped, and so deleted, but the bus has not accepted it yet: return what `publish`"),
+            (reject.clone(), "row 3 is rejected, and so becomes a dead letter, but the bus may accept it later: return what"),
         ] {
-            let fault = kept(&third).unwrap();
-            assert!(fault.starts_with(words), "{fault}");
+            let text = kept(&third).unwrap();
+            assert!(text.starts_with(words), "{text}");
         }
-        assert!(said(Check::Kept, &[Outcome::Skip], &[]).is_some_and(|fault| fault.starts_with("row 1 is skipped")));
+        assert!(fault(Check::Kept, &[Outcome::Skip], &[]).is_some_and(|fault| fault.starts_with("row 1 is skipped")));
     }
 
     #[test]
-    fn rows_that_the_bus_refuses_may_be_given_up() {
-        let refused = |outcome| said(Check::NotSent, &[outcome], &[Outcome::Sent]);
-        assert_eq!((refused(Outcome::Skip), refused(Outcome::Reject { reason: "no".into() })), (None, None));
-        assert!(refused(Outcome::Sent).is_some_and(|fault| fault.starts_with("row 1 counts as sent")));
+    fn rows_that_the_bus_rejects_may_be_given_up() {
+        let rejected = |outcome| fault(Check::NotSent, &[outcome], &[Outcome::Sent]);
+        assert_eq!((rejected(Outcome::Skip), rejected(Outcome::Reject { reason: "no".into() })), (None, None));
+        assert!(rejected(Outcome::Sent).is_some_and(|fault| fault.starts_with("row 1 counts as sent")));
     }
 
     #[test]
-    fn nobody_is_reached() {
+    fn the_cases_reach_nobody() {
         let text = r#"{"grants": {"http": ["https://shop.example"], "networks": ["10.0.0.0/8"]}, "secrets": {"a": "b"}}"#;
         let suite = Suite::parse(text).unwrap();
         let paper = suite.grants().on_paper();
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_a_case_repeats_are_handed_over_once() {
+    fn repeated_rows_are_used_once() {
         let text = r#"{"cases": [{"name": "many", "rows": [{"id": 1}, {"id": 2}], "repeat": 10000}]}"#;
         let suite = Suite::parse(text).unwrap();
         assert_eq!(suite.cases[0].rows.len(), 20_000);
