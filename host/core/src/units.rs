@@ -2,38 +2,36 @@
 
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use fundu::{CustomDurationParser, CustomTimeUnit, TimeUnit};
+
+/// Units of durations; a day always has 24 hours.
+const UNITS: [CustomTimeUnit<'_>; 5] = [
+    CustomTimeUnit::with_default(TimeUnit::MilliSecond, &["ms"]),
+    CustomTimeUnit::with_default(TimeUnit::Second, &["s"]),
+    CustomTimeUnit::with_default(TimeUnit::Minute, &["m", "min"]),
+    CustomTimeUnit::with_default(TimeUnit::Hour, &["h"]),
+    CustomTimeUnit::with_default(TimeUnit::Day, &["d"]),
+];
+
 /// Parses a duration with its unit, such as `30s`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let (number, unit) = amount(text)?;
-    let seconds = match unit {
-        "ms" => number / 1000.0,
-        "s" => number,
-        "m" | "min" => number * 60.0,
-        "h" => number * 3600.0,
-        "d" => number * 86_400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok()
+    let parser = CustomDurationParser::builder().time_units(&UNITS).disable_exponent().disable_infinity().allow_time_unit_delimiter().build();
+    parser.parse(with_unit(text)?).ok()?.try_into().ok()
 }
 
 /// Parses a size with its unit, such as `64MiB`, into bytes.
 pub fn parse_size(text: &str) -> Option<usize> {
-    let (number, unit) = amount(text)?;
-    let factor = match unit {
-        "B" => 1.0,
-        "KiB" => 1024.0,
-        "MiB" => 1024.0 * 1024.0,
-        "GiB" => 1024.0 * 1024.0 * 1024.0,
-        _ => return None,
-    };
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the amount is positive and bounded")]
-    (number * factor <= 1e15).then_some((number * factor) as usize)
+    let size: ByteSize = with_unit(text)?.parse().ok()?;
+    usize::try_from(size.as_u64()).ok().filter(|bytes| *bytes <= LARGEST)
 }
 
-fn amount(text: &str) -> Option<(f64, &str)> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let number = text[..text.len() - unit.len()].parse().ok()?;
-    Some((number, unit.trim()))
+/// No machine has more memory, in bytes.
+const LARGEST: usize = 1 << 50;
+
+/// A bare number might mean anything.
+fn with_unit(text: &str) -> Option<&str> {
+    text.ends_with(|c: char| c.is_ascii_alphabetic()).then_some(text)
 }
 
 #[cfg(test)]
