@@ -2,7 +2,7 @@
 
 use crate::harness::command::{Project, config};
 use crate::harness::database::Database;
-use crate::on_each_database;
+use crate::on_each_version;
 use tempfile::TempDir;
 
 /// A folder, with the project that `init` makes in it.
@@ -117,7 +117,7 @@ fn pending_lists_the_least_first() {
 mod cases {
     use super::*;
 
-    pub async fn a_project_goes_the_same_way_on_each_database(database: Database) {
+    pub async fn a_project_goes_the_same_way_on_each_version(database: Database) {
         database.orders(30).await;
         let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "outcomes", "")]));
         database.run("UPDATE order_placed SET payload = 'sent'").await;
@@ -136,4 +136,4 @@ mod cases {
     }
 }
 
-on_each_database!(a_project_goes_the_same_way_on_each_database);
+on_each_version!(a_project_goes_the_same_way_on_each_version);

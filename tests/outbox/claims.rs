@@ -168,7 +168,7 @@ mod cases {
     }
 }
 
-crate::on_each_database!(
+crate::on_each_version!(
     a_claimed_row_is_gone_once_it_is_settled,
     settling_twice_changes_nothing,
     claims_of_several_relays_never_overlap,
