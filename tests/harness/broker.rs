@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -31,6 +32,13 @@ pub struct Broker {
 }
 
 impl Broker {
+    /// The broker that the tests of this process share which do not kill or configure it. They have
+    /// names of their own in it.
+    pub fn shared(kind: Kind) -> &'static Self {
+        static SHARED: [OnceLock<Broker>; 6] = [const { OnceLock::new() }; 6];
+        SHARED[kind as usize].get_or_init(|| Self::start(kind, ""))
+    }
+
     /// A new broker, which is up when this returns. `more` are lines for its configuration file;
     /// those of Kafka's with an address are further listeners, which have one line in it.
     pub fn start(kind: Kind, more: &str) -> Self {
