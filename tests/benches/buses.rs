@@ -69,7 +69,7 @@ async fn prepare(kind: Kind, broker: &Broker) {
             };
             async_nats::jetstream::new(client).create_stream(config).await.unwrap();
         }
-        Kind::Redis | Kind::Mosquitto | Kind::Kafka => {}
+        Kind::CurrentNats | Kind::Redis | Kind::Mosquitto | Kind::Kafka => {}
     }
 }
 
@@ -176,7 +176,7 @@ impl Sender {
                 let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
                 Self::Redis(client.get_multiplexed_async_connection_with_config(&patient).await.unwrap())
             }
-            Kind::Mosquitto | Kind::Kafka => unreachable!(),
+            Kind::CurrentNats | Kind::Mosquitto | Kind::Kafka => unreachable!(),
         }
     }
 

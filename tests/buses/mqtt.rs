@@ -1,8 +1,7 @@
 //! MQTT 5, with a real Mosquitto: what arrives, what is refused, and what an outage costs.
 
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{Shop, certificates, ids, in_order};
@@ -10,10 +9,11 @@ use crate::harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
+use tokio::sync::watch;
 
 /// A subscriber of `orders/#`, whose session outlives the server.
 struct Subscriber {
-    seen: Arc<Mutex<Vec<Publish>>>,
+    seen: watch::Receiver<Vec<Publish>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -23,14 +23,14 @@ impl Subscriber {
         options.set_clean_start(false).set_session_expiry_interval(Some(3600)).set_keep_alive(Duration::from_secs(5));
         let (client, mut events) = AsyncClient::new(options, 10);
         client.subscribe("orders/#", QoS::AtLeastOnce).await.unwrap();
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (to, seen) = watch::channel(Vec::new());
         let (ready, subscribed) = tokio::sync::oneshot::channel();
-        let (to, mut ready) = (seen.clone(), Some(ready));
+        let mut ready = Some(ready);
         let task = tokio::spawn(async move {
             let _client = client;
             loop {
                 match events.poll().await {
-                    Ok(Event::Incoming(Incoming::Publish(message))) => to.lock().unwrap().push(message),
+                    Ok(Event::Incoming(Incoming::Publish(message))) => to.send_modify(|seen| seen.push(message)),
                     Ok(Event::Incoming(Incoming::SubAck(_))) => drop(ready.take().map(|ready| ready.send(()))),
                     Ok(_) => {}
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -43,18 +43,17 @@ impl Subscriber {
 
     /// Waits for the messages of this many orders.
     async fn all(&self, rows: u32) -> Vec<Publish> {
-        let begun = Instant::now();
-        loop {
-            let seen = self.seen.lock().unwrap().clone();
+        let mut seen = self.seen.clone();
+        let whole = |seen: &Vec<Publish>| {
             let mut arrived: Vec<String> = seen.iter().map(|message| property(message, "id")).collect();
             arrived.sort();
             arrived.dedup();
-            if arrived == ids(rows) {
-                return seen;
-            }
-            assert!(begun.elapsed() < Duration::from_secs(20), "{} of {rows} arrived", arrived.len());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            arrived == ids(rows)
+        };
+        let enough = usize::try_from(rows).unwrap();
+        let arrived = seen.wait_for(|seen| seen.len() >= enough && whole(seen));
+        let arrived = tokio::time::timeout(Duration::from_secs(20), arrived).await;
+        arrived.unwrap_or_else(|_| panic!("{} of {rows} arrived", self.seen.borrow().len())).unwrap().clone()
     }
 }
 
@@ -75,10 +74,10 @@ fn url(broker: &Broker) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_arrives() {
-    let broker = Broker::start(Kind::Mosquitto, "");
-    let subscriber = Subscriber::of(&broker).await;
+    let broker = Broker::shared(Kind::Mosquitto);
+    let subscriber = Subscriber::of(broker).await;
     let settings = "destination = 'orders/new'\nkey = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'mqtt.expiry=600'";
-    Shop::with(120, &url(&broker), settings).await.sends().await;
+    Shop::with(120, &url(broker), settings).await.sends().await;
     let messages = subscriber.all(120).await;
     in_order(&messages.iter().map(|message| property(message, "id")).collect::<Vec<_>>());
     for message in messages {
@@ -91,7 +90,7 @@ async fn everything_arrives() {
         assert_eq!(format!("OrderPlaced:{}", body["id"]), property(&message, "id"));
         assert_eq!(body["customer"], property(&message, "key").as_str());
     }
-    assert_eq!(subscriber.seen.lock().unwrap().len(), 120);
+    assert_eq!(subscriber.seen.borrow().len(), 120);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,10 +179,10 @@ async fn where_nobody_listens_nothing_is_charged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pulled_cable_costs_nothing() {
-    let broker = Broker::start(Kind::Mosquitto, "");
+    let broker = Broker::shared(Kind::Mosquitto);
     let proxy = Proxy::to(broker.port());
     let connection = format!("url = 'mqtt://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
-    Shop::with(6000, &connection, "").await.survives_silence_of(&proxy).await;
+    Shop::with(6000, &connection, "destination = 'cable'").await.survives_silence_of(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

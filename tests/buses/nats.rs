@@ -1,4 +1,4 @@
-//! NATS with JetStream, a real server of it: what arrives, what is refused, and what an outage costs.
+//! NATS with JetStream, real servers of it: what arrives, what is refused, and what an outage costs.
 
 use std::time::Duration;
 
@@ -32,9 +32,32 @@ fn url(broker: &Broker) -> String {
     format!("url = {:?}", broker.url())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn everything_arrives() {
-    let broker = Broker::start(Kind::Nats, "");
+/// Makes two tests of what is tried with a server: one with the system's, one with a current one.
+macro_rules! with_each_server {
+    ($($name:ident),* $(,)?) => { $(
+        mod $name {
+            use crate::harness::broker::Kind;
+            #[tokio::test(flavor = "multi_thread")]
+            async fn debian() { super::$name(Kind::Nats).await }
+            #[tokio::test(flavor = "multi_thread")]
+            async fn current() { super::$name(Kind::CurrentNats).await }
+        }
+    )* };
+}
+
+with_each_server!(
+    everything_arrives,
+    a_killed_server_costs_nothing,
+    what_a_stream_does_not_take_waits,
+    what_can_never_arrive_is_a_dead_letter,
+    who_may_not_in_is_told_so,
+    it_travels_encrypted_with_a_token,
+    a_pulled_cable_costs_nothing,
+    a_restart_between_two_signals_is_not_noticed,
+);
+
+async fn everything_arrives(server: Kind) {
+    let broker = Broker::start(server, "");
     let stream = stream(&broker, Config::default()).await;
     let settings = "key = 'customer'\nheaders = 'tenant=a,trace=b'\noptions = 'nats.expected-stream=ORDERS,amqp.priority=1'";
     let shop = Shop::with(120, &url(&broker), settings).await;
@@ -53,9 +76,8 @@ async fn everything_arrives() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_costs_nothing() {
-    let broker = Broker::start(Kind::Nats, "");
+async fn a_killed_server_costs_nothing(server: Kind) {
+    let broker = Broker::start(server, "");
     stream(&broker, Config::default()).await;
     let shop = Shop::with(12_000, &url(&broker), "").await;
     shop.survives_death_of(&broker).await;
@@ -68,9 +90,8 @@ async fn a_killed_server_costs_nothing() {
     assert_eq!(arrived, ids(12_000));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_stream_does_not_take_waits() {
-    let broker = Broker::start(Kind::Nats, "");
+async fn what_a_stream_does_not_take_waits(server: Kind) {
+    let broker = Broker::start(server, "");
     Shop::small(&url(&broker), "").await.defers(2, "no stream takes subject \"orders\"; create one").await;
     let full = Config { max_messages: 1, discard: DiscardPolicy::New, ..Config::default() };
     stream(&broker, full).await;
@@ -78,9 +99,8 @@ async fn what_a_stream_does_not_take_waits() {
     Shop::small(&url(&broker), "options = 'nats.expected-stream=OTHER'").await.defers(2, "expected stream does not match").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_arrive_is_a_dead_letter() {
-    let broker = Broker::start(Kind::Nats, "max_payload: 2000");
+async fn what_can_never_arrive_is_a_dead_letter(server: Kind) {
+    let broker = Broker::start(server, "max_payload: 2000");
     let stream = stream(&broker, Config::default()).await;
     let shop = Shop::small(&url(&broker), "").await;
     shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 1").await;
@@ -93,10 +113,9 @@ async fn what_can_never_arrive_is_a_dead_letter() {
     Shop::small(&url(&broker), "headers = 'a b=1'").await.buries(2, "header \"a b\"").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_in_is_told_so() {
+async fn who_may_not_in_is_told_so(server: Kind) {
     let broker = Broker::start(
-        Kind::Nats,
+        server,
         "authorization { users: [{ user: ann, password: treasure, permissions: { publish: { deny: \"orders.secret\" } } }] }",
     );
     let port = broker.port();
@@ -112,24 +131,14 @@ async fn who_may_not_in_is_told_so() {
     Shop::small(&connection, "destination = 'orders.secret'").await.defers(2, words).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_listens_nothing_is_charged() {
-    let port = crate::harness::server::free_port();
-    let connection = format!("url = 'nats://ann:hunter2@127.0.0.1:{port}'");
-    let shop = Shop::small(&connection, "").await;
-    shop.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
-    shop.stops().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_travels_encrypted_with_a_token() {
+async fn it_travels_encrypted_with_a_token(server: Kind) {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
     let path = folder.path().display();
     let tls = format!(
         "tls {{ cert_file: \"{path}/server.pem\", key_file: \"{path}/server.key\" }}\nauthorization {{ token: treasure }}"
     );
-    let broker = Broker::start(Kind::Nats, &tls);
+    let broker = Broker::start(server, &tls);
     let port = broker.port();
     // One of several servers is enough.
     let nobody = crate::harness::server::free_port();
@@ -139,18 +148,16 @@ async fn it_travels_encrypted_with_a_token() {
     Shop::small(&connection, "").await.defers(2, "no stream takes subject").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_pulled_cable_costs_nothing() {
-    let broker = Broker::start(Kind::Nats, "");
+async fn a_pulled_cable_costs_nothing(server: Kind) {
+    let broker = Broker::start(server, "");
     stream(&broker, Config::default()).await;
     let proxy = Proxy::to(broker.port());
     let connection = format!("url = 'nats://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
     Shop::with(6000, &connection, "").await.survives_silence_of(&proxy).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_restart_between_two_signals_is_not_noticed() {
-    let broker = Broker::start(Kind::Nats, "");
+async fn a_restart_between_two_signals_is_not_noticed(server: Kind) {
+    let broker = Broker::start(server, "");
     stream(&broker, Config::default()).await;
     let shop = Shop::small(&url(&broker), "").await;
     shop.does_not_notice(|| {
@@ -158,4 +165,13 @@ async fn a_restart_between_two_signals_is_not_noticed() {
         broker.up();
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_listens_nothing_is_charged() {
+    let port = crate::harness::server::free_port();
+    let connection = format!("url = 'nats://ann:hunter2@127.0.0.1:{port}'");
+    let shop = Shop::small(&connection, "").await;
+    shop.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
+    shop.stops().await;
 }

@@ -29,10 +29,10 @@ fn url(broker: &Broker) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_arrives() {
-    let broker = Broker::start(Kind::Redis, "");
-    let shop = Shop::with(120, &url(&broker), "key = 'customer'\nheaders = 'tenant=a,trace=b'").await;
+    let broker = Broker::shared(Kind::Redis);
+    let shop = Shop::with(120, &url(broker), "key = 'customer'\nheaders = 'tenant=a,trace=b'").await;
     shop.sends().await;
-    let entries = entries(&broker).await;
+    let entries = entries(broker).await;
     let mut arrived: Vec<String> = entries.iter().map(|entry| entry["id"].clone()).collect();
     in_order(&arrived);
     arrived.sort_unstable();
@@ -127,10 +127,10 @@ async fn it_travels_encrypted_with_a_password() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pulled_cable_costs_nothing() {
-    let broker = Broker::start(Kind::Redis, "");
+    let broker = Broker::shared(Kind::Redis);
     let proxy = Proxy::to(broker.port());
     let connection = format!("url = 'redis://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
-    Shop::with(6000, &connection, "").await.survives_silence_of(&proxy).await;
+    Shop::with(6000, &connection, "destination = 'cable'").await.survives_silence_of(&proxy).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

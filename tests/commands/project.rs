@@ -2,7 +2,7 @@
 
 use crate::harness::command::{Project, config};
 use crate::harness::database::Database;
-use crate::on_each_database;
+use crate::on_each_version;
 use tempfile::TempDir;
 
 /// A folder with the project that `init` creates in it.
@@ -117,7 +117,7 @@ fn pending_lists_the_smallest_count_first() {
 mod cases {
     use super::*;
 
-    pub async fn a_project_works_the_same_on_each_database(database: Database) {
+    pub async fn a_project_works_the_same_on_each_version(database: Database) {
         database.orders(30).await;
         let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "outcomes", "")]));
         database.run("UPDATE order_placed SET payload = 'sent'").await;
@@ -136,4 +136,4 @@ mod cases {
     }
 }
 
-on_each_database!(a_project_works_the_same_on_each_database);
+on_each_version!(a_project_works_the_same_on_each_version);

@@ -1,8 +1,9 @@
 //! Brokers on free loopback ports and temporary folders, which tests may kill.
 
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -13,10 +14,12 @@ use super::server::{as_user, free_port, is_root, run, temporary};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Rabbitmq,
+    /// NATS, of the version that the system's packages have.
     Nats,
+    CurrentNats,
     Redis,
     Mosquitto,
-    /// Tansu, which speaks Kafka's protocol.
+    /// Apache Kafka, one server that is its own controller.
     Kafka,
 }
 
@@ -24,20 +27,25 @@ pub enum Kind {
 pub struct Broker {
     kind: Kind,
     port: u16,
-    /// Lines for its configuration file; arguments of Kafka's.
-    more: String,
     folder: TempDir,
     process: Process,
 }
 
 impl Broker {
+    /// The broker that the tests of this process share which do not kill or configure it. They have
+    /// names of their own in it.
+    pub fn shared(kind: Kind) -> &'static Self {
+        static SHARED: [OnceLock<Broker>; 6] = [const { OnceLock::new() }; 6];
+        SHARED[kind as usize].get_or_init(|| Self::start(kind, ""))
+    }
+
     /// A new broker, which is up when this returns. `more` are lines for its configuration file;
-    /// arguments of Kafka's.
+    /// those of Kafka's with an address are further listeners, which have one line in it.
     pub fn start(kind: Kind, more: &str) -> Self {
         let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
-        let broker = Self { kind, port: free_port(), more: more.to_owned(), folder, process: Process::default() };
-        broker.configure();
+        let broker = Self { kind, port: free_port(), folder, process: Process::default() };
+        broker.configure(more);
         if is_root() {
             run(Command::new("chown").arg("-R").arg(broker.user()).arg(broker.folder.path()));
         }
@@ -54,23 +62,11 @@ impl Broker {
         let port = self.port;
         match self.kind {
             Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
-            Kind::Nats => format!("nats://127.0.0.1:{port}"),
+            Kind::Nats | Kind::CurrentNats => format!("nats://127.0.0.1:{port}"),
             Kind::Redis => format!("redis://127.0.0.1:{port}"),
             Kind::Mosquitto => format!("mqtt://127.0.0.1:{port}"),
             Kind::Kafka => format!("kafka://127.0.0.1:{port}"),
         }
-    }
-
-    /// Ends it, and starts it with other arguments.
-    pub fn restart_with(&mut self, more: &str) {
-        self.end();
-        self.more = more.to_owned();
-        self.up();
-    }
-
-    /// Lets Kafka's own tool do something.
-    pub fn administer(&self, args: &[&str]) {
-        run(Command::new(tansu()).args(args).args(["--broker", &format!("tcp://127.0.0.1:{}", self.port)]));
     }
 
     /// Starts the process, on the same port as before, and waits until it answers.
@@ -88,23 +84,27 @@ impl Broker {
         self.process.end();
     }
 
-    fn configure(&self) {
-        let (folder, port, more) = (self.folder.path().display(), self.port, &self.more);
+    fn configure(&self, more: &str) {
+        let (folder, port) = (self.folder.path().display(), self.port);
         let text = match self.kind {
             Kind::Rabbitmq => format!(
                 "listeners.tcp.1 = 127.0.0.1:{port}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n{more}\n"
             ),
-            Kind::Nats => format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{folder}\" }}\n{more}\n"),
+            Kind::Nats | Kind::CurrentNats => {
+                format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{folder}\" }}\n{more}\n")
+            }
             Kind::Redis => format!("bind 127.0.0.1\nport {port}\ndir {folder}\nappendonly yes\nappendfsync always\n{more}\n"),
             // It saves what it has when it is told to end; after every message would take it too long.
             Kind::Mosquitto => format!(
                 "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n{more}\n"
             ),
-            Kind::Kafka => return,
+            Kind::Kafka => kafka_properties(self.folder.path(), port, more),
         };
         std::fs::write(self.folder.path().join("broker.conf"), text).unwrap();
-        if self.kind == Kind::Rabbitmq {
-            std::fs::write(self.folder.path().join("plugins"), "[].\n").unwrap();
+        match self.kind {
+            Kind::Rabbitmq => std::fs::write(self.folder.path().join("plugins"), "[].\n").unwrap(),
+            Kind::Kafka => format_kafka(&self.folder.path().join("broker.conf")),
+            _ => {}
         }
     }
 
@@ -116,9 +116,10 @@ impl Broker {
             // The wrapper of Debian insists on its own folders and user.
             Kind::Rabbitmq => "/usr/lib/rabbitmq/bin/rabbitmq-server".into(),
             Kind::Nats => "nats-server".into(),
+            Kind::CurrentNats => super::servers().join("bin/nats-server"),
             Kind::Redis => "redis-server".into(),
             Kind::Mosquitto => "mosquitto".into(),
-            Kind::Kafka => tansu(),
+            Kind::Kafka => kafka().join("java"),
         };
         let mut command = as_user(self.user(), &program);
         match self.kind {
@@ -141,15 +142,10 @@ impl Broker {
                     .env("RABBITMQ_PID_FILE", folder.join("pid"))
                     .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none");
             }
-            Kind::Nats => drop(command.arg("-c").arg(&config)),
+            Kind::Nats | Kind::CurrentNats => drop(command.arg("-c").arg(&config)),
             Kind::Redis => drop(command.arg(&config)),
             Kind::Mosquitto => drop(command.arg("-c").arg(&config)),
-            Kind::Kafka => {
-                let address = format!("tcp://127.0.0.1:{}", self.port);
-                command.args(["broker", "--listener-url", &address, "--advertised-listener-url", &address]);
-                command.arg("--storage-engine").arg(format!("sqlite://{}/records", folder.display()));
-                command.args(self.more.split_whitespace());
-            }
+            Kind::Kafka => drop(command.args(java("kafka.Kafka")).arg(&config)),
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command
@@ -162,7 +158,7 @@ impl Broker {
         let (hello, begins): (&[u8], &[u8]) = match self.kind {
             // It listens before it serves: what it answers is the beginning of its handshake.
             Kind::Rabbitmq => (b"AMQP\x00\x00\x09\x01", b"\x01"),
-            Kind::Nats => (b"", b"INFO"),
+            Kind::Nats | Kind::CurrentNats => (b"", b"INFO"),
             // Or it asks for a password first.
             Kind::Redis => (b"PING\r\n", b"+PONG"),
             Kind::Mosquitto => return true,
@@ -180,15 +176,52 @@ impl Broker {
             Kind::Nats => "nats",
             Kind::Redis => "redis",
             Kind::Mosquitto => "mosquitto",
-            // It is built within the project, whose folder others may not read.
-            Kind::Kafka => "root",
+            // They are installed within the project, whose folder others may not read.
+            Kind::CurrentNats | Kind::Kafka => "root",
         }
     }
 }
 
-/// The broker and its tool, as `make servers` builds it.
-fn tansu() -> PathBuf {
-    super::target().canonicalize().unwrap().join("tools/bin/tansu")
+fn kafka_properties(folder: &Path, port: u16, more: &str) -> String {
+    let (listeners, more): (Vec<&str>, Vec<&str>) = more.lines().partition(|line| line.contains("://"));
+    let listeners: String = listeners.iter().map(|listener| format!(",{listener}")).collect();
+    let controller = free_port();
+    format!(
+        "process.roles=broker,controller\nnode.id=1\nlog.dirs={folder}/data\n\
+         controller.quorum.voters=1@127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n\
+         listeners=CONTROLLER://127.0.0.1:{controller},PLAINTEXT://127.0.0.1:{port}{listeners}\n\
+         listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
+         SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL\n\
+         auto.create.topics.enable=false\noffsets.topic.replication.factor=1\n\
+         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
+         # One that is killed may come back only when its session has ended.\n\
+         broker.session.timeout.ms=1500\nbroker.heartbeat.interval.ms=300\n{more}\n",
+        folder = folder.display(),
+        more = more.join("\n"),
+    )
+}
+
+/// Makes what Kafka starts from, with its users by SCRAM: ann and bob, whose password is `treasure`.
+fn format_kafka(config: &Path) {
+    let mut command = Command::new(kafka().join("java"));
+    command.args(java("kafka.tools.StorageTool")).args(["format", "--cluster-id=AAAAAAAAAAAAAAAAAAAAAQ", "-c"]).arg(config);
+    for (mechanism, user) in [("SCRAM-SHA-256", "ann"), ("SCRAM-SHA-512", "bob")] {
+        command.arg("--add-scram").arg(format!("{mechanism}=[name={user},password=treasure]"));
+    }
+    run(&mut command);
+}
+
+/// Arguments for Java to run a program of Kafka's: one that starts soon, for little to do.
+fn java(program: &str) -> [String; 7] {
+    let jars = kafka().join("jars/*").display().to_string();
+    let quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
+    ["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", quiet, "-cp", jars.as_str(), program].map(str::to_owned)
+}
+
+/// The folder with Apache Kafka and the Java that runs it, as `make servers` installs them.
+fn kafka() -> PathBuf {
+    let folder = super::target().join("tools/kafka");
+    folder.canonicalize().unwrap_or_else(|_| panic!("{} is missing: run `make servers` first", folder.display()))
 }
 
 impl Drop for Broker {

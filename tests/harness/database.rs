@@ -33,6 +33,14 @@ impl Database {
         Self::on(System::Postgres, server(Kind::Postgres).await).await
     }
 
+    pub async fn postgres17() -> Self {
+        Self::on(System::Postgres, server(Kind::Postgres17).await).await
+    }
+
+    pub async fn postgres18() -> Self {
+        Self::on(System::Postgres, server(Kind::Postgres18).await).await
+    }
+
     pub async fn mariadb() -> Self {
         Self::on(System::Mariadb, server(Kind::Mariadb).await).await
     }

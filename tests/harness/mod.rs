@@ -30,26 +30,44 @@ pub fn target() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target")
 }
 
+/// The folder of the servers that `make servers` installs beside the system's.
+pub fn servers() -> PathBuf {
+    let folder = target().join("tools/servers");
+    folder.canonicalize().unwrap_or_else(|_| panic!("{} is missing: run `make servers` first", folder.display()))
+}
+
 /// The amount of work in a test: the usual one, or with `make soak` that of months of use.
 pub fn amount(usual: u32, soak: u32) -> u32 {
     if std::env::var_os("SIGNALBUS_SOAK").is_some() { soak } else { usual }
 }
 
-/// Turns functions of a `Database` into one test for each database.
+/// Turns functions of a `Database` in `cases` into one test for each database.
 #[macro_export]
 macro_rules! on_each_database {
-    ($($(#[$attribute:meta])* $name:ident),* $(,)?) => { $(
-        mod $name {
+    ($($cases:tt)*) => { $crate::on_databases!([sqlite postgres mariadb] $($cases)*); };
+}
+
+/// The same, and for newer versions of PostgreSQL.
+#[macro_export]
+macro_rules! on_each_version {
+    ($($cases:tt)*) => { $crate::on_databases!([sqlite postgres postgres17 postgres18 mariadb] $($cases)*); };
+}
+
+/// The same, for these databases.
+#[macro_export]
+macro_rules! on_databases {
+    (@ $case:ident $attributes:tt [$($database:ident)*]) => {
+        $( $crate::on_databases!(@ $case $attributes $database); )*
+    };
+    (@ $case:ident [$(#[$attribute:meta])*] $database:ident) => {
+        $(#[$attribute])*
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $database() { super::cases::$case(Database::$database().await).await }
+    };
+    ($databases:tt $($(#[$attribute:meta])* $case:ident),* $(,)?) => { $(
+        mod $case {
             use $crate::harness::database::Database;
-            $(#[$attribute])*
-            #[tokio::test(flavor = "multi_thread")]
-            async fn sqlite() { super::cases::$name(Database::sqlite().await).await }
-            $(#[$attribute])*
-            #[tokio::test(flavor = "multi_thread")]
-            async fn postgres() { super::cases::$name(Database::postgres().await).await }
-            $(#[$attribute])*
-            #[tokio::test(flavor = "multi_thread")]
-            async fn mariadb() { super::cases::$name(Database::mariadb().await).await }
+            $crate::on_databases!(@ $case [$(#[$attribute])*] $databases);
         }
     )* };
 }

@@ -2,9 +2,8 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Forwards connections to a port of this machine.
 pub struct Proxy {
@@ -14,19 +13,18 @@ pub struct Proxy {
 
 struct Wire {
     target: AtomicU16,
-    state: AtomicU8,
+    /// Nothing passes, nobody is told: packets are lost.
+    silent: Mutex<bool>,
+    mended: Condvar,
     streams: Mutex<Vec<TcpStream>>,
 }
-
-const WHOLE: u8 = 0;
-/// Nothing passes and no connection ends, as if packets were lost.
-const SILENT: u8 = 1;
 
 impl Proxy {
     pub fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire = Arc::new(Wire { target: target.into(), state: AtomicU8::new(WHOLE), streams: Mutex::default() });
+        let wire =
+            Arc::new(Wire { target: target.into(), silent: Mutex::default(), mended: Condvar::new(), streams: Mutex::default() });
         let shared = wire.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -52,12 +50,13 @@ impl Proxy {
 
     /// Stops all traffic, as if a cable were pulled.
     pub fn cut(&self) {
-        self.wire.state.store(SILENT, Ordering::SeqCst);
+        *self.wire.silent.lock().unwrap() = true;
     }
 
     /// Resumes traffic, held-up data included.
     pub fn mend(&self) {
-        self.wire.state.store(WHOLE, Ordering::SeqCst);
+        *self.wire.silent.lock().unwrap() = false;
+        self.wire.mended.notify_all();
     }
 }
 
@@ -88,8 +87,6 @@ impl Wire {
     }
 
     fn wait(&self) {
-        while self.state.load(Ordering::SeqCst) == SILENT {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        drop(self.mended.wait_while(self.silent.lock().unwrap(), |silent| *silent).unwrap());
     }
 }

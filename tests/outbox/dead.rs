@@ -203,7 +203,7 @@ mod cases {
     }
 }
 
-crate::on_each_database!(
+crate::on_each_version!(
     a_dead_letter_keeps_the_whole_row,
     a_redriven_letter_becomes_a_signal_again,
     letters_are_listed_by_type_and_page,

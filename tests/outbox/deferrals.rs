@@ -142,7 +142,7 @@ mod cases {
     }
 }
 
-crate::on_each_database!(
+crate::on_each_version!(
     a_deferred_signal_waits_until_it_is_due,
     attempts_are_counted_and_forgotten_with_the_row,
     a_due_deferral_behind_the_position_is_found,

@@ -360,7 +360,7 @@ mod cases {
     }
 }
 
-crate::on_each_database!(
+crate::on_each_version!(
     integers,
     texts,
     uuids,

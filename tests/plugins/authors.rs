@@ -25,12 +25,13 @@ async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     assert!(inspected.contains("name         invoice-mailer\n") && inspected.contains("processed-by signalbus"), "{inspected}");
     assert!(inspected.contains("sha256:") && inspected.contains("export signalbus:plugin/bulk-sender@0.1.0;"), "{inspected}");
 
-    let broker = Broker::start(Kind::Redis, "");
+    let stream = format!("invoices-{language}");
+    let broker = Broker::shared(Kind::Redis);
     let project = Project::new(
         database.folder(),
         &format!(
             "[database]\nurl = {:?}\n[connections.bus]\nurl = {:?}\n[signals.InvoiceSent]\nplugin = 'invoice-mailer/plugin.wasm'\n\
-             grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = 'invoices' }}\n",
+             grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = {stream:?} }}\n",
             database.url,
             broker.url()
         ),
@@ -39,8 +40,7 @@ async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     assert_eq!(database.number("SELECT count(*) FROM invoice_sent").await, 0);
     let client = redis::Client::open(broker.url()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let sent: redis::streams::StreamRangeReply =
-        redis::AsyncTypedCommands::xrange_all(&mut connection, "invoices").await.unwrap();
+    let sent: redis::streams::StreamRangeReply = redis::AsyncTypedCommands::xrange_all(&mut connection, &stream).await.unwrap();
     let body: String = sent.ids[0].get("body").unwrap();
     assert_eq!(body, r#"{"id":7,"customer":"Ada"}"#);
 }

@@ -9,7 +9,8 @@ use crate::harness::database::Database;
 
 /// The samples hand a call's messages to the bus as one list, and know nothing of order.
 async fn a_retry_holds_back_its_own_key_alone(language: &str) {
-    let broker = Broker::start(Kind::Redis, "appendonly no\nsave \"\"");
+    let broker = Broker::shared(Kind::Redis);
+    let stream = format!("orders-{language}");
     let database = Database::sqlite().await;
     database
         .run(
@@ -22,16 +23,16 @@ async fn a_retry_holds_back_its_own_key_alone(language: &str) {
     let config = format!(
         "[database]\nurl = {:?}\n[connections.bus]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {:?}\n\
          order_by = ['id']\norder_key = ['customer']\n\
-         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = 'orders' }}\n",
+         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = {stream:?} }}\n",
         database.url,
         broker.url(),
         super::sample(language),
     );
     let project = Project::new(database.folder(), &config);
     let client = redis::Client::open(broker.url()).unwrap();
-    let mut stream = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let mut arrived = async || {
-        let entries = stream.xrange_all("orders").await.unwrap().ids;
+        let entries = connection.xrange_all(&stream).await.unwrap().ids;
         let ids = entries.iter().map(|entry| entry.get::<String>("id").unwrap());
         ids.map(|id| id.trim_start_matches("OrderPlaced:").to_owned()).collect::<Vec<_>>()
     };
