@@ -9,7 +9,8 @@ fn dependencies(manifest: &str) -> Vec<String> {
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let section = text.split("\n[dependencies]\n").nth(1).unwrap_or_default();
     let lines = section.lines().take_while(|line| !line.starts_with('['));
-    let names = lines.filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty() && !name.starts_with('#'));
+    let names =
+        lines.filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty() && !name.starts_with('#'));
     names.map(str::to_owned).collect()
 }
 
@@ -42,7 +43,8 @@ fn large_dependencies_have_one_home() {
         ("rdkafka", &["bus"]),
     ] {
         let host = host();
-        let found: Vec<&str> = host.iter().filter(|(_, names)| names.iter().any(|name| name == dependency)).map(|(home, _)| *home).collect();
+        let found: Vec<&str> =
+            host.iter().filter(|(_, names)| names.iter().any(|name| name == dependency)).map(|(home, _)| *home).collect();
         assert_eq!(found, homes, "{dependency}");
     }
 }
@@ -62,7 +64,9 @@ fn the_core_needs_next_to_nothing_and_never_waits() {
     for file in ["signal", "settlement", "backoff", "key", "message"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("core/src/{file}.rs"));
         let text = std::fs::read_to_string(path).unwrap();
-        let foreign = text.lines().filter(|line| line.starts_with("use ") && !line.starts_with("use std::") && !line.starts_with("use crate::"));
+        let foreign = text
+            .lines()
+            .filter(|line| line.starts_with("use ") && !line.starts_with("use std::") && !line.starts_with("use crate::"));
         assert_eq!(foreign.count(), 0, "{file} needs more than the standard library");
         assert!(!text.contains("async ") && !text.contains(".await"), "{file} waits");
     }

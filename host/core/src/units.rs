@@ -16,7 +16,12 @@ const UNITS: [CustomTimeUnit<'_>; 5] = [
 
 /// Parses a duration with its unit, such as `30s`.
 pub fn parse_duration(text: &str) -> Option<Duration> {
-    let parser = CustomDurationParser::builder().time_units(&UNITS).disable_exponent().disable_infinity().allow_time_unit_delimiter().build();
+    let parser = CustomDurationParser::builder()
+        .time_units(&UNITS)
+        .disable_exponent()
+        .disable_infinity()
+        .allow_time_unit_delimiter()
+        .build();
     parser.parse(with_unit(text)?).ok()?.try_into().ok()
 }
 
