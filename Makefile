@@ -71,26 +71,29 @@ servers: kafka
 	fi
 
 # Java and Maven on the path may be too old: then the system's are looked for.
-JAVA = for java in "$$(command -v java)" /usr/lib/jvm/*/bin/java; do \
+JAVA := for java in "$$(command -v java)" /usr/lib/jvm/*/bin/java; do \
   "$$java" -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])' && { readlink -f "$$java"; break; }; done
-MAVEN = for maven in "$$(command -v mvn)" /usr/bin/mvn; do \
+MAVEN := for maven in "$$(command -v mvn)" /usr/bin/mvn; do \
   "$$maven" -v 2>&1 | grep -qE 'Apache Maven (3\.([6-9]|[1-9][0-9])|[4-9])\.' && { echo "$$maven"; break; }; done
+# Maven runs by the Java that is found.
+LOOK := java=$$($(JAVA)); export JAVA_HOME=$${java%/bin/java}; maven=$$($(MAVEN))
 
 kafka:
 	@cmp -s tests/servers/kafka/pom.xml $(TOOLS)/kafka/pom.xml && [ -x $(TOOLS)/kafka/java ] || { \
 	  echo '== installing Apache Kafka for the tests'; \
-	  if [ -z "$$($(JAVA))" ] || [ -z "$$($(MAVEN))" ]; then \
+	  $(LOOK); \
+	  if [ -z "$$java" ] || [ -z "$$maven" ]; then \
 	    sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	    $$sudo apt-get update -qq && \
 	    $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends maven \
 	      $$(apt-cache pkgnames openjdk- | grep -xE 'openjdk-(17|21|25)-jre-headless' | sort | tail -n 1) >/dev/null || exit 1; \
+	    $(LOOK); \
 	  fi; \
-	  java=$$($(JAVA)); maven=$$($(MAVEN)); \
 	  [ -n "$$java" ] || { echo 'Java 17 or later is missing: install it, then try again'; exit 1; }; \
 	  [ -n "$$maven" ] || { echo 'Maven 3.6 or later is missing: install it, then try again'; exit 1; }; \
 	  rm -rf $(TOOLS)/kafka && mkdir -p $(TOOLS)/kafka && \
-	  JAVA_HOME=$${java%/bin/java} "$$maven" -q -B -f tests/servers/kafka/pom.xml dependency:copy-dependencies \
-	    -DincludeScope=runtime -DoutputDirectory=$(TOOLS)/kafka/jars >$(TOOLS)/kafka/log || { cat $(TOOLS)/kafka/log; exit 1; }; \
+	  "$$maven" -q -B -f tests/servers/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+	    -DoutputDirectory=$(TOOLS)/kafka/jars >$(TOOLS)/kafka/log 2>&1 || { cat $(TOOLS)/kafka/log; exit 1; }; \
 	  ln -s "$$java" $(TOOLS)/kafka/java && cp tests/servers/kafka/pom.xml $(TOOLS)/kafka/; }
 
 plugins: ready-made languages

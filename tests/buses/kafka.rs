@@ -15,11 +15,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use rdkafka::types::{RDKafkaApiKey, RDKafkaErrorCode, RDKafkaRespErr};
 use tempfile::TempDir;
 
 /// A server that refuses what it is told to.
 type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+/// A server under load takes its time.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Record {
     key: Option<String>,
@@ -118,14 +121,16 @@ async fn create(servers: &str, name: &str, config: &[(&str, &str)]) {
     for (property, value) in config {
         topic = topic.set(property, value);
     }
-    let patience = AdminOptions::new().operation_timeout(Some(Duration::from_secs(20)));
-    let created = admin.create_topics([&topic], &patience).await.unwrap();
-    assert!(created.iter().all(Result::is_ok), "{created:?}");
-    // A server may know of it a moment later than its controller.
-    let begun = Instant::now();
-    let known = || admin.inner().fetch_metadata(Some(name), Duration::from_secs(20)).unwrap();
+    let (begun, options) = (Instant::now(), AdminOptions::new().operation_timeout(Some(PATIENCE)));
+    while let Err((_, error)) = &admin.create_topics([&topic], &options).await.unwrap()[0] {
+        // A server answers a moment before it may have partitions.
+        let soon = *error == RDKafkaErrorCode::InvalidReplicationFactor && begun.elapsed() < PATIENCE;
+        assert!(soon, "topic {name}: {error}");
+    }
+    // It may know of them a moment later than its controller.
+    let known = || admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
     while known().topics().first().is_none_or(|topic| topic.partitions().len() < 4) {
-        assert!(begun.elapsed() < Duration::from_secs(20), "topic {name} does not appear");
+        assert!(begun.elapsed() < PATIENCE, "topic {name} does not appear");
     }
 }
 
@@ -137,7 +142,6 @@ fn cluster() -> Cluster {
 
 /// The records of a topic with four partitions, those of each in their order.
 fn records(servers: &str, topic: &str) -> Vec<Record> {
-    const PATIENCE: Duration = Duration::from_secs(30);
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers.trim_start_matches("kafka://")).set("group.id", "test");
     let consumer: BaseConsumer = config.create().unwrap();
