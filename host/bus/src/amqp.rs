@@ -14,7 +14,7 @@ use lapin::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, reject, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -24,7 +24,7 @@ pub(super) struct Amqp {
     uri: AMQPUri,
     tls: OwnedTLSConfig,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
@@ -54,7 +54,7 @@ impl Amqp {
         }
         let uri: AMQPUri = config.url.as_str().parse()?;
         let tls = OwnedTLSConfig { cert_chain: config.ca.clone(), ..OwnedTLSConfig::default() };
-        Ok(Self { uri, tls, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { uri, tls, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -71,32 +71,32 @@ impl Amqp {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let session = self.connection.get(Session::is_usable, self.connect()).await?;
         if session.connection.status().blocked() {
             return Err(unavailable("RabbitMQ is short of memory or disk, and blocks those who publish"));
         }
         let deadline = Instant::now() + self.timeout;
         let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
-        let mut parcels = Vec::with_capacity(messages.len());
+        let mut prepared = Vec::with_capacity(messages.len());
         for (position, message) in messages.iter().enumerate() {
             match AmqpPublish::from_message(message) {
                 Ok(publish) => match session.missing(&publish.exchange, deadline).await {
-                    Ok(None) => parcels.push((position, publish)),
+                    Ok(None) => prepared.push((position, publish)),
                     Ok(Some(missing)) => receipts[position] = Some(Ok(missing)),
                     Err(error) => receipts[position] = Some(Err(error.to_string())),
                 },
                 Err(outcome) => receipts[position] = Some(Ok(outcome)),
             }
         }
-        session.publish_all(&parcels, &mut receipts, deadline).await;
+        session.publish_all(&prepared, &mut receipts, deadline).await;
         // A channel that was closed may leave more than the guilty message unconfirmed.
-        for (position, publish) in &parcels {
+        for (position, publish) in &prepared {
             if receipts[*position].is_none() {
                 receipts[*position] = Some(session.publish_one(publish, deadline).await);
             }
         }
         if !session.is_usable() || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("it was not published".into()))).collect())
     }
@@ -163,22 +163,22 @@ impl Session {
     }
 
     /// Publishes all in one go; what the server did not get to has no receipt.
-    async fn publish_all(&self, parcels: &[(usize, AmqpPublish<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
+    async fn publish_all(&self, prepared: &[(usize, AmqpPublish<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
         let channel = match self.in_time(self.channel(), deadline).await {
             Ok(channel) => channel,
-            Err(reason) => return parcels.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
+            Err(reason) => return prepared.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
         };
-        let mut pending: Vec<Pending> = Vec::with_capacity(parcels.len());
-        for (position, publish) in parcels {
-            match self.in_time(publish.publish(&channel), deadline).await {
+        let mut pending: Vec<Pending> = Vec::with_capacity(prepared.len());
+        for (position, publish) in prepared {
+            match self.in_time(publish.send(&channel), deadline).await {
                 Ok(confirm) => pending.push((*position, confirm)),
                 Err(_) => break,
             }
         }
-        let mut complete = pending.len() == parcels.len();
+        let mut complete = pending.len() == prepared.len();
         for (position, confirm) in pending {
             receipts[position] = match timeout_at(deadline, confirm).await {
-                Ok(Ok(confirmation)) => Some(Ok(judged(confirmation))),
+                Ok(Ok(confirmation)) => Some(Ok(classify(confirmation))),
                 Ok(Err(error)) if is_of_channel(&error) && self.is_usable() => None,
                 Ok(Err(error)) => Some(Err(error.to_string())),
                 Err(_) => Some(Err("RabbitMQ has not confirmed in time".into())),
@@ -193,11 +193,11 @@ impl Session {
     /// Publishes one message alone: what closes the channel then is its fault.
     async fn publish_one(&self, publish: &AmqpPublish<'_>, deadline: Instant) -> Receipt {
         let channel = self.in_time(self.channel(), deadline).await?;
-        let published = async { publish.publish(&channel).await?.await };
+        let published = async { publish.send(&channel).await?.await };
         match timeout_at(deadline, published).await {
             Ok(Ok(confirmation)) => {
                 self.give_back(channel);
-                Ok(judged(confirmation))
+                Ok(classify(confirmation))
             }
             Ok(Err(error)) => {
                 self.exchanges().remove(publish.exchange.as_str());
@@ -261,7 +261,7 @@ impl<'a> AmqpPublish<'a> {
         })
     }
 
-    async fn publish(&self, channel: &Channel) -> lapin::Result<PublisherConfirm> {
+    async fn send(&self, channel: &Channel) -> lapin::Result<PublisherConfirm> {
         let (exchange, key) = (self.exchange.clone(), self.key.clone());
         channel.basic_publish(exchange, key, self.options, self.body, self.properties.clone()).await
     }
@@ -275,7 +275,7 @@ fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
     value.parse().map_err(|_| reject(format!("option \"amqp.{name}\" can't be {value:?}")))
 }
 
-fn judged(confirmation: Confirmation) -> Outcome {
+fn classify(confirmation: Confirmation) -> Outcome {
     match confirmation {
         Confirmation::Ack(None) => Outcome::Sent,
         Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => reject(format!(

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, refuse_options, reject, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -19,7 +19,7 @@ pub(super) struct Inbox {
     /// For people.
     address: String,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
@@ -45,7 +45,12 @@ impl Inbox {
             Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
             None => options,
         };
-        Ok(Self { options, address: config.server(5432), timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self {
+            options,
+            address: config.server(5432),
+            timeout: config.timeout,
+            connection: SharedConnection::new(config.timeout),
+        })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -65,12 +70,12 @@ impl Inbox {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let mut session = self.link.get(|_| true, self.connect()).await?;
+        let mut session = self.connection.get(|_| true, self.connect()).await?;
         if !session.is_alive().await {
-            self.link.lose(&session).await;
-            session = self.link.get(|_| true, self.connect()).await?;
+            self.connection.lose(&session).await;
+            session = self.connection.get(|_| true, self.connect()).await?;
         }
-        let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unfit(message).map(Ok)).collect();
+        let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unsupported(message).map(Ok)).collect();
         let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (position, message) in messages.iter().enumerate() {
             if receipts[position].is_none() {
@@ -86,7 +91,7 @@ impl Inbox {
         };
         let in_time = timeout_at(Instant::now() + self.timeout, inserted).await.is_ok();
         if !in_time || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         let missing = || Err(format!("PostgreSQL at {} does not answer in time", self.address));
         Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect())
@@ -163,7 +168,7 @@ async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Messag
 
 /// # Errors
 /// What an inbox can't take.
-fn unfit(message: &Message) -> Option<Outcome> {
+fn unsupported(message: &Message) -> Option<Outcome> {
     let parts: Vec<&str> = message.destination.split('.').collect();
     if parts.len() > 2 || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
         return Some(reject(format!("destination {:?} is no table; write \"table\" or \"schema.table\"", message.destination)));
@@ -220,7 +225,7 @@ mod tests {
         assert_eq!(quoted("shop.in\"box; DROP"), "\"shop\".\"in\"\"box; DROP\"");
         for destination in ["", "a.b.c", ".a", "a."] {
             let message = Message { destination: destination.into(), id: Some("1".into()), ..Message::default() };
-            assert!(unfit(&message).is_some(), "{destination}");
+            assert!(unsupported(&message).is_some(), "{destination}");
         }
     }
 

@@ -20,7 +20,7 @@ impl Instrumented {
         Self { name: config.name.clone(), secrets, bus }
     }
 
-    async fn take(&self, messages: Vec<Message>) -> Verdict {
+    async fn publish_measured(&self, messages: Vec<Message>) -> Verdict {
         let begun = Instant::now();
         let verdict = self.send(&messages).await;
         telemetry::published(&self.name, &verdict, begun.elapsed());
@@ -30,17 +30,17 @@ impl Instrumented {
     async fn send(&self, messages: &[Message]) -> Verdict {
         let receipts = match self.bus.publish(messages).await {
             Ok(receipts) => receipts,
-            Err(outage) => return Err(self.told(outage)),
+            Err(outage) => return Err(self.describe(outage)),
         };
         // What was confirmed beside it is sent again: nobody knows whose row an identity stands for by then.
         if let Some(reason) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
-            return Err(self.told(unavailable(reason.as_str())));
+            return Err(self.describe(unavailable(reason.as_str())));
         }
-        Ok(receipts.into_iter().flatten().map(|outcome| self.worded(outcome)).collect())
+        Ok(receipts.into_iter().flatten().map(|outcome| self.redact_outcome(outcome)).collect())
     }
 
     /// An outage, with the connection's name and without its secrets.
-    fn told(&self, outage: Outage) -> Outage {
+    fn describe(&self, outage: Outage) -> Outage {
         let words = |reason: &str| format!("connection \"{}\": {}", self.name, self.redact(reason));
         match outage {
             Outage::Unavailable { reason, after } => Outage::Unavailable { reason: words(&reason), after },
@@ -48,7 +48,7 @@ impl Instrumented {
         }
     }
 
-    fn worded(&self, outcome: Outcome) -> Outcome {
+    fn redact_outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Retry { reason, after } => Outcome::Retry { reason: self.redact(&reason), after },
             Outcome::Reject { reason } => Outcome::Reject { reason: self.redact(&reason) },
@@ -63,7 +63,7 @@ impl Instrumented {
 
 impl Publisher for Instrumented {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
-        Box::pin(self.take(messages))
+        Box::pin(self.publish_measured(messages))
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
         let part = Ok(vec![Ok(Outcome::Sent), Err("reset".to_owned()), Ok(Outcome::Sent)]);
         let whole = Ok(vec![Ok(Outcome::Sent), Ok(reject("no route")), Ok(Outcome::Sent)]);
         let (prepared, instrumented) = instrumented(vec![part, Err(unavailable("refused")), whole]);
-        let call = || instrumented.take(vec![message("1"), message("2"), message("3")]);
+        let call = || instrumented.publish_measured(vec![message("1"), message("2"), message("3")]);
         assert_eq!(call().await, outage("reset"));
         assert_eq!(call().await, outage("refused"));
         assert_eq!(call().await, Ok(vec![Outcome::Sent, reject("no route"), Outcome::Sent]));
@@ -118,7 +118,7 @@ mod tests {
     #[tokio::test]
     async fn passwords_are_struck_from_reasons() {
         let (_, instrumented) = instrumented(vec![Err(unavailable("amqp://u:pa%20ss@h, pa ss"))]);
-        let Err(Outage::Unavailable { reason, .. }) = instrumented.take(vec![message("1")]).await else { panic!() };
+        let Err(Outage::Unavailable { reason, .. }) = instrumented.publish_measured(vec![message("1")]).await else { panic!() };
         assert_eq!(reason, "connection \"b\": amqp://u:[secret]@h, [secret]");
     }
 }

@@ -12,7 +12,7 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, reject, tls};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
@@ -25,12 +25,12 @@ pub(super) struct Kafka {
     /// For people.
     address: String,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
     producer: DropInThread<FutureProducer<ClientEvents>>,
-    news: watch::Receiver<ClientState>,
+    state: watch::Receiver<ClientState>,
 }
 
 /// What the library says beside the deliveries.
@@ -55,34 +55,34 @@ impl Kafka {
             KafkaError::ClientConfig(_, told, name, _) => format!("`options`: \"{name}\": {told}"),
             error => error.to_string(),
         })?;
-        Ok(Self { settings, address, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { settings, address, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        let (teller, news) = watch::channel(ClientState::default());
-        match self.settings.create_with_context(ClientEvents(teller)) {
-            Ok(producer) => Ok(Session { producer: DropInThread::new(producer), news }),
+        let (sender, state) = watch::channel(ClientState::default());
+        match self.settings.create_with_context(ClientEvents(sender)) {
+            Ok(producer) => Ok(Session { producer: DropInThread::new(producer), state }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let session = self.connection.get(Session::is_usable, self.connect()).await?;
         let deadline = Instant::now() + self.timeout;
-        let mut news = session.news.clone();
+        let mut state = session.state.clone();
         let sent = tokio::select! {
             sent = session.publish(messages, deadline) => Ok(sent),
-            refused = news.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
+            refused = state.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
         };
         match sent {
             Ok(receipts) => {
                 if !session.is_usable() {
-                    self.link.lose(&session).await;
+                    self.connection.lose(&session).await;
                 }
-                Ok(receipts.into_iter().map(|receipt| receipt.map_err(|reason| self.told(&session, &reason))).collect())
+                Ok(receipts.into_iter().map(|receipt| receipt.map_err(|reason| self.with_fault(&session, &reason))).collect())
             }
             Err(refused) => {
-                self.link.lose(&session).await;
+                self.connection.lose(&session).await;
                 let said = refused.ok().flatten().unwrap_or_default();
                 let reason = format!("Kafka at {} refuses the login: correct it in the URL: {said}", self.address);
                 Err(Outage::Misconfigured { reason })
@@ -91,10 +91,10 @@ impl Kafka {
     }
 
     /// A reason, with what the library has met on the way.
-    fn told(&self, session: &Session, reason: &str) -> String {
+    fn with_fault(&self, session: &Session, reason: &str) -> String {
         /// The library says the same again only after half of it.
         const RECENT: Duration = Duration::from_secs(60);
-        let fault = session.news.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
+        let fault = session.state.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
         let fault = fault.map(|(fault, _)| format!(" ({fault})")).unwrap_or_default();
         format!("Kafka at {}: {reason}{fault}", self.address)
     }
@@ -144,7 +144,7 @@ impl Session {
                 Ok(Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _))) if messages.len() > 1 => {
                     self.publish_alone(message, deadline).await
                 }
-                Ok(delivery) => judged(delivery, &message.destination),
+                Ok(delivery) => classify(delivery, &message.destination),
                 Err(receipt) => receipt,
             });
         }
@@ -160,7 +160,7 @@ impl Session {
             Ok(pending) => delivered(pending, deadline).await,
             Err(receipt) => Err(receipt),
         };
-        delivered.map_or_else(|receipt| receipt, |delivery| judged(delivery, &message.destination))
+        delivered.map_or_else(|receipt| receipt, |delivery| classify(delivery, &message.destination))
     }
 
     async fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
@@ -260,7 +260,7 @@ fn record(message: &Message) -> Result<Record<'_>, Outcome> {
     Ok(record)
 }
 
-fn judged(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
+fn classify(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
     match delivery {
         Ok(_) => Ok(Outcome::Sent),
         Err((error, _)) => refusal(&error, topic),

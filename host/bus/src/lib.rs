@@ -8,13 +8,13 @@ mod inbox;
 mod instrumented;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod link;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "redis")]
 mod redis;
+mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
 

@@ -13,7 +13,7 @@ use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
 use acks::{Acks, run};
 use signalbus_core::message::Message;
@@ -26,7 +26,7 @@ pub(super) struct Mqtt {
     login: Option<(String, String)>,
     tls: Option<Arc<rustls::ClientConfig>>,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
@@ -61,7 +61,7 @@ impl Mqtt {
             login,
             tls,
             timeout: config.timeout,
-            link: Link::new(config.timeout),
+            connection: SharedConnection::new(config.timeout),
         })
     }
 
@@ -117,7 +117,7 @@ impl Mqtt {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(|session| session.acks.lost().is_none(), self.connect()).await?;
+        let session = self.connection.get(|session| session.acks.lost().is_none(), self.connect()).await?;
         let deadline = Instant::now() + self.timeout;
         let mut pending: Vec<Result<oneshot::Receiver<Receipt>, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
@@ -141,7 +141,7 @@ impl Mqtt {
             });
         }
         if receipts.iter().any(Result::is_err) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts)
     }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, refuse_options, reject, tls, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -24,7 +24,7 @@ pub(super) struct Nats {
     login: Login,
     tls: rustls::ClientConfig,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 enum Login {
@@ -37,12 +37,12 @@ enum Login {
 
 struct Session {
     jetstream: Context,
-    news: watch::Receiver<ClientEvents>,
+    state: watch::Receiver<ClientState>,
 }
 
 /// What the server has said beside the acknowledgements.
 #[derive(Default)]
-struct ClientEvents {
+struct ClientState {
     lost: bool,
     /// Subjects that the user may not publish to.
     denied: HashSet<String>,
@@ -72,12 +72,12 @@ impl Nats {
             login,
             tls: tls::client(config.ca.as_deref())?,
             timeout: config.timeout,
-            link: Link::new(config.timeout),
+            connection: SharedConnection::new(config.timeout),
         })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        let (teller, news) = watch::channel(ClientEvents::default());
+        let (sender, state) = watch::channel(ClientState::default());
         let options = ConnectOptions::new()
             .name(format!("signalbus {}", env!("CARGO_PKG_VERSION")))
             .connection_timeout(self.timeout)
@@ -86,7 +86,7 @@ impl Nats {
             .ignore_discovered_servers()
             .tls_client_config(self.tls.clone())
             .event_callback(move |event| {
-                teller.send_modify(|news| news.learn(event));
+                sender.send_modify(|state| state.update(event));
                 std::future::ready(())
             });
         let options = match &self.login {
@@ -101,7 +101,7 @@ impl Nats {
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
         // As many as can be waited for at once; beyond that, callers wait for their turn.
         let context = ContextBuilder::new().timeout(self.timeout).max_ack_inflight(65_536).backpressure_on_inflight(true);
-        Ok(Session { jetstream: context.build(client), news })
+        Ok(Session { jetstream: context.build(client), state })
     }
 
     fn refused(&self, error: &async_nats::ConnectError) -> Outage {
@@ -115,22 +115,22 @@ impl Nats {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let session = self.connection.get(Session::is_usable, self.connect()).await?;
         let deadline = Instant::now() + self.timeout;
         let mut pending: Vec<Result<PublishAckFuture, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
             pending.push(session.publish(message, deadline).await);
         }
         let mut receipts = Vec::with_capacity(messages.len());
-        let mut homeless = HashMap::new();
+        let mut unrouted = HashMap::new();
         for (ack, message) in pending.into_iter().zip(messages) {
             receipts.push(match ack {
-                Ok(ack) => session.receipt(ack, &message.destination, &mut homeless, deadline).await,
+                Ok(ack) => session.receipt(ack, &message.destination, &mut unrouted, deadline).await,
                 Err(receipt) => receipt,
             });
         }
         if !session.is_usable() || receipts.iter().any(Result::is_err) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts)
     }
@@ -144,7 +144,7 @@ impl Bus for Nats {
 
 impl Session {
     fn is_usable(&self) -> bool {
-        !self.news.borrow().lost
+        !self.state.borrow().lost
     }
 
     async fn publish(&self, message: &Message, deadline: Instant) -> Result<PublishAckFuture, Receipt> {
@@ -167,15 +167,15 @@ impl Session {
         &self,
         ack: PublishAckFuture,
         subject: &str,
-        homeless: &mut HashMap<String, Receipt>,
+        unrouted: &mut HashMap<String, Receipt>,
         deadline: Instant,
     ) -> Receipt {
-        let mut news = self.news.clone();
+        let mut state = self.state.clone();
         let told = tokio::select! {
             biased;
             told = timeout_at(deadline, ack.into_future()) => told,
-            news = news.wait_for(|news| news.lost || news.denied.contains(subject)) => return match news {
-                Ok(news) if !news.lost => {
+            state = state.wait_for(|state| state.lost || state.denied.contains(subject)) => return match state {
+                Ok(state) if !state.lost => {
                     Ok(Outcome::retry(format!("NATS does not allow this user to publish to subject \"{subject}\"")))
                 }
                 _ => Err("NATS: the connection was lost".into()),
@@ -184,10 +184,10 @@ impl Session {
         match told {
             Ok(Ok(_)) => Ok(Outcome::Sent),
             Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
-                if !homeless.contains_key(subject) {
-                    homeless.insert(subject.to_owned(), self.homeless(subject).await);
+                if !unrouted.contains_key(subject) {
+                    unrouted.insert(subject.to_owned(), self.why_unrouted(subject).await);
                 }
-                homeless[subject].clone()
+                unrouted[subject].clone()
             }
             Ok(Err(error)) => refusal(&error, subject),
             Err(_) => Err("NATS has not acknowledged in time".into()),
@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// Why nobody answered: there is no stream, or it has no leader now.
-    async fn homeless(&self, subject: &str) -> Receipt {
+    async fn why_unrouted(&self, subject: &str) -> Receipt {
         const PATIENCE: Duration = Duration::from_secs(2);
         match timeout(PATIENCE, self.jetstream.stream_by_subject(subject)).await {
             Ok(Ok(stream)) => Err(format!("NATS: stream \"{stream}\" does not answer")),
@@ -207,11 +207,11 @@ impl Session {
     }
 }
 
-impl ClientEvents {
+impl ClientState {
     /// More than an application has subjects that it may not publish to.
     const MOST: usize = 1000;
 
-    fn learn(&mut self, event: Event) {
+    fn update(&mut self, event: Event) {
         match event {
             Event::Disconnected | Event::Closed => self.lost = true,
             Event::ServerError(ServerError::Other(text)) => {

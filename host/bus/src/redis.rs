@@ -7,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, TlsCertificates};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -18,7 +18,7 @@ pub(super) struct Redis {
     /// For people.
     address: String,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
@@ -44,7 +44,7 @@ impl Redis {
             None => Client::open(url.as_str()),
         };
         let client = client.map_err(|error| error.to_string())?;
-        Ok(Self { client, address, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { client, address, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -76,10 +76,10 @@ impl Redis {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let mut session = self.link.get(|_| true, self.connect()).await?;
+        let mut session = self.connection.get(|_| true, self.connect()).await?;
         if !session.is_alive().await {
-            self.link.lose(&session).await;
-            session = self.link.get(|_| true, self.connect()).await?;
+            self.connection.lose(&session).await;
+            session = self.connection.get(|_| true, self.connect()).await?;
         }
         let deadline = Instant::now() + self.timeout;
         let mut pipeline = Pipeline::with_capacity(messages.len());
@@ -90,11 +90,11 @@ impl Redis {
         let mut answers = session.answers(&mut pipeline, deadline).await.into_iter();
         for (receipt, message) in receipts.iter_mut().zip(messages) {
             if receipt.is_none() {
-                *receipt = answers.next().map(|answer| answer.and_then(|answer| judged(answer, message)));
+                *receipt = answers.next().map(|answer| answer.and_then(|answer| classify(answer, message)));
             }
         }
         if receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("Redis gave no answer".into()))).collect())
     }
@@ -178,7 +178,7 @@ fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(),
     Ok(())
 }
 
-fn judged(answer: RedisResult<String>, message: &Message) -> Receipt {
+fn classify(answer: RedisResult<String>, message: &Message) -> Receipt {
     let Err(error) = answer else { return Ok(Outcome::Sent) };
     let stream = &message.destination;
     match error.code() {

@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::guest::{self, State};
 use super::limits::{Load, MemoryExhausted};
 use super::load::{Entry, Plugin};
-use super::logs::{Origin, PluginLogs};
+use super::logs::{PluginContext, PluginLogs};
 use super::send::{Failure, GuestCalls, SendStrategy};
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
@@ -30,7 +30,7 @@ use signalbus_telemetry as telemetry;
 
 impl Sender for Plugin {
     fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a> {
-        Box::pin(self.take(signal_type, signals, stop))
+        Box::pin(self.send_batch(signal_type, signals, stop))
     }
 }
 
@@ -43,24 +43,25 @@ impl Plugin {
         let mut store = context.store();
         let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
         context.in_time(instance).await.map_err(|failure| failure.reason)?;
-        self.origin.call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
+        self.context.call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
         Ok(())
     }
 
-    async fn take(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
+    async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         // The instances of one send follow one another, so that one place is enough for them.
         let _room = self.engine.room(self.slots).await;
         let lowered = LoweredBatch::new(&signal_type.name, signals);
         let context = CallContext::new(self, signal_type);
         let patience = self.limits.patience();
         let started = Instant::now();
-        let mut guests = BatchCalls { context, signals: &lowered.signals(), alive: None, untold: None, started, stop, patience };
+        let mut guests =
+            BatchCalls { context, signals: &lowered.signals(), alive: None, unattributed: None, started, stop, patience };
         let strategy = SendStrategy {
             ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
             patience,
         };
         let verdict = strategy.send(signals, &mut guests).await;
-        guests.tell_untold();
+        guests.report_unattributed();
         verdict
     }
 }
@@ -71,7 +72,7 @@ struct BatchCalls<'a> {
     signals: &'a [wit::Signal<'a>],
     alive: Option<LiveInstance>,
     /// How several signals failed together, while none of them has been found guilty.
-    untold: Option<(Failure, Vec<usize>)>,
+    unattributed: Option<(Failure, Vec<usize>)>,
     started: Instant,
     stop: &'a CancellationToken,
     /// After this time no call is begun.
@@ -99,7 +100,7 @@ impl GuestCalls for BatchCalls<'_> {
         let mut answer = self.context.call(alive, &signals).await;
         if let Err(failure) = &answer
             && entered_before
-            && !failure.late
+            && !failure.timed_out
             && positions.len() == 1
         {
             // It may be what other signals left in the instance.
@@ -112,7 +113,7 @@ impl GuestCalls for BatchCalls<'_> {
         match answer {
             Ok((alive, answer)) => {
                 self.alive = Some(alive);
-                if let (Ok(outcomes), Some(call_log)) = (&answer, &self.context.plugin.origin.call_log)
+                if let (Ok(outcomes), Some(call_log)) = (&answer, &self.context.plugin.context.call_log)
                     && outcomes.len() != positions.len()
                 {
                     call_log.wrong_length(outcomes.len(), positions.len());
@@ -121,12 +122,12 @@ impl GuestCalls for BatchCalls<'_> {
             }
             Err(failure) => {
                 if let &[position] = positions {
-                    self.untold.take_if(|(_, suspects)| suspects.contains(&position));
-                    self.context.tell(&failure, &signals);
+                    self.unattributed.take_if(|(_, suspects)| suspects.contains(&position));
+                    self.context.report_crash(&failure, &signals);
                 } else {
                     self.context.report(&failure, positions.len(), "batch failed, sending one by one");
-                    self.tell_untold();
-                    self.untold = Some((failure.clone(), positions.to_vec()));
+                    self.report_unattributed();
+                    self.unattributed = Some((failure.clone(), positions.to_vec()));
                 }
                 Err(failure)
             }
@@ -148,9 +149,9 @@ impl<'a> BatchCalls<'a> {
     }
 
     /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
-    fn tell_untold(&mut self) {
-        if let Some((failure, suspects)) = self.untold.take() {
-            self.context.tell(&failure, &self.select(&suspects));
+    fn report_unattributed(&mut self) {
+        if let Some((failure, suspects)) = self.unattributed.take() {
+            self.context.report_crash(&failure, &self.select(&suspects));
         }
     }
 }
@@ -165,7 +166,7 @@ struct CallContext<'a> {
 
 /// Drives a call; once it is heavy, tick by tick when it has its turn, and on a thread that the
 /// runtime does without: what else it drives need not wait for it.
-async fn aside<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
+async fn drive<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
     let mut call = pin!(call);
     let spare = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
     loop {
@@ -181,12 +182,12 @@ async fn aside<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -
             return answer;
         }
         drop(turn);
-        woken().await;
+        until_woken().await;
     }
 }
 
 /// Waits for what was polled last in this task.
-async fn woken() {
+async fn until_woken() {
     let mut waited = false;
     poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
@@ -194,7 +195,7 @@ async fn woken() {
 impl<'a> CallContext<'a> {
     fn new(plugin: &'a Plugin, signal_type: &'a SignalType) -> Self {
         let lowered_type = LoweredType::new(signal_type, &plugin.timeout_ms);
-        Self { plugin, lowered_type, logs: PluginLogs::new(plugin.origin.clone()), load: Arc::default() }
+        Self { plugin, lowered_type, logs: PluginLogs::new(plugin.context.clone()), load: Arc::default() }
     }
 
     /// GuestCalls an instance, the one that is alive if there is one. A `sender` takes one signal.
@@ -238,7 +239,7 @@ impl<'a> CallContext<'a> {
     }
 
     fn measure(&self, store: &Store<State>) {
-        let Origin { signal_type, call_log, .. } = &self.plugin.origin;
+        let PluginContext { signal_type, call_log, .. } = &self.plugin.context;
         telemetry::plugin_memory(signal_type, store.data().memory());
         call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
     }
@@ -246,7 +247,7 @@ impl<'a> CallContext<'a> {
     fn store(&self) -> Store<State> {
         let plugin = self.plugin;
         let engine = plugin.engine.wasmtime();
-        let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.logs.clone());
+        let mut store = guest::store(engine, &plugin.limits, plugin.context.clone(), self.logs.clone());
         guest::arm(&mut store, plugin.limits.timeout, &self.load);
         store
     }
@@ -255,13 +256,13 @@ impl<'a> CallContext<'a> {
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let (mut panicked, mut backtrace) = (false, String::new());
         let begun = Instant::now();
-        let answer = tokio::time::timeout(self.plugin.limits.timeout, aside(call, &self.load, &self.plugin.engine)).await;
-        let signal_type = &self.plugin.origin.signal_type;
+        let answer = tokio::time::timeout(self.plugin.limits.timeout, drive(call, &self.load, &self.plugin.engine)).await;
+        let signal_type = &self.plugin.context.signal_type;
         let time = begun.elapsed();
         telemetry::called(signal_type, time);
         let (kind, reason) = match answer {
             Ok(Ok(answer)) => {
-                self.take_down(Call { time, ..Call::default() });
+                self.record_call(Call { time, ..Call::default() });
                 // They are none on a later failure.
                 self.logs.close_lines();
                 return Ok(answer);
@@ -271,7 +272,7 @@ impl<'a> CallContext<'a> {
                 backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
                 self.reason(&error)
             }
-            Err(_) => self.late(),
+            Err(_) => self.deadline_exceeded(),
         };
         telemetry::call_failed(signal_type, kind);
         let reason = match self.logs.close_lines() {
@@ -282,19 +283,19 @@ impl<'a> CallContext<'a> {
             None => reason,
         };
         let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
-        self.take_down(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
-        Err(Failure { reason, backtrace, late: kind == "deadline" })
+        self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
+        Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
     }
 
-    fn take_down(&self, call: Call) {
-        if let Some(call_log) = &self.plugin.origin.call_log {
+    fn record_call(&self, call: Call) {
+        if let Some(call_log) = &self.plugin.context.call_log {
             call_log.call(call);
         }
     }
 
     /// The reason would be lost otherwise: no signal is charged with it.
     fn report(&self, failure: &Failure, signals: usize, message: &str) {
-        let Origin { plugin, signal_type, call_log, .. } = &self.plugin.origin;
+        let PluginContext { plugin, signal_type, call_log, .. } = &self.plugin.context;
         if call_log.is_some() {
             return;
         }
@@ -303,14 +304,14 @@ impl<'a> CallContext<'a> {
     }
 
     /// Where in the plugin a call failed, for its author: once for each place and generation.
-    fn tell(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
-        let origin = &self.plugin.origin;
-        if backtrace.is_empty() || origin.call_log.is_some() {
+    fn report_crash(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
+        let context = &self.plugin.context;
+        if backtrace.is_empty() || context.call_log.is_some() {
             return;
         }
-        let mut told = self.plugin.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < PLACES && told.insert(place(backtrace).to_owned()) {
-            telemetry::stopped(&origin.plugin, &origin.generation, &origin.signal_type, &ids(signals), reason, backtrace);
+        let mut reported = self.plugin.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() < MAX_PLACES && reported.insert(place(backtrace).to_owned()) {
+            telemetry::stopped(&context.plugin, &context.generation, &context.signal_type, &ids(signals), reason, backtrace);
         }
     }
 
@@ -326,13 +327,13 @@ impl<'a> CallContext<'a> {
             return ("other", format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES));
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => self.late(),
+            Some(Trap::Interrupt) => self.deadline_exceeded(),
             Some(trap) => ("trap", format!("plugin trapped: {trap}")),
             None => ("other", format!("plugin failed: {}", error.root_cause())),
         }
     }
 
-    fn late(&self) -> (&'static str, String) {
+    fn deadline_exceeded(&self) -> (&'static str, String) {
         ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
     }
 
@@ -353,14 +354,14 @@ impl<'a> CallContext<'a> {
 
     /// A plugin may quote a secret; reasons are stored and shown.
     fn redact(&self, reason: &mut String) {
-        if let Cow::Owned(redacted) = self.plugin.origin.grants.redact(reason) {
+        if let Cow::Owned(redacted) = self.plugin.context.grants.redact(reason) {
             *reason = redacted;
         }
     }
 }
 
-/// Places of failure that are told of one generation at most.
-const PLACES: usize = 20;
+/// Places of failure that are reported of one generation at most.
+const MAX_PLACES: usize = 20;
 
 /// The guest's functions, with file and line where the component says so.
 fn frames(backtrace: &WasmBacktrace) -> String {
@@ -369,7 +370,7 @@ fn frames(backtrace: &WasmBacktrace) -> String {
 }
 
 /// What tells a failure from another. Of the innermost function the name has to do: the address of a
-/// trap in it is not always told alike.
+/// trap in it is not always reported alike.
 fn place(backtrace: &str) -> &str {
     backtrace.split_once(" - ").map_or(backtrace, |(_, rest)| rest)
 }

@@ -7,10 +7,10 @@ use tracing::Level;
 
 /// Takes down a plugin's log records, in place of the relay's log, and every call.
 #[derive(Debug, Default)]
-pub struct CallLog(Mutex<Taken>);
+pub struct CallLog(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Entries {
     records: Vec<Record>,
     calls: Vec<Call>,
 }
@@ -45,35 +45,35 @@ pub struct Failed {
 }
 
 impl CallLog {
-    /// What was taken down since this was last asked.
+    /// What was entries down since this was last asked.
     pub fn take(&self) -> (Vec<Record>, Vec<Call>) {
-        let taken = std::mem::take(&mut *self.taken());
-        (taken.records, taken.calls)
+        let entries = std::mem::take(&mut *self.entries());
+        (entries.records, entries.calls)
     }
 
     pub(super) fn record(&self, record: Record) {
-        self.taken().records.push(record);
+        self.entries().records.push(record);
     }
 
     pub(super) fn call(&self, call: Call) {
-        self.taken().calls.push(call);
+        self.entries().calls.push(call);
     }
 
     /// What the instance of the last call holds.
     pub(super) fn memory(&self, bytes: usize) {
-        if let Some(call) = self.taken().calls.last_mut() {
+        if let Some(call) = self.entries().calls.last_mut() {
             call.memory = bytes;
         }
     }
 
     /// The last call was answered with so many outcomes for so many signals.
     pub(super) fn wrong_length(&self, outcomes: usize, signals: usize) {
-        if let Some(call) = self.taken().calls.last_mut() {
+        if let Some(call) = self.entries().calls.last_mut() {
             call.wrong_length = Some((outcomes, signals));
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

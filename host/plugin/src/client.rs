@@ -13,7 +13,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder};
 use url::Url;
 
-use super::egress::Reach;
+use super::egress::EgressPolicy;
 use super::grants::Grants;
 
 /// The longest that a connection may take to come about.
@@ -28,7 +28,7 @@ const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 /// What makes two clients different.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    egress: Reach,
+    egress: EgressPolicy,
     ca: Option<Arc<str>>,
 }
 
@@ -106,7 +106,7 @@ fn proxies() -> HashSet<String> {
 /// Looks names up, and gives only the addresses that may be reached. A host that is an address
 /// already does not come here: it was granted as such.
 struct Resolver {
-    egress: Reach,
+    egress: EgressPolicy,
     proxies: HashSet<String>,
 }
 

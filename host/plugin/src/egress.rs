@@ -13,7 +13,7 @@ pub struct Network {
 
 /// Networks that a signal type is granted beside the public Internet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Reach(Vec<Network>);
+pub(super) struct EgressPolicy(Vec<Network>);
 
 /// Where cloud providers hand out credentials to whoever asks from within a machine.
 const METADATA: [IpAddr; 5] = [
@@ -47,7 +47,7 @@ const PRIVATE_V4: [([u8; 4], u8); 15] = [
 /// protocol assignments with Teredo among them, and documentation.
 const PRIVATE_V6: [([u16; 2], u8); 3] = [([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
 
-impl Reach {
+impl EgressPolicy {
     /// The order of the networks, and repetitions, make no difference.
     pub(super) fn new(mut networks: Vec<Network>) -> Self {
         networks.sort_unstable();
@@ -184,11 +184,11 @@ impl fmt::Debug for Network {
 mod tests {
     use super::*;
 
-    fn egress(networks: &[&str]) -> Reach {
-        Reach::new(networks.iter().map(|network| network.parse().unwrap()).collect())
+    fn egress(networks: &[&str]) -> EgressPolicy {
+        EgressPolicy::new(networks.iter().map(|network| network.parse().unwrap()).collect())
     }
 
-    fn permitted(egress: &Reach, address: &str) -> bool {
+    fn permitted(egress: &EgressPolicy, address: &str) -> bool {
         egress.permits("shop.example", address.parse().unwrap())
     }
 

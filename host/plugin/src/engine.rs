@@ -70,7 +70,7 @@ impl Engine {
             .map_err(anyhow::Error::from)
             .context("the WebAssembly engine does not start")?;
         let linker = linker(&engine)?;
-        keep_time(&engine).context("the plugin clock does not start")?;
+        start_clock(&engine).context("the plugin clock does not start")?;
         let slots = Semaphore::new(MEMORIES as usize);
         // One processor is left to whatever else there is to do.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
@@ -230,7 +230,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
 
 /// A thread, not a task: a guest that spins may hold the very thread that drives the runtime's
 /// timers.
-fn keep_time(engine: &wasmtime::Engine) -> std::io::Result<()> {
+fn start_clock(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     let tick = move || {
         while let Some(engine) = engine.upgrade() {

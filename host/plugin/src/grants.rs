@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::egress::{Network, Reach};
+use super::egress::{EgressPolicy, Network};
 use super::endpoints::{HttpOrigin, TcpPeer};
 
 /// What a signal type's configuration gives to its plugin; nothing is given that is not named here.
@@ -40,8 +40,8 @@ impl Grants {
     }
 
     /// What granted names may lead to.
-    pub(super) fn egress(&self) -> Reach {
-        Reach::new(self.networks.clone())
+    pub(super) fn egress(&self) -> EgressPolicy {
+        EgressPolicy::new(self.networks.clone())
     }
 
     /// The text with a secret in the place of each `{{secret:NAME}}`.

@@ -13,7 +13,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::http::Http;
 use super::limits::{Limits, Load, Meter};
-use super::logs::{Origin, PluginLogs, Stream};
+use super::logs::{PluginContext, PluginLogs, Stream};
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
@@ -26,7 +26,7 @@ pub(super) struct State {
     addresses: Addresses,
     table: ResourceTable,
     meter: Meter,
-    origin: Origin,
+    context: PluginContext,
     logs: PluginLogs,
 }
 
@@ -34,15 +34,15 @@ pub(super) struct State {
 pub(super) const RESOURCES: usize = 1000;
 
 /// A store for one instance, within its limits. It has to be armed before the guest runs.
-pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, logs: PluginLogs) -> Store<State> {
+pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginContext, logs: PluginLogs) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
-    let addresses = Addresses::new(origin.clone());
+    let addresses = Addresses::new(context.clone());
     let mut wasi = WasiCtx::builder();
     wasi.stdout(Pipe { logs: logs.clone(), stream: Stream::Output }).stderr(Pipe { logs: logs.clone(), stream: Stream::Error });
     addresses.open(&mut wasi);
     let meter = Meter::new(limits.memory);
-    let state = State { wasi: wasi.build(), http: Http::new(origin.clone()), addresses, table, meter, origin, logs };
+    let state = State { wasi: wasi.build(), http: Http::new(context.clone()), addresses, table, meter, context, logs };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
@@ -110,16 +110,16 @@ impl log::Host for State {
 
 impl config::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.origin.grants.setting(&key).map(str::to_owned))
+        Ok(self.context.grants.setting(&key).map(str::to_owned))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
-        Ok(self.origin.grants.settings.clone())
+        Ok(self.context.grants.settings.clone())
     }
 
     fn get_secret(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        let secret = self.origin.grants.secret(&key);
-        let Origin { plugin, signal_type, .. } = &self.origin;
+        let secret = self.context.grants.secret(&key);
+        let PluginContext { plugin, signal_type, .. } = &self.context;
         tracing::debug!(target: "plugin", %plugin, %signal_type, key, found = secret.is_some(), "secret read");
         Ok(secret.map(str::to_owned))
     }
@@ -128,7 +128,7 @@ impl config::Host for State {
 impl producer::Host for State {
     async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
         let messages = messages.into_iter().map(Message::from).collect();
-        let verdict = self.origin.connections.publish(messages, &self.origin.signal_type).await;
+        let verdict = self.context.connections.publish(messages, &self.context.signal_type).await;
         Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
     }
 }

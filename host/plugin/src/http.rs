@@ -22,7 +22,7 @@ pub use super::client::check_authorities;
 use super::client::{CONNECT, Unreachable, Unresolved};
 pub(super) use super::client::{Client, Clients};
 use super::endpoints::{HttpOrigin, undotted};
-use super::logs::Origin;
+use super::logs::PluginContext;
 use signalbus_telemetry as telemetry;
 
 /// How long a plugin waits for an answer, or for its next part, unless it says otherwise.
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CHUNK: usize = 1 << 20;
 
 /// Sends the requests of one instance.
-struct OutgoingHttp(Origin);
+struct OutgoingHttp(PluginContext);
 
 /// What a store holds for HTTP.
 pub(super) struct Http {
@@ -40,8 +40,8 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(origin: Origin) -> Self {
-        Self { ctx: WasiHttpCtx::new(), outgoing: OutgoingHttp(origin) }
+    pub(super) fn new(context: PluginContext) -> Self {
+        Self { ctx: WasiHttpCtx::new(), outgoing: OutgoingHttp(context) }
     }
 
     /// What the bindings work on.
@@ -129,8 +129,8 @@ impl OutgoingHttp {
     }
 }
 
-fn deny(origin: &Origin, reason: &str) {
-    telemetry::denied_because(&origin.signal_type, "grants.http", &origin.grants.redact(reason));
+fn deny(context: &PluginContext, reason: &str) {
+    telemetry::denied_because(&context.signal_type, "grants.http", &context.grants.redact(reason));
 }
 
 impl WasiHttpHooks for OutgoingHttp {
@@ -151,13 +151,13 @@ impl WasiHttpHooks for OutgoingHttp {
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
         let outgoing = self.outgoing(request);
         let client = self.0.client.clone();
-        let origin = self.0.clone();
+        let context = self.0.clone();
         Box::new(async move {
             let client = client.ok_or(Error::HttpRequestDenied)?;
             match send(&client, outgoing?, options.unwrap_or_default()).await {
                 Ok(response) => Ok((response, Box::new(async { Ok(()) }) as Box<_>)),
                 Err(Failure::Denied(reason)) => {
-                    deny(&origin, &reason);
+                    deny(&context, &reason);
                     Err(Error::HttpRequestDenied)
                 }
                 Err(Failure::Other(error)) => Err(error),

@@ -14,7 +14,7 @@ use super::engine::{self, Engine};
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
 use super::limits::Limits;
-use super::logs::Origin;
+use super::logs::PluginContext;
 use super::spec::PluginSpec;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use signalbus_telemetry as telemetry;
@@ -31,9 +31,9 @@ pub struct Plugin {
     pub(super) limits: Limits,
     /// The time for one call, as an attribute of it.
     pub(super) timeout_ms: String,
-    pub(super) origin: Origin,
+    pub(super) context: PluginContext,
     /// Places of failure that were told already.
-    pub(super) told: Mutex<HashSet<String>>,
+    pub(super) reported: Mutex<HashSet<String>>,
     digest: String,
     imports: Vec<String>,
     /// Counts the generations that are loaded.
@@ -96,13 +96,13 @@ impl Plugin {
     /// The file is no plugin that this relay can run with these grants.
     pub async fn load(engine: &Engine, spec: &PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { signal_type, path, digest, limits, grants, connections, call_log } = spec.clone();
-        let mut origin = Origin::for_plugin(&name(&path), &signal_type);
-        (origin.grants, origin.connections, origin.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
+        let mut context = PluginContext::for_plugin(&name(&path), &signal_type);
+        (context.grants, context.connections, context.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
         let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
         let loading = engine.clone();
-        let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
-        match telling(loading, &name(&path), &signal_type).await {
+        let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, context));
+        match with_progress(loading, &name(&path), &signal_type).await {
             Ok(loaded) => {
                 let plugin = loaded?;
                 telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
@@ -134,7 +134,7 @@ impl fmt::Debug for Plugin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Plugin")
-            .field("origin", &self.origin)
+            .field("context", &self.context)
             .field("digest", &self.digest)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -149,7 +149,7 @@ fn name(path: &Path) -> String {
 }
 
 /// Waits, and says what for: components of whole interpreters take many seconds to compile.
-async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str) -> Result<T, JoinError> {
+async fn with_progress<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str) -> Result<T, JoinError> {
     let begun = Instant::now();
     let mut patience = Duration::from_secs(1);
     loop {
@@ -168,21 +168,21 @@ struct File {
 }
 
 impl File {
-    fn load(self, engine: Engine, limits: Limits, mut origin: Origin) -> Result<Plugin, LoadError> {
+    fn load(self, engine: Engine, limits: Limits, mut context: PluginContext) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
         let bytes =
             std::fs::read(&self.path).map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
         let digest = self.digest(&bytes)?;
-        origin.generation = short(&digest).into();
+        context.generation = short(&digest).into();
         self.check_header(&bytes)?;
         let component = engine
             .component(&digest, &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
-        let imports = self.imports(&engine, &component, &bytes, &origin)?;
+        let imports = self.imports(&engine, &component, &bytes, &context)?;
         if imports.iter().any(|import| import.starts_with("wasi:http/")) {
-            let client = engine.clients().for_grants(&origin.grants);
-            origin.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
+            let client = engine.clients().for_grants(&context.grants);
+            context.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
         let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
@@ -193,7 +193,7 @@ impl File {
         let slots = engine::slots(&component);
         let alive = engine.count();
         let timeout_ms = limits.timeout.as_millis().to_string();
-        let told = Mutex::default();
+        let reported = Mutex::default();
         Ok(Plugin {
             engine,
             pre,
@@ -202,8 +202,8 @@ impl File {
             slots,
             limits,
             timeout_ms,
-            origin,
-            told,
+            context,
+            reported,
             digest,
             imports,
             _alive: alive,
@@ -239,22 +239,28 @@ impl File {
         })
     }
 
-    fn imports(&self, engine: &Engine, component: &Component, bytes: &[u8], origin: &Origin) -> Result<Vec<String>, LoadError> {
+    fn imports(
+        &self,
+        engine: &Engine,
+        component: &Component,
+        bytes: &[u8],
+        context: &PluginContext,
+    ) -> Result<Vec<String>, LoadError> {
         let path = self.path.clone();
         let interface = component.component_type();
         let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
-        let Refused { mut ungranted, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
+        let Refused { mut ungranted, unknown } = inspect::refused(names.iter().copied(), &context.grants);
         // An interpreter's sockets are refused when they are used.
         if ungranted.iter().any(|(_, grant)| *grant == inspect::GRANT_TCP) && inspect::is_interpreted(bytes) {
             ungranted.retain(|(_, grant)| *grant != inspect::GRANT_TCP);
         }
         if !ungranted.is_empty() {
             let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
-            grants.iter().for_each(|grant| telemetry::needs(&origin.signal_type, grant));
+            grants.iter().for_each(|grant| telemetry::needs(&context.signal_type, grant));
             Err(LoadError::Ungranted { path, imports: ungranted })
         } else if !unknown.is_empty() {
             Err(LoadError::UnknownImports { path, imports: unknown })
-        } else if let Some(connection) = ungranted_connection(&names, origin) {
+        } else if let Some(connection) = ungranted_connection(&names, context) {
             Err(LoadError::NoConnection { path, connection })
         } else {
             Ok(names.into_iter().map(str::to_owned).collect())
@@ -263,7 +269,7 @@ impl File {
 }
 
 /// The connection that the setting `connection` names, where a plugin that publishes is not granted it.
-fn ungranted_connection(imports: &[&str], Origin { grants, connections, .. }: &Origin) -> Option<String> {
+fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .. }: &PluginContext) -> Option<String> {
     let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
     let connection = grants.setting("connection").filter(|_| publishes)?;
     let granted = connections.is_open() || grants.connections.iter().any(|granted| granted == connection);
@@ -325,9 +331,9 @@ mod tests {
         let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
         std::fs::write(&path, bytes).unwrap();
         let engine = Engine::new(None).unwrap();
-        let origin = Origin::for_plugin("p", "T");
+        let context = PluginContext::for_plugin("p", "T");
         let file = File { path, wanted: digest.map(str::to_owned) };
-        file.load(engine, Limits::default(), origin).unwrap_err()
+        file.load(engine, Limits::default(), context).unwrap_err()
     }
 
     #[test]
@@ -357,8 +363,8 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
-        let origin = Origin::for_plugin("p", "T");
-        let error = file.load(Engine::new(None).unwrap(), Limits::default(), origin).unwrap_err();
+        let context = PluginContext::for_plugin("p", "T");
+        let error = file.load(Engine::new(None).unwrap(), Limits::default(), context).unwrap_err();
         assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
     }
 

@@ -21,7 +21,7 @@ macro_rules! target {
 
 /// Where a plugin's words come from.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origin {
+pub(super) struct PluginContext {
     /// What log lines call the plugin.
     pub(super) plugin: Arc<str>,
     /// The first digits of the file's digest.
@@ -35,7 +35,7 @@ pub(super) struct Origin {
     pub(super) call_log: Option<Arc<CallLog>>,
 }
 
-impl Origin {
+impl PluginContext {
     /// Nothing is granted, and no file is read yet.
     pub(super) fn for_plugin(plugin: &str, signal_type: &str) -> Self {
         Self { plugin: plugin.into(), signal_type: signal_type.into(), ..Self::default() }
@@ -54,7 +54,7 @@ pub(super) enum Stream {
 }
 
 struct LogLines {
-    origin: Origin,
+    context: PluginContext,
     /// Tells apart the sends of one process.
     batch: u64,
     records: usize,
@@ -73,10 +73,10 @@ impl PluginLogs {
     /// A longer line is cut into records of this many bytes.
     const LINE: usize = 8 << 10;
 
-    pub(super) fn new(origin: Origin) -> Self {
+    pub(super) fn new(context: PluginContext) -> Self {
         static BATCHES: AtomicU64 = AtomicU64::new(1);
         Self(Arc::new(Mutex::new(LogLines {
-            origin,
+            context,
             batch: BATCHES.fetch_add(1, Ordering::Relaxed),
             records: 0,
             bytes: 0,
@@ -98,13 +98,13 @@ impl PluginLogs {
         }
         // Without WASI, a log record is all that a panic can leave.
         if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
-            self.lines().last_words.hear(message);
+            self.lines().last_words.push_line(message);
         }
     }
 
     /// Whether records of this level are kept.
     pub(super) fn keeps(&self, level: Level) -> bool {
-        enabled(level) || self.lines().origin.call_log.is_some()
+        enabled(level) || self.lines().context.call_log.is_some()
     }
 
     /// Keeps what was written to a standard stream, line by line.
@@ -119,8 +119,8 @@ impl PluginLogs {
         lines.end_line(Stream::Output);
         lines.end_line(Stream::Error);
         let words = std::mem::take(&mut lines.last_words).text;
-        let words = lines.origin.grants.redact(&words);
-        (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::LENGTH)].to_owned())
+        let words = lines.context.grants.redact(&words);
+        (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::SHOWN)].to_owned())
     }
 }
 
@@ -137,7 +137,7 @@ impl LogLines {
         }
         self.records += 1;
         self.bytes += bytes;
-        emit(&self.origin, self.batch, level, message, fields);
+        emit(&self.context, self.batch, level, message, fields);
     }
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
@@ -169,7 +169,7 @@ impl LogLines {
         let level = match stream {
             Stream::Output => Level::INFO,
             Stream::Error => {
-                self.last_words.hear(text);
+                self.last_words.push_line(text);
                 Level::WARN
             }
         };
@@ -183,7 +183,7 @@ impl Drop for LogLines {
         self.end_line(Stream::Error);
         if self.dropped > 0 {
             let message = format!("{} log records dropped", self.dropped);
-            emit(&self.origin, self.batch, Level::WARN, &message, &[]);
+            emit(&self.context, self.batch, Level::WARN, &message, &[]);
         }
     }
 }
@@ -200,17 +200,17 @@ struct LastWords {
 
 impl LastWords {
     /// Bytes that are told.
-    const LENGTH: usize = 512;
+    const SHOWN: usize = 512;
     /// Bytes that are heard: of a secret that is cut nothing would be recognised.
-    const HEARD: usize = 4096;
+    const KEPT: usize = 4096;
     const PANIC: &str = "panicked at ";
     /// How Go begins; what its goroutines did follows.
     const GO: [&str; 2] = ["panic: ", "fatal error: "];
     /// What follows a panic in Rust, and an exception in JavaScript.
-    const ASIDE: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
+    const IGNORED: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
     const PYTHON: &str = "Traceback (most recent call last):";
 
-    fn hear(&mut self, line: &str) {
+    fn push_line(&mut self, line: &str) {
         if line == Self::PYTHON {
             (self.traceback, self.complete) = (true, false);
             return;
@@ -218,7 +218,7 @@ impl LastWords {
         // Where it was comes indented, behind what it was.
         let frame =
             line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
-        if self.complete || frame || Self::ASIDE.iter().any(|start| line.starts_with(start)) {
+        if self.complete || frame || Self::IGNORED.iter().any(|start| line.starts_with(start)) {
             return;
         }
         self.complete = self.traceback || Self::GO.iter().any(|start| line.starts_with(start));
@@ -231,7 +231,7 @@ impl LastWords {
             }
             None => self.text = line.to_owned(),
         }
-        self.text.truncate(self.text.floor_char_boundary(Self::HEARD));
+        self.text.truncate(self.text.floor_char_boundary(Self::KEPT));
     }
 }
 
@@ -259,16 +259,16 @@ fn enabled(level: Level) -> bool {
     }
 }
 
-fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
-    let (plugin, generation, signal_type) = (&*origin.plugin, &*origin.generation, &*origin.signal_type);
-    let message: Cow<'_, str> = origin.grants.redact(message);
-    if let Some(call_log) = &origin.call_log {
-        let redacted = |(key, value): &(String, String)| (key.clone(), origin.grants.redact(value).into_owned());
+fn emit(context: &PluginContext, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
+    let (plugin, generation, signal_type) = (&*context.plugin, &*context.generation, &*context.signal_type);
+    let message: Cow<'_, str> = context.grants.redact(message);
+    if let Some(call_log) = &context.call_log {
+        let redacted = |(key, value): &(String, String)| (key.clone(), context.grants.redact(value).into_owned());
         let fields = fields.iter().map(redacted).collect();
         return call_log.record(Record { level, message: message.into_owned(), fields });
     }
     let fields = joined(fields);
-    let fields: Cow<'_, str> = origin.grants.redact(&fields);
+    let fields: Cow<'_, str> = context.grants.redact(&fields);
     macro_rules! event {
         ($level:expr) => {
             if fields.is_empty() {
@@ -293,7 +293,7 @@ mod tests {
 
     fn logs() -> PluginLogs {
         let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
-        PluginLogs::new(Origin { grants: grants.into(), ..Origin::for_plugin("p", "T") })
+        PluginLogs::new(PluginContext { grants: grants.into(), ..PluginContext::for_plugin("p", "T") })
     }
 
     fn counts(logs: &PluginLogs) -> (usize, u64) {
@@ -366,29 +366,29 @@ mod tests {
     #[test]
     fn last_words_are_cut_between_characters() {
         let mut words = LastWords::default();
-        words.hear(&"é".repeat(LastWords::HEARD));
-        assert_eq!(words.text.len(), LastWords::HEARD);
+        words.push_line(&"é".repeat(LastWords::KEPT));
+        assert_eq!(words.text.len(), LastWords::KEPT);
     }
 
     #[test]
     fn an_exception_is_told_not_where_it_was_met() {
-        let heard = |lines: &str| {
+        let last_words = |lines: &str| {
             let mut words = LastWords::default();
-            lines.lines().for_each(|line| words.hear(line));
+            lines.lines().for_each(|line| words.push_line(line));
             words.text
         };
         let go = "panic: no such order\ngoroutine 1 [running]:\nmain.send()\n\tplugin.go:57 +0x1";
-        assert_eq!(heard(go), "panic: no such order");
+        assert_eq!(last_words(go), "panic: no such order");
         let python =
             "starting\nTraceback (most recent call last):\n  File \"plugin.py\", line 3, in send\nValueError: no such order";
         let met = "thread '<unnamed>' panicked at runtime/src/lib.rs:1:1:\nPython function threw an unexpected exception";
-        assert_eq!(heard(&format!("{python}\n{met}")), "ValueError: no such order");
+        assert_eq!(last_words(&format!("{python}\n{met}")), "ValueError: no such order");
         let chained = "During handling of the above exception, another exception occurred:\nTraceback (most recent call last):";
-        assert_eq!(heard(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
+        assert_eq!(last_words(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
         let javascript = "oops (received `Error: no such order`)\nStack:\n  send@plugin.js:9:17\nRedirecting call to abort() to mozalloc_abort";
-        assert_eq!(heard(javascript), "oops (received `Error: no such order`)");
+        assert_eq!(last_words(javascript), "oops (received `Error: no such order`)");
         let rust = "thread 'main' panicked at src/lib.rs:5:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`";
-        assert_eq!(heard(rust), "panicked at src/lib.rs:5:9: no such order");
+        assert_eq!(last_words(rust), "panicked at src/lib.rs:5:9: no such order");
     }
 
     #[test]

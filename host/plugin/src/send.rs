@@ -13,7 +13,7 @@ pub(super) struct Failure {
     /// The functions that the guest was in, the innermost first; empty where that is not known.
     pub(super) backtrace: String,
     /// It took longer than it may.
-    pub(super) late: bool,
+    pub(super) timed_out: bool,
 }
 
 /// The calls that a batch can be sent with.
@@ -41,7 +41,7 @@ pub(super) struct SendStrategy {
 }
 
 /// After so many calls that got no answer, with none before that did, it is not the signals' fault.
-const HOPELESS: usize = 10;
+const MAX_FAILURES: usize = 10;
 
 impl SendStrategy {
     /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous
@@ -58,7 +58,7 @@ impl SendStrategy {
                     continue;
                 }
             }
-            if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= HOPELESS {
+            if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= MAX_FAILURES {
                 break;
             }
             let answers = match (calls.send(&positions).await, positions.as_slice()) {
@@ -136,7 +136,7 @@ mod tests {
     }
 
     fn failure(reason: &str) -> Failure {
-        Failure { reason: reason.into(), backtrace: String::new(), late: false }
+        Failure { reason: reason.into(), backtrace: String::new(), timed_out: false }
     }
 
     struct Script {
@@ -256,8 +256,8 @@ mod tests {
     async fn what_always_fails_is_given_up() {
         let (verdict, called) = send(true, None, &[Act::Trap; 50]).await;
         let outcomes = verdict.unwrap();
-        assert_eq!((called.len(), outcomes.len()), (1 + HOPELESS, 50));
-        assert!(outcomes[HOPELESS..].iter().all(|outcome| *outcome == Outcome::Held));
+        assert_eq!((called.len(), outcomes.len()), (1 + MAX_FAILURES, 50));
+        assert!(outcomes[MAX_FAILURES..].iter().all(|outcome| *outcome == Outcome::Held));
         // One answer shows that it is not the plugin.
         let mut acts = [Act::Trap; 50];
         acts[5] = Act::Send;

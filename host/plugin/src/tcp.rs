@@ -13,13 +13,13 @@ use wasmtime_wasi::p2::{DynPollable, SocketError};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
 use super::endpoints::undotted;
-use super::logs::Origin;
+use super::logs::PluginContext;
 use signalbus_telemetry as telemetry;
 
 /// The addresses that an instance may connect to, as far as its granted names have led to them.
 #[derive(Clone)]
 pub(super) struct Addresses {
-    origin: Origin,
+    context: PluginContext,
     /// The names that each address was found for.
     found: Arc<Mutex<HashMap<IpAddr, Vec<String>>>>,
     /// The name that each lookup is for.
@@ -27,13 +27,13 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn new(origin: Origin) -> Self {
-        Self { origin, found: Arc::default(), lookups: HashMap::new() }
+    pub(super) fn new(context: PluginContext) -> Self {
+        Self { context, found: Arc::default(), lookups: HashMap::new() }
     }
 
     /// Opens as much of the network as is granted.
     pub(super) fn open(&self, wasi: &mut WasiCtxBuilder) {
-        if self.origin.grants.tcp.is_empty() {
+        if self.context.grants.tcp.is_empty() {
             return;
         }
         let own = self.clone();
@@ -64,7 +64,7 @@ impl Addresses {
     fn knows(&self, address: SocketAddr) -> bool {
         let found = self.found();
         let names = found.get(&address.ip()).map(Vec::as_slice).unwrap_or_default();
-        self.origin.grants.tcp.iter().filter(|peer| peer.port == address.port()).any(|peer| match &peer.host {
+        self.context.grants.tcp.iter().filter(|peer| peer.port == address.port()).any(|peer| match &peer.host {
             Host::Domain(name) => names.contains(name),
             Host::Ipv4(own) => address.ip() == *own,
             Host::Ipv6(own) => address.ip() == *own,
@@ -81,7 +81,7 @@ impl Addresses {
             Ok(IpAddr::V6(address)) => Host::Ipv6(address),
             _ => undotted(Host::parse(name).ok()?),
         };
-        self.origin.grants.tcp.iter().any(|peer| peer.host == host).then(|| host.to_string())
+        self.context.grants.tcp.iter().any(|peer| peer.host == host).then(|| host.to_string())
     }
 
     /// Takes note of an address that a lookup has found; `false` if the name may not lead there.
@@ -90,7 +90,7 @@ impl Addresses {
         if Host::parse(name).is_ok_and(|host| !matches!(host, Host::Domain(_))) {
             return true;
         }
-        if !self.origin.grants.egress().permits(name, address) {
+        if !self.context.grants.egress().permits(name, address) {
             self.deny(&format!("\"{name}\" leads to {address}, which is not public: name its range in `grants.networks`"));
             return false;
         }
@@ -99,7 +99,7 @@ impl Addresses {
     }
 
     fn deny(&self, reason: &str) {
-        telemetry::denied_because(&self.origin.signal_type, "grants.tcp", reason);
+        telemetry::denied_because(&self.context.signal_type, "grants.tcp", reason);
     }
 }
 
@@ -139,7 +139,7 @@ impl ip_name_lookup::Host for Lookup<'_> {
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
         let Some(granted) = self.addresses.granted(&name) else {
-            let name = self.addresses.origin.grants.redact(&name);
+            let name = self.addresses.context.grants.redact(&name);
             self.addresses.deny(&format!("the name {name:?} is not granted: name it in `grants.tcp`"));
             return Err(ErrorCode::AccessDenied.into());
         };
@@ -191,7 +191,7 @@ mod tests {
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             ..Grants::default()
         };
-        Addresses::new(Origin { grants: Arc::new(grants), ..Origin::for_plugin("p", "T") })
+        Addresses::new(PluginContext { grants: Arc::new(grants), ..PluginContext::for_plugin("p", "T") })
     }
 
     fn connects(addresses: &Addresses, to: &str) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use wasmtime::component::Linker;
 
 use super::grants::Grants;
-use super::logs::Origin;
+use super::logs::PluginContext;
 
 const WITHOUT: &str = "this binary was built without HTTP: build it with the Cargo feature \"http\"";
 
@@ -28,7 +28,7 @@ impl Clients {
 pub(super) struct Http;
 
 impl Http {
-    pub(super) fn new(_: Origin) -> Self {
+    pub(super) fn new(_: PluginContext) -> Self {
         Self
     }
 }

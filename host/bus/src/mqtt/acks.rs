@@ -26,7 +26,7 @@ struct State {
 }
 
 struct Waiting {
-    teller: oneshot::Sender<Receipt>,
+    sender: oneshot::Sender<Receipt>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -42,7 +42,7 @@ impl Acks {
     /// Hands a message to the client, once there is room.
     pub(super) async fn enqueue(&self, client: &AsyncClient, publish: Publish) -> Result<oneshot::Receiver<Receipt>, String> {
         let room = self.room.clone().acquire_owned().await.map_err(|error| error.to_string())?;
-        let (teller, waiting) = oneshot::channel();
+        let (sender, waiting) = oneshot::channel();
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let mut state = self.state();
         if let Some(reason) = &state.lost {
@@ -52,11 +52,11 @@ impl Acks {
         client
             .try_publish_with_properties(topic, publish.qos, publish.retain, publish.payload, properties)
             .map_err(|error| error.to_string())?;
-        state.queued.push_back(Waiting { teller, _room: room });
+        state.queued.push_back(Waiting { sender, _room: room });
         Ok(waiting)
     }
 
-    fn take_note(&self, event: Event) {
+    fn apply(&self, event: Event) {
         let mut state = self.state();
         match event {
             Event::Outgoing(Outgoing::Publish(number)) => {
@@ -67,7 +67,7 @@ impl Acks {
             Event::Incoming(Incoming::PubAck(ack)) => {
                 if let Some(waiting) = state.numbered.remove(&ack.pkid) {
                     let said = ack.properties.and_then(|properties| properties.reason_string);
-                    let _ = waiting.teller.send(Ok(judged(ack.reason, said)));
+                    let _ = waiting.sender.send(Ok(classify(ack.reason, said)));
                 }
             }
             _ => {}
@@ -95,13 +95,13 @@ impl Default for Acks {
 pub(super) async fn run(mut events: EventLoop, acks: Arc<Acks>) {
     loop {
         match events.poll().await {
-            Ok(event) => acks.take_note(event),
+            Ok(event) => acks.apply(event),
             Err(error) => return acks.lose(format!("the connection to the MQTT server was lost: {error}")),
         }
     }
 }
 
-fn judged(reason: PubAckReason, said: Option<String>) -> Outcome {
+fn classify(reason: PubAckReason, said: Option<String>) -> Outcome {
     let said = said.map(|said| format!(": {said}")).unwrap_or_default();
     match reason {
         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Outcome::Sent,

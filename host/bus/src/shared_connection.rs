@@ -12,7 +12,7 @@ use signalbus_core::signal::Outage;
 
 /// A connection that is made when it is needed: by one caller at a time, and not sooner after a
 /// failure than a backoff allows.
-pub(super) struct Link<C> {
+pub(super) struct SharedConnection<C> {
     patience: Duration,
     state: Mutex<State<C>>,
 }
@@ -24,7 +24,7 @@ struct State<C> {
     failed: Option<(Outage, Instant)>,
 }
 
-impl<C> Link<C> {
+impl<C> SharedConnection<C> {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(3);
 
@@ -93,12 +93,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_hour_without_a_bus_is_a_bounded_number_of_attempts() {
-        let (link, attempts) = (Link::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
+        let (shared, attempts) = (SharedConnection::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
         let begun = Instant::now();
         let mut asked = 0;
         while begun.elapsed() < Duration::from_secs(3600) {
             asked += 1;
-            let failed = link.get(|()| true, async {
+            let failed = shared.get(|()| true, async {
                 attempts.fetch_add(1, Relaxed);
                 Err(unavailable("refused"))
             });
@@ -112,23 +112,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_attempt_is_given_up() {
-        let link = Link::<()>::new(Duration::from_secs(7));
-        let failed = link.get(|()| true, std::future::pending()).await;
+        let shared = SharedConnection::<()>::new(Duration::from_secs(7));
+        let failed = shared.get(|()| true, std::future::pending()).await;
         let Err(Outage::Unavailable { reason, .. }) = failed else { panic!("it connected") };
         assert_eq!(reason, "no connection within 7s");
     }
 
     #[tokio::test]
     async fn a_connection_is_shared_until_it_is_lost() {
-        let link = Link::new(Duration::from_secs(1));
-        let first = link.get(|_| true, async { Ok(1) }).await.unwrap();
-        let again = link.get(|_| true, async { Ok(2) }).await.unwrap();
+        let shared = SharedConnection::new(Duration::from_secs(1));
+        let first = shared.get(|_| true, async { Ok(1) }).await.unwrap();
+        let again = shared.get(|_| true, async { Ok(2) }).await.unwrap();
         assert_eq!((*first, *again), (1, 1));
-        link.lose(&first).await;
-        let third = link.get(|_| true, async { Ok(3) }).await.unwrap();
-        link.lose(&first).await;
-        assert_eq!(*link.get(|_| true, async { Ok(4) }).await.unwrap(), 3);
-        assert_eq!(*link.get(|_| false, async { Ok(5) }).await.unwrap(), 5);
+        shared.lose(&first).await;
+        let third = shared.get(|_| true, async { Ok(3) }).await.unwrap();
+        shared.lose(&first).await;
+        assert_eq!(*shared.get(|_| true, async { Ok(4) }).await.unwrap(), 3);
+        assert_eq!(*shared.get(|_| false, async { Ok(5) }).await.unwrap(), 5);
         assert_eq!(*third, 3);
     }
 }
