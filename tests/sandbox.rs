@@ -243,9 +243,7 @@ async fn memory_is_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_plugin_takes_from_the_relay_is_bounded() {
-    for (name, words) in
-        [("hoards", "plugin holds more than 1000 resources of the relay at once"), ("repeats_itself", "too much data")]
-    {
+    for (name, words) in [("hoards", "plugin holds more than 1000 host resources at once"), ("repeats_itself", "too much data")] {
         let trial = Trial::of_guest(name, 1, "").await;
         assert_eq!(trial.flush().await.status, 1, "{name}");
         trial.deferred(1, words).await;
@@ -350,7 +348,7 @@ async fn an_unknown_version_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_import_is_refused() {
     let plugin = guest("signalbus_test_unknown_import");
-    refused(plugin.to_str().unwrap(), "", &["which this relay does not offer: build it without"]).await;
+    refused(plugin.to_str().unwrap(), "", &["which this relay does not provide: build it without them"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -396,7 +394,7 @@ async fn a_granted_name_opens_no_private_network() {
     let ranges: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     let (saw, told) = seen(&format!("{name}:{port}"), &format!("tcp = ['{name}:{port}']")).await;
     assert!(saw.starts_with("refused: "), "{saw}");
-    assert!(told.contains("which is not public: name its range in `grants.networks`"), "{told}");
+    assert!(told.contains("which is not public: add its range to `grants.networks`"), "{told}");
     let (saw, told) = seen(&format!("{name}:{port}"), &format!("tcp = ['{name}:{port}'], networks = {ranges:?}")).await;
     assert_eq!(saw, "connected", "{told}");
 }
@@ -414,7 +412,7 @@ async fn what_is_no_component_is_refused() {
     refused(
         &write("core.wasm", b"\0asm\x01\0\0\0"),
         "",
-        &["is a core module, not a component: `signalbus plugin build` in its project makes one of it"],
+        &["is a core module, not a component: run `signalbus plugin build` in its project to make a component"],
     )
     .await;
     refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports neither \"signalbus:plugin/sender\" nor"]).await;

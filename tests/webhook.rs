@@ -217,10 +217,10 @@ async fn what_is_not_granted_is_denied() {
     let elsewhere = "grants = { http = ['https://shop.example'] }";
     denied(&receiver, &receiver.url, elsewhere, &format!("http://127.0.0.1:{port}")).await;
     let other_port = format!("grants = {{ http = ['http://127.0.0.1:{}'] }}", port ^ 1);
-    denied(&receiver, &receiver.url, &other_port, "is not granted: name it in `grants.http`").await;
+    denied(&receiver, &receiver.url, &other_port, "is not granted: add it to `grants.http`").await;
     for spelling in ["2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "localhost"] {
         let url = format!("http://{spelling}:{port}");
-        denied(&receiver, &url, elsewhere, "is not granted: name it in `grants.http`").await;
+        denied(&receiver, &url, elsewhere, "is not granted: add it to `grants.http`").await;
     }
 }
 
@@ -233,7 +233,7 @@ async fn a_name_does_not_lead_into_private_networks() {
     let Ok(addresses) = addresses else { return eprintln!("the name {name} has no address") };
     let url = format!("http://{name}:{}", receiver.port);
     let granted = format!("grants = {{ http = ['{url}'] }}");
-    denied(&receiver, &url, &granted, "which is not public: name its range in `grants.networks`").await;
+    denied(&receiver, &url, &granted, "which is not public: add its range to `grants.networks`").await;
     let ranges: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     let granted = format!("grants = {{ http = ['{url}'], networks = {ranges:?} }}");
     let trial = Trial::of(&url, &["a", "b"], &granted).await;
@@ -286,7 +286,7 @@ async fn an_unknown_secret_is_denied() {
     trial.project.append("headers = { authorization = '{{secret:nothing}}' }");
     let said = trial.flush();
     assert_eq!(said.status, 78, "{said:#?}");
-    assert!(said.stderr.contains("names the secret \\\"nothing\\\", which is not configured"), "{said:#?}");
+    assert!(said.stderr.contains("uses secret \\\"nothing\\\", which is not configured"), "{said:#?}");
     trial.untouched(1).await;
     assert_eq!(receiver.requests().len(), 0);
 }
@@ -318,10 +318,10 @@ async fn bad_grants_are_faults_with_their_place() {
     let told = format!("{}{}", said.stdout, said.stderr);
     assert_eq!(said.status, 78, "{said:#?}");
     for words in [
-        "signalbus.toml:7:20: `signals.OrderPlaced.grants.http`: \"shop.example\" is no scheme and host; write",
-        "\"https://shop.example/hooks\" has a path, but whole hosts are granted",
-        "`signals.OrderPlaced.grants.tcp`: \"smtp\" is no host and port; write",
-        "`signals.OrderPlaced.grants.networks`: \"10/8\" is no range of addresses; write",
+        "signalbus.toml:7:20: `signals.OrderPlaced.grants.http`: \"shop.example\" is not an HTTP origin; write",
+        "\"https://shop.example/hooks\" has a path, but grants are for whole hosts",
+        "`signals.OrderPlaced.grants.tcp`: \"smtp\" is not a host and port; write",
+        "`signals.OrderPlaced.grants.networks`: \"10/8\" is not an address range; write",
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }

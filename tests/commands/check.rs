@@ -202,7 +202,7 @@ async fn connections_are_checked_before_anything_starts() {
         (
             "[signals.OrderPlaced.settings]\nconnection = \"bus\"\n[connections.bus]\nurl = \"amqp://h\"",
             "signalbus.toml:3:1: signal type \"OrderPlaced\": plugin",
-            "connection \"bus\", which is not granted: name it in `grants.connections`",
+            "connection \"bus\", which is not granted: add it to `grants.connections`",
         ),
     ] {
         let text = format!("[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\n{more}\n", database.url);

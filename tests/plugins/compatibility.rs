@@ -52,7 +52,7 @@ fn what_only_0_1_1_offers_is_refused_by_name() {
     let folder = tempfile::TempDir::new().unwrap();
     let said = crate::harness::command::Project::at(folder.path()).run(&["plugin", "check", plugin.to_str().unwrap()]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("\"signalbus:plugin/clock@0.1.1\", which this relay does not offer"), "{said:#?}");
+    assert!(said.stderr.contains("\"signalbus:plugin/clock@0.1.1\", which this relay does not provide"), "{said:#?}");
 }
 
 #[test]

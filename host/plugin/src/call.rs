@@ -1,4 +1,7 @@
-//! GuestCalls into a guest: a store and an instance each, a deadline, and words for what went wrong.
+//! Calls into a guest: the store and instance, the deadline, and the reason of a failure.
+//!
+//! An instance that trapped or timed out must never be entered again; its store is dropped. Which
+//! signals go into which call is decided in `send`; what the guest may do meanwhile, in `guest`.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -35,7 +38,7 @@ impl Sender for Plugin {
 }
 
 impl Plugin {
-    /// Instantiates the plugin once, and throws the instance away.
+    /// Instantiates the plugin once, and drops the instance.
     pub(super) async fn try_instance(&self) -> Result<(), String> {
         let _room = self.engine.room(self.slots).await;
         let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
@@ -48,7 +51,7 @@ impl Plugin {
     }
 
     async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
-        // The instances of one send follow one another, so that one place is enough for them.
+        // A send uses its instances one after the other, so room for one is enough.
         let _room = self.engine.room(self.slots).await;
         let lowered = LoweredBatch::new(&signal_type.name, signals);
         let context = CallContext::new(self, signal_type);
@@ -66,23 +69,23 @@ impl Plugin {
     }
 }
 
-/// The calls of one send. An instance that has answered is entered again.
+/// The calls of one send. They reuse an instance as long as it answers.
 struct BatchCalls<'a> {
     context: CallContext<'a>,
     signals: &'a [wit::Signal<'a>],
     alive: Option<LiveInstance>,
-    /// How several signals failed together, while none of them has been found guilty.
+    /// A failure of several signals together, until one of them fails alone.
     unattributed: Option<(Failure, Vec<usize>)>,
     started: Instant,
     stop: &'a CancellationToken,
-    /// After this time no call is begun.
+    /// No call starts after this time.
     patience: Duration,
 }
 
 /// An instance that may be entered again.
 type LiveInstance = (Store<State>, ExportedSender);
 
-/// What a plugin exports, in an instance.
+/// The sender that a plugin exports, in an instance.
 enum ExportedSender {
     Bulk(bulk_sender::Guest),
     Single(sender::Guest),
@@ -103,8 +106,8 @@ impl GuestCalls for BatchCalls<'_> {
             && !failure.timed_out
             && positions.len() == 1
         {
-            // It may be what other signals left in the instance.
-            self.context.report(failure, 1, "call failed, to be repeated in a fresh instance");
+            // State that earlier signals left in the instance may be the cause.
+            self.context.report(failure, 1, "call failed, retrying in a fresh instance");
             if self.is_stopped() || self.elapsed() >= self.patience {
                 return Ok(Ok(vec![Outcome::Held]));
             }
@@ -125,7 +128,7 @@ impl GuestCalls for BatchCalls<'_> {
                     self.unattributed.take_if(|(_, suspects)| suspects.contains(&position));
                     self.context.report_crash(&failure, &signals);
                 } else {
-                    self.context.report(&failure, positions.len(), "batch failed, sending one by one");
+                    self.context.report(&failure, positions.len(), "batch failed, sending its signals one by one");
                     self.report_unattributed();
                     self.unattributed = Some((failure.clone(), positions.to_vec()));
                 }
@@ -148,7 +151,7 @@ impl<'a> BatchCalls<'a> {
         positions.iter().map(|&position| self.signals[position].clone()).collect()
     }
 
-    /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
+    /// Reports the crash of a call whose signals did not fail alone, or were not tried alone.
     fn report_unattributed(&mut self) {
         if let Some((failure, suspects)) = self.unattributed.take() {
             self.context.report_crash(&failure, &self.select(&suspects));
@@ -156,7 +159,7 @@ impl<'a> BatchCalls<'a> {
     }
 }
 
-/// What all calls of one send share.
+/// State shared by all calls of one send.
 struct CallContext<'a> {
     plugin: &'a Plugin,
     lowered_type: LoweredType<'a>,
@@ -164,8 +167,8 @@ struct CallContext<'a> {
     load: Arc<Load>,
 }
 
-/// Drives a call; once it is heavy, tick by tick when it has its turn, and on a thread that the
-/// runtime does without: what else it drives need not wait for it.
+/// Drives a call to its end. Once the call is heavy, each tick waits for its turn and runs on a
+/// blocking thread, so that it does not delay the runtime's other tasks.
 async fn drive<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
     let mut call = pin!(call);
     let spare = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
@@ -186,7 +189,7 @@ async fn drive<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -
     }
 }
 
-/// Waits for what was polled last in this task.
+/// Waits until the future polled last in this task wakes it.
 async fn until_woken() {
     let mut waited = false;
     poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
@@ -198,7 +201,7 @@ impl<'a> CallContext<'a> {
         Self { plugin, lowered_type, logs: PluginLogs::new(plugin.context.clone()), load: Arc::default() }
     }
 
-    /// GuestCalls an instance, the one that is alive if there is one. A `sender` takes one signal.
+    /// Calls the live instance, or a new one if there is none. A `sender` takes one signal.
     async fn call(&self, alive: Option<LiveInstance>, signals: &[wit::Signal<'_>]) -> Result<(LiveInstance, Verdict), Failure> {
         let call = async {
             let (mut store, guest) = match alive {
@@ -252,7 +255,8 @@ impl<'a> CallContext<'a> {
         store
     }
 
-    /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
+    /// Enforces the deadline in two ways: the engine's clock interrupts a guest that spins, the timer
+    /// drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let (mut panicked, mut backtrace) = (false, String::new());
         let begun = Instant::now();
@@ -263,7 +267,7 @@ impl<'a> CallContext<'a> {
         let (kind, reason) = match answer {
             Ok(Ok(answer)) => {
                 self.record_call(Call { time, ..Call::default() });
-                // They are none on a later failure.
+                // They must not become the reason of a later failure.
                 self.logs.close_lines();
                 return Ok(answer);
             }
@@ -276,7 +280,7 @@ impl<'a> CallContext<'a> {
         };
         telemetry::call_failed(signal_type, kind);
         let reason = match self.logs.close_lines() {
-            // That a panic ends in a trap says nothing more.
+            // A panic always ends in a trap, which adds nothing to its message.
             Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
             Some(words) if panicked => format!("plugin trapped: {words}"),
             Some(words) => format!("{reason}: {words}"),
@@ -293,7 +297,7 @@ impl<'a> CallContext<'a> {
         }
     }
 
-    /// The reason would be lost otherwise: no signal is charged with it.
+    /// Logs a failure that is charged to no signal, so that its reason is not lost.
     fn report(&self, failure: &Failure, signals: usize, message: &str) {
         let PluginContext { plugin, signal_type, call_log, .. } = &self.plugin.context;
         if call_log.is_some() {
@@ -303,7 +307,7 @@ impl<'a> CallContext<'a> {
         tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "{message}");
     }
 
-    /// Where in the plugin a call failed, for its author: once for each place and generation.
+    /// Reports where in the plugin a call failed, once per location and generation.
     fn report_crash(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
         let context = &self.plugin.context;
         if backtrace.is_empty() || context.call_log.is_some() {
@@ -315,7 +319,7 @@ impl<'a> CallContext<'a> {
         }
     }
 
-    /// The kind of a failure, for the metrics, and its reason.
+    /// Returns the kind of a failure, as in the metrics, and its reason.
     fn reason(&self, error: &wasmtime::Error) -> (&'static str, String) {
         if let Some(exhausted) = error.downcast_ref::<MemoryExhausted>() {
             return ("memory", exhausted.to_string());
@@ -324,7 +328,7 @@ impl<'a> CallContext<'a> {
             return ("exit", format!("plugin called exit({status})"));
         }
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
-            return ("other", format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES));
+            return ("other", format!("plugin holds more than {} host resources at once", guest::RESOURCES));
         }
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => self.deadline_exceeded(),
@@ -352,7 +356,7 @@ impl<'a> CallContext<'a> {
         outage
     }
 
-    /// A plugin may quote a secret; reasons are stored and shown.
+    /// Redacts secrets that a plugin quotes, since reasons are stored and shown.
     fn redact(&self, reason: &mut String) {
         if let Cow::Owned(redacted) = self.plugin.context.grants.redact(reason) {
             *reason = redacted;
@@ -360,22 +364,22 @@ impl<'a> CallContext<'a> {
     }
 }
 
-/// Places of failure that are reported of one generation at most.
+/// Maximum number of failure locations reported per generation.
 const MAX_PLACES: usize = 20;
 
-/// The guest's functions, with file and line where the component says so.
+/// Returns the guest's stack, with file and line if the component has debug information.
 fn frames(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
     text.lines().skip(1).collect::<Vec<_>>().join("\n")
 }
 
-/// What tells a failure from another. Of the innermost function the name has to do: the address of a
-/// trap in it is not always reported alike.
+/// Returns the part of a backtrace that identifies a failure location. It excludes the address within
+/// the innermost function, which is not always reported alike.
 fn place(backtrace: &str) -> &str {
     backtrace.split_once(" - ").map_or(backtrace, |(_, rest)| rest)
 }
 
-/// Enough of the signals' ids to find the signals by.
+/// Lists the first ids, which are enough to find the signals.
 fn ids(signals: &[wit::Signal<'_>]) -> String {
     const SHOWN: usize = 10;
     let shown: Vec<&str> = signals.iter().take(SHOWN).map(|signal| signal.id).collect();

@@ -1,4 +1,7 @@
-//! What a store holds, and what a guest may ask of the host.
+//! The state of a store, and the host side of the contract's interfaces.
+//!
+//! Whatever a guest asks for is checked against its grants and counted against its limits. HTTP
+//! continues in `http`, sockets in `tcp`, publishing in `producer`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +21,10 @@ use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
 
-/// What a store holds.
+/// The state of a store.
 pub(super) struct State {
     wasi: WasiCtx,
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "it holds nothing"))]
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "holds nothing"))]
     http: Http,
     addresses: Addresses,
     table: ResourceTable,
@@ -30,10 +33,10 @@ pub(super) struct State {
     logs: PluginLogs,
 }
 
-/// Resources, such as streams and pollables, that one instance may hold.
+/// Maximum number of resources, such as streams and pollables, per instance.
 pub(super) const RESOURCES: usize = 1000;
 
-/// A store for one instance, within its limits. It has to be armed before the guest runs.
+/// Creates a store for one instance, within its limits. It must be armed before the guest runs.
 pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginContext, logs: PluginLogs) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
@@ -45,14 +48,15 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
     let state = State { wasi: wasi.build(), http: Http::new(context.clone()), addresses, table, meter, context, logs };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
-    // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
-    // hands over the same bytes again and again.
+    // This counts only the bytes passed to the host: more than a guest's memory can be passed only by
+    // passing the same bytes again and again.
     store.set_hostcall_fuel(limits.memory);
     store.set_max_component_handles(RESOURCES);
     store
 }
 
-/// From now on the guest yields to the runtime at every tick, and is interrupted after the timeout.
+/// Starts the deadline: the guest yields to the runtime at every tick, and is interrupted after
+/// `timeout`.
 pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>) {
     let started = Instant::now();
     let load = load.clone();
@@ -68,7 +72,7 @@ pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>)
 }
 
 impl State {
-    /// Bytes that the instance holds.
+    /// Returns the bytes that the instance holds.
     pub(super) fn memory(&self) -> usize {
         self.meter.used()
     }
@@ -88,7 +92,7 @@ impl wasmtime_wasi_http::WasiHttpView for State {
 }
 
 impl State {
-    /// What looking up names takes.
+    /// Returns the host side of name lookups.
     pub(super) fn lookup(&mut self) -> Lookup<'_> {
         let sockets = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
         Lookup { sockets, addresses: &mut self.addresses }
@@ -145,7 +149,7 @@ impl From<log::Level> for Level {
     }
 }
 
-/// A standard stream that ends in the logs; always ready, never full.
+/// A standard stream that writes to the logs; always ready, never full.
 #[derive(Clone)]
 struct Pipe {
     logs: PluginLogs,
@@ -160,7 +164,7 @@ impl IsTerminal for Pipe {
 
 impl StdoutStream for Pipe {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Preview 3 alone asks for it, which is not linked.
+        // Only WASI preview 3 uses it, which is not linked.
         Box::new(tokio::io::sink())
     }
 

@@ -1,4 +1,7 @@
-//! What a plugin writes during one send: log records and lines of standard output and error.
+//! A plugin's log output during one send: log records, and lines of standard output and error.
+//!
+//! Secrets must never reach the log, and a plugin must never flood it: records are redacted and
+//! limited here. `guest` connects the plugin's interfaces; `call_log` takes the records in tests.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -19,30 +22,30 @@ macro_rules! target {
     };
 }
 
-/// Where a plugin's words come from.
+/// What identifies a loaded plugin, and what it may use.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PluginContext {
-    /// What log lines call the plugin.
+    /// The plugin's name in log lines.
     pub(super) plugin: Arc<str>,
     /// The first digits of the file's digest.
     pub(super) generation: Arc<str>,
     pub(super) signal_type: Arc<str>,
     pub(super) grants: Arc<Grants>,
     pub(super) connections: Arc<Connections>,
-    /// What its requests are sent by, if it may send some.
+    /// Sends its HTTP requests, if it may send any.
     pub(super) client: Option<Arc<Client>>,
-    /// Takes down its words, instead of the log.
+    /// Collects its log records in place of the relay's log.
     pub(super) call_log: Option<Arc<CallLog>>,
 }
 
 impl PluginContext {
-    /// Nothing is granted, and no file is read yet.
+    /// Creates a context without grants and without a generation.
     pub(super) fn for_plugin(plugin: &str, signal_type: &str) -> Self {
         Self { plugin: plugin.into(), signal_type: signal_type.into(), ..Self::default() }
     }
 }
 
-/// The logs of one send, shared by whatever the plugin can write to.
+/// The log output of one send, shared by all interfaces that the plugin can write to.
 #[derive(Clone)]
 pub(super) struct PluginLogs(Arc<Mutex<LogLines>>);
 
@@ -55,7 +58,7 @@ pub(super) enum Stream {
 
 struct LogLines {
     context: PluginContext,
-    /// Tells apart the sends of one process.
+    /// Distinguishes the sends of one process.
     batch: u64,
     records: usize,
     bytes: usize,
@@ -66,11 +69,11 @@ struct LogLines {
 }
 
 impl PluginLogs {
-    /// Records that one send may leave.
+    /// Maximum number of records per send.
     const RECORDS: usize = 1000;
-    /// Bytes that those records may hold together.
+    /// Maximum number of bytes in these records together.
     const BYTES: usize = 256 << 10;
-    /// A longer line is cut into records of this many bytes.
+    /// Longer lines are cut into records of this many bytes.
     const LINE: usize = 8 << 10;
 
     pub(super) fn new(context: PluginContext) -> Self {
@@ -91,29 +94,29 @@ impl PluginLogs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a record of the `log` interface.
+    /// Logs a record of the `log` interface.
     pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
         if self.keeps(level) {
             self.lines().record(level, message, fields);
         }
-        // Without WASI, a log record is all that a panic can leave.
+        // Without WASI, a panic can be reported only as a log record.
         if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
             self.lines().last_words.push_line(message);
         }
     }
 
-    /// Whether records of this level are kept.
+    /// Returns whether records of this level are kept.
     pub(super) fn keeps(&self, level: Level) -> bool {
         enabled(level) || self.lines().context.call_log.is_some()
     }
 
-    /// Keeps what was written to a standard stream, line by line.
+    /// Logs output on a standard stream, line by line.
     pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
         self.lines().write(stream, bytes);
     }
 
-    /// Ends the lines that an instance left open; answers the last thing it wrote to standard
-    /// error, without secrets.
+    /// Ends the lines that an instance left open, and returns its last words on standard error,
+    /// redacted.
     pub(super) fn close_lines(&self) -> Option<String> {
         let mut lines = self.lines();
         lines.end_line(Stream::Output);
@@ -188,25 +191,26 @@ impl Drop for LogLines {
     }
 }
 
-/// The last line on standard error or, after a panic or an exception, what that says.
+/// The last line on standard error or, after a panic or an exception, its message.
 #[derive(Default)]
 struct LastWords {
     text: String,
-    /// Within the frames of a Python exception, which says what it is at their end.
+    /// Within the frames of a Python exception, whose message follows them.
     traceback: bool,
-    /// The panic or exception is told: what follows is about the one who met it.
+    /// The message of the panic or exception is complete; what follows is about its handler.
     complete: bool,
 }
 
 impl LastWords {
-    /// Bytes that are told.
+    /// Maximum number of bytes in a reason.
     const SHOWN: usize = 512;
-    /// Bytes that are heard: of a secret that is cut nothing would be recognised.
+    /// Maximum number of bytes kept. More than are shown, because a secret cut in half could not be
+    /// redacted.
     const KEPT: usize = 4096;
     const PANIC: &str = "panicked at ";
-    /// How Go begins; what its goroutines did follows.
+    /// The beginning of a panic in Go; the stacks of its goroutines follow.
     const GO: [&str; 2] = ["panic: ", "fatal error: "];
-    /// What follows a panic in Rust, and an exception in JavaScript.
+    /// Lines that follow a panic in Rust or an exception in JavaScript.
     const IGNORED: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
     const PYTHON: &str = "Traceback (most recent call last):";
 
@@ -215,7 +219,7 @@ impl LastWords {
             (self.traceback, self.complete) = (true, false);
             return;
         }
-        // Where it was comes indented, behind what it was.
+        // Indented lines after a message are its stack.
         let frame =
             line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
         if self.complete || frame || Self::IGNORED.iter().any(|start| line.starts_with(start)) {
@@ -239,7 +243,7 @@ fn joined(fields: &[(String, String)]) -> String {
     let mut text = String::new();
     for (key, value) in fields {
         let space = if text.is_empty() { "" } else { " " };
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = if value.is_empty() || value.contains([' ', '"', '=', '\n']) {
             write!(text, "{space}{key}={value:?}")
         } else {
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_record_however_it_was_written() {
+    fn each_line_is_a_record_however_it_was_written() {
         let logs = logs();
         logs.write(Stream::Output, b"one\ntw");
         assert_eq!(counts(&logs), (1, 0));
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_surplus_is_counted_not_kept() {
+    fn surplus_records_are_counted_and_dropped() {
         let logs = logs();
         for _ in 0..PluginLogs::RECORDS + 5 {
             logs.write(Stream::Output, b"x\n");
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_speaks_with_place_and_message() {
+    fn a_panic_is_reported_with_location_and_message() {
         let logs = logs();
         logs.write(
             Stream::Error,
@@ -356,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_speaks_even_unfinished_and_broken() {
+    fn the_last_line_is_reported_even_if_unfinished_or_invalid() {
         let logs = logs();
         logs.write(Stream::Error, b"first\nlast \xff");
         logs.write(Stream::Output, b"not an error\n");
@@ -371,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exception_is_told_not_where_it_was_met() {
+    fn an_exception_is_reported_without_its_stack_and_handler() {
         let last_words = |lines: &str| {
             let mut words = LastWords::default();
             lines.lines().for_each(|line| words.push_line(line));
@@ -392,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_read_back_unambiguously() {
+    fn fields_are_unambiguous() {
         let fields = [("a", "1"), ("b", "x y"), ("c", ""), ("d", "q=\"1\"")];
         let fields = fields.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(joined(&fields), r#"a=1 b="x y" c="" d="q=\"1\"""#);
