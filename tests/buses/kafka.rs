@@ -148,7 +148,7 @@ async fn a_missing_topic_is_waited_for() {
     shop.defers(2, "Kafka has no topic \"gone\"").await;
     Shop::small(&url(&cluster.bootstrap_servers()), "options = 'kafka.partition=9'")
         .await
-        .defers(2, "or not this partition of it")
+        .defers(2, "or no such partition of it")
         .await;
 }
 
@@ -158,10 +158,10 @@ async fn what_can_never_arrive_is_a_dead_letter() {
     for topic in ["a b", "a/b", ""] {
         Shop::small(&url(&cluster.bootstrap_servers()), &format!("destination = '{topic}'"))
             .await
-            .buries(2, "is no name that a topic can have")
+            .buries(2, "is not a valid topic name")
             .await;
     }
-    Shop::small(&url(&cluster.bootstrap_servers()), "options = 'kafka.partition=-1'").await.buries(2, "can't be \"-1\"").await;
+    Shop::small(&url(&cluster.bootstrap_servers()), "options = 'kafka.partition=-1'").await.buries(2, "cannot be \"-1\"").await;
     Shop::small(&url(&cluster.bootstrap_servers()), "options = 'kafka.acks=0'")
         .await
         .buries(2, "Kafka has no option \"kafka.acks\"")
@@ -200,7 +200,7 @@ async fn properties_are_checked_before_anything_is_sent() {
     for (options, words) in [
         ("\"compression.tpye\" = \"zstd\"", "`options`: \"compression.tpye\": No such configuration property"),
         ("\"compression.type\" = \"best\"", "`options`: \"compression.type\": Invalid value"),
-        ("acks = \"1\"", "`options`: \"acks\" can't be changed"),
+        ("acks = \"1\"", "`options`: \"acks\" cannot be changed"),
     ] {
         let shop = Shop::small(&format!("url = 'kafka://127.0.0.1:1'\noptions = {{ {options} }}"), "").await;
         let said = shop.project.run(&["check"]);

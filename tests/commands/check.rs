@@ -176,9 +176,9 @@ async fn connections_are_checked_before_anything_starts() {
         (
             "[connections.bus]\nurl = \"ftp://u:s3cret-word@host\"",
             "signalbus.toml:6:7: `connections.bus.url`: ",
-            "there is no bus for \"ftp://\" (known: amqp://",
+            "unknown bus \"ftp://\" (known: amqp://",
         ),
-        ("[connections.bus]\nurl = \"s3cret-word\"", "signalbus.toml:6:7: `connections.bus.url`: ", "no URL"),
+        ("[connections.bus]\nurl = \"s3cret-word\"", "signalbus.toml:6:7: `connections.bus.url`: ", "invalid URL"),
         (
             "[connections.bus]\nurll = \"amqp://h\"",
             "signalbus.toml:6:1: unknown key `connections.bus.urll`",

@@ -1,4 +1,7 @@
-//! What all buses have in common: measures, and secrets kept out of words.
+//! Wraps every bus with metrics, and redacts secrets in its messages.
+//!
+//! No outcome or outage may leave the crate without passing through here. Each bus implements
+//! `Bus` in a module of its own.
 
 use std::time::Instant;
 
@@ -7,7 +10,7 @@ use signalbus_core::message::{Message, Publisher, Publishing};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
-/// A bus, and what is instrumented of it.
+/// A bus with metrics and redaction.
 pub(super) struct Instrumented {
     name: String,
     secrets: Vec<String>,
@@ -32,14 +35,15 @@ impl Instrumented {
             Ok(receipts) => receipts,
             Err(outage) => return Err(self.describe(outage)),
         };
-        // What was confirmed beside it is sent again: nobody knows whose row an identity stands for by then.
+        // Confirmed messages of the same call are sent again as well. Remembering their ids would not
+        // help: by then, an id may stand for another row.
         if let Some(reason) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
             return Err(self.describe(unavailable(reason.as_str())));
         }
         Ok(receipts.into_iter().flatten().map(|outcome| self.redact_outcome(outcome)).collect())
     }
 
-    /// An outage, with the connection's name and without its secrets.
+    /// Adds the connection's name to an outage, and redacts secrets.
     fn describe(&self, outage: Outage) -> Outage {
         let words = |reason: &str| format!("connection \"{}\": {}", self.name, self.redact(reason));
         match outage {
@@ -75,7 +79,7 @@ mod tests {
     use super::super::{Receipt, Receiving, reject};
     use super::*;
 
-    /// Answers with what was prepared, and remembers what it was handed.
+    /// Returns prepared answers, and records the messages that it gets.
     #[derive(Default)]
     struct Prepared {
         answers: Mutex<Vec<Answer>>,
@@ -102,7 +106,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_lost_in_part_counts_as_lost() {
+    async fn a_partly_lost_batch_is_an_outage() {
         let outage = |reason: &str| Err(unavailable(format!("connection \"b\": {reason}")));
         let part = Ok(vec![Ok(Outcome::Sent), Err("reset".to_owned()), Ok(Outcome::Sent)]);
         let whole = Ok(vec![Ok(Outcome::Sent), Ok(reject("no route")), Ok(Outcome::Sent)]);
@@ -116,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn passwords_are_struck_from_reasons() {
+    async fn passwords_are_redacted_in_reasons() {
         let (_, instrumented) = instrumented(vec![Err(unavailable("amqp://u:pa%20ss@h, pa ss"))]);
         let Err(Outage::Unavailable { reason, .. }) = instrumented.publish_measured(vec![message("1")]).await else { panic!() };
         assert_eq!(reason, "connection \"b\": amqp://u:[secret]@h, [secret]");

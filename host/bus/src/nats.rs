@@ -1,4 +1,6 @@
-//! NATS with JetStream: a message is sent once a stream has stored it.
+//! NATS with JetStream: a message counts as sent once a stream has stored it.
+//!
+//! `shared_connection` connects, and replaces a lost connection; `instrumented` measures and redacts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -19,7 +21,7 @@ use signalbus_core::signal::{Outage, Outcome};
 /// A connection to NATS.
 pub(super) struct Nats {
     servers: Vec<ServerAddr>,
-    /// For people.
+    /// Shown in messages.
     address: String,
     login: Login,
     tls: rustls::ClientConfig,
@@ -40,7 +42,7 @@ struct Session {
     state: watch::Receiver<ClientState>,
 }
 
-/// What the server has said beside the acknowledgements.
+/// Events that the server has sent in addition to acknowledgements.
 #[derive(Default)]
 struct ClientState {
     lost: bool,
@@ -55,10 +57,10 @@ impl Nats {
         let login = match (config.user(), config.password(), config.query("credentials")) {
             (None, None, None) => Login::Nobody,
             (None, None, Some(path)) if path.starts_with('/') => Login::Credentials(path),
-            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the whole path, from / on")),
+            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the absolute path")),
             (Some(token), None, None) => Login::Token(token),
             (user, Some(password), None) => Login::Password(user.unwrap_or_default(), password),
-            _ => return Err("NATS takes a user, or a file of `credentials`, not both".into()),
+            _ => return Err("NATS takes either a user or `?credentials=`, not both".into()),
         };
         let servers = config.servers(4222);
         let addresses = servers.iter().map(|server| {
@@ -81,7 +83,7 @@ impl Nats {
         let options = ConnectOptions::new()
             .name(format!("signalbus {}", env!("CARGO_PKG_VERSION")))
             .connection_timeout(self.timeout)
-            // A connection that is lost has lost its acknowledgements too: a new one takes its place.
+            // A lost connection has lost its acknowledgements too, so a new one replaces it.
             .max_reconnects(self.servers.len())
             .ignore_discovered_servers()
             .tls_client_config(self.tls.clone())
@@ -99,7 +101,7 @@ impl Nats {
             }
         };
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
-        // As many as can be waited for at once; beyond that, callers wait for their turn.
+        // Limits the acknowledgements in flight; beyond that, callers wait.
         let context = ContextBuilder::new().timeout(self.timeout).max_ack_inflight(65_536).backpressure_on_inflight(true);
         Ok(Session { jetstream: context.build(client), state })
     }
@@ -152,14 +154,14 @@ impl Session {
         let subject = message.destination.as_str();
         let tokens_are_plain = subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">");
         if !tokens_are_plain || subject.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
-            return Err(Ok(reject(format!("{subject:?} is no subject that can be published to"))));
+            return Err(Ok(reject(format!("{subject:?} is not a subject that can be published to"))));
         }
         let published = self.jetstream.publish_with_headers(subject.to_owned(), headers, message.body.clone().into());
         match timeout_at(deadline, published).await {
             Ok(Ok(ack)) => Ok(ack),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(Ok(reject(format!("NATS: {error}")))),
             Ok(Err(error)) => Err(Err(format!("NATS: {error}"))),
-            Err(_) => Err(Err("NATS takes no more messages".into())),
+            Err(_) => Err(Err("NATS accepts no more messages".into())),
         }
     }
 
@@ -190,11 +192,11 @@ impl Session {
                 unrouted[subject].clone()
             }
             Ok(Err(error)) => refusal(&error, subject),
-            Err(_) => Err("NATS has not acknowledged in time".into()),
+            Err(_) => Err("NATS did not acknowledge in time".into()),
         }
     }
 
-    /// Why nobody answered: there is no stream, or it has no leader now.
+    /// Determines why nobody answered: no stream has the subject, or the stream has no leader.
     async fn why_unrouted(&self, subject: &str) -> Receipt {
         const PATIENCE: Duration = Duration::from_secs(2);
         match timeout(PATIENCE, self.jetstream.stream_by_subject(subject)).await {
@@ -202,13 +204,13 @@ impl Session {
             Ok(Err(error)) if error.kind() != GetStreamByNameErrorKind::NotFound && !self.is_usable() => {
                 Err(format!("NATS: {error}"))
             }
-            _ => Ok(Outcome::retry(format!("no stream takes subject \"{subject}\"; create one, or correct `destination`"))),
+            _ => Ok(Outcome::retry(format!("no stream has subject \"{subject}\"; create one, or correct `destination`"))),
         }
     }
 }
 
 impl ClientState {
-    /// More than an application has subjects that it may not publish to.
+    /// Maximum number of denied subjects kept: more than an application has.
     const MOST: usize = 1000;
 
     fn update(&mut self, event: Event) {
@@ -225,8 +227,10 @@ impl ClientState {
     }
 }
 
+/// Converts the headers, id and options of a message.
+///
 /// # Errors
-/// What NATS can't carry.
+/// NATS cannot carry them.
 fn headers(message: &Message) -> Result<HeaderMap, Outcome> {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &str| {
@@ -261,7 +265,7 @@ fn refusal(error: &async_nats::jetstream::context::PublishError, subject: &str) 
     let text = format!("NATS refuses subject \"{subject}\": {said}");
     match said.error_code() {
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Ok(reject(text)),
-        ErrorCode::STREAM_STORE_FAILED => Ok(Outcome::retry(format!("{text}; the stream is full, or its disk"))),
+        ErrorCode::STREAM_STORE_FAILED => Ok(Outcome::retry(format!("{text}; the stream or its disk is full"))),
         ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::STORAGE_RESOURCES_EXCEEDED => Err(text),
         _ => Ok(Outcome::retry(text)),
     }

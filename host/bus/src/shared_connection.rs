@@ -1,4 +1,6 @@
-//! A connection that is made when it is needed, and again after it was lost.
+//! A connection that is opened when it is first used, and reopened after a loss.
+//!
+//! Never connects faster than its backoff allows. Each bus keeps its session in one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +12,7 @@ use super::unavailable;
 use signalbus_core::backoff::Backoff;
 use signalbus_core::signal::Outage;
 
-/// A connection that is made when it is needed: by one caller at a time, and not sooner after a
-/// failure than a backoff allows.
+/// A connection that is opened when it is needed, by one caller at a time, and reopened with a backoff.
 pub(super) struct SharedConnection<C> {
     patience: Duration,
     state: Mutex<State<C>>,
@@ -28,15 +29,16 @@ impl<C> SharedConnection<C> {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(3);
 
-    /// A link that gives up an attempt after so long.
+    /// Creates a closed connection; `patience` is the time limit for connecting.
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, state: Mutex::new(State { current: None, failures: 0, failed: None }) }
     }
 
-    /// The connection; `connect` makes it, where there is none that `alive` accepts.
+    /// Returns the connection. If there is none, or `alive` rejects it, opens one with `connect`.
     ///
     /// # Errors
-    /// There is none, and when to ask again.
+    /// Connecting failed, now or so recently that the backoff has not passed; an `Unavailable` outage
+    /// says when to try again.
     pub(super) async fn get(
         &self,
         alive: impl Fn(&C) -> bool,
@@ -71,7 +73,7 @@ impl<C> SharedConnection<C> {
         }
     }
 
-    /// This connection is no longer to be used.
+    /// Discards a connection, if it is still the current one.
     pub(super) async fn lose(&self, lost: &Arc<C>) {
         let mut state = self.state.lock().await;
         state.current.take_if(|current| Arc::ptr_eq(current, lost));
@@ -92,7 +94,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_hour_without_a_bus_is_a_bounded_number_of_attempts() {
+    async fn an_hour_without_a_bus_makes_a_bounded_number_of_attempts() {
         let (shared, attempts) = (SharedConnection::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
         let begun = Instant::now();
         let mut asked = 0;
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_is_given_up() {
+    async fn connecting_times_out() {
         let shared = SharedConnection::<()>::new(Duration::from_secs(7));
         let failed = shared.get(|()| true, std::future::pending()).await;
         let Err(Outage::Unavailable { reason, .. }) = failed else { panic!("it connected") };

@@ -1,4 +1,7 @@
-//! Which acknowledgement is whose: the client library numbers packets, and does not tell the caller.
+//! Matches acknowledgements with messages: the client library numbers packets, but does not return the
+//! number to its caller.
+//!
+//! Messages must be queued in the order in which the client gets them. `mqtt` waits for the receipts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::super::{Receipt, reject};
 use signalbus_core::signal::Outcome;
 
-/// The messages of a session that are not acknowledged yet.
+/// The unacknowledged messages of a session.
 pub(super) struct Acks {
     room: Arc<Semaphore>,
     state: Mutex<State>,
@@ -19,7 +22,7 @@ pub(super) struct Acks {
 
 #[derive(Default)]
 struct State {
-    /// Handed to the client, in that order, and not numbered yet.
+    /// Messages that the client has not numbered yet, in the order in which it got them.
     queued: VecDeque<Waiting>,
     numbered: HashMap<u16, Waiting>,
     lost: Option<String>,
@@ -31,15 +34,18 @@ struct Waiting {
 }
 
 impl Acks {
-    /// Most messages that are with the client at once.
+    /// Maximum number of messages that the client holds at once.
     pub(super) const MOST: usize = 4096;
 
-    /// Why the session is over.
+    /// Returns why the session has ended; `None` while it goes on.
     pub(super) fn lost(&self) -> Option<String> {
         self.state().lost.clone()
     }
 
-    /// Hands a message to the client, once there is room.
+    /// Waits for room, and passes a message to the client; returns where its receipt will arrive.
+    ///
+    /// # Errors
+    /// The session has ended, or the client does not take the message.
     pub(super) async fn enqueue(&self, client: &AsyncClient, publish: Publish) -> Result<oneshot::Receiver<Receipt>, String> {
         let room = self.room.clone().acquire_owned().await.map_err(|error| error.to_string())?;
         let (sender, waiting) = oneshot::channel();
@@ -74,7 +80,7 @@ impl Acks {
         }
     }
 
-    /// Everybody who waits is told by the end of their channel.
+    /// Ends the session. All waiting callers notice, because their channels are closed.
     fn lose(&self, reason: String) {
         let mut state = self.state();
         *state = State { lost: Some(reason), ..State::default() };
@@ -91,7 +97,8 @@ impl Default for Acks {
     }
 }
 
-/// Keeps a session going until it is lost. A session that comes after it would number anew.
+/// Drives a session until it is lost. It does not reconnect, because a new session numbers its packets
+/// from the start.
 pub(super) async fn run(mut events: EventLoop, acks: Arc<Acks>) {
     loop {
         match events.poll().await {
