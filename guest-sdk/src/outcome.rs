@@ -170,12 +170,12 @@ impl fmt::Display for Error {
 /// Any error converted by `?` means *retry*.
 impl<E: Into<Box<dyn StdError>>> From<E> for Error {
     fn from(error: E) -> Self {
-        Self::retry(told(error))
+        Self::retry(with_causes(error))
     }
 }
 
 /// Joins an error's message with those of its causes, each once.
-fn told(error: impl Into<Box<dyn StdError>>) -> String {
+fn with_causes(error: impl Into<Box<dyn StdError>>) -> String {
     let error = error.into();
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -218,22 +218,22 @@ pub trait Verdict<T> {
 
 impl<T, E: Into<Box<dyn StdError>>> Verdict<T> for std::result::Result<T, E> {
     fn or_retry_after(self, after: Duration) -> Result<T> {
-        self.map_err(|error| Error::new(Meaning::Retry(Some(after)), told(error)))
+        self.map_err(|error| Error::new(Meaning::Retry(Some(after)), with_causes(error)))
     }
 
     fn or_reject(self) -> Result<T> {
-        self.map_err(|error| Error::reject(told(error)))
+        self.map_err(|error| Error::reject(with_causes(error)))
     }
 
     fn or_skip(self) -> Result<T> {
-        self.map_err(|error| Error::new(Meaning::Skip, told(error)))
+        self.map_err(|error| Error::new(Meaning::Skip, with_causes(error)))
     }
 
     fn or_unavailable(self) -> Result<T> {
-        self.map_err(|error| Error::unavailable(told(error)))
+        self.map_err(|error| Error::unavailable(with_causes(error)))
     }
 
     fn or_misconfigured(self) -> Result<T> {
-        self.map_err(|error| Error::misconfigured(told(error)))
+        self.map_err(|error| Error::misconfigured(with_causes(error)))
     }
 }

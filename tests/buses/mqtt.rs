@@ -105,8 +105,7 @@ async fn a_retained_message_waits_for_later_subscribers() {
     assert_eq!((seen.len(), seen[0].topic.as_ref(), seen[0].retain), (1, &b"orders/1"[..], true));
 }
 
-/// Mosquitto keeps acknowledged messages on a regular restart; if it is killed, it may lose some,
-/// whoever sent them.
+/// Mosquitto keeps acknowledged messages on a regular restart. If it is killed, it may lose some.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_restarts_costs_nothing() {
     let broker = Broker::start(Kind::Mosquitto, "max_queued_messages 0");

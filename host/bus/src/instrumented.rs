@@ -79,18 +79,18 @@ mod tests {
     use super::super::{Receipt, Receiving, reject};
     use super::*;
 
-    /// Returns prepared answers, and records the messages that it gets.
+    /// Returns prepared answers, and records the messages that it receives.
     #[derive(Default)]
     struct Prepared {
         answers: Mutex<Vec<Answer>>,
-        handed: Mutex<Vec<Vec<String>>>,
+        received: Mutex<Vec<Vec<String>>>,
     }
 
     type Answer = Result<Vec<Receipt>, Outage>;
 
     impl Bus for std::sync::Arc<Prepared> {
         fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-            self.handed.lock().unwrap().push(messages.iter().filter_map(|message| message.id.clone()).collect());
+            self.received.lock().unwrap().push(messages.iter().filter_map(|message| message.id.clone()).collect());
             Box::pin(std::future::ready(self.answers.lock().unwrap().remove(0)))
         }
     }
@@ -115,8 +115,8 @@ mod tests {
         assert_eq!(call().await, outage("reset"));
         assert_eq!(call().await, outage("refused"));
         assert_eq!(call().await, Ok(vec![Outcome::Sent, reject("no route"), Outcome::Sent]));
-        let handed = prepared.handed.lock().unwrap().clone();
-        assert_eq!(handed, vec![vec!["1", "2", "3"]; 3]);
+        let received = prepared.received.lock().unwrap().clone();
+        assert_eq!(received, vec![vec!["1", "2", "3"]; 3]);
     }
 
     #[tokio::test]

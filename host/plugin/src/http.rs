@@ -65,12 +65,12 @@ fn add_outgoing_handler<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wa
     type Given = (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>);
     let handle = |mut store: StoreContextMut<'_, T>, (request, options): Given| {
         let mut view = store.data_mut().http();
-        let handed_over = options.as_ref().map(Resource::rep);
+        let rep = options.as_ref().map(Resource::rep);
         let response = match view.handle(request, options) {
             Ok(response) => Ok(response),
             Err(error) => Err(view.convert_error_code(error)?),
         };
-        if let Some(options) = handed_over {
+        if let Some(options) = rep {
             let _gone = view.table.delete(Resource::<RequestOptions>::new_own(options));
         }
         Ok((response,))

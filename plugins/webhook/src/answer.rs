@@ -54,11 +54,11 @@ fn outcome(response: &Response) -> Outcome {
         200..=299 => Outcome::Sent,
         410 => Outcome::reject("the receiver is gone (410)"),
         429 | 503 => match response.header("retry-after").and_then(wait) {
-            Some(after) => Outcome::retry_after(after, told(response)),
-            None => Outcome::retry(told(response)),
+            Some(after) => Outcome::retry_after(after, describe(response)),
+            None => Outcome::retry(describe(response)),
         },
-        408 | 425 | 500..=599 => Outcome::retry(told(response)),
-        _ => Outcome::reject(told(response)),
+        408 | 425 | 500..=599 => Outcome::retry(describe(response)),
+        _ => Outcome::reject(describe(response)),
     }
 }
 
@@ -73,7 +73,7 @@ fn wait(text: &str) -> Option<Duration> {
 }
 
 /// Describes a response: its status, and the beginning of its body.
-fn told(response: &Response) -> String {
+fn describe(response: &Response) -> String {
     let body = String::from_utf8_lossy(&response.body[..response.body.len().min(QUOTED)]);
     let body = body.trim_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
     let status = response.status;
@@ -133,8 +133,8 @@ mod tests {
     #[test]
     fn only_the_beginning_of_a_response_is_quoted() {
         let response = Response::new(400).with_body("é".repeat(500));
-        assert_eq!(told(&response), format!("the server answered 400: {}", "é".repeat(100)));
+        assert_eq!(describe(&response), format!("the server answered 400: {}", "é".repeat(100)));
         let split = Response::new(400).with_body(format!("a{}", "é".repeat(500)));
-        assert_eq!(told(&split), format!("the server answered 400: a{}", "é".repeat(99)));
+        assert_eq!(describe(&split), format!("the server answered 400: a{}", "é".repeat(99)));
     }
 }
