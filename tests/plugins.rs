@@ -1,4 +1,4 @@
-//! Plugins in every language: what they have to do, under load, for ever, and for their authors.
+//! Plugins in every language: conformance, load, compatibility, order, crashes, and the authors' commands.
 
 mod authors;
 mod compatibility;
@@ -9,14 +9,14 @@ mod traps;
 
 use std::path::PathBuf;
 
-/// The sample plugin in a language, as `make plugins` builds it.
+/// Returns the sample plugin in a language, as `make plugins` builds it.
 fn sample(language: &str) -> PathBuf {
     let file = crate::harness::target().join(format!("plugins/{language}.wasm"));
-    assert!(file.exists(), "there is no plugin in {language}: run `make plugins` first");
+    assert!(file.exists(), "plugin in {language} not found: run `make plugins` first");
     file.canonicalize().unwrap()
 }
 
-/// Makes one test for each language from a function of its name.
+/// Defines one test per language from a function with this name.
 macro_rules! in_each_language {
     ($name:ident: $($language:ident),*) => {
         mod $name {

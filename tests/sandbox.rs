@@ -1,4 +1,4 @@
-//! The sandbox: whatever a plugin does costs its own signal type some delay, and nothing else.
+//! The sandbox: whatever a plugin does delays its own signal type at most, and affects nothing else.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,14 @@ use crate::harness::database::Database;
 use crate::harness::guest;
 use sqlx::{AssertSqlSafe, Row as _};
 
-/// Two signal types: `OrderPlaced` with the plugin on trial, `Bystander` with one that sends.
+/// Two signal types: `OrderPlaced` with the plugin under test, `Bystander` with one that sends.
 struct Trial {
     database: Database,
     project: Project,
 }
 
 impl Trial {
-    /// `more` are lines of `[signals.OrderPlaced]`.
+    /// `more` are further lines of `[signals.OrderPlaced]`.
     async fn of(plugin: &str, rows: u32, more: &str) -> Self {
         let more = if more.contains("timeout") { more.to_owned() } else { format!("timeout = '60s'\n{more}") };
         let database = Database::sqlite().await;
@@ -32,7 +32,7 @@ impl Trial {
         Self::of(guest(name).to_str().unwrap(), rows, more).await
     }
 
-    /// Flushes; the other signal type is sent all the same, and nothing stays claimed.
+    /// Flushes, and asserts that the other signal type is sent, and nothing stays claimed.
     async fn flush(&self) -> Said {
         let said = self.project.run(&["flush", "-w", "0"]);
         assert_eq!(self.database.number("SELECT count(*) FROM bystander").await, 0, "{said:#?}");
@@ -45,7 +45,7 @@ impl Trial {
         self.database.number("SELECT count(*) FROM order_placed").await
     }
 
-    /// The key, the attempts and the reason of each row of a side table.
+    /// Returns the key, the attempts and the reason of each row of a side table.
     async fn reasons(&self, table: &str) -> Vec<(String, i64, String)> {
         let mut connection = self.database.sqlite_connection().await;
         let query = format!("SELECT signal_key, attempts, reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)");
@@ -53,7 +53,7 @@ impl Trial {
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
     }
 
-    /// All rows are still there, each deferred once, for a reason with these words in it.
+    /// Asserts that all rows remain, each deferred once for a reason that contains `words`.
     async fn deferred(&self, rows: usize, words: &str) {
         let reasons = self.reasons("deferral").await;
         assert_eq!((self.left().await, reasons.len()), (i64::try_from(rows).unwrap(), rows), "{reasons:?}");
@@ -63,7 +63,7 @@ impl Trial {
         assert_eq!(self.reasons("dead_letter").await, []);
     }
 
-    /// All rows are dead letters, for a reason with these words in it.
+    /// Asserts that all rows are dead letters, for a reason that contains `words`.
     async fn buried(&self, rows: usize, words: &str) {
         let reasons = self.reasons("dead_letter").await;
         assert_eq!((self.left().await, reasons.len()), (0, rows), "{reasons:?}");
@@ -73,7 +73,7 @@ impl Trial {
         assert_eq!(self.reasons("deferral").await, []);
     }
 
-    /// No row was touched, and nothing was charged.
+    /// Asserts that this many rows remain, and nothing was charged.
     async fn untouched(&self, rows: i64) {
         assert_eq!(self.left().await, rows);
         assert_eq!(self.reasons("deferral").await, []);
@@ -82,7 +82,7 @@ impl Trial {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_sent_or_skipped_is_gone() {
+async fn sent_and_skipped_rows_are_deleted() {
     for (name, told) in [
         ("sends", "sent 8, deferred 0, buried 0\n"),
         ("sends_one", "sent 8, deferred 0, buried 0\n"),
@@ -99,7 +99,7 @@ async fn what_is_sent_or_skipped_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_rejected_is_a_dead_letter() {
+async fn rejected_rows_become_dead_letters() {
     let trial = Trial::of_guest("rejects", 5, "").await;
     assert_eq!(trial.flush().await.status, 1);
     trial.buried(5, "reject").await;
@@ -126,7 +126,7 @@ async fn an_outage_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trap_is_a_retry_with_the_panics_words() {
+async fn a_trap_is_a_retry_with_the_panic_message() {
     for name in ["traps", "traps_one"] {
         let trial = Trial::of_guest(name, 3, "").await;
         let said = trial.flush().await;
@@ -153,7 +153,7 @@ async fn a_poisonous_signal_is_charged_alone() {
     }
 }
 
-/// What a signal leaves in an instance is no fault of those that come after it.
+/// State that a signal leaves in an instance is not charged to the signals after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_signal_is_charged_for_an_earlier_one() {
     for order in ["", "order_by = ['id']"] {
@@ -165,7 +165,7 @@ async fn no_signal_is_charged_for_an_earlier_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reason_quotes_no_word_on_another_signal() {
+async fn a_reason_does_not_quote_output_about_another_signal() {
     let trial = Trial::of_guest("remembers", 2, "timeout = '1s'\norder_by = ['id']").await;
     trial.database.run("UPDATE order_placed SET payload = CASE id WHEN 1 THEN 'mutter' ELSE 'spin' END").await;
     assert_eq!(trial.flush().await.stdout, "sent 4, deferred 1, buried 0\n");
@@ -183,7 +183,7 @@ async fn order_stops_at_a_poisonous_signal() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poisonous_signal_becomes_a_dead_letter_in_the_end() {
+async fn a_poisonous_signal_finally_becomes_a_dead_letter() {
     let more = "[signals.OrderPlaced.retry]\nmax_attempts = 2\nbackoff = { first = '1ms', max = '1ms' }\n\
                 [signals.OrderPlaced.settings]\npoison = 'poison'";
     let trial = Trial::of_guest("traps", 10, more).await;
@@ -207,7 +207,7 @@ async fn a_plugin_that_does_not_answer_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_that_spins_is_charged_alone() {
+async fn a_signal_that_makes_the_plugin_spin_is_charged_alone() {
     let trial = Trial::of_guest("outcomes", 20, "timeout = '2s'").await;
     trial.database.run("UPDATE order_placed SET payload = CASE id WHEN 7 THEN 'spin' ELSE 'sent' END").await;
     assert_eq!(trial.flush().await.stdout, "sent 22, deferred 1, buried 0\n");
@@ -229,7 +229,7 @@ async fn plugins_that_hang_do_not_hold_up_another_type() {
     let begun = std::time::Instant::now();
     let mut flush = project.command(&["flushmany"]).stderr(witness.stderr()).spawn().unwrap();
     witness.wait_for(5);
-    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}: the others are waited for", begun.elapsed());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}: the type waited for the others", begun.elapsed());
     flush.kill().unwrap();
     flush.wait().unwrap();
 }
@@ -242,10 +242,8 @@ async fn memory_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_plugin_takes_from_the_relay_is_bounded() {
-    for (name, words) in
-        [("hoards", "plugin holds more than 1000 resources of the relay at once"), ("repeats_itself", "too much data")]
-    {
+async fn host_resources_and_arguments_are_bounded() {
+    for (name, words) in [("hoards", "plugin holds more than 1000 host resources at once"), ("repeats_itself", "too much data")] {
         let trial = Trial::of_guest(name, 1, "").await;
         assert_eq!(trial.flush().await.status, 1, "{name}");
         trial.deferred(1, words).await;
@@ -253,7 +251,7 @@ async fn what_a_plugin_takes_from_the_relay_is_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_miscount_acknowledges_nothing() {
+async fn a_wrong_number_of_outcomes_acknowledges_nothing() {
     for (name, batch, single) in [("answers_too_few", 2, 0), ("answers_too_many", 4, 2)] {
         let trial = Trial::of_guest(name, 3, "").await;
         assert_eq!(trial.flush().await.status, 1);
@@ -265,7 +263,7 @@ async fn a_miscount_acknowledges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_words_is_cut_off() {
+async fn a_flood_of_output_is_cut_off() {
     for name in ["floods_log", "floods_stdout"] {
         let trial = Trial::of_guest(name, 1, "").await;
         let said = trial.flush().await;
@@ -277,7 +275,7 @@ async fn a_flood_of_words_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_that_exits_ends_itself_alone() {
+async fn a_plugin_that_exits_does_not_end_the_relay() {
     for code in ["0", "1"] {
         let trial = Trial::of_guest("exits", 2, &format!("[signals.OrderPlaced.settings]\ncode = {code}")).await;
         assert_eq!(trial.flush().await.status, 1);
@@ -286,7 +284,7 @@ async fn a_plugin_that_exits_ends_itself_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_the_process_is_seen() {
+async fn a_plugin_sees_nothing_of_the_process() {
     let trial = Trial::of_guest("reads_environment", 1, "").await;
     assert_eq!(trial.flush().await.status, 1);
     let letters = trial.reasons("dead_letter").await;
@@ -301,7 +299,7 @@ async fn nothing_of_the_process_is_seen() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_reaches_the_plugin_it_is_configured_for() {
+async fn a_secret_reaches_only_the_plugin_it_is_configured_for() {
     let more = "[signals.OrderPlaced.settings]\ngreeting = 'hello'\n[signals.OrderPlaced.secrets]\nkey = 'hidden treasure'";
     let trial = Trial::of_guest("secrets", 1, more).await;
     let said = trial.flush().await;
@@ -319,7 +317,7 @@ async fn publishing_needs_a_granted_connection() {
     trial.untouched(2).await;
 }
 
-/// A plugin that does not load: nothing is sent at all, and the text says what to do.
+/// Asserts that a plugin does not load, nothing is sent at all, and the output contains `words`.
 async fn refused(plugin: &str, more: &str, words: &[&str]) {
     let trial = Trial::of(plugin, 2, more).await;
     for args in [&["flush", "-w", "0"][..], &["check"]] {
@@ -350,7 +348,7 @@ async fn an_unknown_version_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_import_is_refused() {
     let plugin = guest("signalbus_test_unknown_import");
-    refused(plugin.to_str().unwrap(), "", &["which this relay does not offer: build it without"]).await;
+    refused(plugin.to_str().unwrap(), "", &["which this relay does not provide: build it without them"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,7 +357,7 @@ async fn an_import_without_its_grant_is_refused() {
     refused(plugin.to_str().unwrap(), "", &["\"wasi:sockets/tcp@0.2.", "needs \"grants.tcp\"", "add these grants"]).await;
 }
 
-/// What a guest that connects to `address` has seen, with these grants.
+/// Returns what a guest with these grants sees when it connects to `address`, and the relay's log.
 async fn seen(address: &str, grants: &str) -> (String, String) {
     let more = format!("grants = {{ {grants} }}\n[signals.OrderPlaced.settings]\naddress = '{address}'");
     let trial = Trial::of_guest("opens_socket", 1, &more).await;
@@ -369,7 +367,7 @@ async fn seen(address: &str, grants: &str) -> (String, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sockets_reach_what_is_granted_and_nothing_else() {
+async fn sockets_reach_granted_endpoints_only() {
     let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let granted = format!("tcp = ['127.0.0.1:{port}', 'localhost:{port}']");
@@ -381,7 +379,7 @@ async fn sockets_reach_what_is_granted_and_nothing_else() {
     for host in ["127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"] {
         let (saw, told) = seen(&format!("{host}:{port}"), &elsewhere).await;
         assert!(saw.starts_with("refused: "), "{host}: {saw}");
-        // Odd addresses are no destinations at all, and come to no check.
+        // These addresses are not valid destinations, and are refused before any check.
         let odd = host == "0.0.0.0" || host.starts_with('[');
         assert!(odd || told.contains("plugin denied a capability that is not granted"), "{host}: {told}");
     }
@@ -396,13 +394,13 @@ async fn a_granted_name_opens_no_private_network() {
     let ranges: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
     let (saw, told) = seen(&format!("{name}:{port}"), &format!("tcp = ['{name}:{port}']")).await;
     assert!(saw.starts_with("refused: "), "{saw}");
-    assert!(told.contains("which is not public: name its range in `grants.networks`"), "{told}");
+    assert!(told.contains("which is not public: add its range to `grants.networks`"), "{told}");
     let (saw, told) = seen(&format!("{name}:{port}"), &format!("tcp = ['{name}:{port}'], networks = {ranges:?}")).await;
     assert_eq!(saw, "connected", "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_component_is_refused() {
+async fn files_that_are_not_components_are_refused() {
     let folder = tempfile::TempDir::new().unwrap();
     let write = |name: &str, bytes: &[u8]| {
         let file = folder.path().join(name);
@@ -414,7 +412,7 @@ async fn what_is_no_component_is_refused() {
     refused(
         &write("core.wasm", b"\0asm\x01\0\0\0"),
         "",
-        &["is a core module, not a component: `signalbus plugin build` in its project makes one of it"],
+        &["is a core module, not a component: run `signalbus plugin build` in its project to make a component"],
     )
     .await;
     refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports neither \"signalbus:plugin/sender\" nor"]).await;

@@ -8,19 +8,19 @@ use crate::harness::receiver::{Answer, Receiver};
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// A signal type whose plugin is `webhook`, and a row for each path that it is posted to.
+/// A signal type with the plugin `webhook`, and a row for each path to post to.
 struct Trial {
     database: Database,
     project: Project,
 }
 
 impl Trial {
-    /// `more` are lines of the file behind those of the signal type's settings.
+    /// `more` are further lines of the signal type's section.
     async fn of(url: &str, paths: &[&str], more: &str) -> Self {
         Self::headed("", url, paths, more).await
     }
 
-    /// The same with lines for the beginning of the file.
+    /// Like `of`, with lines for the beginning of the file.
     async fn headed(head: &str, url: &str, paths: &[&str], more: &str) -> Self {
         let database = Database::sqlite().await;
         database.run("CREATE TABLE order_placed (id INTEGER PRIMARY KEY, path TEXT)").await;
@@ -28,7 +28,7 @@ impl Trial {
             database.run(&format!("INSERT INTO order_placed (path) VALUES ('{path}')")).await;
         }
         let plugin = crate::harness::target().join("plugins/webhook.wasm");
-        assert!(plugin.exists(), "there is no webhook.wasm: run `make plugins` first");
+        assert!(plugin.exists(), "webhook.wasm not found: run `make plugins` first");
         let config = format!(
             "{head}\n[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\n\
              secrets = {{ signing_key = '{KEY}', token = 'hidden treasure' }}\n{more}\n\
@@ -47,7 +47,7 @@ impl Trial {
         self.database.number("SELECT count(*) FROM order_placed").await
     }
 
-    /// Nothing was sent, and nothing was charged.
+    /// Asserts that nothing was sent, and nothing was charged.
     async fn untouched(&self, rows: i64) {
         assert_eq!(self.left().await, rows);
         for table in ["deferral", "dead_letter", "claim"] {
@@ -65,7 +65,7 @@ fn grant(receiver: &Receiver) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn receivers_can_verify_what_they_get() {
+async fn receivers_can_verify_signatures() {
     let receiver = Receiver::start(|_| Answer::status(204)).await;
     let trial = Trial::of(&format!("{}/hooks", receiver.url), &["a", "b", "c"], &grant(&receiver)).await;
     let said = trial.flush();
@@ -99,19 +99,20 @@ async fn large_bodies_arrive_whole() {
     assert!(bodies[1].iter().all(|byte| *byte == b'b'));
 }
 
-/// An instance has as many requests behind it as it likes.
+/// The limit on resources concerns requests in flight, not their total number.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_posts_more_rows_than_it_may_hold_resources() {
+async fn a_call_can_post_more_rows_than_it_may_hold_resources() {
     for order in ["", "order_by = ['id']\n"] {
         let receiver = Receiver::start(|_| Answer::status(204)).await;
         let trial = Trial::of(&receiver.url, &[""; 1500], &format!("burst_count = 1500\n{order}{}", grant(&receiver))).await;
         let said = trial.flush();
         assert_eq!(said.stdout, "sent 1500, deferred 0, buried 0\n", "{}", said.stderr);
-        assert_eq!(receiver.requests().len(), 1500, "none is posted twice: {}", said.stderr);
+        assert_eq!(receiver.requests().len(), 1500, "a row was posted twice: {}", said.stderr);
     }
 }
 
-/// Where each row is a call of its own, a stop does not wait for the batch, nor lose what is sent.
+/// In an ordered type each row is a call of its own: a stop does not wait for the rest of the batch, and
+/// does not lose sent rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_an_ordered_batch_settles_what_is_sent() {
     let receiver = Receiver::start(|_| Answer::status(204).after(Duration::from_millis(100))).await;
@@ -120,19 +121,19 @@ async fn a_stop_in_an_ordered_batch_settles_what_is_sent() {
     let log = std::fs::File::create(trial.database.folder().join("log")).unwrap();
     let mut flush = trial.project.command(&["flush"]).stderr(log).stdout(std::process::Stdio::null()).spawn().unwrap();
     while receiver.requests().len() < 5 {
-        assert!(flush.try_wait().unwrap().is_none(), "it has ended");
+        assert!(flush.try_wait().unwrap().is_none(), "the relay has ended");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     crate::harness::command::terminate(&flush);
     flush.wait().unwrap();
     let posted = i64::try_from(receiver.requests().len()).unwrap();
-    assert!(posted < 500, "it has sent the whole batch");
-    assert_eq!(trial.left().await, 500 - posted, "what was posted is gone");
+    assert!(posted < 500, "the whole batch was sent");
+    assert_eq!(trial.left().await, 500 - posted, "posted rows are deleted");
     assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_claim").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statuses_decide() {
+async fn the_status_decides_the_outcome() {
     let receiver = Receiver::start(|request| match request.path.trim_start_matches('/') {
         "busy" => Answer::status(503).header("retry-after", "3600"),
         status => Answer::status(status.parse().unwrap()).body("because"),
@@ -149,7 +150,7 @@ async fn statuses_decide() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_charges_nothing() {
+async fn an_unreachable_server_charges_nothing() {
     let port = crate::harness::server::free_port();
     let url = format!("http://127.0.0.1:{port}");
     let trial = Trial::of(&url, &["a", "b"], &format!("grants = {{ http = ['{url}'] }}")).await;
@@ -160,7 +161,7 @@ async fn a_server_that_is_away_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_does_not_answer_is_left_in_time() {
+async fn a_server_that_does_not_answer_times_out() {
     let receiver = Receiver::start(|_| Answer::status(200).after(Duration::from_secs(60))).await;
     let more = format!("timeout = '3s'\n{}", grant(&receiver));
     let trial = Trial::of(&receiver.url, &["a", "b"], &more).await;
@@ -194,12 +195,12 @@ async fn a_redirect_is_not_followed() {
     let receiver = Receiver::start(|_| Answer::status(302).header("location", "http://169.254.169.254/latest")).await;
     let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
     assert_eq!(trial.flush().stdout, "sent 0, deferred 0, buried 1\n");
-    let reason = "the server answered 302, and redirects to http://169.254.169.254/latest, which is not followed";
+    let reason = "the server answered 302: redirect to http://169.254.169.254/latest not followed";
     assert_eq!(trial.reasons("dead_letter").await, [reason]);
     assert_eq!(receiver.requests().len(), 1);
 }
 
-/// Nothing arrives, nothing is charged, and the log says what is missing.
+/// Asserts that nothing arrives, nothing is charged, and the log says what is missing.
 async fn denied(receiver: &Receiver, url: &str, more: &str, words: &str) {
     let trial = Trial::of(url, &["a", "b"], more).await;
     let said = trial.flush();
@@ -211,29 +212,29 @@ async fn denied(receiver: &Receiver, url: &str, more: &str, words: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_granted_is_denied() {
+async fn origins_without_a_grant_are_denied() {
     let receiver = Receiver::start(|_| Answer::status(200)).await;
     let port = receiver.port;
     let elsewhere = "grants = { http = ['https://shop.example'] }";
     denied(&receiver, &receiver.url, elsewhere, &format!("http://127.0.0.1:{port}")).await;
     let other_port = format!("grants = {{ http = ['http://127.0.0.1:{}'] }}", port ^ 1);
-    denied(&receiver, &receiver.url, &other_port, "is not granted: name it in `grants.http`").await;
+    denied(&receiver, &receiver.url, &other_port, "is not granted: add it to `grants.http`").await;
     for spelling in ["2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "localhost"] {
         let url = format!("http://{spelling}:{port}");
-        denied(&receiver, &url, elsewhere, "is not granted: name it in `grants.http`").await;
+        denied(&receiver, &url, elsewhere, "is not granted: add it to `grants.http`").await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_does_not_lead_into_private_networks() {
+async fn a_granted_name_opens_no_private_network() {
     let receiver = Receiver::start(|_| Answer::status(200)).await;
-    // The machine's own name leads to an address that is not public.
+    // The machine's own name resolves to an address that is not public.
     let name = std::fs::read_to_string("/etc/hostname").unwrap().trim().to_owned();
     let addresses = std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)).map(Iterator::collect::<Vec<_>>);
     let Ok(addresses) = addresses else { return eprintln!("the name {name} has no address") };
     let url = format!("http://{name}:{}", receiver.port);
     let granted = format!("grants = {{ http = ['{url}'] }}");
-    denied(&receiver, &url, &granted, "which is not public: name its range in `grants.networks`").await;
+    denied(&receiver, &url, &granted, "which is not public: add its range to `grants.networks`").await;
     let ranges: Vec<String> = addresses.iter().map(|address| address.ip().to_string()).collect();
     let granted = format!("grants = {{ http = ['{url}'], networks = {ranges:?} }}");
     let trial = Trial::of(&url, &["a", "b"], &granted).await;
@@ -241,7 +242,7 @@ async fn a_name_does_not_lead_into_private_networks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn localhost_is_reached_where_it_is_named() {
+async fn localhost_can_be_granted() {
     let receiver = Receiver::start(|_| Answer::status(200)).await;
     let url = format!("http://localhost:{}", receiver.port);
     let trial = Trial::of(&url, &["a"], &format!("grants = {{ http = ['{url}'] }}")).await;
@@ -267,7 +268,7 @@ async fn each_type_has_its_own_grants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_are_put_into_headers_on_the_way_out() {
+async fn secrets_are_inserted_into_headers_on_the_way_out() {
     let receiver = Receiver::start(|request| Answer::status(400).body(request.headers["authorization"].to_str().unwrap())).await;
     let settings = "headers = { authorization = 'Bearer {{secret:token}}' }";
     let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
@@ -286,13 +287,13 @@ async fn an_unknown_secret_is_denied() {
     trial.project.append("headers = { authorization = '{{secret:nothing}}' }");
     let said = trial.flush();
     assert_eq!(said.status, 78, "{said:#?}");
-    assert!(said.stderr.contains("names the secret \\\"nothing\\\", which is not configured"), "{said:#?}");
+    assert!(said.stderr.contains("uses secret \\\"nothing\\\", which is not configured"), "{said:#?}");
     trial.untouched(1).await;
     assert_eq!(receiver.requests().len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_private_authority_is_trusted_where_it_is_named() {
+async fn a_configured_authority_is_trusted() {
     let (receiver, ca) = Receiver::start_tls(|_| Answer::status(200)).await;
     let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
     let said = trial.flush();
@@ -311,17 +312,17 @@ async fn a_private_authority_is_trusted_where_it_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_grants_are_faults_with_their_place() {
+async fn invalid_grants_are_reported_with_their_location() {
     let more = "grants = { http = ['shop.example', 'https://shop.example/hooks'], tcp = ['smtp'], networks = ['10/8'] }";
     let trial = Trial::of("https://shop.example", &[], more).await;
     let said = trial.project.run(&["check"]);
     let told = format!("{}{}", said.stdout, said.stderr);
     assert_eq!(said.status, 78, "{said:#?}");
     for words in [
-        "signalbus.toml:7:20: `signals.OrderPlaced.grants.http`: \"shop.example\" is no scheme and host; write",
-        "\"https://shop.example/hooks\" has a path, but whole hosts are granted",
-        "`signals.OrderPlaced.grants.tcp`: \"smtp\" is no host and port; write",
-        "`signals.OrderPlaced.grants.networks`: \"10/8\" is no range of addresses; write",
+        "signalbus.toml:7:20: `signals.OrderPlaced.grants.http`: \"shop.example\" is not an HTTP origin; write",
+        "\"https://shop.example/hooks\" has a path, but grants are for whole hosts",
+        "`signals.OrderPlaced.grants.tcp`: \"smtp\" is not a host and port; write",
+        "`signals.OrderPlaced.grants.networks`: \"10/8\" is not an address range; write",
     ] {
         assert!(told.contains(words), "{words}: {told}");
     }

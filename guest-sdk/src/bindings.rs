@@ -1,7 +1,8 @@
-//! The bindings of the WIT contract; plugins never name them.
+//! The generated bindings of the WIT contract; plugins must never name them.
 //!
-//! Two worlds, because a component must export exactly what its world says. They share every
-//! type and import, so that the rest of the SDK knows one set only.
+//! There are two worlds, because a component must export exactly what its world says. They share all
+//! types and imports, so that the rest of the SDK needs only one set. `export` connects them to the
+//! author's function.
 
 #![allow(unsafe_code, clippy::all, missing_docs, reason = "generated: the canonical ABI works on raw memory")]
 

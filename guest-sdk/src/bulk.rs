@@ -1,12 +1,16 @@
-//! Many signals in one call.
+//! Sending many signals in one call.
+//!
+//! An error of one signal must never delete its neighbours. `export` calls [`answer`]; `message`
+//! builds on this module to publish.
 
 use crate::outcome::{Error, Meaning};
 use crate::{Outcome, Result, Signal};
 
-/// What a function that sends many signals returns: one [`Outcome`] per signal, in their order.
+/// The result of a function that sends many signals: one [`Outcome`] per signal, in their order.
 ///
-/// An outage returned with `?` applies to all of them. Any other such error means *retry* for all,
-/// whatever its own meaning: one signal's `or_skip` or `or_reject` must not delete its neighbours.
+/// An outage returned with `?` applies to all signals. Any other error returned with `?` means *retry*
+/// for all, whatever its own meaning: one signal's `or_skip` or `or_reject` must not delete its
+/// neighbours.
 /// Use [`each`] where errors belong to single signals.
 ///
 /// ```
@@ -35,8 +39,8 @@ pub type BulkResult = Result<Vec<Outcome>>;
 
 /// Sends each signal with `send`, and collects the outcomes.
 ///
-/// An outage before any signal was decided is the answer for the whole call. A later one ends the
-/// loop, and the rest is retried: what was sent stays sent.
+/// An outage before any signal is decided applies to the whole call. A later outage ends the loop, and
+/// the remaining signals are retried; signals that were sent stay sent.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Outcome, Signal, each, plugin};
@@ -55,7 +59,7 @@ pub type BulkResult = Result<Vec<Outcome>>;
 ///
 /// # Errors
 ///
-/// The outage that `send` returned, if no signal had been decided before it.
+/// Returns the outage that `send` returned, if no signal was decided before.
 pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> BulkResult {
     let mut outcomes = Vec::with_capacity(signals.len());
     for signal in signals {
@@ -73,13 +77,14 @@ pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> Bulk
     Ok(outcomes)
 }
 
-/// The verdict on the signal that met the error.
+/// Converts an error into the outcome of its signal.
 pub(crate) fn decided(error: Error) -> Outcome {
     let reason = error.reason.clone();
     error.into_outcome().unwrap_or_else(|_| Outcome::retry(reason))
 }
 
-/// The answer to the relay: an error that is not an outage retries all, and deletes nothing.
+/// Converts a result into the answer to the relay. An error that is not an outage retries all signals,
+/// and deletes none.
 pub(crate) fn answer(result: BulkResult, signals: usize) -> std::result::Result<Vec<Outcome>, crate::bindings::types::Outage> {
     let error = match result {
         Ok(outcomes) => return Ok(outcomes),

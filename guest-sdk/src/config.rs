@@ -1,4 +1,4 @@
-//! Settings and secrets that the configuration gives to the plugin.
+//! Settings and secrets from the signal type's configuration.
 //!
 //! ```toml
 //! [signals.OrderPlaced.settings]
@@ -43,12 +43,12 @@ use std::vec;
 
 type Read<T> = std::result::Result<T, Fault>;
 
-/// The setting's text; `None` if the configuration has no setting of that name.
+/// Returns a setting's text; `None` if the configuration has no setting of that name.
 pub fn get(key: &str) -> Option<String> {
     host::setting(key)
 }
 
-/// The setting's text.
+/// Returns a required setting's text.
 ///
 /// # Errors
 ///
@@ -57,13 +57,13 @@ pub fn require(key: &str) -> Result<String> {
     get(key).ok_or_else(|| Error::misconfigured(format!("setting \"{key}\" is missing")))
 }
 
-/// All settings, read into a type of your own, whose fields are named like them.
+/// Reads all settings into a type of your own, whose fields have their names.
 ///
-/// Numbers and booleans are read from their text, lists and tables from JSON.
+/// Numbers and booleans are parsed from text, lists and tables from JSON.
 ///
 /// # Errors
 ///
-/// If one is missing or doesn't fit: *misconfigured*, so that the relay parks the signal type.
+/// If a setting is missing or does not fit: *misconfigured*, so that the relay parks the signal type.
 pub fn parse<T: DeserializeOwned>() -> Result<T> {
     let settings = Settings::from_settings(host::settings());
     T::deserialize(MapAccessDeserializer::new(settings)).map_err(|fault| {
@@ -74,14 +74,14 @@ pub fn parse<T: DeserializeOwned>() -> Result<T> {
     })
 }
 
-/// A secret; `None` if the configuration gives the plugin no secret of that name.
+/// Returns a secret; `None` if the configuration has no secret of that name.
 ///
-/// The relay records that it was read, never its value. Don't log it.
+/// The relay logs that the secret was read, but never its value. Do not log it either.
 pub fn secret(key: &str) -> Option<String> {
     host::secret(key)
 }
 
-/// A secret that must be there.
+/// Returns a required secret.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub fn require_secret(key: &str) -> Result<String> {
     secret(key).ok_or_else(|| Error::misconfigured(format!("secret \"{key}\" is missing")))
 }
 
-/// All settings, one after the other.
+/// Deserializes the settings as a map.
 struct Settings {
     rest: vec::IntoIter<(String, String)>,
     current: (String, String),
@@ -119,7 +119,7 @@ impl<'de> MapAccess<'de> for Settings {
     }
 }
 
-/// One setting: a text that is read as what the author's type wants.
+/// Deserializes a setting's text as the type that the author asks for.
 struct Setting<'a>(&'a str);
 
 macro_rules! scalars {

@@ -1,10 +1,13 @@
-//! From the author's function to the component's export.
+//! Connects the author's function to the component's export.
+//!
+//! Everything that `plugin!` expands to must stay reachable through `__private`. `signal` and
+//! `outcome` define the author's side.
 
 use crate::bindings::types;
 use crate::{BulkResult, Outcome, Result, Signal, bulk};
 use std::sync::Arc;
 
-/// Runs a single sender.
+/// Calls a function that sends one signal.
 pub fn single(
     send: fn(&Signal) -> Result,
     signal_type: types::SignalType,
@@ -16,7 +19,7 @@ pub fn single(
     send(&signal).or_else(|error| error.into_outcome())
 }
 
-/// Runs a bulk sender.
+/// Calls a function that sends many signals.
 pub fn bulk(
     send_all: fn(&[Signal]) -> BulkResult,
     signal_type: types::SignalType,
@@ -29,7 +32,7 @@ pub fn bulk(
     bulk::answer(send_all(&signals), signals.len())
 }
 
-/// Without WASI there is no standard error for a panic to speak on.
+/// Reports panics through the log, since there is no standard error without WASI.
 #[cfg(all(target_family = "wasm", target_os = "unknown"))]
 fn log_panics() {
     use crate::log::{self, Level};
@@ -41,7 +44,7 @@ fn log_panics() {
 
 /// Makes the crate a SignalBus plugin: `plugin!(send)`, or `plugin!(bulk send_all)`.
 ///
-/// `send` is a `fn(&Signal) -> Result`, `send_all` a `fn(&[Signal]) -> BulkResult`. A crate has
+/// `send` is a `fn(&Signal) -> Result`, `send_all` a `fn(&[Signal]) -> BulkResult`. A crate contains
 /// one plugin, and is built as a `cdylib` for `wasm32-wasip2`.
 ///
 /// ```

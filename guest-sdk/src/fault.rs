@@ -1,25 +1,27 @@
-//! What can go wrong while a value becomes the author's type.
+//! Errors while a value is read into the author's type.
+//!
+//! A text that may be private must never appear in them. `row` and `config` add the location.
 
 use serde::de::{self, Expected, Unexpected};
 use std::fmt::{self, Display};
 
-/// A failed conversion that does not know yet where it happened.
+/// A failed conversion, usually without its location yet.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The author's type has a field that nothing fills.
+    /// A required field of the author's type has no value.
     Missing(&'static str),
-    /// The value is of another type, or out of the type's range.
+    /// The value has another type, or is out of range.
     Mismatch { expected: String, found: String },
-    /// The author's type has no such field, and takes no others.
+    /// The author's type has no such field, and denies unknown fields.
     Unknown { field: String, known: String },
-    /// Anything else, in the words of the author's type.
+    /// Any other error, with the message of the author's type.
     Said(String),
-    /// Already complete.
+    /// A complete message, with its location.
     Placed(String),
 }
 
 impl Fault {
-    /// Says where it happened, and what was found there.
+    /// Adds where it happened, and what was found there.
     pub(crate) fn at(self, place: &str, found: &str) -> Self {
         Self::Placed(match self {
             Self::Mismatch { expected, .. } => {
@@ -72,7 +74,7 @@ impl de::Error for Fault {
     }
 }
 
-/// The names, quoted and separated by commas.
+/// Joins names, quoted and separated by commas.
 pub(crate) fn quoted<T: AsRef<str>>(names: &[T]) -> String {
     let names: Vec<_> = names.iter().map(|name| format!("\"{}\"", name.as_ref())).collect();
     names.join(", ")

@@ -1,4 +1,6 @@
-//! Types of other crates that would not read the relay's texts, or would round them.
+//! Types of other crates that would not parse the relay's texts, or would round them.
+//!
+//! A value must be read exactly or not at all. `row` asks here before it reads a value by itself.
 
 use crate::Value;
 use crate::fault::Fault;
@@ -7,10 +9,10 @@ use serde::forward_to_deserialize_any;
 use std::any::TypeId;
 use std::fmt;
 
-/// A value in the form that the type's own `Deserialize` reads.
+/// A value in the form that the type's own `Deserialize` accepts.
 pub(crate) type Form = serde_json::Value;
 
-/// The value's form for the type that the visitor belongs to; none where it reads the value as it is.
+/// Returns the value's form for the visitor's type; `None` if it accepts the value as it is.
 pub(crate) fn form<V>(value: &Value) -> Result<Option<Form>, Fault> {
     match value {
         #[cfg(feature = "decimal")]
@@ -32,12 +34,12 @@ fn text_form<V>(text: &str) -> Result<Option<Form>, Fault> {
     Ok(None)
 }
 
-/// Whether the visitor is that of the type's own `Deserialize`, and not one of a `with` attribute.
+/// Returns whether the visitor belongs to the type's own `Deserialize`, not to a `with` attribute.
 fn is<T: DeserializeOwned, V>() -> bool {
     T::deserialize(Probe).is_err_and(|asker| asker.0 == Some(typeid::of::<V>()))
 }
 
-/// Reads nothing, and tells who asks.
+/// A deserializer that returns the type of its visitor instead of a value.
 struct Probe;
 
 #[derive(Debug)]
@@ -83,7 +85,7 @@ mod decimal {
         is::<Decimal, V>()
     }
 
-    /// By itself the type rounds what has too many digits.
+    /// Refuses numbers with too many digits, which the type itself would round.
     pub fn form(text: &str) -> Result<Option<Form>, Fault> {
         match Decimal::from_str_exact(text) {
             Ok(_) => Ok(Some(text.into())),
@@ -101,14 +103,14 @@ mod time {
     use time::format_description::well_known::Rfc3339;
     use time::{Date, OffsetDateTime, PrimitiveDateTime, Time, UtcDateTime};
 
-    /// By itself the crate reads forms of its own only.
+    /// Converts RFC 3339 texts, since the crate itself accepts only forms of its own.
     pub fn form<V>(text: &str) -> Result<Option<Form>, Fault> {
         if is::<Date, V>() {
             read("a date, YYYY-MM-DD", moment(&format!("{text}T00:00:00Z")).map(OffsetDateTime::date))
         } else if is::<Time, V>() {
             read("a time of day, HH:MM:SS", moment(&format!("1970-01-01T{text}Z")).map(OffsetDateTime::time))
         } else if is::<PrimitiveDateTime, V>() {
-            // SQLite has a blank where RFC 3339 has a T.
+            // SQLite has a space in place of RFC 3339's T.
             let moment = moment(&format!("{}Z", text.replacen(' ', "T", 1)));
             let local = moment.map(|moment| PrimitiveDateTime::new(moment.date(), moment.time()));
             read("a date and time without offset, YYYY-MM-DDTHH:MM:SS", local)
@@ -123,12 +125,12 @@ mod time {
 
     const TIMESTAMP: &str = "a timestamp with offset, as in RFC 3339";
 
-    /// This format alone takes nothing more and nothing less.
+    /// Parses RFC 3339, the only well-known format that accepts exactly these texts.
     fn moment(text: &str) -> Result<OffsetDateTime, Parse> {
         OffsetDateTime::parse(text, &Rfc3339)
     }
 
-    /// What the crate writes, it reads.
+    /// Serializes a value into the form that the crate itself accepts.
     fn read<T: Serialize>(expected: &str, parsed: Result<T, Parse>) -> Result<Option<Form>, Fault> {
         let value = parsed.map_err(|_| unfit(expected))?;
         serde_json::to_value(value).map(Some).map_err(Fault::custom)

@@ -1,4 +1,4 @@
-//! What the relay offers a plugin, called through the bindings.
+//! The relay's functions, called through the bindings. In native builds, `testing::host` replaces them.
 
 use crate::bindings::single::signalbus::plugin::log::Level;
 use crate::bindings::single::signalbus::plugin::{config, log, producer};

@@ -1,7 +1,7 @@
 //! Requests to HTTP servers.
 //!
-//! The configuration has to grant the origin; the relay keeps the connections, follows no
-//! redirect, and speaks HTTP/2 where the server does:
+//! The configuration must grant the origin. The relay pools the connections, uses HTTP/2 where the
+//! server supports it, and does not follow redirects:
 //!
 //! ```toml
 //! [signals.OrderPlaced.grants]
@@ -34,7 +34,7 @@
 //! # assert_eq!(testing::take_requests()[0].url, "https://shop.example/orders");
 //! ```
 //!
-//! A `?` on an [`Error`] means *retry*, as on any other; [`Verdict`](crate::Verdict) says otherwise.
+//! As with any error, `?` on an [`Error`] means *retry*; [`Verdict`](crate::Verdict) changes that.
 
 #[cfg(target_family = "wasm")]
 pub(crate) mod exchange;
@@ -44,141 +44,141 @@ use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
-/// Time for a request unless it says otherwise.
+/// Default time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Bytes of an answer that are kept unless the request says otherwise.
+/// Default maximum size of a response body.
 const LIMIT: usize = 1 << 20;
 
-/// A request that is to be sent.
+/// An HTTP request, to be sent with [`send`] or [`send_all`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// In capitals, e.g. `POST`.
+    /// The method, in capitals, e.g. `POST`.
     pub method: String,
-    /// With scheme and host.
+    /// The URL, with scheme and host.
     pub url: String,
-    /// In a value, `{{secret:NAME}}` stands for a secret of the signal type: the relay puts it in
-    /// on the way out, to granted origins only.
+    /// The headers. In a value, `{{secret:NAME}}` stands for a secret of the signal type: the relay
+    /// inserts it on the way out, for granted origins only.
     pub headers: Vec<(String, String)>,
-    /// Empty for none.
+    /// The body; empty for none.
     pub body: Vec<u8>,
-    /// For the whole of it, the answer's body included.
+    /// Time limit for the whole exchange, including the response body.
     pub timeout: Duration,
-    /// Bytes of the answer's body that are kept.
+    /// Maximum number of bytes of the response body to keep.
     pub limit: usize,
 }
 
 impl Request {
-    /// A request with any method.
+    /// Creates a request with any method.
     pub fn new(method: impl Into<String>, url: impl Into<String>) -> Self {
         let (method, url) = (method.into(), url.into());
         Self { method, url, headers: Vec::new(), body: Vec::new(), timeout: TIMEOUT, limit: LIMIT }
     }
 
-    /// A `GET` request.
+    /// Creates a `GET` request.
     pub fn get(url: impl Into<String>) -> Self {
         Self::new("GET", url)
     }
 
-    /// A `POST` request.
+    /// Creates a `POST` request.
     pub fn post(url: impl Into<String>) -> Self {
         Self::new("POST", url)
     }
 
-    /// A `PUT` request.
+    /// Creates a `PUT` request.
     pub fn put(url: impl Into<String>) -> Self {
         Self::new("PUT", url)
     }
 
-    /// One more header.
+    /// Adds a header.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The body as it goes over the wire, e.g. text or bytes.
+    /// Sets the body, e.g. text or bytes, which is sent unchanged.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// The body as JSON, and the content type that says so. A [`Signal`](crate::Signal) is a
-    /// value like any other here.
+    /// Sets the body to a value as JSON, and the content type to `application/json`. The value may be a
+    /// [`Signal`](crate::Signal).
     ///
     /// # Errors
     ///
-    /// If the value has no JSON form, e.g. a map whose keys are not strings.
+    /// If the value cannot be represented in JSON, e.g. a map whose keys are not strings.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, serde_json::Error> {
         Ok(self.header("content-type", "application/json").body(serde_json::to_vec(value)?))
     }
 
-    /// Time for the whole of it, the answer's body included; 30 s unless it is set.
+    /// Sets the time limit for the whole exchange, including the response body; 30 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// How many bytes of the answer's body are kept; 1 MiB unless it is set.
+    /// Sets the maximum number of bytes of the response body to keep; 1 MiB by default.
     pub fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
 }
 
-/// What a server has answered, whatever its status.
+/// The response of a server, whatever its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
-    /// E.g. 200.
+    /// The status, e.g. 200.
     pub status: u16,
-    /// In the order they came.
+    /// The headers, in the order of their arrival.
     pub headers: Vec<(String, String)>,
-    /// At most as many bytes as the request keeps.
+    /// The body, at most as many bytes as the request's limit.
     pub body: Vec<u8>,
-    /// Whether the body is incomplete: longer than the limit, or cut off.
+    /// Whether the body is incomplete: longer than the limit, or cut off by the server.
     pub truncated: bool,
 }
 
 impl Response {
-    /// An empty answer, for tests.
+    /// Creates an empty response, for tests.
     pub fn new(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new(), truncated: false }
     }
 
-    /// The same with a header, for tests.
+    /// Adds a header, for tests.
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// The same with a body, for tests.
+    /// Sets the body, for tests.
     pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// The first header of this name, whatever its case.
+    /// Returns the first header of this name, ignoring case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Whether the status is one of 200 to 299.
+    /// Returns whether the status is between 200 and 299.
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The configuration does not grant the origin, what its name leads to, or a secret. The
-    /// relay's log says which.
+    /// The origin, the address that its name resolves to, or a secret is not granted. The relay's log
+    /// says which.
     Denied,
-    /// No connection: unknown host, connection refused, untrusted certificate. Nothing was sent.
+    /// There is no connection: unknown host, connection refused, untrusted certificate. Nothing was sent.
     Unreachable(String),
-    /// The time limit has passed. The server may have acted all the same.
+    /// The time limit has passed. The server may have processed the request.
     Timeout,
-    /// The connection broke. The server may have acted all the same.
+    /// The connection broke. The server may have processed the request.
     Broken(String),
     /// The request is invalid.
     Invalid(String),
@@ -191,14 +191,14 @@ impl fmt::Display for Error {
             Self::Unreachable(cause) => write!(out, "server is not reachable: {cause}"),
             Self::Timeout => out.write_str("server did not answer in time"),
             Self::Broken(cause) => write!(out, "connection broke: {cause}"),
-            Self::Invalid(cause) => write!(out, "request can't be sent: {cause}"),
+            Self::Invalid(cause) => write!(out, "request cannot be sent: {cause}"),
         }
     }
 }
 
 impl std::error::Error for Error {}
 
-/// Sends a request, and waits for the answer.
+/// Sends a request, and waits for the response.
 ///
 /// ```
 /// use signalbus_guest::{Outcome, Result, Signal, Verdict, http, plugin};
@@ -224,14 +224,14 @@ impl std::error::Error for Error {}
 ///
 /// # Errors
 ///
-/// There is no answer. An answer with an error status is not an error.
+/// If there is no response. A response with an error status is not an error.
 pub fn send(request: Request) -> Result<Response, Error> {
     let mut answers = send_all([request], 1);
-    answers.pop().unwrap_or_else(|| Err(Error::Broken("there is no answer".to_owned())))
+    answers.pop().unwrap_or_else(|| Err(Error::Broken("there is no response".to_owned())))
 }
 
-/// Sends requests, at most `at_most` of them concurrently, and waits for all answers. Entry `i` is the
-/// answer to request `i`; each request is taken from the iterator when it can be sent.
+/// Sends requests, at most `at_most` of them concurrently, and waits for all responses. Entry `i` is the
+/// response to request `i`; each request is taken from the iterator when it can be sent.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Outcome, Signal, http, plugin};

@@ -1,4 +1,4 @@
-//! A row as JSON.
+//! Helpers to write rows as JSON, exactly. `value` and `signal` use them.
 
 use serde::ser::{Error as _, Serialize, Serializer};
 use serde_json::value::RawValue;
@@ -25,7 +25,7 @@ impl fmt::Display for Base64<'_> {
     }
 }
 
-/// Writes a JSON document into the surrounding one, digit by digit.
+/// Embeds a JSON document in the surrounding one, unchanged.
 pub(crate) fn embed<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serde_json::from_str::<&RawValue>(text).map_err(S::Error::custom)?.serialize(serializer)
 }

@@ -1,7 +1,7 @@
 //! Write a SignalBus sender plugin in Rust.
 //!
-//! A plugin is one function. The relay calls it with a pending row, a *signal*, and deletes the
-//! row only after the function has answered [`Outcome::Sent`] or [`Outcome::Skip`] for it:
+//! A plugin is one function. The relay calls it with a pending row, a *signal*, and deletes the row
+//! only after the function has returned [`Outcome::Sent`] or [`Outcome::Skip`] for it:
 //!
 //! ```
 //! use signalbus_guest::{Outcome, Result, Signal, log, plugin};
@@ -32,9 +32,9 @@
 //! cargo build --release --target wasm32-wasip2
 //! ```
 //!
-//! Built for `wasm32-unknown-unknown`, it imports nothing from WASI as long as it sends no HTTP
-//! requests, but it is a core module, which `wasm-tools component new` turns into a component. It then
-//! has no clock and no random numbers, and a panic is reported through the log.
+//! A plugin built for `wasm32-unknown-unknown` imports nothing from WASI, unless it sends HTTP
+//! requests. It is a core module, which `signalbus plugin build` or `wasm-tools component new` turns
+//! into a component; it has no clock and no random numbers, and reports panics through the log.
 //!
 //! # How do I …
 //!
@@ -54,8 +54,8 @@
 //!
 //! # Types of other crates
 //!
-//! A field of such a type is read exactly or not at all. Each feature re-exports its crate, so a
-//! plugin need not depend on it; a dependency of the plugin's own, of the same version, works as well.
+//! A field of such a type is read exactly or not at all. Each feature re-exports its crate, so a plugin
+//! need not depend on it; a dependency of its own on the same version works as well.
 //!
 //! | feature | type of the field | column's value |
 //! |---|---|---|
@@ -97,11 +97,11 @@
 //! # Ok::<(), signalbus_guest::RowError>(())
 //! ```
 //!
-//! Inside a JSON column each type reads what its crate reads from JSON anywhere.
+//! Inside a JSON column, each type accepts what its crate accepts in JSON.
 //!
-//! # What the answers mean
+//! # What results mean
 //!
-//! | answer | the relay |
+//! | result | the relay |
 //! |---|---|
 //! | `Ok(Outcome::Sent)` | deletes the row |
 //! | `Ok(Outcome::Skip)`, `.or_skip()?` | deletes the row, and counts it separately |
@@ -111,20 +111,20 @@
 //! | `.or_misconfigured()?` | parks the signal type until an operator acts, and charges nothing |
 //! | a panic | sends the batch again, one by one, and charges only the guilty signal |
 //!
-//! Delivery is at-least-once: after a crash the same row may come again, so pass [`Signal::id`] on
-//! as the de-duplication key.
+//! Delivery is at-least-once: after a crash the same row may be sent again, so pass on [`Signal::id`] as
+//! the de-duplication key.
 //!
 //! # Order
 //!
-//! The relay keeps it: in an ordered signal type ([`Signal::is_ordered`]) a call holds at most one
-//! signal of each order key, and none that is behind a signal to be retried. The signals of a call
-//! may always be sent concurrently.
+//! The relay preserves order by itself: in an ordered signal type ([`Signal::is_ordered`]), a call has
+//! at most one signal of each order key, and none that is behind a signal to be retried. The signals of
+//! a call may always be sent concurrently.
 //!
 //! # What a plugin sees
 //!
-//! Its columns, its settings and secrets, clocks, random numbers, and what the configuration
-//! grants. Standard output and standard error become log lines. There is no environment, no file
-//! and no network beyond the grants.
+//! Its columns, its settings and secrets, clocks, random numbers, and what the configuration grants.
+//! Standard output and standard error become log lines. There is no environment, no file system, and no
+//! network beyond the grants.
 
 #![deny(unsafe_code, missing_docs)]
 

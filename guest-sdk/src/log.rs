@@ -1,6 +1,6 @@
 //! Structured log records; the relay adds plugin, version, signal type and batch.
 //!
-//! Keep the message constant, and put what varies into fields:
+//! Keep the message constant, and put variable parts into fields:
 //!
 //! ```
 //! use signalbus_guest::log;
@@ -33,12 +33,12 @@ impl<'de> Deserialize<'de> for Level {
     }
 }
 
-/// Whether the relay keeps records of this level.
+/// Returns whether the relay keeps records of this level.
 pub fn enabled(level: Level) -> bool {
     host::log_enabled(level)
 }
 
-/// Emits one record, with fields whose names are known only at run time.
+/// Emits a record with fields whose names are known only at run time.
 pub fn emit<K, V>(level: Level, message: impl AsRef<str>, fields: impl IntoIterator<Item = (K, V)>)
 where
     K: Into<String>,
@@ -64,38 +64,38 @@ macro_rules! __record {
 
 /// Logs the finest detail.
 ///
-/// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only if the relay keeps the level.
+/// Takes the message, then fields as `name = value`, whose values implement `Display`; they are
+/// evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __trace {
     ($($arguments:tt)*) => { $crate::__record!(Trace, $($arguments)*) };
 }
 
-/// Logs what helps with debugging.
+/// Logs a detail that helps with debugging.
 ///
-/// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only if the relay keeps the level.
+/// Takes the message, then fields as `name = value`, whose values implement `Display`; they are
+/// evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __debug {
     ($($arguments:tt)*) => { $crate::__record!(Debug, $($arguments)*) };
 }
 
-/// Logs what an operator should know.
+/// Logs an event that operators should know of.
 ///
-/// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only if the relay keeps the level.
+/// Takes the message, then fields as `name = value`, whose values implement `Display`; they are
+/// evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __info {
     ($($arguments:tt)*) => { $crate::__record!(Info, $($arguments)*) };
 }
 
-/// Logs what an operator should look at.
+/// Logs a condition that operators should look at.
 ///
-/// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only if the relay keeps the level.
+/// Takes the message, then fields as `name = value`, whose values implement `Display`; they are
+/// evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __warn {
@@ -104,8 +104,8 @@ macro_rules! __warn {
 
 /// Logs a failure.
 ///
-/// Takes the message, then fields as `name = value`, whose values implement `Display`; all of
-/// them are evaluated only if the relay keeps the level.
+/// Takes the message, then fields as `name = value`, whose values implement `Display`; they are
+/// evaluated only if the relay keeps the level.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __error {

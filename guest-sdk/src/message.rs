@@ -1,13 +1,15 @@
-//! Messages for the buses that the relay is connected to.
+//! Messages, and publishing them on the relay's connections.
+//!
+//! A message without an outcome must never count as sent. `bulk` and `outcome` define the results.
 
 use crate::bulk::decided;
 use crate::{BulkResult, Error, Message, Outcome, Result, Signal, host};
 use serde::ser::Serialize;
 
-/// Publishes one message per signal, made by `message`: the way to write a bulk plugin.
+/// Publishes one message per signal, made by `message`: the usual way to write a bulk plugin.
 ///
-/// All messages go out together, which costs about one round trip. A signal whose `message` fails
-/// gets that verdict, and its neighbours are published all the same.
+/// All messages are published together, which costs about one round trip. If `message` fails for a
+/// signal, the error decides its outcome, and its neighbours are still published.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Message, Signal, Verdict, plugin, publish_each};
@@ -28,7 +30,7 @@ use serde::ser::Serialize;
 ///
 /// # Errors
 ///
-/// The outage that `message` or the bus reported: nothing may be assumed published.
+/// Returns the outage that `message` or the bus reported: nothing may be assumed published.
 pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
     let mut messages = Vec::with_capacity(signals.len());
     let mut failures = Vec::with_capacity(signals.len());
@@ -51,14 +53,14 @@ pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Resu
 }
 
 fn unanswered() -> Outcome {
-    Outcome::retry("relay gave no outcome for the message")
+    Outcome::retry("relay returned no outcome for the message")
 }
 
-/// Publishes every message and waits until the bus has confirmed each; the whole list costs
-/// about one round trip. Entry `i` of the answer is the outcome of message `i`.
+/// Publishes messages, and waits until the bus has confirmed each; the whole list costs about one round
+/// trip. Entry `i` of the result is the outcome of message `i`.
 ///
-/// For one message per signal, [`publish_each`] does the bookkeeping. By hand it may be another
-/// number of them:
+/// For one message per signal, use [`publish_each`]. With this function, a signal may have any number of
+/// messages:
 ///
 /// ```
 /// use signalbus_guest::{Message, Outcome, Result, Signal, plugin, publish};
@@ -77,8 +79,8 @@ fn unanswered() -> Outcome {
 ///
 /// # Errors
 ///
-/// *Unavailable* if the bus can't be reached, *misconfigured* if the connection does not exist or is
-/// not granted: nothing may be assumed published.
+/// *Unavailable* if the bus cannot be reached, *misconfigured* if the connection does not exist or is not
+/// granted: nothing may be assumed published.
 pub fn publish(messages: &[Message]) -> BulkResult {
     if messages.is_empty() {
         return Ok(Vec::new());
@@ -91,7 +93,7 @@ pub fn publish(messages: &[Message]) -> BulkResult {
 }
 
 impl Message {
-    /// An empty message for a destination (topic, subject, stream, queue or exchange) of a
+    /// Creates an empty message for a destination (topic, subject, stream, exchange or table) on a
     /// connection that the configuration names and grants.
     ///
     /// ```
@@ -124,53 +126,53 @@ impl Message {
         }
     }
 
-    /// The de-duplication key, normally [`Signal::id`](crate::Signal::id).
+    /// Sets the de-duplication key, normally [`Signal::id`](crate::Signal::id).
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// The routing key (AMQP), record key (Kafka), and so on.
+    /// Sets the routing key (AMQP), record key (Kafka), and so on.
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// The body as it goes over the wire, e.g. text or bytes.
+    /// Sets the body, e.g. text or bytes, which is published unchanged.
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.body = body.into();
         self
     }
 
-    /// The body as JSON, and the content type that says so. A [`Signal`] is a
-    /// value like any other here.
+    /// Sets the body to a value as JSON, and the content type to `application/json`. The value may be a
+    /// [`Signal`].
     ///
     /// # Errors
     ///
-    /// If the value has no JSON form, e.g. a map whose keys are not strings.
+    /// If the value cannot be represented in JSON, e.g. a map whose keys are not strings.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> std::result::Result<Self, serde_json::Error> {
         Ok(self.content_type("application/json").body(serde_json::to_vec(value)?))
     }
 
-    /// The media type of the body.
+    /// Sets the media type of the body.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.content_type = Some(content_type.into());
         self
     }
 
-    /// One more header.
+    /// Adds a header.
     pub fn header(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((key.into(), value.into()));
         self
     }
 
-    /// An option of one kind of bus, e.g. `amqp.mandatory`.
+    /// Adds an option of one kind of bus, e.g. `amqp.mandatory`.
     pub fn option(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.push((key.into(), value.into()));
         self
     }
 
-    /// Publishes this one message; [`publish`] is faster for many at once.
+    /// Publishes this message; for many messages, [`publish`] is faster.
     ///
     /// ```
     /// use signalbus_guest::{Message, Result, Signal, plugin};

@@ -1,4 +1,6 @@
-//! Verdicts: on one signal, and, by `?`, from any error.
+//! The outcome of a signal, and how `?` turns errors into outcomes.
+//!
+//! An error must never delete a signal unless the author says so. `bulk` applies this to many signals.
 
 use crate::bindings::types;
 use crate::{Outcome, log};
@@ -6,11 +8,11 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-/// What a function that sends one signal returns: an [`Outcome`], or an [`Error`], usually with `?`.
+/// The result of a function that sends one signal: an [`Outcome`], or an [`Error`], usually by `?`.
 pub type Result<T = Outcome> = std::result::Result<T, Error>;
 
 impl Outcome {
-    /// Not accepted, but another attempt may succeed; the relay's backoff says when.
+    /// The signal was not accepted, but another attempt may succeed; the relay's backoff decides when.
     ///
     /// ```
     /// use signalbus_guest::{Outcome, Signal};
@@ -33,12 +35,12 @@ impl Outcome {
         Self::Retry(types::Retry { reason: reason.into(), after_ms: None })
     }
 
-    /// Not accepted, and another attempt is useless before `after` has passed.
+    /// The signal was not accepted, and another attempt is useless before `after` has passed.
     pub fn retry_after(after: Duration, reason: impl Into<String>) -> Self {
         Self::Retry(types::Retry { reason: reason.into(), after_ms: Some(millis(after)) })
     }
 
-    /// It can never be sent: it becomes a dead letter.
+    /// The signal can never be sent: it becomes a dead letter.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::Reject(reason.into())
     }
@@ -48,10 +50,10 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
-/// A failure that says what is to happen to the signal.
+/// A failure that decides what happens to the signal.
 ///
-/// `?` converts any error into one that means *retry*; [`Verdict`] gives it another meaning. It does
-/// not implement `std::error::Error`, so that every type which does converts into it.
+/// `?` converts any error into one that means *retry*; [`Verdict`] gives it another meaning. This type
+/// does not implement `std::error::Error`, so that every type that does can be converted into it.
 ///
 /// ```
 /// use signalbus_guest::{Error, Outcome, Result, Signal};
@@ -92,28 +94,27 @@ impl Error {
         Self { meaning, reason: reason.into() }
     }
 
-    /// Another attempt may succeed.
+    /// Creates an error after which another attempt may succeed.
     pub fn retry(reason: impl Into<String>) -> Self {
         Self::new(Meaning::Retry(None), reason)
     }
 
-    /// It can never be sent.
+    /// Creates an error for a signal that can never be sent.
     pub fn reject(reason: impl Into<String>) -> Self {
         Self::new(Meaning::Reject, reason)
     }
 
-    /// The bus can't be reached: the signal type pauses, and no attempt is charged.
+    /// Creates an outage: the bus cannot be reached, the signal type pauses, and no attempt is charged.
     pub fn unavailable(reason: impl Into<String>) -> Self {
         Self::new(Meaning::Unavailable(None), reason)
     }
 
-    /// An operator has to act: the signal type is parked, and no attempt is charged.
+    /// Creates an outage: an operator must act, the signal type is parked, and no attempt is charged.
     pub fn misconfigured(reason: impl Into<String>) -> Self {
         Self::new(Meaning::Misconfigured, reason)
     }
 
-    /// Another attempt is useless before `after` has passed. Without effect on an error that no
-    /// other attempt follows.
+    /// Sets the time before which another attempt is useless. Has no effect if no attempt follows.
     pub fn after(mut self, after: Duration) -> Self {
         if let Meaning::Retry(kept) | Meaning::Unavailable(kept) = &mut self.meaning {
             *kept = Some(after);
@@ -121,17 +122,20 @@ impl Error {
         self
     }
 
-    /// What went wrong.
+    /// Returns what went wrong.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// Whether it applies to the whole call rather than to one signal.
+    /// Returns whether the error applies to the whole call rather than to one signal.
     pub fn is_outage(&self) -> bool {
         matches!(self.meaning, Meaning::Unavailable(_) | Meaning::Misconfigured)
     }
 
-    /// The verdict on the one signal that it happened to.
+    /// Converts the error into the outcome of its signal.
+    ///
+    /// # Errors
+    /// Returns the outage if the error is one.
     pub(crate) fn into_outcome(self) -> std::result::Result<Outcome, types::Outage> {
         let Self { meaning, reason } = self;
         let retry = |after: Option<Duration>| types::Retry { reason: reason.clone(), after_ms: after.map(millis) };
@@ -166,12 +170,12 @@ impl fmt::Display for Error {
 /// Any error converted by `?` means *retry*.
 impl<E: Into<Box<dyn StdError>>> From<E> for Error {
     fn from(error: E) -> Self {
-        Self::retry(told(error))
+        Self::retry(with_causes(error))
     }
 }
 
-/// The error with its causes, each named once.
-fn told(error: impl Into<Box<dyn StdError>>) -> String {
+/// Joins an error's message with those of its causes, each once.
+fn with_causes(error: impl Into<Box<dyn StdError>>) -> String {
     let error = error.into();
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -185,7 +189,7 @@ fn told(error: impl Into<Box<dyn StdError>>) -> String {
     text
 }
 
-/// Gives an error a meaning other than *retry*, for `?`.
+/// Gives an error a meaning other than *retry*, to be used with `?`.
 ///
 /// ```
 /// use signalbus_guest::{Outcome, Result, Signal, Verdict};
@@ -202,34 +206,34 @@ fn told(error: impl Into<Box<dyn StdError>>) -> String {
 pub trait Verdict<T> {
     /// Another attempt is useless before `after` has passed.
     fn or_retry_after(self, after: Duration) -> Result<T>;
-    /// It can never be sent: a dead letter.
+    /// The signal can never be sent: it becomes a dead letter.
     fn or_reject(self) -> Result<T>;
     /// There is nothing to send: the row is deleted.
     fn or_skip(self) -> Result<T>;
-    /// The bus can't be reached: the signal type pauses, and no attempt is charged.
+    /// The bus cannot be reached: the signal type pauses, and no attempt is charged.
     fn or_unavailable(self) -> Result<T>;
-    /// An operator has to act: the signal type is parked, and no attempt is charged.
+    /// An operator must act: the signal type is parked, and no attempt is charged.
     fn or_misconfigured(self) -> Result<T>;
 }
 
 impl<T, E: Into<Box<dyn StdError>>> Verdict<T> for std::result::Result<T, E> {
     fn or_retry_after(self, after: Duration) -> Result<T> {
-        self.map_err(|error| Error::new(Meaning::Retry(Some(after)), told(error)))
+        self.map_err(|error| Error::new(Meaning::Retry(Some(after)), with_causes(error)))
     }
 
     fn or_reject(self) -> Result<T> {
-        self.map_err(|error| Error::reject(told(error)))
+        self.map_err(|error| Error::reject(with_causes(error)))
     }
 
     fn or_skip(self) -> Result<T> {
-        self.map_err(|error| Error::new(Meaning::Skip, told(error)))
+        self.map_err(|error| Error::new(Meaning::Skip, with_causes(error)))
     }
 
     fn or_unavailable(self) -> Result<T> {
-        self.map_err(|error| Error::unavailable(told(error)))
+        self.map_err(|error| Error::unavailable(with_causes(error)))
     }
 
     fn or_misconfigured(self) -> Result<T> {
-        self.map_err(|error| Error::misconfigured(told(error)))
+        self.map_err(|error| Error::misconfigured(with_causes(error)))
     }
 }

@@ -1,4 +1,7 @@
-//! From a row to the author's own types.
+//! Reads rows into the author's own types.
+//!
+//! A value must be read exactly or not at all, and never appear in an error. `foreign` handles types of
+//! other crates; `fault` words the errors.
 
 use crate::fault::{Fault, quoted};
 use crate::{Column, Signal, Value};
@@ -9,7 +12,7 @@ use std::fmt;
 use std::iter::Zip;
 use std::slice;
 
-/// A column could not be read as the wanted type.
+/// A column could not be read as the requested type.
 ///
 /// The message names the column, its database type, what was expected and what was found:
 /// `column "total" of type "numeric": expected i64, found decimal`.
@@ -41,7 +44,7 @@ impl std::error::Error for RowError {}
 
 type Cells<'de> = Zip<slice::Iter<'de, Column>, slice::Iter<'de, Value>>;
 
-/// A row as a map from column names, or as a sequence in column order.
+/// Deserializes a row as a map from column names, or as a sequence in column order.
 pub(crate) struct RowDeserializer<'de>(pub &'de Signal);
 
 struct Row<'de> {
@@ -102,7 +105,7 @@ impl<'de> MapAccess<'de> for Row<'de> {
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Fault> {
         match self.pending.take() {
             Some(cell) => cell.read(seed),
-            None => Err(Fault::custom("a value was asked for before its column")),
+            None => Err(Fault::custom("a value was requested before its column")),
         }
     }
 }
@@ -118,7 +121,7 @@ impl<'de> SeqAccess<'de> for Row<'de> {
     }
 }
 
-/// One value and the column it stands in.
+/// One value and its column.
 pub(crate) struct Cell<'de> {
     pub column: &'de Column,
     pub value: &'de Value,
@@ -134,11 +137,11 @@ impl<'de> Cell<'de> {
     }
 }
 
-/// One value. Exact or not at all: nothing is rounded, and only what is a number in the database
-/// is read as one.
+/// Deserializes one value, exactly or not at all: nothing is rounded, and only numbers in the database
+/// are read as numbers.
 struct ValueDeserializer<'de>(&'de Value);
 
-/// Integers, also those that the database calls decimal because they exceed 64 bits signed.
+/// Reads integers, including those that are decimals because they exceed 64 bits signed.
 macro_rules! integers {
     ($($method:ident $visit:ident $integer:ty;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
@@ -153,7 +156,7 @@ macro_rules! integers {
     )*};
 }
 
-/// What a JSON column or a list of bytes can be, and other values can't.
+/// Reads lists and maps, which only JSON columns and bytes can be.
 macro_rules! nested {
     ($($method:ident($($argument:ident: $type:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($argument: $type,)* visitor: V) -> Result<V::Value, Fault> {
@@ -174,7 +177,7 @@ fn from_json<'de, T>(
     read(&mut json).and_then(|value| json.end().map(|()| value)).map_err(|error| Fault::Said(discreet(error.to_string())))
 }
 
-/// The message without the text that was found: it may be private.
+/// Removes the text that was found from a message, since it may be private.
 fn discreet(message: String) -> String {
     match (message.find(" \""), message.rfind("\", expected")) {
         (Some(start), Some(end)) => format!("{}{}", &message[..start], &message[end + 1..]),
@@ -208,7 +211,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         }
     }
 
-    /// MySQL and SQLite have no booleans of their own: 0 and 1 stand for them.
+    /// Reads booleans, including 0 and 1, which MySQL and SQLite use for lack of booleans.
     fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.0 {
             Value::Int64(0) => visitor.visit_bool(false),
@@ -218,7 +221,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        // 2^53: the integers up to here are exact in an f64.
+        // Integers up to 2^53 are exact in an f64.
         const EXACT: u64 = 1 << 53;
         match self.0 {
             Value::Int64(value) if value.unsigned_abs() > EXACT => {
@@ -228,7 +231,7 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
         }
     }
 
-    /// A JSON column read as text is the document itself.
+    /// Reads text; for a JSON column this is the document itself.
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.0 {
             Value::Json(text) => visitor.visit_borrowed_str(text),

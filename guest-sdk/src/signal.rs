@@ -1,4 +1,6 @@
-//! The signal: one pending row, and what it has in common with its neighbours.
+//! The signal: one pending row with its signal type.
+//!
+//! Values stay as the relay passed them; `row` converts them into the author's types.
 
 use crate::bindings::types;
 use crate::row::{Cell, RowDeserializer, RowError};
@@ -13,8 +15,8 @@ use std::time::Duration;
 
 /// One pending row of the outbox.
 ///
-/// Read it whole into a type of your own with [`row`](Signal::row), or column by column with
-/// [`get`](Signal::get). As `serde::Serialize` it is a JSON object, column by column.
+/// Read it into a type of your own with [`row`](Signal::row), or column by column with
+/// [`get`](Signal::get). It serializes as a JSON object with all columns.
 #[derive(Clone, Debug)]
 pub struct Signal {
     row: types::Signal,
@@ -26,52 +28,52 @@ impl Signal {
         Self { row, signal_type: Arc::clone(signal_type) }
     }
 
-    /// The printable, stable identity of the row: `<signal type>:<primary key>`.
+    /// Returns the printable, stable identity of the row: `<signal type>:<primary key>`.
     ///
     /// Delivery is at-least-once, so publish it as the message's de-duplication key.
     pub fn id(&self) -> &str {
         &self.row.id
     }
 
-    /// Which attempt this is; 1 is the first.
+    /// Returns the number of this attempt; the first is 1.
     pub fn attempt(&self) -> u32 {
         self.row.attempt
     }
 
-    /// The name of the signal type, e.g. `OrderPlaced`.
+    /// Returns the name of the signal type, e.g. `OrderPlaced`.
     pub fn type_name(&self) -> &str {
         &self.signal_type.name
     }
 
-    /// Context from the relay, e.g. `ordered`.
+    /// Returns a context attribute from the relay, e.g. `ordered`.
     pub fn attribute(&self, key: &str) -> Option<&str> {
         let found = self.signal_type.attributes.iter().find(|(known, _)| known == key);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Whether the signal type promises strict order, which the relay keeps by itself: then a call
-    /// holds at most one signal of each order key.
+    /// Returns whether the signal type is ordered. The relay preserves the order by itself: a call has
+    /// at most one signal of each order key.
     pub fn is_ordered(&self) -> bool {
         self.attribute("ordered") == Some("true")
     }
 
-    /// How long the relay waits for this call; it stops one that takes longer, and nothing that
-    /// the call did counts as sent.
+    /// Returns the time limit of this call. The relay stops a call that exceeds it, and none of its
+    /// signals count as sent.
     pub fn call_timeout(&self) -> Option<Duration> {
         self.attribute("timeout_ms")?.parse().ok().map(Duration::from_millis)
     }
 
-    /// The columns of the table, in its own order.
+    /// Returns the columns, in the order of the table.
     pub fn columns(&self) -> &[Column] {
         &self.signal_type.columns
     }
 
-    /// The column's value as the relay handed it over; `None` if the table has no such column.
+    /// Returns a column's value as the relay passed it; `None` if the table has no such column.
     pub fn value(&self, column: &str) -> Option<&Value> {
         self.cells().find(|(known, _)| known.name == column).map(|(_, value)| value)
     }
 
-    /// Every column with its value, in the table's order.
+    /// Returns every column with its value, in the order of the table.
     pub fn cells(&self) -> Zip<slice::Iter<'_, Column>, slice::Iter<'_, Value>> {
         self.signal_type.columns.iter().zip(&self.row.values)
     }
@@ -97,31 +99,31 @@ impl Signal {
     ///
     /// # Errors
     ///
-    /// If the table has no such column, or the value is of another type or out of range.
+    /// If the table has no such column, or the value has another type or is out of range.
     pub fn get<'a, T: Deserialize<'a>>(&'a self, column: &str) -> Result<T, RowError> {
         let found = self.cells().find(|(known, _)| known.name == column);
         let (column, value) = found.ok_or_else(|| RowError::missing(column, self))?;
         Cell { column, value }.read(PhantomData).map_err(|fault| RowError::from_fault(fault, self))
     }
 
-    /// Reads the row into a type of your own, whose fields are named like the columns.
+    /// Reads the row into a type of your own, whose fields have the names of the columns.
     ///
     /// Columns without a field are ignored; a tuple takes the columns by position.
     ///
     /// | column's value | reads as |
     /// |---|---|
     /// | NULL | `Option`, as `None` |
-    /// | boolean | `bool`; so do the integers 0 and 1 |
+    /// | boolean | `bool`, as do the integers 0 and 1 |
     /// | int64 | any integer type it fits; `f64` where exact |
     /// | float64 | `f64`, `f32` |
-    /// | decimal | `String`, a decimal type, or an integer type where it is an integer |
-    /// | text, uuid, date, time, datetime, timestamp, other | `String`, `&str`, a type read from text, an `enum` of unit variants |
+    /// | decimal | `String`, a decimal type, or an integer type if it is an integer |
+    /// | text, uuid, date, time, datetime, timestamp, other | `String`, `&str`, a type parsed from text, an `enum` of unit variants |
     /// | json | any nested type, or `String` for the document itself |
     /// | bytes | `Vec<u8>` |
     ///
-    /// [Types of other crates](crate#types-of-other-crates) hold decimals, UUIDs, dates and times.
-    /// Behind `#[serde(flatten)]` and in untagged enums, serde keeps values in a form of its own:
-    /// read such columns as `String` there.
+    /// [Types of other crates](crate#types-of-other-crates) hold decimals, UUIDs, dates and times. With
+    /// `#[serde(flatten)]` and in untagged enums, serde buffers values in a form of its own: read such
+    /// columns as `String` there.
     ///
     /// ```
     /// use serde::Deserialize;
@@ -152,12 +154,12 @@ impl Signal {
     ///
     /// # Errors
     ///
-    /// If a field has no column, or a column's value doesn't fit its field.
+    /// If a field has no column, or a column's value does not fit its field.
     pub fn row<'a, T: Deserialize<'a>>(&'a self) -> Result<T, RowError> {
         T::deserialize(RowDeserializer(self)).map_err(|fault| RowError::from_fault(fault, self))
     }
 
-    /// Starts a signal made by hand, for tests.
+    /// Starts building a signal by hand, for tests.
     ///
     /// ```
     /// use signalbus_guest::{Outcome, Result, Signal, log, testing};
@@ -177,8 +179,8 @@ impl Signal {
     }
 }
 
-/// As a JSON object: decimals, dates and other texts as strings, bytes as base64, JSON columns
-/// as they are, and the floats that JSON lacks as `"NaN"`, `"inf"`, `"-inf"`.
+/// Serializes as a JSON object: decimals, dates and other texts as strings, bytes as base64, JSON
+/// columns unchanged, and floats that JSON lacks as `"NaN"`, `"inf"`, `"-inf"`.
 impl Serialize for Signal {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_map(Some(self.row.values.len()))?;
@@ -189,7 +191,7 @@ impl Serialize for Signal {
     }
 }
 
-/// Makes a [`Signal`] by hand, for tests.
+/// Builds a [`Signal`] by hand, for tests.
 ///
 /// ```
 /// use signalbus_guest::{Signal, Value};
@@ -216,39 +218,39 @@ impl SignalBuilder {
         Self { row, signal_type }
     }
 
-    /// The identity; without it `<signal type>:1`.
+    /// Sets the identity; `<signal type>:1` by default.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.row.id = id.into();
         self
     }
 
-    /// The attempt; without it 1.
+    /// Sets the attempt; 1 by default.
     pub fn attempt(mut self, attempt: u32) -> Self {
         self.row.attempt = attempt;
         self
     }
 
-    /// A column whose database type is called like the value's case, e.g. `int64` or `text`.
+    /// Adds a column whose database type has the name of the value's case, e.g. `int64` or `text`.
     pub fn column(self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         let value = value.into();
         let case = value.case();
         self.typed(name, case, value)
     }
 
-    /// A column with the database's own name for its type, e.g. `numeric`.
+    /// Adds a column with the database's own name for its type, e.g. `numeric`.
     pub fn typed(mut self, name: impl Into<String>, db_type: impl Into<String>, value: impl Into<Value>) -> Self {
         self.signal_type.columns.push(Column { name: name.into(), db_type: db_type.into() });
         self.row.values.push(value.into());
         self
     }
 
-    /// Context, as the relay gives it.
+    /// Adds a context attribute.
     pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.signal_type.attributes.push((key.into(), value.into()));
         self
     }
 
-    /// The signal.
+    /// Returns the signal.
     pub fn build(self) -> Signal {
         Signal { row: self.row, signal_type: Arc::new(self.signal_type) }
     }

@@ -1,8 +1,7 @@
-//! Stand-ins for the relay, for tests on your own machine; absent from Wasm builds.
+//! A stand-in for the relay, for tests on your own machine; absent from Wasm builds.
 //!
-//! Every test thread has its own: settings and secrets are empty until given, log records go to
-//! standard error and are kept, the bus accepts everything unless told otherwise, and every HTTP
-//! server answers 200.
+//! Every test thread has its own. By default, settings and secrets are empty, log records go to standard
+//! error and are kept, the bus accepts everything, and every HTTP server answers 200.
 //!
 //! ```
 //! use signalbus_guest::{Error, Message, Outcome, testing};
@@ -27,7 +26,7 @@ type Server = Box<dyn FnMut(&http::Request) -> Result<http::Response, http::Erro
 /// A log record that the code under test has emitted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Record {
-    /// How serious it is.
+    /// The level.
     pub level: Level,
     /// The message.
     pub message: String,
@@ -97,7 +96,7 @@ pub fn take_records() -> Vec<Record> {
     relay(|relay| std::mem::take(&mut relay.records))
 }
 
-/// The same functions as the bindings offer in a Wasm build.
+/// Replaces the module `host` of Wasm builds.
 pub(crate) mod host {
     use super::*;
 
@@ -123,7 +122,7 @@ pub(crate) mod host {
         relay(|relay| find(&relay.secrets, key))
     }
 
-    /// One after the other: what is in flight at once makes no difference here.
+    /// Sends requests one after the other, since concurrency makes no difference here.
     pub fn exchange(
         requests: &mut dyn Iterator<Item = http::Request>,
         _at_most: usize,
@@ -144,7 +143,7 @@ pub(crate) mod host {
 
     pub fn publish(messages: &[Message]) -> Result<Vec<Outcome>, types::Outage> {
         relay(|relay| relay.published.extend_from_slice(messages));
-        // Taken out while it runs, so that it may log and read settings itself.
+        // Taken out while it runs, so that it can log and read settings itself.
         let mut bus = relay(|relay| relay.bus.take());
         let answer = match &mut bus {
             Some(bus) => bus(messages),

@@ -1,11 +1,11 @@
-//! Values: what one column of one row holds.
+//! Values of columns. `row` reads them into the author's types.
 
 use crate::Value;
 use crate::json;
 use serde::ser::{Serialize, Serializer};
 
 impl Value {
-    /// The name of the value's case in the contract, e.g. `int64` or `decimal`.
+    /// Returns the name of the value's case in the contract, e.g. `int64` or `decimal`.
     pub fn case(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -25,7 +25,8 @@ impl Value {
         }
     }
 
-    /// The text of every case that travels as text; none for null, boolean, int64, float64, bytes.
+    /// Returns the text of a value that is passed as text; `None` for null, boolean, int64, float64 and
+    /// bytes.
     pub fn as_text(&self) -> Option<&str> {
         match self {
             Self::Decimal(text)
@@ -41,12 +42,12 @@ impl Value {
         }
     }
 
-    /// Whether this is SQL NULL.
+    /// Returns whether this is SQL NULL.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }
 
-    /// What an error message says was found. Texts stay out of it: they may be private.
+    /// Describes the value for an error message, without texts, since they may be private.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Boolean(value) => format!("boolean {value}"),
@@ -56,8 +57,8 @@ impl Value {
     }
 }
 
-/// As JSON: decimals and other texts as strings, bytes as base64, JSON columns as they are, and
-/// the floats that JSON lacks as `"NaN"`, `"inf"`, `"-inf"`.
+/// Serializes as JSON: decimals and other texts as strings, bytes as base64, JSON columns unchanged, and
+/// floats that JSON lacks as `"NaN"`, `"inf"`, `"-inf"`.
 impl Serialize for Value {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

@@ -10,7 +10,7 @@ outage_t misconfigured(const char *reason) {
     return outage;
 }
 
-// The text in the row's column `outcome`, if there is any.
+// Returns the text in the row's column `outcome`, if any.
 static string_t demand_of(const signal_type_t *type, const signal_t *signal) {
     for (size_t i = 0; i < signal->values.len; i++) {
         if (equals(type->columns.ptr[i].name, "outcome") &&

@@ -1,4 +1,4 @@
-// Short names for what the bindings define.
+// Short names for the types of the bindings.
 #ifndef NAMES_H
 #define NAMES_H
 

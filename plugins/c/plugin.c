@@ -61,7 +61,7 @@ static bool publish(messages_t *messages, answers_t *answers, outage_t *outage) 
     return true;
 }
 
-// Puts what the bus says of each message in the place of its row's outcome.
+// Replaces the outcome of each published row with that of its message.
 static bool publish_all(const signal_type_t *type, const signals_t *signals, const target_t *target,
                         outcomes_t outcomes, outage_t *outage) {
     messages_t messages = {allocate(signals->len, sizeof(message_t)), 0};

@@ -6,7 +6,7 @@ namespace {
 constexpr const char *demanded = "the row asks for it";
 constexpr std::uint64_t retry_after_ms = 1500;
 
-// The text in the row's column `outcome`, if there is any.
+// Returns the text in the row's column `outcome`, if any.
 std::string_view demand_of(const SignalType &type, const Signal &signal) {
     for (std::size_t i = 0; i < signal.values.len; i++) {
         const Value &value = signal.values.ptr[i];
@@ -18,7 +18,7 @@ std::string_view demand_of(const SignalType &type, const Signal &signal) {
     return {};
 }
 
-// What becomes of a row; `Sent` stands for one to be published.
+// Decides the outcome of a row; `Sent` stands for a row to be published.
 Result<Outcome> decide(std::string_view demand) {
     if (demand == "skip") {
         return Skip{};
@@ -59,7 +59,7 @@ struct Target {
     Attributes headers;
 };
 
-// Puts what the bus says of each message in the place of its row's outcome; returns their number.
+// Replaces the outcome of each published row with that of its message; returns their number.
 Result<std::size_t> publish_all(const SignalType &type, std::span<const Signal> signals,
                                 const Target &target, Outcomes &outcomes) {
     std::vector<Message> messages;

@@ -58,7 +58,7 @@ func appendValue(json []byte, value types.Value) []byte {
 	}
 }
 
-// appendFloat appends null for what JSON has no number for.
+// appendFloat appends a number, or null if JSON cannot represent it.
 func appendFloat(json []byte, value float64) []byte {
 	if math.IsNaN(value) || math.IsInf(value, 0) {
 		return append(json, "null"...)

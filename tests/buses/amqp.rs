@@ -1,4 +1,4 @@
-//! RabbitMQ.
+//! RabbitMQ, with a real server: what arrives, what is refused, and what an outage costs.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -17,7 +17,7 @@ use crate::harness::guest;
 use crate::harness::relay::{Running, section};
 use crate::harness::server::free_port;
 
-/// The broker that the tests share which do not kill it.
+/// The broker shared by all tests that do not stop it.
 fn shared() -> &'static Broker {
     static BROKER: OnceLock<Broker> = OnceLock::new();
     BROKER.get_or_init(|| Broker::start(Kind::Rabbitmq, "max_message_size = 100000"))
@@ -27,7 +27,7 @@ async fn broker(more: &'static str) -> Broker {
     tokio::task::spawn_blocking(move || Broker::start(Kind::Rabbitmq, more)).await.unwrap()
 }
 
-/// A signal type that the `publish` plugin sends, and a connection to the broker.
+/// Returns the configuration of a signal type with the `publish` plugin, and of a connection.
 fn published(url: &str, settings: &str) -> String {
     let more = format!(
         "burst_count = 100\n[signals.OrderPlaced.retry]\nmax_attempts = 3\nbackoff = {{ first = \"10ms\", max = \"10ms\" }}\n\
@@ -42,7 +42,7 @@ struct Trial {
     database: Database,
     project: Project,
     channel: Channel,
-    /// An exchange of this trial's own, and a durable queue of that name with everything in it.
+    /// Name of this trial's own exchange, and of a durable queue that gets everything from it.
     name: String,
     _connection: Connection,
 }
@@ -75,7 +75,7 @@ impl Trial {
         tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap()
     }
 
-    /// Until every attempt is made; what the last flush said.
+    /// Flushes until every attempt is made; returns the output of the last flush.
     async fn flush_out(&self) -> Said {
         loop {
             let said = self.flush().await;
@@ -91,7 +91,7 @@ impl Trial {
         self.database.number("SELECT count(*) FROM order_placed").await
     }
 
-    /// Everything that is in the queue, by the message's id.
+    /// Takes all messages from the queue, by message id.
     async fn received(&self) -> HashMap<String, Vec<Delivery>> {
         received(&self.channel, &self.name).await
     }
@@ -116,7 +116,7 @@ async fn consumer(url: &str) -> (Connection, Channel) {
     }
 }
 
-/// What the queue holds, taken out of it.
+/// Takes all messages from a queue, by message id.
 async fn received(channel: &Channel, queue: &str) -> HashMap<String, Vec<Delivery>> {
     let mut found: HashMap<String, Vec<Delivery>> = HashMap::new();
     while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
@@ -159,7 +159,7 @@ async fn every_row_becomes_a_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_no_queue_takes_is_a_dead_letter_where_it_must_arrive() {
+async fn an_unroutable_mandatory_message_becomes_a_dead_letter() {
     let settings = "destination = \"amq.direct\"\nkey = \"nobody\"\noptions = { \"amqp.mandatory\" = true }";
     let trial = Trial::new(3, settings).await;
     let said = trial.flush().await;
@@ -169,12 +169,12 @@ async fn what_no_queue_takes_is_a_dead_letter_where_it_must_arrive() {
         "{}",
         trial.dead()
     );
-    // Without the switch, what nobody wants is gone: RabbitMQ has accepted it.
+    // Without the option, an unroutable message counts as sent: RabbitMQ has accepted and dropped it.
     let trial = Trial::new(3, "destination = \"amq.direct\"\nkey = \"nobody\"").await;
     assert_eq!(trial.flush().await.status, 0);
 }
 
-/// One exchange is missing, one message is too large: the others in the batch arrive, once.
+/// With a missing exchange and a message that is too large, the rest of the batch arrives, once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_faulty_message_does_not_disturb_its_neighbours() {
     let trial = Trial::new(100, "destination = \"{customer}\"\nkey = \"k\"\nbody_column = \"payload\"").await;
@@ -187,7 +187,7 @@ async fn a_faulty_message_does_not_disturb_its_neighbours() {
     let reason = |id: u32| {
         let letters = dead.as_array().unwrap_or_else(|| panic!("{dead}"));
         let letter = letters.iter().find(|letter| letter["key"].as_str() == Some(&id.to_string()));
-        letter.unwrap_or_else(|| panic!("{id} is no dead letter: {dead}"))["reason"].as_str().unwrap().to_owned()
+        letter.unwrap_or_else(|| panic!("{id} is not a dead letter: {dead}"))["reason"].as_str().unwrap().to_owned()
     };
     for id in [20, 30] {
         let wanted = "NOT_FOUND - no exchange 'no such exchange' in vhost '/'; declare it, or correct `destination`";
@@ -201,7 +201,7 @@ async fn a_faulty_message_does_not_disturb_its_neighbours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_queue_is_tried_again() {
+async fn messages_for_a_full_queue_are_retried() {
     let mut arguments = FieldTable::default();
     arguments.insert("x-max-length".into(), AMQPValue::LongInt(10));
     arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
@@ -217,7 +217,7 @@ async fn a_full_queue_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wrong_credentials_are_told_without_the_password() {
+async fn wrong_credentials_are_reported_without_the_password() {
     let url = tokio::task::spawn_blocking(shared).await.unwrap().url();
     for (wrong, words) in [
         (url.replace("guest:guest", "guest:wr0ng-secret"), "refuses user \"guest\""),
@@ -244,7 +244,7 @@ async fn a_bus_that_is_down_or_blocks_charges_nothing() {
     assert_eq!(said.status, 69, "{said:#?}");
     assert!(said.stderr.contains(&format!("connection \"bus\": 127.0.0.1:{closed}: ")), "{said:#?}");
     assert_eq!(trial.left().await, 5);
-    // No memory at all: it takes connections, and reads nothing that is published.
+    // Without any memory, the broker accepts connections, but reads nothing that is published.
     let tight = broker("vm_memory_high_watermark.absolute = 1MB").await;
     let trial = Trial::with(&url, &tight.url(), 5, "destination = \"amq.topic\"", FieldTable::default()).await;
     let said = trial.flush().await;
@@ -254,15 +254,15 @@ async fn a_bus_that_is_down_or_blocks_charges_nothing() {
     assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
 }
 
-/// SIGKILL in the midst of the flow, twice.
+/// Kills the broker twice while messages flow.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_broker_loses_and_charges_nothing() {
     const ROWS: u32 = 20_000;
     let broker = broker("").await;
     let trial =
         Trial::with(&broker.url(), &broker.url(), 0, "destination = \"EXCHANGE\"\nkey = \"k\"", FieldTable::default()).await;
-    // A binding that is younger than a second may be lost when RabbitMQ is killed, though it was
-    // confirmed: it is told to end first, and then has it on its disk.
+    // RabbitMQ may lose a confirmed binding if it is killed within a second. A regular restart puts the
+    // binding on disk first.
     tokio::task::block_in_place(|| {
         broker.end();
         broker.up();
@@ -299,7 +299,7 @@ async fn a_killed_broker_loses_and_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tls_is_spoken_with_whom_the_configuration_trusts() {
+async fn tls_needs_a_trusted_certificate() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
     let (file, port) = (|name: &str| folder.path().join(name).display().to_string(), free_port());

@@ -7,7 +7,7 @@ use crate::harness::database::{Database, System};
 use crate::harness::proxy::Proxy;
 use crate::harness::server::{Kind, Server};
 
-/// As README says.
+/// The table of the book's page on buses.
 const INBOX: &str = "CREATE TABLE inbox (id text PRIMARY KEY, key text, content_type text, headers jsonb, body bytea)";
 
 async fn inbox() -> Database {
@@ -32,14 +32,14 @@ async fn everything_arrives() {
                  AND id = 'OrderPlaced:' || (convert_from(body, 'UTF8')::jsonb ->> 'id') \
                  AND key = convert_from(body, 'UTF8')::jsonb ->> 'customer'";
     assert_eq!(inbox.number(whole).await, 120);
-    // By a pooler too, in transaction mode.
+    // Through a pooler in transaction mode, too.
     let bouncer = Bouncer::before(Server::shared(Kind::Postgres), "");
     let url =
         format!("url = {:?}", inbox.url.replace(&Server::shared(Kind::Postgres).port().to_string(), &bouncer.port.to_string()));
     inbox.run("DELETE FROM inbox").await;
     Shop::with(2000, &url, settings).await.sends().await;
     assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 2000);
-    // What comes a second time is known.
+    // Duplicates are stored once.
     shop.database.run("INSERT INTO order_placed VALUES (1, 'new', 'x'), (2001, 'new', 'x')").await;
     shop.sends().await;
     assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 2001);
@@ -47,19 +47,22 @@ async fn everything_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_are_named_with_their_schema() {
+async fn tables_can_be_named_with_their_schema() {
     let inbox = inbox().await;
     inbox.run("CREATE SCHEMA \"Shop\"; CREATE TABLE \"Shop\".\"in\"\"box\" (LIKE inbox INCLUDING ALL)").await;
     Shop::small(&url(&inbox), "destination = 'Shop.in\"box'").await.sends().await;
     assert_eq!(inbox.number("SELECT count(*) FROM \"Shop\".\"in\"\"box\"").await, 2);
-    Shop::small(&url(&inbox), "destination = 'a.b.c'").await.buries(2, "is no table; write \"table\" or \"schema.table\"").await;
+    Shop::small(&url(&inbox), "destination = 'a.b.c'")
+        .await
+        .buries(2, "is not a table; write \"table\" or \"schema.table\"")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_row_at_fault_is_singled_out() {
+async fn only_the_faulty_rows_become_dead_letters() {
     let inbox = inbox().await;
     inbox.run("ALTER TABLE inbox ADD CHECK (key <> 'bad'), ADD CHECK (length(body) < 5000)").await;
-    // This one is looked at when the transaction ends.
+    // This constraint is checked at the end of the transaction.
     inbox.run("ALTER TABLE inbox ADD twin text, ADD FOREIGN KEY (twin) REFERENCES inbox DEFERRABLE INITIALLY DEFERRED").await;
     let orphan = "BEGIN IF NEW.key = ''orphan'' THEN NEW.twin = ''nobody''; END IF; RETURN NEW; END";
     inbox.run(&format!("CREATE FUNCTION twin() RETURNS trigger LANGUAGE plpgsql AS '{orphan}'")).await;
@@ -73,14 +76,14 @@ async fn the_row_at_fault_is_singled_out() {
     shop.buries(4, "inbox \"inbox\" refuses the row: ").await;
     assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 46);
     let mixed = Shop::small(&url(&inbox), "destination = 'inbox'\nid = 'none'").await;
-    mixed.buries(2, "the message has no `id`, which an inbox needs").await;
+    mixed.buries(2, "the message has no `id`, which an inbox requires").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_table_is_waited_for() {
+async fn a_missing_or_wrong_table_defers_messages() {
     let inbox = Database::postgres().await;
     let shop = Shop::small(&url(&inbox), "destination = 'inbox'").await;
-    shop.defers(2, "relation \"inbox\" does not exist; create the table as README says").await;
+    shop.defers(2, "relation \"inbox\" does not exist; create the table as the book's page on buses shows").await;
     inbox.run("CREATE TABLE inbox (id text PRIMARY KEY, body bytea)").await;
     let shop = Shop::small(&url(&inbox), "destination = 'inbox'").await;
     shop.defers(2, "column \"key\" of relation \"inbox\" does not exist; create the table").await;
@@ -116,7 +119,7 @@ async fn a_killed_server_costs_nothing() {
         server.up();
     })
     .await;
-    // The same server, to those it does not let in.
+    // The same server with users that it refuses.
     inbox.run("CREATE ROLE ann LOGIN PASSWORD 'treasure'").await;
     inbox.run("DO $$ BEGIN EXECUTE format('COPY (SELECT %L) TO %L', 'host all ann all scram-sha-256', current_setting('hba_file')); END $$; SELECT pg_reload_conf()").await;
     let (port, words) = (server.port(), ["connection \"bus\": PostgreSQL at 127.0.0.1:", "password authentication failed"]);

@@ -252,7 +252,7 @@ async fn a_missing_topic_is_waited_for() {
     shop.sends().await;
     assert_eq!(arrived(&missing.records()), ["OrderPlaced:10", "OrderPlaced:20"]);
     let settings = format!("{}\noptions = 'kafka.partition=9'", topic.destination());
-    Shop::small(&connection, &settings).await.defers(2, "or not this partition of it").await;
+    Shop::small(&connection, &settings).await.defers(2, "or no such partition of it").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -260,9 +260,9 @@ async fn what_can_never_arrive_is_a_dead_letter() {
     let topic = Topic::with(&[("max.message.bytes", "2000")]).await;
     for name in ["a b", "a/b", ""] {
         let shop = Shop::small(&topic.url(), &format!("destination = '{name}'")).await;
-        shop.buries(2, "is no name that a topic can have").await;
+        shop.buries(2, "is not a valid topic name").await;
     }
-    for (option, words) in [("kafka.partition=-1", "can't be \"-1\""), ("kafka.acks=0", "Kafka has no option \"kafka.acks\"")] {
+    for (option, words) in [("kafka.partition=-1", "cannot be \"-1\""), ("kafka.acks=0", "Kafka has no option \"kafka.acks\"")] {
         let settings = format!("{}\noptions = '{option}'", topic.destination());
         Shop::small(&topic.url(), &settings).await.buries(2, words).await;
     }
@@ -298,7 +298,7 @@ async fn properties_are_checked_before_anything_is_sent() {
     for (options, words) in [
         ("\"compression.tpye\" = \"zstd\"", "`options`: \"compression.tpye\": No such configuration property"),
         ("\"compression.type\" = \"best\"", "`options`: \"compression.type\": Invalid value"),
-        ("acks = \"1\"", "`options`: \"acks\" can't be changed"),
+        ("acks = \"1\"", "`options`: \"acks\" cannot be changed"),
     ] {
         let shop = Shop::small(&format!("url = 'kafka://127.0.0.1:1'\noptions = {{ {options} }}"), "").await;
         let said = shop.project.run(&["check"]);

@@ -11,7 +11,7 @@ use rumqttc::v5::mqttbytes::v5::Publish;
 use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
 use tokio::sync::watch;
 
-/// A subscriber of `orders/#`, whose session outlives the server.
+/// A subscriber to `orders/#`, whose session outlives the server.
 struct Subscriber {
     seen: watch::Receiver<Vec<Publish>>,
     task: tokio::task::JoinHandle<()>,
@@ -41,7 +41,7 @@ impl Subscriber {
         Self { seen, task }
     }
 
-    /// Waits for the messages of this many orders.
+    /// Waits for the messages of this many orders, and returns them.
     async fn all(&self, rows: u32) -> Vec<Publish> {
         let mut seen = self.seen.clone();
         let whole = |seen: &Vec<Publish>| {
@@ -94,9 +94,9 @@ async fn everything_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_retained_message_waits_for_who_comes() {
+async fn a_retained_message_waits_for_later_subscribers() {
     let broker = Broker::start(Kind::Mosquitto, "");
-    // It is sent, though nobody has subscribed yet.
+    // It counts as sent even though nobody has subscribed yet.
     Shop::with(1, &url(&broker), "destination = 'orders/1'\noptions = 'mqtt.retain=true'").await.sends().await;
     Shop::with(1, &url(&broker), "destination = 'orders/2'").await.sends().await;
     let subscriber = Subscriber::of(&broker).await;
@@ -104,8 +104,7 @@ async fn a_retained_message_waits_for_who_comes() {
     assert_eq!((seen.len(), seen[0].topic.as_ref(), seen[0].retain), (1, &b"orders/1"[..], true));
 }
 
-/// Mosquitto keeps what it has acknowledged when it is told to end; when it is killed it may lose
-/// some, whoever sent it.
+/// Mosquitto keeps acknowledged messages on a regular restart. If it is killed, it may lose some.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_restarts_costs_nothing() {
     let broker = Broker::start(Kind::Mosquitto, "max_queued_messages 0");
@@ -122,22 +121,22 @@ async fn a_killed_server_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_arrive_is_a_dead_letter() {
+async fn undeliverable_messages_become_dead_letters() {
     let broker = Broker::start(Kind::Mosquitto, "max_packet_size 2000\nretain_available false");
     let subscriber = Subscriber::of(&broker).await;
     let shop = Shop::small(&url(&broker), "destination = 'orders/new'").await;
     shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 2").await;
-    shop.buries(1, "takes packets of 2000 bytes at most, not 5").await;
+    shop.buries(1, "takes packets of at most 2000 bytes, not 5").await;
     assert_eq!(subscriber.all(1).await.len(), 1);
     for topic in ["orders/#", "a/+/b", ""] {
-        Shop::small(&url(&broker), &format!("destination = '{topic}'")).await.buries(2, "is no topic").await;
+        Shop::small(&url(&broker), &format!("destination = '{topic}'")).await.buries(2, "is not a topic").await;
     }
     Shop::small(&url(&broker), "options = 'mqtt.retain=true'").await.buries(2, "does not retain messages").await;
     Shop::small(&url(&broker), "options = 'mqtt.qos=0'").await.buries(2, "MQTT has no option \"mqtt.qos\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_in_is_told_so() {
+async fn a_refused_login_is_reported() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
     let (path, secure) = (folder.path().display(), crate::harness::server::free_port());
@@ -161,7 +160,7 @@ async fn who_may_not_in_is_told_so() {
     let connection = format!("url = 'mqtt://ann:treasure@127.0.0.1:{port}'");
     Shop::small(&connection, "").await.defers(2, "does not allow this user to publish to the topic").await;
     Shop::small(&connection, "destination = 'allowed/orders'").await.sends().await;
-    // The same, encrypted.
+    // The same over TLS.
     let connection = format!("url = 'mqtts://ann:treasure@127.0.0.1:{secure}'");
     Shop::small(&connection, "").await.cannot(69, &["certificate"]).await;
     let connection = format!("{connection}\nca = '{path}/ca.pem'");
@@ -169,7 +168,7 @@ async fn who_may_not_in_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_listens_nothing_is_charged() {
+async fn an_unreachable_server_charges_nothing() {
     let port = crate::harness::server::free_port();
     let connection = format!("url = 'mqtt://ann:hunter2@127.0.0.1:{port}'");
     let shop = Shop::small(&connection, "").await;
@@ -178,7 +177,7 @@ async fn where_nobody_listens_nothing_is_charged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pulled_cable_costs_nothing() {
+async fn a_silent_network_costs_nothing() {
     let broker = Broker::shared(Kind::Mosquitto);
     let proxy = Proxy::to(broker.port());
     let connection = format!("url = 'mqtt://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);

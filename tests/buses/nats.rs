@@ -52,7 +52,7 @@ with_each_server!(
     what_can_never_arrive_is_a_dead_letter,
     who_may_not_in_is_told_so,
     it_travels_encrypted_with_a_token,
-    a_pulled_cable_costs_nothing,
+    a_silent_network_costs_nothing,
     a_restart_between_two_signals_is_not_noticed,
 );
 
@@ -92,10 +92,10 @@ async fn a_killed_server_costs_nothing(server: Kind) {
 
 async fn what_a_stream_does_not_take_waits(server: Kind) {
     let broker = Broker::start(server, "");
-    Shop::small(&url(&broker), "").await.defers(2, "no stream takes subject \"orders\"; create one").await;
+    Shop::small(&url(&broker), "").await.defers(2, "no stream has subject \"orders\"; create one").await;
     let full = Config { max_messages: 1, discard: DiscardPolicy::New, ..Config::default() };
     stream(&broker, full).await;
-    Shop::small(&url(&broker), "").await.defers(1, "the stream is full, or its disk").await;
+    Shop::small(&url(&broker), "").await.defers(1, "the stream or its disk is full").await;
     Shop::small(&url(&broker), "options = 'nats.expected-stream=OTHER'").await.defers(2, "expected stream does not match").await;
 }
 
@@ -107,7 +107,7 @@ async fn what_can_never_arrive_is_a_dead_letter(server: Kind) {
     shop.buries(1, "max payload").await;
     assert_eq!(messages(&stream).await.len(), 1);
     for subject in ["orders.*", "orders.>", "a b", "orders..x", ""] {
-        Shop::small(&url(&broker), &format!("destination = '{subject}'")).await.buries(2, "is no subject").await;
+        Shop::small(&url(&broker), &format!("destination = '{subject}'")).await.buries(2, "is not a subject").await;
     }
     Shop::small(&url(&broker), "options = 'nats.mandatory=1'").await.buries(2, "NATS has no option \"nats.mandatory\"").await;
     Shop::small(&url(&broker), "headers = 'a b=1'").await.buries(2, "header \"a b\"").await;
@@ -145,10 +145,10 @@ async fn it_travels_encrypted_with_a_token(server: Kind) {
     let url = format!("url = 'tls://treasure@127.0.0.1:{nobody},127.0.0.1:{port}'");
     Shop::small(&format!("url = 'tls://treasure@127.0.0.1:{port}'"), "").await.cannot(69, &["certificate"]).await;
     let connection = format!("{url}\nca = '{path}/ca.pem'");
-    Shop::small(&connection, "").await.defers(2, "no stream takes subject").await;
+    Shop::small(&connection, "").await.defers(2, "no stream has subject").await;
 }
 
-async fn a_pulled_cable_costs_nothing(server: Kind) {
+async fn a_silent_network_costs_nothing(server: Kind) {
     let broker = Broker::start(server, "");
     stream(&broker, Config::default()).await;
     let proxy = Proxy::to(broker.port());

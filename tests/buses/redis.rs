@@ -15,7 +15,7 @@ async fn connection(broker: &Broker) -> redis::aio::MultiplexedConnection {
     client.get_multiplexed_async_connection().await.unwrap()
 }
 
-/// All entries of the stream `orders`.
+/// Returns all entries of the stream `orders`.
 async fn entries(broker: &Broker) -> Vec<Entry> {
     let reply: StreamRangeReply = connection(broker).await.xrange_all("orders").await.unwrap();
     let text = |value: &redis::Value| String::from_redis_value_ref(value).unwrap();
@@ -49,7 +49,7 @@ async fn everything_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_may_be_kept_short() {
+async fn a_stream_can_be_trimmed() {
     let broker = Broker::start(Kind::Redis, "stream-node-max-entries 10");
     Shop::with(500, &url(&broker), "options = 'redis.maxlen=20,redis.field=payload'").await.sends().await;
     let entries = entries(&broker).await;
@@ -72,24 +72,24 @@ async fn a_killed_server_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_never_arrive_is_a_dead_letter() {
+async fn undeliverable_messages_become_dead_letters() {
     let broker = Broker::start(Kind::Redis, "proto-max-bulk-len 1mb");
     let shop = Shop::small(&url(&broker), "").await;
     shop.database.run("UPDATE order_placed SET payload = printf('%.2000000c', 'x') WHERE id = 1").await;
-    shop.buries(1, "Redis takes values of 1048576 bytes at most, not 2000").await;
+    shop.buries(1, "Redis takes values of at most 1048576 bytes, not 2000").await;
     assert_eq!(entries(&broker).await.len(), 1);
     connection(&broker).await.set("text", "x").await.unwrap();
-    Shop::small(&url(&broker), "destination = 'text'").await.buries(2, "key \"text\" holds something that is no stream").await;
+    Shop::small(&url(&broker), "destination = 'text'").await.buries(2, "key \"text\" is not a stream").await;
     Shop::small(&url(&broker), "destination = ''").await.buries(2, "`destination` is empty").await;
     Shop::small(&url(&broker), "options = 'redis.maxlen=many'")
         .await
-        .buries(2, "option \"redis.maxlen\" can't be \"many\"")
+        .buries(2, "option \"redis.maxlen\" cannot be \"many\"")
         .await;
     Shop::small(&url(&broker), "options = 'redis.nomkstream=1'").await.buries(2, "no option \"redis.nomkstream\"").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_takes_nothing_is_an_outage() {
+async fn a_server_that_refuses_writes_is_an_outage() {
     let broker = Broker::start(Kind::Redis, "maxmemory 100kb");
     Shop::small(&url(&broker), "").await.cannot(69, &["connection \"bus\": Redis: ", "OOM"]).await;
     let follower = Broker::start(Kind::Redis, "replicaof 127.0.0.1 1\nreplica-serve-stale-data yes");
@@ -100,7 +100,7 @@ async fn a_server_that_takes_nothing_is_an_outage() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_in_is_told_so() {
+async fn a_refused_login_is_reported() {
     let broker = Broker::start(Kind::Redis, "requirepass treasure\nuser ann on >treasure ~allowed* +@all");
     let port = broker.port();
     for login in ["ann:hunter2@", "", ":hunter2@"] {
@@ -114,7 +114,7 @@ async fn who_may_not_in_is_told_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_travels_encrypted_with_a_password() {
+async fn messages_arrive_over_tls_with_a_password() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());
     let (path, port) = (folder.path().display(), crate::harness::server::free_port());
@@ -126,7 +126,7 @@ async fn it_travels_encrypted_with_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pulled_cable_costs_nothing() {
+async fn a_silent_network_costs_nothing() {
     let broker = Broker::shared(Kind::Redis);
     let proxy = Proxy::to(broker.port());
     let connection = format!("url = 'redis://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);

@@ -175,9 +175,9 @@ async fn connections_are_checked_before_anything_starts() {
         (
             "[connections.bus]\nurl = \"ftp://u:s3cret-word@host\"",
             "signalbus.toml:6:7: `connections.bus.url`: ",
-            "there is no bus for \"ftp://\" (known: amqp://",
+            "unknown bus \"ftp://\" (known: amqp://",
         ),
-        ("[connections.bus]\nurl = \"s3cret-word\"", "signalbus.toml:6:7: `connections.bus.url`: ", "no URL"),
+        ("[connections.bus]\nurl = \"s3cret-word\"", "signalbus.toml:6:7: `connections.bus.url`: ", "invalid URL"),
         (
             "[connections.bus]\nurll = \"amqp://h\"",
             "signalbus.toml:6:1: unknown key `connections.bus.urll`",
@@ -201,7 +201,7 @@ async fn connections_are_checked_before_anything_starts() {
         (
             "[signals.OrderPlaced.settings]\nconnection = \"bus\"\n[connections.bus]\nurl = \"amqp://h\"",
             "signalbus.toml:3:1: signal type \"OrderPlaced\": plugin",
-            "connection \"bus\", which is not granted: name it in `grants.connections`",
+            "connection \"bus\", which is not granted: add it to `grants.connections`",
         ),
     ] {
         let text = format!("[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {plugin:?}\n{more}\n", database.url);

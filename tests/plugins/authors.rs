@@ -1,4 +1,4 @@
-//! From `plugin new` to a row that is gone, in each language, with the commands of README alone.
+//! The authors' commands: from `plugin new` to a sent row, in each language, with only the commands of README.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::harness::broker::{Broker, Kind};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 
-async fn from_nothing_to_a_row_that_is_gone(language: &str) {
+async fn from_plugin_new_to_a_sent_row(language: &str) {
     let database = Database::sqlite().await;
     database
         .run("CREATE TABLE invoice_sent (id INTEGER PRIMARY KEY, customer TEXT); INSERT INTO invoice_sent VALUES (7, 'Ada')")
@@ -45,14 +45,14 @@ async fn from_nothing_to_a_row_that_is_gone(language: &str) {
     assert_eq!(body, r#"{"id":7,"customer":"Ada"}"#);
 }
 
-in_each_language!(from_nothing_to_a_row_that_is_gone: rust, c, cpp, zig, go, python, javascript, typescript);
+in_each_language!(from_plugin_new_to_a_sent_row: rust, c, cpp, zig, go, python, javascript, typescript);
 
 fn in_an_empty_path(folder: &Path, args: &[&str]) -> Said {
     Project::at(folder).command(args).env("PATH", "/nowhere").output().unwrap().into()
 }
 
 #[test]
-fn a_tool_that_is_missing_is_named_with_its_cure() {
+fn a_missing_tool_is_named_with_its_cure() {
     let folder = tempfile::TempDir::new().unwrap();
     for (language, words) in [
         ("rust", "`cargo` not found: install Rust, with rustup"),
@@ -95,7 +95,7 @@ fn a_tool_that_fails_or_is_too_old_is_explained() {
         ),
         ("in-js", "javascript", [("npm", ""), ("node", "echo v20.18.3")], None, "`node` 20.18 is too old: install Node.js 20.19"),
         ("on-new-node", "javascript", [("npm", "exit 1"), ("node", "echo v22.1.0")], None, "`npm ci` failed with exit status: 1"),
-        // The tool-chain that is the project's own has the target; the one of the folder above hasn't.
+        // The project's own toolchain has the target; that of the parent folder does not.
         (
             "in-rust",
             "rust",
@@ -126,11 +126,11 @@ fn a_copy_elsewhere_leaves_a_component_in_the_project_too() {
     let project = Project::at(folder.path());
     project.ok(&["plugin", "new", "mailer", "--lang", "c"]);
     let read = |file: &str| std::fs::read(folder.path().join(file)).unwrap();
-    // The second time, make has nothing to do.
+    // The second build has nothing to do for make.
     for copy in ["first.wasm", "second.wasm"] {
         let said = project.ok(&["plugin", "build", "mailer", "--output", copy]);
         assert!(said.contains(&format!("\n{copy} ")), "{said}");
-        assert!(read(copy).starts_with(b"\0asm\x0d\0\x01\0"), "{copy} is no component");
+        assert!(read(copy).starts_with(b"\0asm\x0d\0\x01\0"), "{copy} is not a component");
         assert_eq!(read(copy), read("mailer/plugin.wasm"));
         assert!(project.ok(&["plugin", "inspect", copy]).contains("name         mailer\n"));
     }

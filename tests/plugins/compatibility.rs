@@ -1,4 +1,4 @@
-//! Plugins outlive relays, and relays plugins: versions of one track interchange.
+//! Compatibility: plugins and relays of one track work together, whichever is newer.
 
 use std::path::Path;
 
@@ -11,24 +11,24 @@ use super::conformance::{ROWS, passes, tried};
 use super::in_each_language;
 use crate::harness::{guest, target};
 
-/// A component of a language, built against `signalbus:plugin@0.1.0` when that was new. It is never
-/// built again, nor are its rows changed.
+/// Returns a component that was built against `signalbus:plugin@0.1.0` when that was current. Neither
+/// the component nor its rows may ever be changed.
 fn kept(language: &str) -> TempPath {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/plugin-0.1.0");
     let bytes = std::fs::File::open(folder.join(format!("{language}.wasm.zst"))).unwrap();
     let unpacked = target().canonicalize().unwrap().join("tmp");
     std::fs::create_dir_all(&unpacked).unwrap();
-    // A name of its own: another test may read it while it is written.
+    // A unique name, because another test may use the same component at the same time.
     let file = tempfile::Builder::new().prefix(language).suffix(".wasm").tempfile_in(unpacked).unwrap();
     zstd::stream::copy_decode(bytes, &file).unwrap();
     file.into_temp_path()
 }
 
-async fn a_plugin_of_0_1_0_works_for_ever(language: &str) {
+async fn a_plugin_of_0_1_0_keeps_working(language: &str) {
     passes(&kept(language), "tests/fixtures/plugin-0.1.0/rows.json");
 }
 
-in_each_language!(a_plugin_of_0_1_0_works_for_ever: rust, c, cpp, zig, go, python, javascript, typescript);
+in_each_language!(a_plugin_of_0_1_0_keeps_working: rust, c, cpp, zig, go, python, javascript, typescript);
 
 async fn a_plugin_of_0_1_0_works_in_a_relay_of_0_1_1(language: &str) {
     let file = kept(language);
@@ -47,16 +47,16 @@ fn a_plugin_of_0_1_1_works_in_this_relay() {
 }
 
 #[test]
-fn what_only_0_1_1_offers_is_refused_by_name() {
+fn an_import_that_only_0_1_1_has_is_refused_by_name() {
     let plugin = guest("additions");
     let folder = tempfile::TempDir::new().unwrap();
     let said = crate::harness::command::Project::at(folder.path()).run(&["plugin", "check", plugin.to_str().unwrap()]);
     assert_eq!(said.status, 1, "{said:#?}");
-    assert!(said.stderr.contains("\"signalbus:plugin/clock@0.1.1\", which this relay does not offer"), "{said:#?}");
+    assert!(said.stderr.contains("\"signalbus:plugin/clock@0.1.1\", which this relay does not provide"), "{said:#?}");
 }
 
 #[test]
-fn an_unknown_version_says_which_are_spoken() {
+fn an_unknown_version_is_refused_with_the_supported_ones() {
     let plugin = guest("signalbus_test_unknown_version");
     let folder = tempfile::TempDir::new().unwrap();
     let said = crate::harness::command::Project::at(folder.path()).run(&["plugin", "check", plugin.to_str().unwrap()]);
@@ -64,7 +64,7 @@ fn an_unknown_version_says_which_are_spoken() {
     assert!(said.stderr.contains("bulk-sender@0.9.0") && said.stderr.contains("speaks signalbus:plugin 0.1.x"), "{said:#?}");
 }
 
-/// The next version of the contract only adds to this one.
+/// The next version of the contract may only add to this one.
 #[test]
 fn version_0_1_1_keeps_every_line_of_0_1_0() {
     let read = |file: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
@@ -75,7 +75,7 @@ fn version_0_1_1_keeps_every_line_of_0_1_0() {
     }
 }
 
-/// A small relay that speaks 0.1.1.
+/// A minimal relay for version 0.1.1.
 mod newer {
     use super::*;
 
@@ -137,7 +137,7 @@ mod newer {
         }
     }
 
-    /// Sends one signal through a component; what it published.
+    /// Sends one signal through a component, and returns what it published.
     pub(super) async fn send(file: &Path) -> Vec<(String, String)> {
         let mut cache = wasmtime::CacheConfig::new();
         cache.with_directory(target().canonicalize().unwrap().join("test-cache/newer"));
@@ -150,7 +150,7 @@ mod newer {
         BulkSenderPlugin::add_to_linker::<_, HasSelf<Relay>>(&mut linker, |relay| relay).unwrap();
         let relay = Relay { wasi: WasiCtx::builder().build(), table: ResourceTable::new(), published: Vec::new() };
         let mut store = Store::new(&engine, relay);
-        // The export has the older version's name.
+        // The export is named with the older version.
         let instance = linker.instantiate_async(&mut store, &component).await.unwrap();
         let export =
             |store: &mut Store<Relay>, parent: Option<&_>, name: &str| instance.get_export_index(store, parent, name).unwrap();

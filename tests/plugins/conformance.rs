@@ -1,4 +1,4 @@
-//! The same plugin in every language, against the same suite, by the command that authors have.
+//! Conformance: the same plugin in every language passes the suite of `plugin test`.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::harness::command::Project;
 /// The rows of the samples.
 pub const ROWS: &str = "plugins/rows.json";
 
-/// What `plugin test` says of a component.
+/// Returns the report of `plugin test` for a component.
 pub fn tried(component: &Path, rows: &str) -> serde_json::Value {
     let folder = tempfile::TempDir::new().unwrap();
     let rows = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(rows);
@@ -17,7 +17,7 @@ pub fn tried(component: &Path, rows: &str) -> serde_json::Value {
     said.json()
 }
 
-/// All of the contract, and all cases of the file.
+/// Asserts that a component passes the contract tests and all cases of the file.
 pub fn passes(component: &Path, rows: &str) {
     let report = tried(component, rows);
     let cases = report["cases"].as_array().unwrap();
@@ -34,7 +34,8 @@ async fn conforms(language: &str) {
 
 in_each_language!(conforms: rust, c, cpp, zig, go, python, javascript, typescript);
 
-/// Made for `wasm32-unknown-unknown`: what `plugin build` makes of a core module imports the contract alone.
+/// A component that `plugin build` makes of a core module for `wasm32-unknown-unknown` imports only the
+/// contract.
 #[test]
 fn rust_without_wasi_conforms() {
     let core = std::fs::read(super::sample("rust-core")).unwrap();
@@ -48,7 +49,7 @@ fn rust_without_wasi_conforms() {
     passes(&file, ROWS);
 }
 
-/// A plugin that is wrong is found out, and told why.
+/// The output explains why a case has failed.
 #[test]
 fn the_first_failing_case_is_explained() {
     let folder = tempfile::TempDir::new().unwrap();
@@ -66,7 +67,7 @@ fn the_first_failing_case_is_explained() {
     assert!(said.stdout.contains(fault) && said.stdout.contains("first failure: wrong"), "{}", said.stdout);
 }
 
-/// The faults of `plugin test`, one for each case that failed, and the text that it printed.
+/// Returns the faults of `plugin test`, one for each failed case, and its output.
 fn faults(guest: &Path, rows: &str) -> (Vec<String>, String) {
     let folder = tempfile::TempDir::new().unwrap();
     std::fs::write(folder.path().join("rows.json"), rows).unwrap();
@@ -79,9 +80,9 @@ fn faults(guest: &Path, rows: &str) -> (Vec<String>, String) {
     (faults.collect(), report.stdout.clone() + &project.run(&args).stdout)
 }
 
-/// The relay sends a batch that failed again, row by row; its author has to know that it failed.
+/// The relay sends a failed batch again row by row, but the author must know that it failed.
 #[test]
-fn a_call_that_failed_is_a_fault_though_its_rows_are_sent_one_by_one() {
+fn a_failed_call_is_a_fault_although_its_rows_are_sent_one_by_one() {
     let rows = r#"{"cases": [
         {"name": "silent", "rows": [{"id": 1, "payload": "trap"}, {"id": 2, "payload": "sent"}]},
         {"name": "expects rows", "rows": [{"id": 1, "payload": "trap"}, {"id": 2, "payload": "sent"}],
@@ -101,16 +102,16 @@ fn a_call_that_failed_is_a_fault_though_its_rows_are_sent_one_by_one() {
 }
 
 #[test]
-fn answers_of_the_wrong_number_are_a_fault_of_a_case_that_expects_nothing() {
+fn a_wrong_number_of_outcomes_fails_a_case_without_expectations() {
     let rows = r#"[{"id": 1}, {"id": 2}]"#;
     let (faults, text) = faults(&crate::harness::guest("answers_too_few"), rows);
     assert_eq!(faults, ["the rows of the file: 1 outcomes for 2 rows; return one for each row, in the same order"]);
     assert!(text.contains("  FAILED the rows of the file"), "{text}");
 }
 
-/// It is told how it failed, case by case, and what to do.
+/// Every case is reported, with what to do.
 #[test]
-fn a_plugin_that_never_answers_is_tried_to_the_end() {
+fn a_plugin_that_never_answers_is_tested_to_the_end() {
     let rows = r#"{"timeout": "50ms", "cases": [{"name": "a", "rows": [{"id": 1}]}]}"#;
     let (faults, text) = faults(&crate::harness::guest("spins"), rows);
     let fault =
@@ -119,11 +120,11 @@ fn a_plugin_that_never_answers_is_tried_to_the_end() {
     assert!(text.contains("\n0 of 7 passed"), "{text}");
 }
 
-/// A smaller batch is no help where each call has one row.
+/// A smaller batch does not help if each call has one row.
 #[test]
-fn no_smaller_batch_is_advised_where_a_call_has_one_row() {
+fn a_smaller_batch_is_not_advised_if_a_call_has_one_row() {
     let advised = |guest: &str, rows: &str, attributes: &str| {
-        // It expects another failure, so that the contract does not take its rows.
+        // The case expects another failure, so that the contract tests do not use its rows.
         let case = format!(r#""name": "a", "timeout": "50ms", "rows": {rows}, "attributes": {attributes}"#);
         let case = case + r#", "expect": {"failure": "exit"}"#;
         let (faults, _) = faults(&crate::harness::guest(guest), &format!(r#"{{"cases": [{{{case}}}]}}"#));
@@ -137,7 +138,7 @@ fn no_smaller_batch_is_advised_where_a_call_has_one_row() {
     assert!(!advised("outcomes_one", rows, "{}"));
 }
 
-/// What is expected of a secret is its text; what is shown is not.
+/// Secrets are compared with what is expected, but redacted in the output.
 #[test]
 fn secrets_are_compared_and_not_shown() {
     let rows = r#"{"secrets": {"token": "hunter22\"x"}, "settings": {"connection": "bus"}, "cases": [
@@ -153,7 +154,7 @@ fn secrets_are_compared_and_not_shown() {
     assert!(text.contains("[secret]") && !text.contains("hunter22"), "{text}");
 }
 
-/// What is granted is for the author's own cases: the contract calls nobody.
+/// Grants are for the author's own cases: the contract tests connect to nobody.
 #[test]
 fn the_contract_reaches_nobody() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -170,12 +171,12 @@ fn the_contract_reaches_nobody() {
     assert!(text.contains("  ok     answers rows"), "{text}");
     assert!(server.accept().is_err(), "the contract called the server");
     faults(&webhook, &rows(r#"{"name": "a", "rows": [{"id": 1}]}"#));
-    assert!(server.accept().is_ok(), "a case of one's own calls it");
+    assert!(server.accept().is_ok(), "the author's own case did not call the server");
 }
 
-/// The contract needs no grants, a case of one's own does.
+/// The contract tests need no grants, the author's own cases do.
 #[test]
-fn what_a_plugin_is_not_granted_is_no_hindrance_to_the_contract() {
+fn missing_grants_do_not_fail_the_contract_tests() {
     let folder = tempfile::TempDir::new().unwrap();
     let webhook = super::sample("webhook");
     let project = Project::at(folder.path());
@@ -186,9 +187,9 @@ fn what_a_plugin_is_not_granted_is_no_hindrance_to_the_contract() {
     assert!(said.stderr.contains("grant them in rows.json, as in \"grants\": {\"http\":"), "{}", said.stderr);
 }
 
-/// What goes wrong in a plugin is a verdict of the contract, whatever it is.
+/// Failures of a plugin are reported by the contract tests.
 #[test]
-fn the_contract_finds_what_loses_rows() {
+fn the_contract_tests_find_plugins_that_fail() {
     for (guest, words) in [
         ("traps", "a call ended without an answer: plugin panicked at"),
         ("answers_too_few", "outcomes for 2 rows; return one for each row, in the same order"),
@@ -199,9 +200,9 @@ fn the_contract_finds_what_loses_rows() {
     }
 }
 
-/// To skip what the bus did not take loses it as surely as to call it sent.
+/// Skipping a row that the bus did not accept loses it, just like calling it sent.
 #[test]
-fn the_contract_finds_what_gives_rows_up() {
+fn the_contract_tests_find_plugins_that_give_up_rows() {
     let folder = tempfile::TempDir::new().unwrap();
     let rows = folder.path().join("rows.json");
     let faults = |how: &str| {
@@ -224,7 +225,7 @@ fn the_contract_finds_what_gives_rows_up() {
 }
 
 #[test]
-fn a_file_of_rows_that_is_wrong_says_where() {
+fn an_invalid_file_of_rows_is_reported_with_the_location() {
     let folder = tempfile::TempDir::new().unwrap();
     let plugin = crate::harness::guest("sends");
     for (rows, words) in [

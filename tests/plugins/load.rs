@@ -1,5 +1,5 @@
-//! A million signals in batches of a thousand, in every language that is built here: a collector
-//! that must not run in the middle of a call, memory that nobody gives back.
+//! Load: a million signals in batches of a thousand. Garbage collection must not break a call, and memory
+//! must not grow.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::database::Database;
 
 const ROWS: u32 = 1_000_000;
 
-/// What the process holds, in megabytes.
+/// Returns the resident memory of a process in megabytes.
 fn resident(process: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -38,7 +38,7 @@ async fn a_million_signals(language: &str) {
     );
     let project = Project::new(database.folder(), &config);
     let mut running = project.command(&["flushmany"]);
-    // Its words go to a file: nobody reads a pipe meanwhile.
+    // The log goes to a file, because nobody reads a pipe meanwhile.
     let log = database.folder().join("log");
     let mut running = running.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap();
     let mut held = Vec::new();
@@ -53,7 +53,7 @@ async fn a_million_signals(language: &str) {
     let client = redis::Client::open(broker.url()).unwrap();
     let sent = client.get_multiplexed_async_connection().await.unwrap().xlen("orders").await.unwrap();
     assert_eq!(sent, ROWS as usize, "{said}");
-    // A tenth of the load fills what is kept for reuse; from then on memory must not grow.
+    // A tenth of the load fills the pools; after that, memory must not grow.
     let most = |part: &[u64]| part.iter().copied().max().unwrap_or(0);
     let (early, late) = (most(&held[..held.len() / 2]), most(&held[held.len() / 2..]));
     println!("{language}: {} MB at most in the first half, {} MB in the second", early, late);

@@ -1,4 +1,4 @@
-//! Order, which the relay keeps whatever a plugin does with the signals of a call.
+//! Order: the relay preserves it, whatever a plugin does with the signals of a call.
 
 use redis::AsyncTypedCommands as _;
 
@@ -7,8 +7,8 @@ use crate::harness::broker::{Broker, Kind};
 use crate::harness::command::Project;
 use crate::harness::database::Database;
 
-/// The samples hand a call's messages to the bus as one list, and know nothing of order.
-async fn a_retry_holds_back_its_own_key_alone(language: &str) {
+/// The samples publish the messages of a call as one list, and do nothing for order.
+async fn a_retry_holds_back_only_its_own_order_key(language: &str) {
     let broker = Broker::shared(Kind::Redis);
     let stream = format!("orders-{language}");
     let database = Database::sqlite().await;
@@ -53,4 +53,4 @@ async fn a_retry_holds_back_its_own_key_alone(language: &str) {
     assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "{said:#?}");
 }
 
-in_each_language!(a_retry_holds_back_its_own_key_alone: rust, c, cpp, zig, go, python, javascript, typescript);
+in_each_language!(a_retry_holds_back_only_its_own_order_key: rust, c, cpp, zig, go, python, javascript, typescript);

@@ -1,4 +1,4 @@
-//! What the author of a plugin that traps is told.
+//! Crashes: what the relay reports to the author of a plugin that traps.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::in_each_language;
 use crate::harness::command::{Project, config};
 use crate::harness::database::Database;
 
-/// Four rows, two of which make the plugin crash.
+/// Creates four rows, two of which make the plugin crash.
 async fn crash(plugin: &Path) -> (Database, Project) {
     let database = Database::sqlite().await;
     database
@@ -24,20 +24,20 @@ async fn crash(plugin: &Path) -> (Database, Project) {
     (database, project)
 }
 
-async fn tells_where_it_crashed(language: &str) {
+async fn a_crash_is_reported_with_its_location(language: &str) {
     let (database, project) = crash(&super::sample(language)).await;
     let said = project.run(&["flush", "-w", "0"]);
     assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 2, "{said:#?}");
     let reasons = database.lines("SELECT reason FROM signalbus_dead_letter").await;
     assert!(reasons.iter().all(|reason| reason.contains("the row asks for it")), "{reasons:?}");
     let told: Vec<&str> = said.stderr.lines().filter(|line| line.contains("plugin stopped")).collect();
-    let [told] = told[..] else { panic!("it is told {} times: {}", told.len(), said.stderr) };
+    let [told] = told[..] else { panic!("the crash is reported {} times: {}", told.len(), said.stderr) };
     let words = ["the row asks for it", "signal_type=\"OrderPlaced\"", "signals=\"OrderPlaced:2\"", "generation=\""];
     assert!(words.iter().all(|word| told.contains(word)), "{told}");
     let name = format!("plugin=\"{language}\"");
     assert!(told.contains(&name), "{told}");
     if ["javascript", "typescript"].contains(&language) {
-        // The engine has no names; the plugin's own stack has.
+        // Only the plugin's own stack has names, not that of the engine.
         assert!(said.stderr.contains("decide@"), "there is no stack: {}", said.stderr);
         return;
     }
@@ -48,11 +48,11 @@ async fn tells_where_it_crashed(language: &str) {
     assert!(frames.count() > 1, "there is no backtrace with names: {}", said.stderr);
 }
 
-in_each_language!(tells_where_it_crashed: rust, c, cpp, zig, go, python, javascript, typescript);
+in_each_language!(a_crash_is_reported_with_its_location: rust, c, cpp, zig, go, python, javascript, typescript);
 
-/// With debug information, the lines of the source are told.
+/// A backtrace has source lines if the component has debug information.
 #[test]
-fn source_lines_are_told_where_the_component_has_them() {
+fn source_lines_are_reported_if_the_component_has_them() {
     let folder = tempfile::TempDir::new().unwrap();
     Project::at(folder.path()).ok(&["plugin", "new", "debugged", "--lang", "c"]);
     let project = Project::at(&folder.path().join("debugged"));
@@ -64,7 +64,7 @@ fn source_lines_are_told_where_the_component_has_them() {
     assert!(shown.contains("/decide.c:"), "{shown}");
 }
 
-/// A dead letter runs again on the author's machine: with what its signal type has, and to no bus.
+/// `plugin replay` runs a dead letter again with the configuration of its signal type, but without a bus.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_is_replayed() {
     let (database, project) = crash(&super::sample("c")).await;
@@ -77,13 +77,13 @@ async fn a_dead_letter_is_replayed() {
     assert_eq!(replayed["row"], serde_json::json!({"id": 2, "outcome": "panic"}), "{replayed}");
     assert_eq!(replayed["calls"][0]["failure"]["kind"], "trap", "{replayed}");
     assert!(replayed["calls"][0]["failure"]["backtrace"].as_str().unwrap().contains("abort"), "{replayed}");
-    // Another component, which is not troubled by the row.
+    // Another component, which can send the row.
     let publishes = crate::harness::guest("publishes");
     let said = project.run(&["plugin", "replay", &letter, "--plugin", publishes.to_str().unwrap()]);
     assert_eq!(said.status, 0, "{said:#?}");
     assert!(said.stdout.contains("row 1: \"sent\"") && said.stdout.contains("the dead letter stays"), "{said:#?}");
     assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 2);
-    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "the row was only lent to the table");
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "the row must not stay in the table");
     let said = project.run(&["plugin", "replay", "99"]);
     assert!(said.status == 1 && said.stderr.contains("dead letter 99 not found"), "{said:#?}");
 }

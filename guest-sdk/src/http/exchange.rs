@@ -1,4 +1,7 @@
-//! Requests in flight, by `wasi:http`: a plugin has one thread, so that all of them are polled.
+//! Exchanges over `wasi:http`, many in flight at once.
+//!
+//! A plugin has one thread, so all exchanges are polled in one loop, which must never wait for a single
+//! one. `http` defines requests and responses.
 
 use super::{Error, Request, Response};
 use std::time::Duration;
@@ -11,12 +14,12 @@ use wasip2::http::types::{
 use wasip2::io::poll::{Pollable, poll};
 use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 
-/// What is read of an answer's body at once.
+/// Maximum number of bytes read from a body at once.
 const CHUNK: u64 = 64 << 10;
 
 type Answer = Result<Response, Error>;
 
-/// Sends all requests, and waits for all answers.
+/// Sends all requests, at most `at_most` concurrently, and waits for all responses.
 pub(crate) fn exchange(requests: &mut dyn Iterator<Item = Request>, at_most: usize) -> Vec<Answer> {
     let mut answers: Vec<Option<Answer>> = Vec::new();
     let mut flying: Vec<Exchange> = Vec::new();
@@ -48,7 +51,7 @@ pub(crate) fn exchange(requests: &mut dyn Iterator<Item = Request>, at_most: usi
     answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Timeout))).collect()
 }
 
-/// Waits until one of them can go on, or has no time left.
+/// Waits until an exchange can proceed, or has run out of time.
 fn wait(flying: &[Exchange]) {
     let deadline = flying.iter().map(|exchange| exchange.deadline).min().unwrap_or_default();
     let timer = monotonic_clock::subscribe_instant(deadline);
@@ -57,7 +60,7 @@ fn wait(flying: &[Exchange]) {
     poll(&pollables);
 }
 
-/// One request on its way.
+/// A request in flight.
 struct Exchange {
     index: usize,
     deadline: u64,
@@ -71,13 +74,13 @@ enum Stage {
     Reading(Reading),
 }
 
-/// A child resource has to be dropped before its parent: the order of fields is that of dropping.
+/// Fields are dropped in this order: a child resource must be dropped before its parent.
 struct Waiting {
     ready: Pollable,
     future: FutureIncomingResponse,
 }
 
-/// In the order of dropping too.
+/// Fields are dropped in this order, too.
 struct Reading {
     ready: Pollable,
     stream: InputStream,
@@ -91,7 +94,7 @@ impl Exchange {
         let (deadline, limit) = (monotonic_clock::now().saturating_add(nanoseconds(request.timeout)), request.limit);
         let options = options(request.timeout);
         let mut upload = Upload::from_bytes(request.body, &outgoing)?;
-        // What fits into the relay's buffer is handed over before anybody waits for it.
+        // A body that fits into the relay's buffer is written before the request starts.
         if upload.as_mut().is_some_and(|upload| upload.step()) {
             upload.take().map_or(Ok(()), Upload::finish)?;
         }
@@ -106,7 +109,7 @@ impl Exchange {
         std::iter::once(ready).chain(self.upload.as_ref().map(|upload| &upload.ready))
     }
 
-    /// Goes on as far as it can without waiting.
+    /// Proceeds as far as possible without waiting; returns the answer once it is complete.
     fn step(&mut self) -> Option<Answer> {
         if self.upload.as_mut().is_some_and(Upload::step)
             && let Some(Err(error)) = self.upload.take().map(Upload::finish)
@@ -121,7 +124,7 @@ impl Exchange {
                         Err(response) => return Some(Ok(response)),
                     },
                     Ok(Err(code)) => return Some(Err(error(code))),
-                    Err(()) => return Some(Err(Error::Broken("there is no answer".to_owned()))),
+                    Err(()) => return Some(Err(Error::Broken("there is no response".to_owned()))),
                 },
                 Stage::Reading(reading) => {
                     let over = reading.step(self.limit);
@@ -133,7 +136,10 @@ impl Exchange {
 }
 
 impl Reading {
-    /// Begins to read an answer's body; the answer itself if it has none.
+    /// Starts reading a response's body.
+    ///
+    /// # Errors
+    /// Returns the response itself if it has no body.
     fn begin(incoming: IncomingResponse) -> Result<Self, Response> {
         let headers = incoming.headers().entries().into_iter();
         let headers = headers.map(|(name, value)| (name, String::from_utf8_lossy(&value).into_owned())).collect();
@@ -143,7 +149,7 @@ impl Reading {
         Ok(Self { ready: stream.subscribe(), stream, _body: body, response })
     }
 
-    /// Reads what is there; `true`: there is no more to read.
+    /// Reads the available bytes; returns `true` at the end of the body.
     fn step(&mut self, limit: usize) -> bool {
         let response = &mut self.response;
         loop {
@@ -168,7 +174,7 @@ impl Reading {
     }
 }
 
-/// A body on its way out.
+/// A request body that is being sent.
 struct Upload {
     ready: Pollable,
     stream: OutputStream,
@@ -182,13 +188,13 @@ impl Upload {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let refused = |()| Error::Invalid("it can have no body".to_owned());
+        let refused = |()| Error::Invalid("a body is not allowed".to_owned());
         let body = request.body().map_err(refused)?;
         let stream = body.write().map_err(refused)?;
         Ok(Some(Self { ready: stream.subscribe(), stream, body, bytes, written: 0 }))
     }
 
-    /// Writes what can be written; `true`: there is no more to write, or nobody reads on.
+    /// Writes as much as possible; returns `true` once all is written, or the server stops reading.
     fn step(&mut self) -> bool {
         while self.written < self.bytes.len() {
             let Ok(room) = self.stream.check_write() else { return true };
@@ -204,7 +210,7 @@ impl Upload {
         true
     }
 
-    /// A server that reads no further may answer all the same.
+    /// Finishes the body. If the server stopped reading early, it may still respond.
     fn finish(self) -> Result<(), Error> {
         let Self { ready, stream, body, bytes, written } = self;
         drop(ready);
@@ -221,21 +227,21 @@ fn outgoing(request: &Request) -> Result<OutgoingRequest, Error> {
         headers.retain(|(name, _)| name != "content-length");
         headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
     }
-    let headers = Fields::from_list(&headers).map_err(|fault| Error::Invalid(format!("a header is refused: {fault}")))?;
-    let (scheme, rest) = request.url.split_once("://").ok_or_else(|| invalid("its URL has no scheme"))?;
+    let headers = Fields::from_list(&headers).map_err(|fault| Error::Invalid(format!("invalid header: {fault}")))?;
+    let (scheme, rest) = request.url.split_once("://").ok_or_else(|| invalid("the URL has no scheme"))?;
     let scheme = match scheme {
         _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
         _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
-        _ => return Err(invalid("its URL begins with neither https:// nor http://")),
+        _ => return Err(invalid("the URL starts with neither https:// nor http://")),
     };
     let rest = rest.split('#').next().unwrap_or_default();
     let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let outgoing = OutgoingRequest::new(headers);
-    outgoing.set_method(&method(&request.method)).map_err(|()| invalid("its method is none"))?;
-    outgoing.set_scheme(Some(&scheme)).map_err(|()| invalid("its scheme is refused"))?;
-    outgoing.set_authority(Some(authority)).map_err(|()| invalid("its URL has no valid host"))?;
-    outgoing.set_path_with_query(Some(&path)).map_err(|()| invalid("its URL has no valid path"))?;
+    outgoing.set_method(&method(&request.method)).map_err(|()| invalid("invalid method"))?;
+    outgoing.set_scheme(Some(&scheme)).map_err(|()| invalid("invalid scheme"))?;
+    outgoing.set_authority(Some(authority)).map_err(|()| invalid("the URL has no valid host"))?;
+    outgoing.set_path_with_query(Some(&path)).map_err(|()| invalid("the URL has no valid path"))?;
     Ok(outgoing)
 }
 
@@ -252,10 +258,10 @@ fn method(name: &str) -> Method {
     }
 }
 
-/// Each part may take as long as the whole, which is watched here.
+/// Sets the limit of each part to that of the whole exchange, which `exchange` enforces.
 fn options(timeout: Duration) -> RequestOptions {
     let (options, timeout) = (RequestOptions::new(), Some(nanoseconds(timeout)));
-    // A relay that knows no such limit has its own.
+    // A relay that does not support a limit applies its own.
     let _ = options.set_connect_timeout(timeout);
     let _ = options.set_first_byte_timeout(timeout);
     let _ = options.set_between_bytes_timeout(timeout);
@@ -271,18 +277,18 @@ fn error(code: ErrorCode) -> Error {
     match code {
         ErrorCode::HttpRequestDenied | ErrorCode::DestinationIpProhibited => Error::Denied,
         ErrorCode::DnsError(payload) => Error::Unreachable(payload.rcode.unwrap_or_else(|| "no such host".to_owned())),
-        ErrorCode::DnsTimeout => unreachable("its name is not answered for"),
+        ErrorCode::DnsTimeout => unreachable("name lookup timed out"),
         ErrorCode::DestinationNotFound => unreachable("no such host"),
         ErrorCode::DestinationUnavailable | ErrorCode::DestinationIpUnroutable => unreachable("no route to it"),
         ErrorCode::ConnectionRefused => unreachable("connection refused"),
-        ErrorCode::ConnectionTimeout => unreachable("no connection in time"),
+        ErrorCode::ConnectionTimeout => unreachable("connection timed out"),
         ErrorCode::ConnectionLimitReached => unreachable("too many connections"),
         ErrorCode::TlsCertificateError => unreachable("its certificate is not trusted"),
-        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => unreachable("it does not speak TLS as expected"),
+        ErrorCode::TlsProtocolError | ErrorCode::TlsAlertReceived(_) => unreachable("TLS handshake failed"),
         ErrorCode::HttpResponseTimeout | ErrorCode::ConnectionReadTimeout | ErrorCode::ConnectionWriteTimeout => Error::Timeout,
-        ErrorCode::HttpRequestUriInvalid => Error::Invalid("its URL is no URL".to_owned()),
-        ErrorCode::HttpRequestMethodInvalid => Error::Invalid("its method is none".to_owned()),
-        ErrorCode::ConnectionTerminated => Error::Broken("the server closed it".to_owned()),
+        ErrorCode::HttpRequestUriInvalid => Error::Invalid("invalid URL".to_owned()),
+        ErrorCode::HttpRequestMethodInvalid => Error::Invalid("invalid method".to_owned()),
+        ErrorCode::ConnectionTerminated => Error::Broken("closed by the server".to_owned()),
         ErrorCode::InternalError(Some(cause)) => Error::Broken(cause),
         other => Error::Broken(other.to_string()),
     }

@@ -1,4 +1,4 @@
-//! Fields of other crates' types, from what the relay hands over.
+//! Fields with types of other crates, read from values of the relay.
 
 use super::rows::{json, one, reads, refuses};
 use crate::Value;
@@ -73,7 +73,7 @@ mod time {
     }
 
     #[test]
-    fn dates_and_times_read_as_they_are() {
+    fn dates_and_times_are_read_exactly() {
         let late = Time::from_hms_micro(23, 59, 59, 999_999).unwrap();
         reads(date("2024-02-29"), day());
         reads(date("2024-02-29"), Some(day()));
@@ -98,7 +98,7 @@ mod time {
     }
 
     #[test]
-    fn what_is_none_of_them_is_refused() {
+    fn other_texts_are_refused() {
         refuses::<Date>(date("2023-02-29"), "expected a date, YYYY-MM-DD, found date");
         refuses::<Date>(timestamp("2024-02-29T12:00:00Z"), "expected a date, YYYY-MM-DD, found timestamp");
         refuses::<Date>(datetime("2024-02-29T12:00:00"), "expected a date, YYYY-MM-DD, found datetime");
@@ -116,7 +116,7 @@ mod time {
 }
 
 #[test]
-fn chrono_reads_by_itself() {
+fn chrono_types_are_read_by_their_own_deserialize() {
     use chrono::{DateTime, FixedOffset, NaiveDate, NaiveDateTime, NaiveTime, Utc};
     let day = NaiveDate::from_ymd_opt(2024, 2, 29).unwrap();
     let late = NaiveTime::from_hms_micro_opt(23, 59, 59, 999_999).unwrap();

@@ -11,13 +11,13 @@ fn message(signal: &Signal) -> crate::Result<Message> {
 }
 
 #[test]
-fn each_signal_has_its_own_fate() {
+fn each_signal_has_its_own_outcome() {
     let expected = vec![Outcome::retry("busy"), Outcome::reject("broken"), Outcome::Sent];
     assert_eq!(each(&signals(&["retry", "reject", "sent"]), obey), Ok(expected));
 }
 
 #[test]
-fn an_outage_concerns_the_call_only_while_nothing_is_decided() {
+fn an_outage_applies_to_the_call_only_while_nothing_is_decided() {
     let first = each(&signals(&["unavailable", "never"]), obey);
     assert_eq!(first, Err(Error::unavailable("down")));
     let later = each(&signals(&["sent", "unavailable", "never"]), obey);
@@ -26,7 +26,7 @@ fn an_outage_concerns_the_call_only_while_nothing_is_decided() {
 }
 
 #[test]
-fn one_signals_verdict_never_deletes_its_neighbours() {
+fn an_error_of_one_signal_never_deletes_its_neighbours() {
     let retried = Ok(vec![Outcome::retry("broken"); 2]);
     assert_eq!(bulk::answer(Err(Error::reject("broken")), 2), retried);
     let skipped = crate::Verdict::<()>::or_skip(Err("broken")).unwrap_err();
@@ -37,7 +37,7 @@ fn one_signals_verdict_never_deletes_its_neighbours() {
 }
 
 #[test]
-fn each_signal_has_the_fate_of_its_message() {
+fn each_signal_has_the_outcome_of_its_message() {
     testing::publish_with(|messages| {
         assert_eq!(messages.len(), 2, "both in one call");
         Ok(vec![Outcome::Sent, Outcome::retry("full")])
@@ -51,9 +51,9 @@ fn each_signal_has_the_fate_of_its_message() {
 }
 
 #[test]
-fn a_missing_answer_is_no_success() {
+fn a_missing_outcome_does_not_count_as_sent() {
     testing::publish_with(|_| Ok(Vec::new()));
-    let expected = Outcome::retry("relay gave no outcome for the message");
+    let expected = Outcome::retry("relay returned no outcome for the message");
     assert_eq!(publish_each(&signals(&["sent"]), message), Ok(vec![expected.clone()]));
     assert_eq!(Message::new("bus", "orders").publish(), Ok(expected.clone()));
     testing::publish_with(|_| Ok(vec![Outcome::Sent]));

@@ -1,4 +1,4 @@
-//! What plugin authors rely on, held on the native target.
+//! Tests of what plugin authors rely on, on the native target.
 
 #[cfg(all(feature = "chrono", feature = "decimal", feature = "time", feature = "uuid"))]
 mod foreign;
@@ -23,6 +23,6 @@ fn obey(signal: &Signal) -> crate::Result {
         "retry" => Ok(Outcome::retry("busy")),
         "reject" => Err(Error::reject("broken")),
         "unavailable" => Err(Error::unavailable("down")),
-        other => panic!("payload {other:?} was not to be sent"),
+        other => panic!("payload {other:?} must not be sent"),
     }
 }

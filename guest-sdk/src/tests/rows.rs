@@ -53,7 +53,7 @@ fn floats_are_exact_or_refused() {
 }
 
 #[test]
-fn booleans_may_be_zero_and_one() {
+fn zero_and_one_are_read_as_booleans() {
     reads(true, true);
     reads(0, false);
     reads(1, true);
@@ -62,7 +62,7 @@ fn booleans_may_be_zero_and_one() {
 }
 
 #[test]
-fn null_is_none_and_nothing_else() {
+fn only_null_is_none() {
     reads(Value::Null, None::<String>);
     reads("", Some(String::new()));
     reads(7, Some(7_i64));
@@ -70,7 +70,7 @@ fn null_is_none_and_nothing_else() {
 }
 
 #[test]
-fn every_text_reads_as_text_and_stays_out_of_errors() {
+fn every_text_is_read_as_text_and_stays_out_of_errors() {
     let cases: [fn(String) -> Value; 9] = [
         Value::Decimal,
         Value::Text,
@@ -143,7 +143,7 @@ fn a_row_reads_by_name_or_by_position() {
 }
 
 #[test]
-fn a_row_that_does_not_fit_says_where() {
+fn a_row_that_does_not_fit_is_reported_with_its_column() {
     #[derive(Debug, Deserialize)]
     struct Wrong {
         #[allow(dead_code, reason = "never read")]
@@ -162,7 +162,7 @@ fn a_row_that_does_not_fit_says_where() {
 }
 
 #[test]
-fn as_json_nothing_is_lost() {
+fn json_is_lossless() {
     let signal = Signal::builder("T")
         .column("int", i64::MIN)
         .column("decimal", decimal("0.10"))

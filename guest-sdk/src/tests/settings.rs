@@ -21,7 +21,7 @@ fn parse(settings: &[(&'static str, &'static str)]) -> Result<Settings> {
 }
 
 #[test]
-fn settings_read_as_typed() {
+fn settings_are_read_into_typed_fields() {
     let settings = parse(&[
         ("url", "http://x"),
         ("port", "80"),
@@ -56,7 +56,7 @@ fn a_wrong_setting_is_named() {
 }
 
 #[test]
-fn what_is_required_and_missing_is_an_outage() {
+fn a_missing_required_setting_is_an_outage() {
     assert_eq!(config::require("url"), Err(Error::misconfigured("setting \"url\" is missing")));
     let missing = Err(Error::misconfigured("secret \"token\" is missing"));
     assert_eq!(config::require_secret("token"), missing);

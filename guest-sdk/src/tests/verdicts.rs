@@ -5,7 +5,7 @@ use crate::{Error, Outcome, Result, Verdict, export, testing};
 use std::fmt;
 use std::time::Duration;
 
-/// An error with a cause; `repeats` says whether its own text tells the cause already.
+/// An error with a cause; `repeats` says whether its own message contains that of the cause.
 #[derive(Debug)]
 struct Outer {
     repeats: bool,
@@ -32,7 +32,7 @@ fn outer(repeats: bool) -> std::result::Result<(), Outer> {
 }
 
 #[test]
-fn any_error_means_retry_and_tells_each_cause_once() {
+fn any_error_means_retry_and_names_each_cause_once() {
     for repeats in [true, false] {
         let failed: Result<()> = (|| Ok(outer(repeats)?))();
         assert_eq!(failed, Err(Error::retry("read order: invalid digit found in string")));
@@ -40,7 +40,7 @@ fn any_error_means_retry_and_tells_each_cause_once() {
 }
 
 #[test]
-fn texts_and_boxed_errors_convert_too() {
+fn texts_and_boxed_errors_are_converted() {
     let text: Result<()> = (|| Ok(Err("no customer")?))();
     assert_eq!(text, Err(Error::retry("no customer")));
     let owned: Result<()> = (|| Ok(Err(format!("no customer {}", 7))?))();
@@ -68,7 +68,7 @@ fn a_verdict_decides_what_an_error_means() {
 }
 
 #[test]
-fn after_is_kept_where_an_attempt_follows() {
+fn after_is_kept_if_an_attempt_follows() {
     let after = Duration::from_secs(2);
     let retry = Retry { reason: "r".into(), after_ms: Some(2000) };
     let told = |error: Error| error.after(after).into_outcome();
@@ -87,7 +87,7 @@ fn an_outage_of_the_bus_keeps_its_delay() {
 }
 
 #[test]
-fn the_exports_hand_over_rows_and_answers() {
+fn exports_convert_rows_and_results() {
     let columns = signal(1, "").columns().to_vec();
     let signal_type = SignalType { name: "T".into(), columns, attributes: Vec::new() };
     let row = |payload: &str| Row { id: "T:1".into(), attempt: 1, values: vec![1.into(), payload.into()] };

@@ -1,4 +1,7 @@
-//! RabbitMQ, and whatever else speaks AMQP 0-9-1 with publisher confirms.
+//! RabbitMQ, and other AMQP 0-9-1 servers with publisher confirms.
+//!
+//! A message must never count as sent before its confirm has arrived. `shared_connection` connects;
+//! `instrumented` measures and redacts.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -14,7 +17,7 @@ use lapin::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, reject, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -24,18 +27,18 @@ pub(super) struct Amqp {
     uri: AMQPUri,
     tls: OwnedTLSConfig,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
     connection: lapin::Connection,
-    /// Channels that nobody uses now.
+    /// Channels that are not in use.
     idle: Mutex<Vec<Channel>>,
-    /// Exchanges that were seen to exist.
+    /// Exchanges known to exist.
     exchanges: Mutex<HashSet<String>>,
 }
 
-/// A message in AMQP's own words.
+/// A message converted to the arguments of `basic.publish`.
 struct AmqpPublish<'a> {
     exchange: ShortString,
     key: ShortString,
@@ -44,17 +47,17 @@ struct AmqpPublish<'a> {
     body: &'a [u8],
 }
 
-/// A message that was published and not confirmed yet: its position in the list.
+/// A published message without a confirm yet, and its position in the list.
 type Pending = (usize, PublisherConfirm);
 
 impl Amqp {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
         if !config.options.is_empty() {
-            return Err("RabbitMQ knows no `options`; what it needs stands in the URL".into());
+            return Err("RabbitMQ takes no `options`; configure it in the URL".into());
         }
         let uri: AMQPUri = config.url.as_str().parse()?;
         let tls = OwnedTLSConfig { cert_chain: config.ca.clone(), ..OwnedTLSConfig::default() };
-        Ok(Self { uri, tls, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { uri, tls, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -71,32 +74,32 @@ impl Amqp {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let session = self.connection.get(Session::is_usable, self.connect()).await?;
         if session.connection.status().blocked() {
-            return Err(unavailable("RabbitMQ is short of memory or disk, and blocks those who publish"));
+            return Err(unavailable("RabbitMQ is low on memory or disk, and blocks publishers"));
         }
         let deadline = Instant::now() + self.timeout;
         let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
-        let mut parcels = Vec::with_capacity(messages.len());
+        let mut prepared = Vec::with_capacity(messages.len());
         for (position, message) in messages.iter().enumerate() {
             match AmqpPublish::from_message(message) {
                 Ok(publish) => match session.missing(&publish.exchange, deadline).await {
-                    Ok(None) => parcels.push((position, publish)),
+                    Ok(None) => prepared.push((position, publish)),
                     Ok(Some(missing)) => receipts[position] = Some(Ok(missing)),
                     Err(error) => receipts[position] = Some(Err(error.to_string())),
                 },
                 Err(outcome) => receipts[position] = Some(Ok(outcome)),
             }
         }
-        session.publish_all(&parcels, &mut receipts, deadline).await;
-        // A channel that was closed may leave more than the guilty message unconfirmed.
-        for (position, publish) in &parcels {
+        session.publish_all(&prepared, &mut receipts, deadline).await;
+        // A closed channel may leave more messages unconfirmed than the faulty one.
+        for (position, publish) in &prepared {
             if receipts[*position].is_none() {
                 receipts[*position] = Some(session.publish_one(publish, deadline).await);
             }
         }
         if !session.is_usable() || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("it was not published".into()))).collect())
     }
@@ -125,15 +128,16 @@ impl Session {
         }
     }
 
-    /// Only a channel on which everything was confirmed is used again.
+    /// Returns a channel for reuse. Everything published on it must have been confirmed.
     fn give_back(&self, channel: Channel) {
         if channel.status().connected() {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
         }
     }
 
-    /// Asks for the exchange before anything is published to it: RabbitMQ answers a message for none
-    /// by closing the channel, and does not tell what became of the messages before.
+    /// Checks that an exchange exists before anything is published to it, and returns the outcome if it
+    /// does not. RabbitMQ answers a message for a missing exchange by closing the channel, which leaves
+    /// the messages before it unconfirmed.
     async fn missing(&self, exchange: &ShortString, deadline: Instant) -> lapin::Result<Option<Outcome>> {
         let known = |exchanges: &HashSet<String>| exchange.as_str().is_empty() || exchanges.contains(exchange.as_str());
         if known(&self.exchanges()) {
@@ -162,26 +166,26 @@ impl Session {
         self.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes all in one go; what the server did not get to has no receipt.
-    async fn publish_all(&self, parcels: &[(usize, AmqpPublish<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
+    /// Publishes all messages at once; those that the server did not process get no receipt.
+    async fn publish_all(&self, prepared: &[(usize, AmqpPublish<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
         let channel = match self.in_time(self.channel(), deadline).await {
             Ok(channel) => channel,
-            Err(reason) => return parcels.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
+            Err(reason) => return prepared.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
         };
-        let mut pending: Vec<Pending> = Vec::with_capacity(parcels.len());
-        for (position, publish) in parcels {
-            match self.in_time(publish.publish(&channel), deadline).await {
+        let mut pending: Vec<Pending> = Vec::with_capacity(prepared.len());
+        for (position, publish) in prepared {
+            match self.in_time(publish.send(&channel), deadline).await {
                 Ok(confirm) => pending.push((*position, confirm)),
                 Err(_) => break,
             }
         }
-        let mut complete = pending.len() == parcels.len();
+        let mut complete = pending.len() == prepared.len();
         for (position, confirm) in pending {
             receipts[position] = match timeout_at(deadline, confirm).await {
-                Ok(Ok(confirmation)) => Some(Ok(judged(confirmation))),
+                Ok(Ok(confirmation)) => Some(Ok(classify(confirmation))),
                 Ok(Err(error)) if is_of_channel(&error) && self.is_usable() => None,
                 Ok(Err(error)) => Some(Err(error.to_string())),
-                Err(_) => Some(Err("RabbitMQ has not confirmed in time".into())),
+                Err(_) => Some(Err("RabbitMQ did not confirm in time".into())),
             };
             complete &= matches!(receipts[position], Some(Ok(_)));
         }
@@ -190,34 +194,36 @@ impl Session {
         }
     }
 
-    /// Publishes one message alone: what closes the channel then is its fault.
+    /// Publishes one message on a channel of its own: if the channel is closed, the message is at fault.
     async fn publish_one(&self, publish: &AmqpPublish<'_>, deadline: Instant) -> Receipt {
         let channel = self.in_time(self.channel(), deadline).await?;
-        let published = async { publish.publish(&channel).await?.await };
+        let published = async { publish.send(&channel).await?.await };
         match timeout_at(deadline, published).await {
             Ok(Ok(confirmation)) => {
                 self.give_back(channel);
-                Ok(judged(confirmation))
+                Ok(classify(confirmation))
             }
             Ok(Err(error)) => {
                 self.exchanges().remove(publish.exchange.as_str());
                 fault(&error).map(outcome).ok_or_else(|| error.to_string())
             }
-            Err(_) => Err("RabbitMQ has not confirmed in time".into()),
+            Err(_) => Err("RabbitMQ did not confirm in time".into()),
         }
     }
 
     async fn in_time<T>(&self, call: impl Future<Output = lapin::Result<T>>, deadline: Instant) -> Result<T, String> {
         match timeout_at(deadline, call).await {
             Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err("RabbitMQ does not answer in time".into()),
+            Err(_) => Err("RabbitMQ did not answer in time".into()),
         }
     }
 }
 
 impl<'a> AmqpPublish<'a> {
+    /// Converts a message.
+    ///
     /// # Errors
-    /// What AMQP can't carry.
+    /// AMQP cannot carry the message.
     fn from_message(message: &'a Message) -> Result<Self, Outcome> {
         let mut options = BasicPublishOptions::default();
         let mut properties = BasicProperties::default().with_delivery_mode(2);
@@ -261,21 +267,21 @@ impl<'a> AmqpPublish<'a> {
         })
     }
 
-    async fn publish(&self, channel: &Channel) -> lapin::Result<PublisherConfirm> {
+    async fn send(&self, channel: &Channel) -> lapin::Result<PublisherConfirm> {
         let (exchange, key) = (self.exchange.clone(), self.key.clone());
         channel.basic_publish(exchange, key, self.options, self.body, self.properties.clone()).await
     }
 }
 
 fn short(what: &str, text: &str) -> Result<ShortString, Outcome> {
-    ShortString::try_new(text).map_err(|_| reject(format!("{what}: RabbitMQ takes 255 bytes at most, not {}", text.len())))
+    ShortString::try_new(text).map_err(|_| reject(format!("{what} has {} bytes, but RabbitMQ takes at most 255", text.len())))
 }
 
 fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
-    value.parse().map_err(|_| reject(format!("option \"amqp.{name}\" can't be {value:?}")))
+    value.parse().map_err(|_| reject(format!("option \"amqp.{name}\" cannot be {value:?}")))
 }
 
-fn judged(confirmation: Confirmation) -> Outcome {
+fn classify(confirmation: Confirmation) -> Outcome {
     match confirmation {
         Confirmation::Ack(None) => Outcome::Sent,
         Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => reject(format!(
@@ -285,12 +291,12 @@ fn judged(confirmation: Confirmation) -> Outcome {
             returned.delivery.exchange.as_str(),
             returned.delivery.routing_key.as_str(),
         )),
-        Confirmation::Nack(None) => Outcome::retry("RabbitMQ did not accept the message: a queue is full, or not available"),
+        Confirmation::Nack(None) => Outcome::retry("RabbitMQ did not accept the message: a queue is full or unavailable"),
         Confirmation::NotRequested => Outcome::retry("RabbitMQ was not asked to confirm"),
     }
 }
 
-/// What is one message's or one channel's fault.
+/// Returns the protocol error if it concerns one message or channel only.
 fn fault(error: &lapin::Error) -> Option<&AMQPError> {
     match error.kind() {
         ErrorKind::ProtocolError(fault) if matches!(fault.kind(), AMQPErrorKind::Soft(_)) => Some(fault),
@@ -305,7 +311,7 @@ fn is_of_channel(error: &lapin::Error) -> bool {
 fn outcome(fault: &AMQPError) -> Outcome {
     let said = fault.get_message();
     match fault.kind() {
-        // Too large, or against a property of the queue.
+        // The message is too large, or contradicts a property of the queue.
         AMQPErrorKind::Soft(AMQPSoftError::PRECONDITIONFAILED | AMQPSoftError::CONTENTTOOLARGE) => {
             reject(format!("RabbitMQ refuses the message: {said}"))
         }
@@ -314,7 +320,7 @@ fn outcome(fault: &AMQPError) -> Outcome {
     }
 }
 
-/// Why there is no connection.
+/// Explains a failed connection attempt.
 fn refused(error: &lapin::Error, uri: &AMQPUri) -> Outage {
     let (host, port) = (&uri.authority.host, uri.authority.port);
     match error.kind() {

@@ -1,4 +1,7 @@
-//! The inbox of another service: a table in its PostgreSQL database, a row for each message.
+//! The inbox of another service: a table in its PostgreSQL database, with a row per message.
+//!
+//! A message must never count as sent before its row is committed. `shared_connection` connects;
+//! `instrumented` measures and redacts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +11,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, refuse_options, reject, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -16,22 +19,22 @@ use signalbus_core::signal::{Outage, Outcome};
 /// A connection to the database of another service.
 pub(super) struct Inbox {
     options: PgConnectOptions,
-    /// For people.
+    /// Shown in messages.
     address: String,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
-    /// And when it answered last.
+    /// The connection, and when it last answered.
     connection: Mutex<(PgConnection, Instant)>,
 }
 
-/// What an insertion failed for.
+/// Why an insertion failed.
 enum Fault {
-    /// One of the rows, or all.
+    /// At least one of the rows is at fault.
     Row(String),
-    /// The table: no row would pass.
+    /// The table is at fault: no row could be inserted.
     Table(String),
     Connection(String),
 }
@@ -45,7 +48,12 @@ impl Inbox {
             Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
             None => options,
         };
-        Ok(Self { options, address: config.server(5432), timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self {
+            options,
+            address: config.server(5432),
+            timeout: config.timeout,
+            connection: SharedConnection::new(config.timeout),
+        })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -55,7 +63,7 @@ impl Inbox {
                 let said = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
                 let reason = format!("PostgreSQL at {}: {said}", self.address);
                 let code = state(&error).unwrap_or_default();
-                // Who logs in, and where to.
+                // Wrong credentials or a missing database.
                 match code.starts_with("28") || code == "3D000" {
                     true => Err(Outage::Misconfigured { reason }),
                     false => Err(unavailable(reason)),
@@ -65,12 +73,12 @@ impl Inbox {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let mut session = self.link.get(|_| true, self.connect()).await?;
+        let mut session = self.connection.get(|_| true, self.connect()).await?;
         if !session.is_alive().await {
-            self.link.lose(&session).await;
-            session = self.link.get(|_| true, self.connect()).await?;
+            self.connection.lose(&session).await;
+            session = self.connection.get(|_| true, self.connect()).await?;
         }
-        let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unfit(message).map(Ok)).collect();
+        let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unsupported(message).map(Ok)).collect();
         let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
         for (position, message) in messages.iter().enumerate() {
             if receipts[position].is_none() {
@@ -86,9 +94,9 @@ impl Inbox {
         };
         let in_time = timeout_at(Instant::now() + self.timeout, inserted).await.is_ok();
         if !in_time || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
-        let missing = || Err(format!("PostgreSQL at {} does not answer in time", self.address));
+        let missing = || Err(format!("PostgreSQL at {} did not answer in time", self.address));
         Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect())
     }
 }
@@ -100,17 +108,16 @@ impl Bus for Inbox {
 }
 
 impl Session {
-    /// A server or a pooler may have ended a connection that was idle: better to ask than to lose what
-    /// is sent.
+    /// Pings a connection that was idle, since the server or a pooler may have closed it: the messages
+    /// of the call would be lost with it.
     async fn is_alive(&self) -> bool {
-        // Who has it now will tell.
+        // A connection in use is checked by its user.
         let Ok(mut connection) = self.connection.try_lock() else { return true };
         connection.1.elapsed() < IDLE || timeout(IDLE, connection.0.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 }
 
-/// Inserts these messages; where a row is at fault, half of them and the other half, until it stands
-/// alone.
+/// Inserts messages. If a row is at fault, retries with halves of the list until the row is alone.
 async fn insert(
     connection: &mut PgConnection,
     table: &str,
@@ -133,7 +140,7 @@ async fn insert(
             Err(Fault::Connection(reason)) => Err(reason),
         };
         let lost = receipt.is_err();
-        // Nothing is tried on a connection that failed.
+        // After the connection has failed, nothing else is tried on it.
         let touched = if lost { part.into_iter().chain(parts.drain(..).flatten()).collect() } else { part };
         touched.into_iter().for_each(|position| receipts[position] = Some(receipt.clone()));
     }
@@ -152,7 +159,7 @@ async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Messag
         quoted(table)
     );
     let query = sqlx::query(AssertSqlSafe(sql)).bind(ids).bind(keys).bind(types).bind(headers).bind(bodies);
-    // In a transaction, and without a statement that is left behind: a pooler may hand the connection on.
+    // In a transaction, and without a prepared statement that stays: a pooler may reassign the connection.
     let inserted = async {
         let mut transaction = connection.begin().await?;
         query.persistent(false).execute(&mut *transaction).await?;
@@ -161,26 +168,28 @@ async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Messag
     inserted.await.map_err(|error| fault(&error))
 }
 
-/// # Errors
-/// What an inbox can't take.
-fn unfit(message: &Message) -> Option<Outcome> {
+/// Returns the outcome of a message that an inbox cannot take; `None` if it can.
+fn unsupported(message: &Message) -> Option<Outcome> {
     let parts: Vec<&str> = message.destination.split('.').collect();
     if parts.len() > 2 || parts.iter().any(|part| part.is_empty() || part.contains('\0')) {
-        return Some(reject(format!("destination {:?} is no table; write \"table\" or \"schema.table\"", message.destination)));
+        return Some(reject(format!(
+            "destination {:?} is not a table; write \"table\" or \"schema.table\"",
+            message.destination
+        )));
     }
     if let Some((name, _)) = message.options.iter().find(|(name, _)| name.starts_with("inbox.")) {
         return Some(reject(format!("an inbox has no option \"{name}\"")));
     }
-    message.id.is_none().then(|| reject("the message has no `id`, which an inbox needs"))
+    message.id.is_none().then(|| reject("the message has no `id`, which an inbox requires"))
 }
 
-/// As SQL names it.
+/// Quotes a table's name, and that of its schema, for SQL.
 fn quoted(table: &str) -> String {
     let parts: Vec<String> = table.split('.').map(|part| format!("\"{}\"", part.replace('"', "\"\""))).collect();
     parts.join(".")
 }
 
-/// A JSON object; values of the same name are joined, as HTTP does.
+/// Returns the headers as a JSON object; values of the same name are joined, as in HTTP.
 fn headers(message: &Message) -> String {
     let mut headers: BTreeMap<&str, String> = BTreeMap::new();
     for (name, value) in &message.headers {
@@ -203,8 +212,10 @@ fn fault(error: &sqlx::Error) -> Fault {
     };
     let said = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
     match (code.as_str(), &code[..code.len().min(2)]) {
-        ("42P01" | "42703" | "42P10" | "3F000", _) => Fault::Table(format!("{said}; create the table as README says")),
-        // Data, constraints, limits, and what a trigger raises.
+        ("42P01" | "42703" | "42P10" | "3F000", _) => {
+            Fault::Table(format!("{said}; create the table as the book's page on buses shows"))
+        }
+        // Data, constraints, limits, and exceptions of triggers.
         (_, "22" | "23" | "54" | "44") | ("P0001", _) => Fault::Row(said),
         (_, "42") => Fault::Table(said),
         _ => Fault::Connection(format!("PostgreSQL: {said}")),
@@ -216,11 +227,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_tables_are_quoted() {
+    fn table_names_are_quoted() {
         assert_eq!(quoted("shop.in\"box; DROP"), "\"shop\".\"in\"\"box; DROP\"");
         for destination in ["", "a.b.c", ".a", "a."] {
             let message = Message { destination: destination.into(), id: Some("1".into()), ..Message::default() };
-            assert!(unfit(&message).is_some(), "{destination}");
+            assert!(unsupported(&message).is_some(), "{destination}");
         }
     }
 

@@ -1,4 +1,7 @@
-//! What all buses have in common: measures, and secrets kept out of words.
+//! Wraps every bus with metrics, and redacts secrets in its messages.
+//!
+//! No outcome or outage may leave the crate without passing through here. Each bus implements
+//! `Bus` in a module of its own.
 
 use std::time::Instant;
 
@@ -7,7 +10,7 @@ use signalbus_core::message::{Message, Publisher, Publishing};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
-/// A bus, and what is instrumented of it.
+/// A bus with metrics and redaction.
 pub(super) struct Instrumented {
     name: String,
     secrets: Vec<String>,
@@ -20,7 +23,7 @@ impl Instrumented {
         Self { name: config.name.clone(), secrets, bus }
     }
 
-    async fn take(&self, messages: Vec<Message>) -> Verdict {
+    async fn publish_measured(&self, messages: Vec<Message>) -> Verdict {
         let begun = Instant::now();
         let verdict = self.send(&messages).await;
         telemetry::published(&self.name, &verdict, begun.elapsed());
@@ -30,17 +33,18 @@ impl Instrumented {
     async fn send(&self, messages: &[Message]) -> Verdict {
         let receipts = match self.bus.publish(messages).await {
             Ok(receipts) => receipts,
-            Err(outage) => return Err(self.told(outage)),
+            Err(outage) => return Err(self.describe(outage)),
         };
-        // What was confirmed beside it is sent again: nobody knows whose row an identity stands for by then.
+        // Confirmed messages of the same call are sent again as well. Remembering their ids would not
+        // help: by then, an id may stand for another row.
         if let Some(reason) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
-            return Err(self.told(unavailable(reason.as_str())));
+            return Err(self.describe(unavailable(reason.as_str())));
         }
-        Ok(receipts.into_iter().flatten().map(|outcome| self.worded(outcome)).collect())
+        Ok(receipts.into_iter().flatten().map(|outcome| self.redact_outcome(outcome)).collect())
     }
 
-    /// An outage, with the connection's name and without its secrets.
-    fn told(&self, outage: Outage) -> Outage {
+    /// Adds the connection's name to an outage, and redacts secrets.
+    fn describe(&self, outage: Outage) -> Outage {
         let words = |reason: &str| format!("connection \"{}\": {}", self.name, self.redact(reason));
         match outage {
             Outage::Unavailable { reason, after } => Outage::Unavailable { reason: words(&reason), after },
@@ -48,7 +52,7 @@ impl Instrumented {
         }
     }
 
-    fn worded(&self, outcome: Outcome) -> Outcome {
+    fn redact_outcome(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Outcome::Retry { reason, after } => Outcome::Retry { reason: self.redact(&reason), after },
             Outcome::Reject { reason } => Outcome::Reject { reason: self.redact(&reason) },
@@ -63,7 +67,7 @@ impl Instrumented {
 
 impl Publisher for Instrumented {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
-        Box::pin(self.take(messages))
+        Box::pin(self.publish_measured(messages))
     }
 }
 
@@ -75,18 +79,18 @@ mod tests {
     use super::super::{Receipt, Receiving, reject};
     use super::*;
 
-    /// Answers with what was prepared, and remembers what it was handed.
+    /// Returns prepared answers, and records the messages that it receives.
     #[derive(Default)]
     struct Prepared {
         answers: Mutex<Vec<Answer>>,
-        handed: Mutex<Vec<Vec<String>>>,
+        received: Mutex<Vec<Vec<String>>>,
     }
 
     type Answer = Result<Vec<Receipt>, Outage>;
 
     impl Bus for std::sync::Arc<Prepared> {
         fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-            self.handed.lock().unwrap().push(messages.iter().filter_map(|message| message.id.clone()).collect());
+            self.received.lock().unwrap().push(messages.iter().filter_map(|message| message.id.clone()).collect());
             Box::pin(std::future::ready(self.answers.lock().unwrap().remove(0)))
         }
     }
@@ -102,23 +106,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_lost_in_part_counts_as_lost() {
+    async fn a_partly_lost_batch_is_an_outage() {
         let outage = |reason: &str| Err(unavailable(format!("connection \"b\": {reason}")));
         let part = Ok(vec![Ok(Outcome::Sent), Err("reset".to_owned()), Ok(Outcome::Sent)]);
         let whole = Ok(vec![Ok(Outcome::Sent), Ok(reject("no route")), Ok(Outcome::Sent)]);
         let (prepared, instrumented) = instrumented(vec![part, Err(unavailable("refused")), whole]);
-        let call = || instrumented.take(vec![message("1"), message("2"), message("3")]);
+        let call = || instrumented.publish_measured(vec![message("1"), message("2"), message("3")]);
         assert_eq!(call().await, outage("reset"));
         assert_eq!(call().await, outage("refused"));
         assert_eq!(call().await, Ok(vec![Outcome::Sent, reject("no route"), Outcome::Sent]));
-        let handed = prepared.handed.lock().unwrap().clone();
-        assert_eq!(handed, vec![vec!["1", "2", "3"]; 3]);
+        let received = prepared.received.lock().unwrap().clone();
+        assert_eq!(received, vec![vec!["1", "2", "3"]; 3]);
     }
 
     #[tokio::test]
-    async fn passwords_are_struck_from_reasons() {
+    async fn passwords_are_redacted_in_reasons() {
         let (_, instrumented) = instrumented(vec![Err(unavailable("amqp://u:pa%20ss@h, pa ss"))]);
-        let Err(Outage::Unavailable { reason, .. }) = instrumented.take(vec![message("1")]).await else { panic!() };
+        let Err(Outage::Unavailable { reason, .. }) = instrumented.publish_measured(vec![message("1")]).await else { panic!() };
         assert_eq!(reason, "connection \"b\": amqp://u:[secret]@h, [secret]");
     }
 }

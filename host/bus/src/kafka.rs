@@ -1,4 +1,7 @@
-//! Kafka: a message is sent once all replicas that are in sync have it.
+//! Kafka: a message counts as sent once all in-sync replicas have it.
+//!
+//! Options must never weaken this (see `FIXED`). Producers are dropped in `drop_in_thread`;
+//! `shared_connection` connects; `instrumented` measures and redacts.
 
 mod drop_in_thread;
 
@@ -12,36 +15,37 @@ use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, reject, tls};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 
-/// A producer, idempotent, which all calls share.
+/// A connection to Kafka: an idempotent producer that all calls share.
 pub(super) struct Kafka {
     settings: ClientConfig,
-    /// For people.
+    /// Shown in messages.
     address: String,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
     producer: DropInThread<FutureProducer<ClientEvents>>,
-    news: watch::Receiver<ClientState>,
+    state: watch::Receiver<ClientState>,
 }
 
-/// What the library says beside the deliveries.
+/// Errors that the library reports outside of deliveries.
 #[derive(Clone, Default)]
 struct ClientState {
-    /// Why no server lets us in.
+    /// Why the servers refuse the login.
     refused: Option<String>,
-    /// The last that went wrong on the way to a server, and when.
+    /// The last connection error, and when it occurred.
     fault: Option<(String, Instant)>,
 }
 
+/// Receives the library's errors.
 struct ClientEvents(watch::Sender<ClientState>);
 
 type Record<'a> = FutureRecord<'a, str, [u8]>;
@@ -55,34 +59,34 @@ impl Kafka {
             KafkaError::ClientConfig(_, told, name, _) => format!("`options`: \"{name}\": {told}"),
             error => error.to_string(),
         })?;
-        Ok(Self { settings, address, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { settings, address, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        let (teller, news) = watch::channel(ClientState::default());
-        match self.settings.create_with_context(ClientEvents(teller)) {
-            Ok(producer) => Ok(Session { producer: DropInThread::new(producer), news }),
+        let (sender, state) = watch::channel(ClientState::default());
+        match self.settings.create_with_context(ClientEvents(sender)) {
+            Ok(producer) => Ok(Session { producer: DropInThread::new(producer), state }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let session = self.connection.get(Session::is_usable, self.connect()).await?;
         let deadline = Instant::now() + self.timeout;
-        let mut news = session.news.clone();
+        let mut state = session.state.clone();
         let sent = tokio::select! {
             sent = session.publish(messages, deadline) => Ok(sent),
-            refused = news.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
+            refused = state.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
         };
         match sent {
             Ok(receipts) => {
                 if !session.is_usable() {
-                    self.link.lose(&session).await;
+                    self.connection.lose(&session).await;
                 }
-                Ok(receipts.into_iter().map(|receipt| receipt.map_err(|reason| self.told(&session, &reason))).collect())
+                Ok(receipts.into_iter().map(|receipt| receipt.map_err(|reason| self.with_fault(&session, &reason))).collect())
             }
             Err(refused) => {
-                self.link.lose(&session).await;
+                self.connection.lose(&session).await;
                 let said = refused.ok().flatten().unwrap_or_default();
                 let reason = format!("Kafka at {} refuses the login: correct it in the URL: {said}", self.address);
                 Err(Outage::Misconfigured { reason })
@@ -90,11 +94,11 @@ impl Kafka {
         }
     }
 
-    /// A reason, with what the library has met on the way.
-    fn told(&self, session: &Session, reason: &str) -> String {
-        /// The library says the same again only after half of it.
+    /// Adds the last connection error to a reason.
+    fn with_fault(&self, session: &Session, reason: &str) -> String {
+        /// The library repeats the same error after half of this time.
         const RECENT: Duration = Duration::from_secs(60);
-        let fault = session.news.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
+        let fault = session.state.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
         let fault = fault.map(|(fault, _)| format!(" ({fault})")).unwrap_or_default();
         format!("Kafka at {}: {reason}{fault}", self.address)
     }
@@ -110,7 +114,7 @@ impl ClientContext for ClientEvents {
     fn error(&self, error: KafkaError, reason: &str) {
         self.0.send_modify(|state| match error.rdkafka_error_code() {
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => state.refused = Some(reason.to_owned()),
-            // It is told after what caused it.
+            // The library reports its cause first.
             Some(Code::AllBrokersDown) if state.fault.is_some() => {}
             _ => state.fault = Some((reason.to_owned(), Instant::now())),
         });
@@ -120,7 +124,7 @@ impl ClientContext for ClientEvents {
 }
 
 impl Session {
-    /// An idempotent producer that could break its promise refuses to go on.
+    /// Returns `false` after a fatal error: an idempotent producer that could break its guarantee stops.
     fn is_usable(&self) -> bool {
         self.producer.get().is_some_and(|producer| producer.client().fatal_error().is_none())
     }
@@ -140,11 +144,11 @@ impl Session {
                 Err(receipt) => Err(receipt),
             };
             receipts.push(match delivered {
-                // It goes for all that travelled together: alone it may pass.
+                // The error concerns the messages of a request together; alone, this one may pass.
                 Ok(Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _))) if messages.len() > 1 => {
                     self.publish_alone(message, deadline).await
                 }
-                Ok(delivery) => judged(delivery, &message.destination),
+                Ok(delivery) => classify(delivery, &message.destination),
                 Err(receipt) => receipt,
             });
         }
@@ -160,7 +164,7 @@ impl Session {
             Ok(pending) => delivered(pending, deadline).await,
             Err(receipt) => Err(receipt),
         };
-        delivered.map_or_else(|receipt| receipt, |delivery| judged(delivery, &message.destination))
+        delivered.map_or_else(|receipt| receipt, |delivery| classify(delivery, &message.destination))
     }
 
     async fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
@@ -188,7 +192,7 @@ async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDe
 }
 
 fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, String> {
-    /// What the relay's promises hang on.
+    /// Properties that the relay's guarantees depend on.
     const FIXED: [&str; 6] =
         ["acks", "request.required.acks", "enable.idempotence", "transactional.id", "bootstrap.servers", "metadata.broker.list"];
     let millis = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
@@ -206,13 +210,13 @@ fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, St
         .set("security.protocol", protocol)
         .set("enable.idempotence", "true")
         .set("acks", "all")
-        // The library reports before the call gives up.
+        // The library gives up before the call does.
         .set("message.timeout.ms", (millis * 9 / 10).clamp(1, 900_000).to_string())
         .set("topic.metadata.propagation.max.ms", (millis / 3).clamp(1, 3_600_000).to_string())
         .set("reconnect.backoff.max.ms", "1000")
-        // The same partitions as Java's producers.
+        // The partitioner of the Java client.
         .set("partitioner", "murmur2_random")
-        // The server knows best what is too large.
+        // The server decides which messages are too large.
         .set("message.max.bytes", "100000000");
     if let Some(user) = config.user() {
         settings.set("sasl.username", user).set("sasl.password", config.password().unwrap_or_default());
@@ -223,27 +227,29 @@ fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, St
     }
     for (name, value) in &config.options {
         if FIXED.contains(&name.as_str()) {
-            return Err(format!("`options`: \"{name}\" can't be changed"));
+            return Err(format!("`options`: \"{name}\" cannot be changed"));
         }
         settings.set(name, value);
     }
     Ok(settings)
 }
 
+/// Converts a message.
+///
 /// # Errors
-/// What Kafka can't carry.
+/// Kafka cannot carry the message.
 fn record(message: &Message) -> Result<Record<'_>, Outcome> {
     let topic = message.destination.as_str();
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) {
-        return Err(reject(format!("{topic:?} is no name that a topic can have")));
+        return Err(reject(format!("{topic:?} is not a valid topic name")));
     }
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 2);
     let known = [("content-type", message.content_type.as_deref()), ("id", message.id.as_deref())];
     let known = known.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
     for (key, value) in message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(known) {
         if key.contains('\0') {
-            return Err(reject(format!("header {key:?}: Kafka takes no name with a zero byte")));
+            return Err(reject(format!("header {key:?}: the name contains a zero byte, which Kafka does not allow")));
         }
         headers = headers.insert(Header { key, value: Some(value) });
     }
@@ -260,7 +266,7 @@ fn record(message: &Message) -> Result<Record<'_>, Outcome> {
     Ok(record)
 }
 
-fn judged(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
+fn classify(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
     match delivery {
         Ok(_) => Ok(Outcome::Sent),
         Err((error, _)) => refusal(&error, topic),
@@ -271,7 +277,7 @@ fn refusal(error: &KafkaError, topic: &str) -> Receipt {
     let Some(code) = error.rdkafka_error_code() else { return Err(error.to_string()) };
     match code {
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-            Ok(Outcome::retry(format!("Kafka has no topic \"{topic}\", or not this partition of it: create it ({code})")))
+            Ok(Outcome::retry(format!("Kafka has no topic \"{topic}\", or no such partition of it: create it ({code})")))
         }
         Code::MessageSizeTooLarge => Ok(reject(format!("the message is larger than topic \"{topic}\" allows ({code})"))),
         Code::InvalidMessage | Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidTopic | Code::InvalidMessageSize => {

@@ -1,4 +1,7 @@
-//! Buses: the connections that plugins publish through. The relay owns them, one of each name.
+//! Buses: the connections that plugins publish through. The relay owns them, one per name.
+//!
+//! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
+//! `shared_connection` opens and reopens connections, `instrumented` measures and redacts.
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "amqp")]
@@ -8,13 +11,13 @@ mod inbox;
 mod instrumented;
 #[cfg(feature = "kafka")]
 mod kafka;
-mod link;
 #[cfg(feature = "mqtt")]
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "redis")]
 mod redis;
+mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -31,30 +34,30 @@ use instrumented::Instrumented;
 use signalbus_core::message::{Message, Publisher};
 use signalbus_core::signal::{Outage, Outcome};
 
-/// What the configuration says of a connection.
+/// The configuration of a connection.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConnectionConfig {
     pub name: String,
-    /// With the password, if there is one: not to be shown.
+    /// May contain a password: must not be shown.
     url: Url,
-    /// The servers that the URL names after its first, as `host:port`.
+    /// The further servers in the URL, as `host:port`.
     others: Vec<String>,
-    /// Certificates that are trusted beside the system's, as PEM.
+    /// PEM certificates to trust in addition to the system's.
     ca: Option<String>,
-    /// The longest that connecting takes, and that the bus has to confirm.
+    /// Time limit for connecting, and for the bus to confirm a batch of messages.
     timeout: Duration,
-    /// What the bus' client library is told beside; only some have that.
+    /// Further properties of the client library; only some buses take them.
     options: Vec<(String, String)>,
 }
 
-/// Makes a bus, or says why the configuration can't be used.
+/// Creates a bus, or returns why the configuration cannot be used.
 type Maker = fn(&ConnectionConfig) -> Result<Box<dyn Bus>, String>;
 
-/// A kind of bus: the scheme of its URLs, the feature that it is built with, and how to make it.
+/// A kind of bus: the scheme of its URLs, its Cargo feature, and its constructor.
 struct Scheme {
     name: &'static str,
     feature: &'static str,
-    /// `None`: this binary was built without it.
+    /// `None` if this binary was built without it.
     maker: Option<Maker>,
 }
 
@@ -87,10 +90,10 @@ const SCHEMES: [Scheme; 12] = schemes![
 ];
 
 impl ConnectionConfig {
-    /// A connection by its URL; `ca` is PEM text.
+    /// Parses and checks the configuration of a connection; `ca` is PEM text.
     ///
     /// # Errors
-    /// Why the URL, or what stands beside it, can't be used; without the URL, which may hold a
+    /// The URL or another value cannot be used. The text does not contain the URL, which may contain a
     /// password.
     pub fn new(
         name: &str,
@@ -100,12 +103,12 @@ impl ConnectionConfig {
         options: Vec<(String, String)>,
     ) -> Result<Self, String> {
         let (url, others) = first_server(url);
-        let url = Url::parse(&url).map_err(|error| format!("no URL: {error}"))?;
+        let url = Url::parse(&url).map_err(|error| format!("invalid URL: {error}"))?;
         let config = Self { name: name.to_owned(), url, others, ca, timeout, options };
         config.bus().map(|_| config)
     }
 
-    /// The user name, or what stands in its place.
+    /// Returns the user name, or the token in its place.
     fn user(&self) -> Option<String> {
         (!self.url.username().is_empty()).then(|| decoded(self.url.username()))
     }
@@ -114,38 +117,40 @@ impl ConnectionConfig {
         self.url.password().map(decoded)
     }
 
-    /// What no text may show, as it stands in the URL and as it is meant.
+    /// Returns the secrets to redact, both percent-encoded and decoded.
     fn secrets(&self) -> Vec<String> {
         let is_secret = |name: &str| name.contains("password") || name.contains("secret");
         let options = self.options.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.clone());
-        // A user alone is a token for NATS.
+        // For NATS, a user without a password is a token.
         let token = self.url.username();
         let is_token = ["nats", "tls"].contains(&self.url.scheme()) && self.url.password().is_none();
         let written = self.url.password().or(is_token.then_some(token)).unwrap_or_default();
         options.chain([written.to_owned(), decoded(written)]).collect()
     }
 
-    /// The servers as `host:port`, for a bus that is happy with any of them.
+    /// Returns the servers as `host:port`, for a bus that can connect to any of them.
     fn servers(&self, port: u16) -> Vec<String> {
         let first = format!("{}:{}", self.url.host_str().unwrap_or("localhost"), self.url.port().unwrap_or(port));
         std::iter::once(first).chain(self.others.iter().cloned()).collect()
     }
 
-    /// The first server, as `host:port`.
+    /// Returns the first server as `host:port`.
     fn server(&self, port: u16) -> String {
         self.servers(port).remove(0)
     }
 
-    /// What the URL says behind its `?` under this name.
+    /// Returns a query parameter of the URL.
     fn query(&self, name: &str) -> Option<String> {
         self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
     }
 
+    /// Checks that the URL has only known query parameters.
+    ///
     /// # Errors
-    /// The URL has something behind its `?` that is none of these.
+    /// The URL has a parameter that is not in `known`.
     fn refuse_unknown(&self, known: &[&str]) -> Result<(), String> {
         match self.url.query_pairs().find(|(key, _)| !known.contains(&key.as_ref())) {
-            Some((key, _)) => Err(format!("\"?{key}=\" is not known (known: {})", known.join(", "))),
+            Some((key, _)) => Err(format!("unknown parameter \"?{key}=\" (known: {})", known.join(", "))),
             None => Ok(()),
         }
     }
@@ -155,7 +160,7 @@ impl ConnectionConfig {
         tls::provide();
         let scheme = self.url.scheme();
         if !self.others.is_empty() && !["kafka", "kafkas", "nats", "tls"].contains(&scheme) {
-            return Err(format!("{scheme}:// names one server, not several"));
+            return Err(format!("{scheme}:// takes one server, not several"));
         }
         if self.ca.is_some() && ["mqtt", "redis", "kafka"].contains(&scheme) {
             return Err(format!("`ca` is for {scheme}s://, not {scheme}://"));
@@ -168,7 +173,7 @@ impl ConnectionConfig {
             None => {
                 let known = SCHEMES.iter().filter(|known| known.maker.is_some());
                 let known: Vec<String> = known.map(|known| format!("{}://", known.name)).collect();
-                Err(format!("there is no bus for \"{scheme}://\" (known: {})", known.join(", ")))
+                Err(format!("unknown bus \"{scheme}://\" (known: {})", known.join(", ")))
             }
         }
     }
@@ -184,7 +189,7 @@ fn decoded(part: &str) -> String {
     percent_decode_str(part).decode_utf8_lossy().into_owned()
 }
 
-/// A URL with the first of its servers alone, and the others: `scheme://host:port,host:port/`.
+/// Splits `scheme://host:port,host:port/` into a URL with the first server, and the other servers.
 fn first_server(url: &str) -> (String, Vec<String>) {
     let begin = url.find("://").map_or(0, |at| at + 3);
     let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
@@ -194,14 +199,14 @@ fn first_server(url: &str) -> (String, Vec<String>) {
     (format!("{}{first}{}", &url[..begin], &url[end..]), servers.collect())
 }
 
-/// Waits, for a limited time, until what connections leave behind has ended. To be called when they
-/// are dropped and the process is about to exit.
+/// Waits, for a limited time, until the threads of dropped connections have ended. To be called after
+/// dropping all connections, before the process exits.
 pub fn end() {
     #[cfg(feature = "kafka")]
     kafka::end();
 }
 
-/// The open connections of a process; none connects before it is needed, and each ends with the last
+/// The connections of a process. Each connects when it is first used, and is closed with the last
 /// plugin that may use it.
 #[derive(Default)]
 pub struct Buses(Mutex<HashMap<String, Open>>);
@@ -209,14 +214,14 @@ pub struct Buses(Mutex<HashMap<String, Open>>);
 type Open = (ConnectionConfig, Weak<dyn Publisher>);
 
 impl Buses {
-    /// The connection of this name: the one that is open, unless its configuration has changed.
+    /// Returns the connection of this name: the existing one, unless its configuration has changed.
     ///
     /// # Errors
-    /// The configuration can't be used.
+    /// The configuration cannot be used.
     pub fn open(&self, config: &ConnectionConfig) -> Result<Arc<dyn Publisher>, String> {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((as_before, publisher)) = open.get(&config.name)
-            && as_before == config
+        if let Some((previous, publisher)) = open.get(&config.name)
+            && previous == config
             && let Some(publisher) = publisher.upgrade()
         {
             return Ok(publisher);
@@ -228,46 +233,46 @@ impl Buses {
     }
 }
 
-/// What a bus says of one message: its outcome, or why the connection failed before the bus had
+/// The result of publishing one message: its outcome, or why the connection failed before the bus
 /// confirmed it.
 type Receipt = Result<Outcome, String>;
 
-/// A future that a [`Bus`] answers with.
+/// The future that [`Bus::publish`] returns.
 type Receiving<'a> = Pin<Box<dyn Future<Output = Result<Vec<Receipt>, Outage>> + Send + 'a>>;
 
-/// One kind of bus. It connects when it is first needed, and again after a loss.
+/// A connection to one kind of bus. It connects when it is first used, and reconnects.
 trait Bus: Send + Sync {
-    /// Publishes every message, in their order, and waits for the confirmations, no longer than the
-    /// connection's timeout; one receipt per message.
+    /// Publishes the messages in their order, waits for confirmations, at most for the connection's
+    /// timeout, and returns one receipt per message.
     ///
     /// # Errors
     /// There is no connection: nothing was published.
     fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a>;
 }
 
-/// A connection that was quiet for so long may be gone without anybody having noticed.
+/// A connection that was idle for this long is checked before use: it may have been closed unnoticed.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Something that may pass.
+/// An outage that may pass without an operator.
 fn unavailable(reason: impl Into<String>) -> Outage {
     Outage::Unavailable { reason: reason.into(), after: None }
 }
 
-/// A message that this kind of bus can't carry.
+/// The outcome of a message that this kind of bus cannot carry.
 fn reject(reason: impl Into<String>) -> Outcome {
     Outcome::Reject { reason: reason.into() }
 }
 
-/// An option of a message, as a bus reads it.
+/// Parses an option of a message.
 fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
-    value.parse().map_err(|_| reject(format!("option \"{name}\" can't be {value:?}")))
+    value.parse().map_err(|_| reject(format!("option \"{name}\" cannot be {value:?}")))
 }
 
-/// A bus whose client library is told nothing beside the URL.
+/// Refuses `options`, for a bus that is configured by its URL alone.
 fn refuse_options(bus: &str, config: &ConnectionConfig) -> Result<(), String> {
     match config.options.is_empty() {
         true => Ok(()),
-        false => Err(format!("{bus} knows no `options`; what it needs stands in the URL")),
+        false => Err(format!("{bus} takes no `options`; configure it in the URL")),
     }
 }
 
@@ -281,22 +286,22 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_said_without_the_secret() {
+    fn configuration_errors_do_not_show_secrets() {
         for (url, words) in [
-            ("kafka://u:hunter2@h:x", "no URL: invalid port number"),
-            ("mqtt://u:hunter2@a,b", "mqtt:// names one server, not several"),
-            ("rediss://u:hunter2@h", "`ca` holds no certificate"),
+            ("kafka://u:hunter2@h:x", "invalid URL: invalid port number"),
+            ("mqtt://u:hunter2@a,b", "mqtt:// takes one server, not several"),
+            ("rediss://u:hunter2@h", "`ca` contains no certificate"),
             ("redis://u:hunter2@h", "`ca` is for rediss://, not redis://"),
-            ("tls://u:hunter2@h?tls=no", "\"?tls=\" is not known (known: credentials)"),
-            ("nats://h?credentials=own", "\"?credentials=own\": write the whole path, from / on"),
-            ("nats://u:hunter2@h?credentials=/own", "NATS takes a user, or a file of `credentials`, not both"),
-            ("stomp://u:hunter2@h", "there is no bus for \"stomp://\" (known: amqp://, "),
+            ("tls://u:hunter2@h?tls=no", "unknown parameter \"?tls=\" (known: credentials)"),
+            ("nats://h?credentials=own", "\"?credentials=own\": write the absolute path"),
+            ("nats://u:hunter2@h?credentials=/own", "NATS takes either a user or `?credentials=`, not both"),
+            ("stomp://u:hunter2@h", "unknown bus \"stomp://\" (known: amqp://, "),
         ] {
             let fault = config(url, Some(""), &[]).unwrap_err();
             assert!(fault.starts_with(words) && !fault.contains("hunter2"), "{url}: {fault}");
         }
         let fault = config("redis://h", None, &[("a", "b")]).unwrap_err();
-        assert_eq!(fault, "Redis knows no `options`; what it needs stands in the URL");
+        assert_eq!(fault, "Redis takes no `options`; configure it in the URL");
     }
 
     #[test]
@@ -308,15 +313,15 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_is_shared_and_ends_with_its_last_user() {
+    fn a_connection_is_shared_and_closed_with_its_last_user() {
         let buses = Buses::default();
         let config = |url: &str| ConnectionConfig::new("b", url, None, Duration::from_secs(1), vec![]).unwrap();
         let first = buses.open(&config("amqp://a")).unwrap();
         assert!(Arc::ptr_eq(&first, &buses.open(&config("amqp://a")).unwrap()));
         assert!(!Arc::ptr_eq(&first, &buses.open(&config("amqp://b")).unwrap()));
-        let ended = Arc::downgrade(&first);
+        let closed = Arc::downgrade(&first);
         drop(first);
-        assert!(ended.upgrade().is_none());
+        assert!(closed.upgrade().is_none());
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! MQTT 5 with quality of service 1: a message is sent once the server has acknowledged it.
+//! MQTT 5 with QoS 1: a message counts as sent once the server has acknowledged it.
+//!
+//! `acks` matches acknowledgements with messages; `shared_connection` connects; `instrumented`
+//! measures and redacts.
 
 mod acks;
 
@@ -13,7 +16,7 @@ use rumqttc::{TlsConfiguration, Transport};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
 use acks::{Acks, run};
 use signalbus_core::message::Message;
@@ -26,18 +29,18 @@ pub(super) struct Mqtt {
     login: Option<(String, String)>,
     tls: Option<Arc<rustls::ClientConfig>>,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
     client: AsyncClient,
     acks: Arc<Acks>,
     limits: Limits,
-    /// Feeds the client; ends with this session.
+    /// Drives the client; aborted with this session.
     task: tokio::task::JoinHandle<()>,
 }
 
-/// What the server takes.
+/// The limits of the server.
 struct Limits {
     retained: bool,
     /// The largest packet in bytes.
@@ -61,16 +64,16 @@ impl Mqtt {
             login,
             tls,
             timeout: config.timeout,
-            link: Link::new(config.timeout),
+            connection: SharedConnection::new(config.timeout),
         })
     }
 
     fn options(&self) -> MqttOptions {
-        /// Most messages that wait for their acknowledgement; a server may allow less.
+        /// Maximum number of messages in flight; the server may allow fewer.
         const MOST: u16 = 1024;
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        // A second client of the same name would throw the first one out.
+        // A second client with the same id would disconnect the first.
         let name = format!("signalbus-{}-{number}-{:08x}", std::process::id(), fastrand::u32(..));
         let mut options = MqttOptions::new(name, self.host.as_str(), self.port);
         options.set_keep_alive(Duration::from_secs(10)).set_clean_start(true);
@@ -92,8 +95,7 @@ impl Mqtt {
             Err(error) => return Err(self.refused(&error)),
         };
         if said.as_ref().is_some_and(|said| said.max_qos == Some(0)) {
-            let reason =
-                format!("MQTT server {}:{} acknowledges no messages: quality of service 1 is needed", self.host, self.port);
+            let reason = format!("MQTT server {}:{} does not support QoS 1, which is required", self.host, self.port);
             return Err(Outage::Misconfigured { reason });
         }
         let acks = Arc::new(Acks::default());
@@ -117,7 +119,7 @@ impl Mqtt {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(|session| session.acks.lost().is_none(), self.connect()).await?;
+        let session = self.connection.get(|session| session.acks.lost().is_none(), self.connect()).await?;
         let deadline = Instant::now() + self.timeout;
         let mut pending: Vec<Result<oneshot::Receiver<Receipt>, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
@@ -135,13 +137,13 @@ impl Mqtt {
                 Ok(waiting) => match timeout_at(deadline, waiting).await {
                     Ok(Ok(receipt)) => receipt,
                     Ok(Err(_)) => Err(session.acks.lost().unwrap_or_else(|| "the connection was lost".into())),
-                    Err(_) => Err("the MQTT server has not acknowledged in time".into()),
+                    Err(_) => Err("the MQTT server did not acknowledge in time".into()),
                 },
                 Err(receipt) => receipt,
             });
         }
         if receipts.iter().any(Result::is_err) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts)
     }
@@ -154,7 +156,7 @@ impl Bus for Mqtt {
 }
 
 impl Limits {
-    /// Of a packet, whatever the server says.
+    /// Maximum size of a packet in the protocol.
     const LARGEST: usize = 268_435_455;
 
     fn from_connack(said: Option<&ConnAckProperties>) -> Self {
@@ -172,12 +174,14 @@ impl Drop for Session {
     }
 }
 
+/// Converts a message.
+///
 /// # Errors
-/// What MQTT, or this server, can't carry.
+/// MQTT, or this server, cannot carry the message.
 fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
     let topic = message.destination.as_str();
     if topic.is_empty() || topic.contains(['+', '#', '\0']) {
-        return Err(reject(format!("{topic:?} is no topic that can be published to")));
+        return Err(reject(format!("{topic:?} is not a topic that can be published to")));
     }
     let mut user_properties = message.headers.clone();
     user_properties.extend(message.id.clone().map(|id| ("id".to_owned(), id)));
@@ -185,7 +189,7 @@ fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
     let texts = user_properties.iter().flat_map(|(name, value)| [name, value]);
     for text in texts.chain([&message.destination]).chain(&message.content_type) {
         if text.len() > usize::from(u16::MAX) || text.contains('\0') {
-            return Err(reject(format!("MQTT takes texts of {} bytes at most, without a zero byte", u16::MAX)));
+            return Err(reject(format!("MQTT takes strings of at most {} bytes, without zero bytes", u16::MAX)));
         }
     }
     let mut properties =
@@ -204,10 +208,10 @@ fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
     }
     let mut publish = Publish::new(topic, QoS::AtLeastOnce, message.body.clone(), Some(properties));
     publish.retain = retain;
-    // And two bytes for the packet's number.
+    // Plus two bytes for the packet identifier.
     let (size, largest) = (publish.size() + 2, limits.largest);
     match size > largest {
-        true => Err(reject(format!("the MQTT server takes packets of {largest} bytes at most, not {size}"))),
+        true => Err(reject(format!("the MQTT server takes packets of at most {largest} bytes, not {size}"))),
         false => Ok(publish),
     }
 }

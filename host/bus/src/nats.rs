@@ -1,4 +1,6 @@
-//! NATS with JetStream: a message is sent once a stream has stored it.
+//! NATS with JetStream: a message counts as sent once a stream has stored it.
+//!
+//! `shared_connection` connects, and replaces a lost connection; `instrumented` measures and redacts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,7 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, Receipt, Receiving, refuse_options, reject, tls, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -19,12 +21,12 @@ use signalbus_core::signal::{Outage, Outcome};
 /// A connection to NATS.
 pub(super) struct Nats {
     servers: Vec<ServerAddr>,
-    /// For people.
+    /// Shown in messages.
     address: String,
     login: Login,
     tls: rustls::ClientConfig,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 enum Login {
@@ -37,12 +39,12 @@ enum Login {
 
 struct Session {
     jetstream: Context,
-    news: watch::Receiver<ClientEvents>,
+    state: watch::Receiver<ClientState>,
 }
 
-/// What the server has said beside the acknowledgements.
+/// Events that the server has sent in addition to acknowledgements.
 #[derive(Default)]
-struct ClientEvents {
+struct ClientState {
     lost: bool,
     /// Subjects that the user may not publish to.
     denied: HashSet<String>,
@@ -55,10 +57,10 @@ impl Nats {
         let login = match (config.user(), config.password(), config.query("credentials")) {
             (None, None, None) => Login::Nobody,
             (None, None, Some(path)) if path.starts_with('/') => Login::Credentials(path),
-            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the whole path, from / on")),
+            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the absolute path")),
             (Some(token), None, None) => Login::Token(token),
             (user, Some(password), None) => Login::Password(user.unwrap_or_default(), password),
-            _ => return Err("NATS takes a user, or a file of `credentials`, not both".into()),
+            _ => return Err("NATS takes either a user or `?credentials=`, not both".into()),
         };
         let servers = config.servers(4222);
         let addresses = servers.iter().map(|server| {
@@ -72,21 +74,21 @@ impl Nats {
             login,
             tls: tls::client(config.ca.as_deref())?,
             timeout: config.timeout,
-            link: Link::new(config.timeout),
+            connection: SharedConnection::new(config.timeout),
         })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        let (teller, news) = watch::channel(ClientEvents::default());
+        let (sender, state) = watch::channel(ClientState::default());
         let options = ConnectOptions::new()
             .name(format!("signalbus {}", env!("CARGO_PKG_VERSION")))
             .connection_timeout(self.timeout)
-            // A connection that is lost has lost its acknowledgements too: a new one takes its place.
+            // A lost connection has lost its acknowledgements too, so a new one replaces it.
             .max_reconnects(self.servers.len())
             .ignore_discovered_servers()
             .tls_client_config(self.tls.clone())
             .event_callback(move |event| {
-                teller.send_modify(|news| news.learn(event));
+                sender.send_modify(|state| state.update(event));
                 std::future::ready(())
             });
         let options = match &self.login {
@@ -99,9 +101,9 @@ impl Nats {
             }
         };
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
-        // As many as can be waited for at once; beyond that, callers wait for their turn.
+        // Limits the acknowledgements in flight; beyond that, callers wait.
         let context = ContextBuilder::new().timeout(self.timeout).max_ack_inflight(65_536).backpressure_on_inflight(true);
-        Ok(Session { jetstream: context.build(client), news })
+        Ok(Session { jetstream: context.build(client), state })
     }
 
     fn refused(&self, error: &async_nats::ConnectError) -> Outage {
@@ -115,22 +117,22 @@ impl Nats {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.link.get(Session::is_usable, self.connect()).await?;
+        let session = self.connection.get(Session::is_usable, self.connect()).await?;
         let deadline = Instant::now() + self.timeout;
         let mut pending: Vec<Result<PublishAckFuture, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
             pending.push(session.publish(message, deadline).await);
         }
         let mut receipts = Vec::with_capacity(messages.len());
-        let mut homeless = HashMap::new();
+        let mut unrouted = HashMap::new();
         for (ack, message) in pending.into_iter().zip(messages) {
             receipts.push(match ack {
-                Ok(ack) => session.receipt(ack, &message.destination, &mut homeless, deadline).await,
+                Ok(ack) => session.receipt(ack, &message.destination, &mut unrouted, deadline).await,
                 Err(receipt) => receipt,
             });
         }
         if !session.is_usable() || receipts.iter().any(Result::is_err) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
         Ok(receipts)
     }
@@ -144,7 +146,7 @@ impl Bus for Nats {
 
 impl Session {
     fn is_usable(&self) -> bool {
-        !self.news.borrow().lost
+        !self.state.borrow().lost
     }
 
     async fn publish(&self, message: &Message, deadline: Instant) -> Result<PublishAckFuture, Receipt> {
@@ -152,14 +154,14 @@ impl Session {
         let subject = message.destination.as_str();
         let tokens_are_plain = subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">");
         if !tokens_are_plain || subject.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
-            return Err(Ok(reject(format!("{subject:?} is no subject that can be published to"))));
+            return Err(Ok(reject(format!("{subject:?} is not a subject that can be published to"))));
         }
         let published = self.jetstream.publish_with_headers(subject.to_owned(), headers, message.body.clone().into());
         match timeout_at(deadline, published).await {
             Ok(Ok(ack)) => Ok(ack),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(Ok(reject(format!("NATS: {error}")))),
             Ok(Err(error)) => Err(Err(format!("NATS: {error}"))),
-            Err(_) => Err(Err("NATS takes no more messages".into())),
+            Err(_) => Err(Err("NATS accepts no more messages".into())),
         }
     }
 
@@ -167,15 +169,15 @@ impl Session {
         &self,
         ack: PublishAckFuture,
         subject: &str,
-        homeless: &mut HashMap<String, Receipt>,
+        unrouted: &mut HashMap<String, Receipt>,
         deadline: Instant,
     ) -> Receipt {
-        let mut news = self.news.clone();
+        let mut state = self.state.clone();
         let told = tokio::select! {
             biased;
             told = timeout_at(deadline, ack.into_future()) => told,
-            news = news.wait_for(|news| news.lost || news.denied.contains(subject)) => return match news {
-                Ok(news) if !news.lost => {
+            state = state.wait_for(|state| state.lost || state.denied.contains(subject)) => return match state {
+                Ok(state) if !state.lost => {
                     Ok(Outcome::retry(format!("NATS does not allow this user to publish to subject \"{subject}\"")))
                 }
                 _ => Err("NATS: the connection was lost".into()),
@@ -184,34 +186,34 @@ impl Session {
         match told {
             Ok(Ok(_)) => Ok(Outcome::Sent),
             Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
-                if !homeless.contains_key(subject) {
-                    homeless.insert(subject.to_owned(), self.homeless(subject).await);
+                if !unrouted.contains_key(subject) {
+                    unrouted.insert(subject.to_owned(), self.why_unrouted(subject).await);
                 }
-                homeless[subject].clone()
+                unrouted[subject].clone()
             }
             Ok(Err(error)) => refusal(&error, subject),
-            Err(_) => Err("NATS has not acknowledged in time".into()),
+            Err(_) => Err("NATS did not acknowledge in time".into()),
         }
     }
 
-    /// Why nobody answered: there is no stream, or it has no leader now.
-    async fn homeless(&self, subject: &str) -> Receipt {
+    /// Determines why nobody answered: no stream has the subject, or the stream has no leader.
+    async fn why_unrouted(&self, subject: &str) -> Receipt {
         const PATIENCE: Duration = Duration::from_secs(2);
         match timeout(PATIENCE, self.jetstream.stream_by_subject(subject)).await {
             Ok(Ok(stream)) => Err(format!("NATS: stream \"{stream}\" does not answer")),
             Ok(Err(error)) if error.kind() != GetStreamByNameErrorKind::NotFound && !self.is_usable() => {
                 Err(format!("NATS: {error}"))
             }
-            _ => Ok(Outcome::retry(format!("no stream takes subject \"{subject}\"; create one, or correct `destination`"))),
+            _ => Ok(Outcome::retry(format!("no stream has subject \"{subject}\"; create one, or correct `destination`"))),
         }
     }
 }
 
-impl ClientEvents {
-    /// More than an application has subjects that it may not publish to.
+impl ClientState {
+    /// Maximum number of denied subjects kept: more than an application has.
     const MOST: usize = 1000;
 
-    fn learn(&mut self, event: Event) {
+    fn update(&mut self, event: Event) {
         match event {
             Event::Disconnected | Event::Closed => self.lost = true,
             Event::ServerError(ServerError::Other(text)) => {
@@ -225,8 +227,10 @@ impl ClientEvents {
     }
 }
 
+/// Converts the headers, id and options of a message.
+///
 /// # Errors
-/// What NATS can't carry.
+/// NATS cannot carry them.
 fn headers(message: &Message) -> Result<HeaderMap, Outcome> {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &str| {
@@ -261,7 +265,7 @@ fn refusal(error: &async_nats::jetstream::context::PublishError, subject: &str) 
     let text = format!("NATS refuses subject \"{subject}\": {said}");
     match said.error_code() {
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Ok(reject(text)),
-        ErrorCode::STREAM_STORE_FAILED => Ok(Outcome::retry(format!("{text}; the stream is full, or its disk"))),
+        ErrorCode::STREAM_STORE_FAILED => Ok(Outcome::retry(format!("{text}; the stream or its disk is full"))),
         ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::STORAGE_RESOURCES_EXCEEDED => Err(text),
         _ => Ok(Outcome::retry(text)),
     }

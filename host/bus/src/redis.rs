@@ -1,4 +1,6 @@
-//! Redis and Valkey streams: a message is an entry of the stream that its destination names.
+//! Redis and Valkey streams: a message becomes an entry of the stream that its destination names.
+//!
+//! `shared_connection` connects; `instrumented` measures and redacts.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -7,7 +9,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, TlsCertificates};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::link::Link;
+use super::shared_connection::SharedConnection;
 use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -15,16 +17,17 @@ use signalbus_core::signal::{Outage, Outcome};
 /// A connection to Redis, shared by all calls.
 pub(super) struct Redis {
     client: Client,
-    /// For people.
+    /// Shown in messages.
     address: String,
     timeout: Duration,
-    link: Link<Session>,
+    connection: SharedConnection<Session>,
 }
 
 struct Session {
     connection: MultiplexedConnection,
-    /// The longest value in bytes: Redis closes the connection on a longer one.
+    /// Maximum size of a value in bytes; Redis closes the connection on a larger one.
     longest: usize,
+    /// When the server last answered.
     answered: Mutex<Instant>,
 }
 
@@ -34,7 +37,7 @@ impl Redis {
         config.refuse_unknown(&[])?;
         let address = config.server(6379);
         let mut url = config.url.clone();
-        // It could switch the verification of certificates off.
+        // The fragment could turn the verification of certificates off.
         url.set_fragment(None);
         let client = match &config.ca {
             Some(ca) => {
@@ -44,13 +47,13 @@ impl Redis {
             None => Client::open(url.as_str()),
         };
         let client = client.map_err(|error| error.to_string())?;
-        Ok(Self { client, address, timeout: config.timeout, link: Link::new(config.timeout) })
+        Ok(Self { client, address, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        /// What Redis allows where nothing else is configured.
+        /// The default of Redis.
         const LONGEST: usize = 512 << 20;
-        // All waits have the limit of the call that they are in.
+        // Each call limits its own waits.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = connection.map_err(|error| self.refused(&error))?;
@@ -76,10 +79,10 @@ impl Redis {
     }
 
     async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let mut session = self.link.get(|_| true, self.connect()).await?;
+        let mut session = self.connection.get(|_| true, self.connect()).await?;
         if !session.is_alive().await {
-            self.link.lose(&session).await;
-            session = self.link.get(|_| true, self.connect()).await?;
+            self.connection.lose(&session).await;
+            session = self.connection.get(|_| true, self.connect()).await?;
         }
         let deadline = Instant::now() + self.timeout;
         let mut pipeline = Pipeline::with_capacity(messages.len());
@@ -90,13 +93,13 @@ impl Redis {
         let mut answers = session.answers(&mut pipeline, deadline).await.into_iter();
         for (receipt, message) in receipts.iter_mut().zip(messages) {
             if receipt.is_none() {
-                *receipt = answers.next().map(|answer| answer.and_then(|answer| judged(answer, message)));
+                *receipt = answers.next().map(|answer| answer.and_then(|answer| classify(answer, message)));
             }
         }
         if receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.link.lose(&session).await;
+            self.connection.lose(&session).await;
         }
-        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("Redis gave no answer".into()))).collect())
+        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("Redis did not answer".into()))).collect())
     }
 }
 
@@ -107,8 +110,8 @@ impl Bus for Redis {
 }
 
 impl Session {
-    /// A server may end a connection that was idle, and be another by now: better to ask than to lose
-    /// what is sent.
+    /// Pings a connection that was idle: the server may have closed it or restarted, and the messages of
+    /// the call would be lost.
     async fn is_alive(&self) -> bool {
         let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         if answered.elapsed() < IDLE {
@@ -118,7 +121,7 @@ impl Session {
         timeout(IDLE, ping.exec_async(&mut connection)).await.is_ok_and(|answer| !answer.is_err_and(|error| error.is_io_error()))
     }
 
-    /// One answer for each command, or for each the reason that there is none.
+    /// Returns one answer per command, or the reason why there is none.
     async fn answers(&self, pipeline: &mut Pipeline, deadline: Instant) -> Vec<Result<RedisResult<String>, String>> {
         let count = pipeline.cmd_iter().count();
         if count == 0 {
@@ -132,7 +135,7 @@ impl Session {
                 return answers.into_iter().map(Ok).collect();
             }
             Ok(Err(error)) => format!("Redis: {error}"),
-            Err(_) => "Redis has not answered in time".into(),
+            Err(_) => "Redis did not answer in time".into(),
         };
         vec![Err(reason); count]
     }
@@ -141,7 +144,7 @@ impl Session {
 /// Adds the command for a message.
 ///
 /// # Errors
-/// What Redis can't carry.
+/// Redis cannot carry the message.
 fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(), Outcome> {
     let (mut most, mut body) = (None, "body");
     for (name, value) in &message.options {
@@ -155,7 +158,7 @@ fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(),
     let lengths = message.headers.iter().flat_map(|(name, value)| [name.len() + 7, value.len()]);
     let length = lengths.chain([message.body.len(), message.destination.len()]).max().unwrap_or_default();
     if length > longest {
-        return Err(reject(format!("Redis takes values of {longest} bytes at most, not {length}")));
+        return Err(reject(format!("Redis takes values of at most {longest} bytes, not {length}")));
     }
     if message.destination.is_empty() {
         return Err(reject("`destination` is empty; name a stream"));
@@ -178,11 +181,11 @@ fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(),
     Ok(())
 }
 
-fn judged(answer: RedisResult<String>, message: &Message) -> Receipt {
+fn classify(answer: RedisResult<String>, message: &Message) -> Receipt {
     let Err(error) = answer else { return Ok(Outcome::Sent) };
     let stream = &message.destination;
     match error.code() {
-        Some("WRONGTYPE") => Ok(reject(format!("Redis: key \"{stream}\" holds something that is no stream"))),
+        Some("WRONGTYPE") => Ok(reject(format!("Redis: key \"{stream}\" is not a stream"))),
         Some("NOPERM") => Ok(Outcome::retry(format!("Redis does not allow this user to add to stream \"{stream}\": {error}"))),
         Some("MOVED" | "ASK") => {
             Ok(Outcome::retry(format!("stream \"{stream}\" is on another node of the cluster: name that one in the URL")))
@@ -192,7 +195,7 @@ fn judged(answer: RedisResult<String>, message: &Message) -> Receipt {
     }
 }
 
-/// What the server says while it can't take anything.
+/// Returns whether an error means that the server currently accepts nothing.
 fn is_outage(error: &RedisError) -> bool {
     const CODES: [&str; 10] =
         ["OOM", "MISCONF", "READONLY", "LOADING", "CLUSTERDOWN", "MASTERDOWN", "NOREPLICAS", "TRYAGAIN", "BUSY", "NOAUTH"];

@@ -1,4 +1,6 @@
-//! What all buses trust: the system's certificates, and those of the configuration.
+//! The certificates that all buses trust: the system's, and those of the configuration.
+//!
+//! Verification must never be turned off.
 
 use std::fmt::Write as _;
 
@@ -7,16 +9,16 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
-/// Names the cryptography for all clients that leave the choice open. May be called at any time.
+/// Installs the cryptography provider for all clients that leave the choice open. Can be called again.
 pub(super) fn provide() {
-    // It fails only where there is one already.
+    // An error means that one is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// What a client needs for TLS; `ca` is PEM.
+/// Returns the TLS configuration of a client; `ca` is PEM.
 ///
 /// # Errors
-/// `ca` holds no certificate.
+/// `ca` contains no certificate.
 pub(super) fn client(ca: Option<&str>) -> Result<ClientConfig, String> {
     provide();
     let mut roots = RootCertStore::empty();
@@ -27,10 +29,10 @@ pub(super) fn client(ca: Option<&str>) -> Result<ClientConfig, String> {
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// The same as PEM, for clients that would trust `ca` alone.
+/// Returns the trusted certificates as PEM, for clients that would otherwise trust `ca` alone.
 ///
 /// # Errors
-/// `ca` holds no certificate.
+/// `ca` contains no certificate.
 pub(super) fn roots(ca: &str) -> Result<String, String> {
     let own = certificates(ca)?;
     let mut text = String::new();
@@ -48,7 +50,7 @@ pub(super) fn roots(ca: &str) -> Result<String, String> {
 fn certificates(ca: &str) -> Result<Vec<CertificateDer<'static>>, String> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca.as_bytes()).collect();
     match found {
-        Ok(found) if found.is_empty() => Err("`ca` holds no certificate".into()),
+        Ok(found) if found.is_empty() => Err("`ca` contains no certificate".into()),
         Ok(found) => Ok(found),
         Err(error) => Err(format!("`ca`: {error}")),
     }
@@ -59,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_certificate_is_refused() {
+    fn invalid_certificates_are_refused() {
         for ca in ["", "x", "-----BEGIN CERTIFICATE-----\nAA=A\n-----END CERTIFICATE-----\n"] {
             assert!(client(Some(ca)).is_err() && roots(ca).is_err(), "{ca}");
         }

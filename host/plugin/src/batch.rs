@@ -1,14 +1,17 @@
-//! A batch as a guest's call takes it: slices into the rows, no string copied but the ids.
+//! Lowers a batch to the arguments of a guest call.
+//!
+//! Strings and values are borrowed from the rows; only the ids are built here. Converts the guest's
+//! outcomes back, too. `call` makes the calls.
 
 use std::time::Duration;
 
 use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value};
 
-/// The parts of a batch that calls borrow from: all ids in one string, all values in one list.
+/// A batch in the form that guest calls borrow from: all ids in one string, all values in one list.
 pub(super) struct LoweredBatch<'a> {
     signals: &'a [Signal],
-    /// Length of `<signal type>:`, which every id begins with.
+    /// Length of `<signal type>:`, the prefix of every id.
     prefix: usize,
     ids: String,
     values: Vec<wit::Value<'a>>,
@@ -34,7 +37,7 @@ impl<'a> LoweredBatch<'a> {
         lowered
     }
 
-    /// The signals as the guest's call takes them.
+    /// Returns the signals as arguments of a guest call.
     pub(super) fn signals(&self) -> Vec<wit::Signal<'_>> {
         let (mut ids, mut values) = (self.ids.as_str(), self.values.as_slice());
         let lowered = self.signals.iter().map(|signal| {
@@ -47,7 +50,7 @@ impl<'a> LoweredBatch<'a> {
     }
 }
 
-/// What the signals of a call have in common, as the guest's call takes it.
+/// The signal type of a batch in the form that guest calls borrow from.
 pub(super) struct LoweredType<'a> {
     name: &'a str,
     columns: Vec<wit::Column<'a>>,
@@ -55,7 +58,7 @@ pub(super) struct LoweredType<'a> {
 }
 
 impl<'a> LoweredType<'a> {
-    /// `timeout_ms` is the time for one call.
+    /// Lowers a signal type; `timeout_ms` is the time limit of one call.
     pub(super) fn new(signal_type: &'a SignalType, timeout_ms: &'a str) -> Self {
         let attributes = signal_type.attributes.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         Self {

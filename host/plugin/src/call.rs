@@ -1,4 +1,7 @@
-//! GuestCalls into a guest: a store and an instance each, a deadline, and words for what went wrong.
+//! Calls into a guest: the store and instance, the deadline, and the reason of a failure.
+//!
+//! An instance that trapped or timed out must never be entered again; its store is dropped. Which
+//! signals go into which call is decided in `send`; what the guest may do meanwhile, in `guest`.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -20,7 +23,7 @@ use super::engine::Engine;
 use super::guest::{self, State};
 use super::limits::{Load, MemoryExhausted};
 use super::load::{Entry, Plugin};
-use super::logs::{Origin, PluginLogs};
+use super::logs::{PluginContext, PluginLogs};
 use super::send::{Failure, GuestCalls, SendStrategy};
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
@@ -30,12 +33,12 @@ use signalbus_telemetry as telemetry;
 
 impl Sender for Plugin {
     fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a> {
-        Box::pin(self.take(signal_type, signals, stop))
+        Box::pin(self.send_batch(signal_type, signals, stop))
     }
 }
 
 impl Plugin {
-    /// Instantiates the plugin once, and throws the instance away.
+    /// Instantiates the plugin once, and drops the instance.
     pub(super) async fn try_instance(&self) -> Result<(), String> {
         let _room = self.engine.room(self.slots).await;
         let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
@@ -43,45 +46,46 @@ impl Plugin {
         let mut store = context.store();
         let instance = async { self.pre.instantiate_async(&mut store).await.map(drop) };
         context.in_time(instance).await.map_err(|failure| failure.reason)?;
-        self.origin.call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
+        self.context.call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
         Ok(())
     }
 
-    async fn take(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
-        // The instances of one send follow one another, so that one place is enough for them.
+    async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
+        // A send uses its instances one after the other, so room for one is enough.
         let _room = self.engine.room(self.slots).await;
         let lowered = LoweredBatch::new(&signal_type.name, signals);
         let context = CallContext::new(self, signal_type);
         let patience = self.limits.patience();
         let started = Instant::now();
-        let mut guests = BatchCalls { context, signals: &lowered.signals(), alive: None, untold: None, started, stop, patience };
+        let mut guests =
+            BatchCalls { context, signals: &lowered.signals(), alive: None, unattributed: None, started, stop, patience };
         let strategy = SendStrategy {
             ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
             patience,
         };
         let verdict = strategy.send(signals, &mut guests).await;
-        guests.tell_untold();
+        guests.report_unattributed();
         verdict
     }
 }
 
-/// The calls of one send. An instance that has answered is entered again.
+/// The calls of one send. They reuse an instance as long as it answers.
 struct BatchCalls<'a> {
     context: CallContext<'a>,
     signals: &'a [wit::Signal<'a>],
     alive: Option<LiveInstance>,
-    /// How several signals failed together, while none of them has been found guilty.
-    untold: Option<(Failure, Vec<usize>)>,
+    /// A failure of several signals together, until one of them fails alone.
+    unattributed: Option<(Failure, Vec<usize>)>,
     started: Instant,
     stop: &'a CancellationToken,
-    /// After this time no call is begun.
+    /// No call starts after this time.
     patience: Duration,
 }
 
 /// An instance that may be entered again.
 type LiveInstance = (Store<State>, ExportedSender);
 
-/// What a plugin exports, in an instance.
+/// The sender that a plugin exports, in an instance.
 enum ExportedSender {
     Bulk(bulk_sender::Guest),
     Single(sender::Guest),
@@ -99,11 +103,11 @@ impl GuestCalls for BatchCalls<'_> {
         let mut answer = self.context.call(alive, &signals).await;
         if let Err(failure) = &answer
             && entered_before
-            && !failure.late
+            && !failure.timed_out
             && positions.len() == 1
         {
-            // It may be what other signals left in the instance.
-            self.context.report(failure, 1, "call failed, to be repeated in a fresh instance");
+            // State that earlier signals left in the instance may be the cause.
+            self.context.report(failure, 1, "call failed, retrying in a fresh instance");
             if self.is_stopped() || self.elapsed() >= self.patience {
                 return Ok(Ok(vec![Outcome::Held]));
             }
@@ -112,7 +116,7 @@ impl GuestCalls for BatchCalls<'_> {
         match answer {
             Ok((alive, answer)) => {
                 self.alive = Some(alive);
-                if let (Ok(outcomes), Some(call_log)) = (&answer, &self.context.plugin.origin.call_log)
+                if let (Ok(outcomes), Some(call_log)) = (&answer, &self.context.plugin.context.call_log)
                     && outcomes.len() != positions.len()
                 {
                     call_log.wrong_length(outcomes.len(), positions.len());
@@ -121,12 +125,12 @@ impl GuestCalls for BatchCalls<'_> {
             }
             Err(failure) => {
                 if let &[position] = positions {
-                    self.untold.take_if(|(_, suspects)| suspects.contains(&position));
-                    self.context.tell(&failure, &signals);
+                    self.unattributed.take_if(|(_, suspects)| suspects.contains(&position));
+                    self.context.report_crash(&failure, &signals);
                 } else {
-                    self.context.report(&failure, positions.len(), "batch failed, sending one by one");
-                    self.tell_untold();
-                    self.untold = Some((failure.clone(), positions.to_vec()));
+                    self.context.report(&failure, positions.len(), "batch failed, sending its signals one by one");
+                    self.report_unattributed();
+                    self.unattributed = Some((failure.clone(), positions.to_vec()));
                 }
                 Err(failure)
             }
@@ -147,15 +151,15 @@ impl<'a> BatchCalls<'a> {
         positions.iter().map(|&position| self.signals[position].clone()).collect()
     }
 
-    /// Tells of a call that failed, and of which no signal failed alone, or could be tried alone.
-    fn tell_untold(&mut self) {
-        if let Some((failure, suspects)) = self.untold.take() {
-            self.context.tell(&failure, &self.select(&suspects));
+    /// Reports the crash of a call whose signals did not fail alone, or were not tried alone.
+    fn report_unattributed(&mut self) {
+        if let Some((failure, suspects)) = self.unattributed.take() {
+            self.context.report_crash(&failure, &self.select(&suspects));
         }
     }
 }
 
-/// What all calls of one send share.
+/// State shared by all calls of one send.
 struct CallContext<'a> {
     plugin: &'a Plugin,
     lowered_type: LoweredType<'a>,
@@ -163,9 +167,9 @@ struct CallContext<'a> {
     load: Arc<Load>,
 }
 
-/// Drives a call; once it is heavy, tick by tick when it has its turn, and on a thread that the
-/// runtime does without: what else it drives need not wait for it.
-async fn aside<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
+/// Drives a call to its end. Once the call is heavy, each tick waits for its turn and runs on a
+/// blocking thread, so that it does not delay the runtime's other tasks.
+async fn drive<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
     let mut call = pin!(call);
     let spare = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
     loop {
@@ -181,12 +185,12 @@ async fn aside<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -
             return answer;
         }
         drop(turn);
-        woken().await;
+        until_woken().await;
     }
 }
 
-/// Waits for what was polled last in this task.
-async fn woken() {
+/// Waits until the future polled last in this task wakes it.
+async fn until_woken() {
     let mut waited = false;
     poll_fn(|_| if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
@@ -194,10 +198,10 @@ async fn woken() {
 impl<'a> CallContext<'a> {
     fn new(plugin: &'a Plugin, signal_type: &'a SignalType) -> Self {
         let lowered_type = LoweredType::new(signal_type, &plugin.timeout_ms);
-        Self { plugin, lowered_type, logs: PluginLogs::new(plugin.origin.clone()), load: Arc::default() }
+        Self { plugin, lowered_type, logs: PluginLogs::new(plugin.context.clone()), load: Arc::default() }
     }
 
-    /// GuestCalls an instance, the one that is alive if there is one. A `sender` takes one signal.
+    /// Calls the live instance, or a new one if there is none. A `sender` takes one signal.
     async fn call(&self, alive: Option<LiveInstance>, signals: &[wit::Signal<'_>]) -> Result<(LiveInstance, Verdict), Failure> {
         let call = async {
             let (mut store, guest) = match alive {
@@ -238,7 +242,7 @@ impl<'a> CallContext<'a> {
     }
 
     fn measure(&self, store: &Store<State>) {
-        let Origin { signal_type, call_log, .. } = &self.plugin.origin;
+        let PluginContext { signal_type, call_log, .. } = &self.plugin.context;
         telemetry::plugin_memory(signal_type, store.data().memory());
         call_log.iter().for_each(|call_log| call_log.memory(store.data().memory()));
     }
@@ -246,23 +250,24 @@ impl<'a> CallContext<'a> {
     fn store(&self) -> Store<State> {
         let plugin = self.plugin;
         let engine = plugin.engine.wasmtime();
-        let mut store = guest::store(engine, &plugin.limits, plugin.origin.clone(), self.logs.clone());
+        let mut store = guest::store(engine, &plugin.limits, plugin.context.clone(), self.logs.clone());
         guest::arm(&mut store, plugin.limits.timeout, &self.load);
         store
     }
 
-    /// Two nets: the engine's clock interrupts a guest that spins, the timer drops one that waits.
+    /// Enforces the deadline in two ways: the engine's clock interrupts a guest that spins, the timer
+    /// drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let (mut panicked, mut backtrace) = (false, String::new());
         let begun = Instant::now();
-        let answer = tokio::time::timeout(self.plugin.limits.timeout, aside(call, &self.load, &self.plugin.engine)).await;
-        let signal_type = &self.plugin.origin.signal_type;
+        let answer = tokio::time::timeout(self.plugin.limits.timeout, drive(call, &self.load, &self.plugin.engine)).await;
+        let signal_type = &self.plugin.context.signal_type;
         let time = begun.elapsed();
         telemetry::called(signal_type, time);
         let (kind, reason) = match answer {
             Ok(Ok(answer)) => {
-                self.take_down(Call { time, ..Call::default() });
-                // They are none on a later failure.
+                self.record_call(Call { time, ..Call::default() });
+                // They must not become the reason of a later failure.
                 self.logs.close_lines();
                 return Ok(answer);
             }
@@ -271,30 +276,30 @@ impl<'a> CallContext<'a> {
                 backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
                 self.reason(&error)
             }
-            Err(_) => self.late(),
+            Err(_) => self.deadline_exceeded(),
         };
         telemetry::call_failed(signal_type, kind);
         let reason = match self.logs.close_lines() {
-            // That a panic ends in a trap says nothing more.
+            // A panic always ends in a trap, which adds nothing to its message.
             Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
             Some(words) if panicked => format!("plugin trapped: {words}"),
             Some(words) => format!("{reason}: {words}"),
             None => reason,
         };
         let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
-        self.take_down(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
-        Err(Failure { reason, backtrace, late: kind == "deadline" })
+        self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
+        Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
     }
 
-    fn take_down(&self, call: Call) {
-        if let Some(call_log) = &self.plugin.origin.call_log {
+    fn record_call(&self, call: Call) {
+        if let Some(call_log) = &self.plugin.context.call_log {
             call_log.call(call);
         }
     }
 
-    /// The reason would be lost otherwise: no signal is charged with it.
+    /// Logs a failure that is charged to no signal, so that its reason is not lost.
     fn report(&self, failure: &Failure, signals: usize, message: &str) {
-        let Origin { plugin, signal_type, call_log, .. } = &self.plugin.origin;
+        let PluginContext { plugin, signal_type, call_log, .. } = &self.plugin.context;
         if call_log.is_some() {
             return;
         }
@@ -302,19 +307,19 @@ impl<'a> CallContext<'a> {
         tracing::warn!(target: "plugin", %plugin, %signal_type, signals, reason, "{message}");
     }
 
-    /// Where in the plugin a call failed, for its author: once for each place and generation.
-    fn tell(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
-        let origin = &self.plugin.origin;
-        if backtrace.is_empty() || origin.call_log.is_some() {
+    /// Reports where in the plugin a call failed, once per location and generation.
+    fn report_crash(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
+        let context = &self.plugin.context;
+        if backtrace.is_empty() || context.call_log.is_some() {
             return;
         }
-        let mut told = self.plugin.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() < PLACES && told.insert(place(backtrace).to_owned()) {
-            telemetry::stopped(&origin.plugin, &origin.generation, &origin.signal_type, &ids(signals), reason, backtrace);
+        let mut reported = self.plugin.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() < MAX_PLACES && reported.insert(place(backtrace).to_owned()) {
+            telemetry::stopped(&context.plugin, &context.generation, &context.signal_type, &ids(signals), reason, backtrace);
         }
     }
 
-    /// The kind of a failure, for the metrics, and its reason.
+    /// Returns the kind of a failure, as in the metrics, and its reason.
     fn reason(&self, error: &wasmtime::Error) -> (&'static str, String) {
         if let Some(exhausted) = error.downcast_ref::<MemoryExhausted>() {
             return ("memory", exhausted.to_string());
@@ -323,16 +328,16 @@ impl<'a> CallContext<'a> {
             return ("exit", format!("plugin called exit({status})"));
         }
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
-            return ("other", format!("plugin holds more than {} resources of the relay at once", guest::RESOURCES));
+            return ("other", format!("plugin holds more than {} host resources at once", guest::RESOURCES));
         }
         match error.downcast_ref::<Trap>() {
-            Some(Trap::Interrupt) => self.late(),
+            Some(Trap::Interrupt) => self.deadline_exceeded(),
             Some(trap) => ("trap", format!("plugin trapped: {trap}")),
             None => ("other", format!("plugin failed: {}", error.root_cause())),
         }
     }
 
-    fn late(&self) -> (&'static str, String) {
+    fn deadline_exceeded(&self) -> (&'static str, String) {
         ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
     }
 
@@ -351,30 +356,30 @@ impl<'a> CallContext<'a> {
         outage
     }
 
-    /// A plugin may quote a secret; reasons are stored and shown.
+    /// Redacts secrets that a plugin quotes, since reasons are stored and shown.
     fn redact(&self, reason: &mut String) {
-        if let Cow::Owned(redacted) = self.plugin.origin.grants.redact(reason) {
+        if let Cow::Owned(redacted) = self.plugin.context.grants.redact(reason) {
             *reason = redacted;
         }
     }
 }
 
-/// Places of failure that are told of one generation at most.
-const PLACES: usize = 20;
+/// Maximum number of failure locations reported per generation.
+const MAX_PLACES: usize = 20;
 
-/// The guest's functions, with file and line where the component says so.
+/// Returns the guest's stack, with file and line if the component has debug information.
 fn frames(backtrace: &WasmBacktrace) -> String {
     let text = backtrace.to_string();
     text.lines().skip(1).collect::<Vec<_>>().join("\n")
 }
 
-/// What tells a failure from another. Of the innermost function the name has to do: the address of a
-/// trap in it is not always told alike.
+/// Returns the part of a backtrace that identifies a failure location. It excludes the address within
+/// the innermost function, which is not always reported alike.
 fn place(backtrace: &str) -> &str {
     backtrace.split_once(" - ").map_or(backtrace, |(_, rest)| rest)
 }
 
-/// Enough of the signals' ids to find the signals by.
+/// Lists the first ids, which are enough to find the signals.
 fn ids(signals: &[wit::Signal<'_>]) -> String {
     const SHOWN: usize = 10;
     let shown: Vec<&str> = signals.iter().take(SHOWN).map(|signal| signal.id).collect();

@@ -1,16 +1,18 @@
-//! What a plugin said and what its calls cost, for those who try it out.
+//! Records a plugin's log output and the cost of its calls, for `plugin test` and `plugin replay`.
+//!
+//! A relay in production has no call log: `logs` then writes to the relay's log.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tracing::Level;
 
-/// Takes down a plugin's log records, in place of the relay's log, and every call.
+/// Collects a plugin's calls, and its log records, which then stay out of the relay's log.
 #[derive(Debug, Default)]
-pub struct CallLog(Mutex<Taken>);
+pub struct CallLog(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct Entries {
     records: Vec<Record>,
     calls: Vec<Call>,
 }
@@ -27,53 +29,53 @@ pub struct Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Call {
     pub time: Duration,
-    /// Bytes that the instance held at its end; 0 where it failed.
+    /// Bytes that the instance held at the end of the call; 0 if the call failed.
     pub memory: usize,
     pub failure: Option<Failed>,
-    /// Outcomes and signals, where their numbers differ.
+    /// The numbers of outcomes and of signals, if they differ.
     pub wrong_length: Option<(usize, usize)>,
 }
 
-/// Why a call has no answer.
+/// Why a call ended without an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// `trap`, `deadline`, `memory`, `exit` or `other`, as in the metrics.
     pub kind: &'static str,
     pub reason: String,
-    /// The functions that the guest was in, the innermost first; empty where it was not stopped by a trap.
+    /// The guest's stack, innermost function first; empty unless a trap stopped it.
     pub backtrace: String,
 }
 
 impl CallLog {
-    /// What was taken down since this was last asked.
+    /// Takes the records and calls since the last `take`.
     pub fn take(&self) -> (Vec<Record>, Vec<Call>) {
-        let taken = std::mem::take(&mut *self.taken());
-        (taken.records, taken.calls)
+        let entries = std::mem::take(&mut *self.entries());
+        (entries.records, entries.calls)
     }
 
     pub(super) fn record(&self, record: Record) {
-        self.taken().records.push(record);
+        self.entries().records.push(record);
     }
 
     pub(super) fn call(&self, call: Call) {
-        self.taken().calls.push(call);
+        self.entries().calls.push(call);
     }
 
-    /// What the instance of the last call holds.
+    /// Sets the memory of the last call's instance.
     pub(super) fn memory(&self, bytes: usize) {
-        if let Some(call) = self.taken().calls.last_mut() {
+        if let Some(call) = self.entries().calls.last_mut() {
             call.memory = bytes;
         }
     }
 
-    /// The last call was answered with so many outcomes for so many signals.
+    /// Notes that the last call returned the wrong number of outcomes.
     pub(super) fn wrong_length(&self, outcomes: usize, signals: usize) {
-        if let Some(call) = self.taken().calls.last_mut() {
+        if let Some(call) = self.entries().calls.last_mut() {
             call.wrong_length = Some((outcomes, signals));
         }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

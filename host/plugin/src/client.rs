@@ -1,5 +1,7 @@
-//! The HTTP clients of the process: one for all plugins, or one for each set of private networks
-//! that signal types are granted, so that no connection serves a type that may not egress its end.
+//! The HTTP clients of the process, one for each set of granted networks and authorities.
+//!
+//! A pooled connection must never serve a signal type that may not connect to its peer. `http` sends
+//! requests through these clients; `egress` decides which addresses are permitted.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
@@ -13,34 +15,34 @@ use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder};
 use url::Url;
 
-use super::egress::Reach;
+use super::egress::EgressPolicy;
 use super::grants::Grants;
 
-/// The longest that a connection may take to come about.
+/// Time limit for connecting, unless the request sets one.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
-/// Servers commonly close what was idle for a minute; a request had better not meet that.
+/// How long an idle connection is kept: shorter than the minute after which servers commonly close it.
 const IDLE: Duration = Duration::from_secs(20);
-/// More connections than this are not kept, for each host.
+/// Maximum number of idle connections kept per host.
 const IDLE_CONNECTIONS: usize = 256;
-/// Variables that name proxies; in capitals too.
+/// Environment variables that name proxies; their upper-case forms count as well.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
-/// What makes two clients different.
+/// Identifies a client.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
-    egress: Reach,
+    egress: EgressPolicy,
     ca: Option<Arc<str>>,
 }
 
-/// The clients that plugins use at present.
+/// The clients that plugins currently use.
 #[derive(Default)]
 pub(super) struct Clients(Mutex<HashMap<Key, Weak<Client>>>);
 
 impl Clients {
-    /// The client for these grants.
+    /// Returns the client for these grants.
     ///
     /// # Errors
-    /// TLS can't be set up, e.g. for want of the system's certificates.
+    /// TLS cannot be set up, e.g. because the system has no certificates.
     pub(super) fn for_grants(&self, grants: &Grants) -> Result<Arc<Client>, String> {
         let key = Key { egress: grants.egress(), ca: grants.ca.clone() };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +57,7 @@ impl Clients {
 }
 
 fn client(key: &Key) -> Result<Client, String> {
-    // Somebody else may have installed one, which serves as well.
+    // An error means that one is already installed, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authorities = key.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
     let resolver = Resolver { egress: key.egress.clone(), proxies: proxies() };
@@ -72,28 +74,29 @@ fn client(key: &Key) -> Result<Client, String> {
     builder.build().map_err(|error| {
         let cause = std::iter::successors(Some(&error as &(dyn Error + 'static)), |error| (*error).source()).last();
         let cause = cause.map(ToString::to_string).unwrap_or_default();
-        format!("HTTPS can't be set up: {cause}; install the package ca-certificates, or name a file in `[http] ca`")
+        format!("HTTPS cannot be set up: {cause}; install the package ca-certificates, or name a file in `[http] ca`")
     })
 }
 
-/// The certificates of a file in PEM form.
+/// Parses the certificates of a PEM file.
 fn authorities(pem: &str) -> Result<Vec<Certificate>, String> {
     let certificates = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
     if certificates.is_empty() {
-        return Err("there is no certificate in it; name a file in PEM form".to_owned());
+        return Err("no certificate found; name a file in PEM form".to_owned());
     }
     Ok(certificates)
 }
 
-/// Whether a text can be used as [`Grants::ca`].
+/// Checks that a text can be used as [`Grants::ca`].
 ///
 /// # Errors
-/// It holds no certificate.
+/// The text contains no certificate.
 pub fn check_authorities(pem: &str) -> Result<(), String> {
     authorities(pem).map(drop)
 }
 
-/// Hosts of the proxies that the environment names: the operator's choice, wherever they are.
+/// Returns the hosts of the proxies that the environment names. They are the operator's choice, and
+/// may have any address.
 fn proxies() -> HashSet<String> {
     let names = PROXIES.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]);
     let hosts = names.filter_map(|name| std::env::var(name).ok()).filter_map(|proxy| {
@@ -103,10 +106,10 @@ fn proxies() -> HashSet<String> {
     hosts.collect()
 }
 
-/// Looks names up, and gives only the addresses that may be reached. A host that is an address
-/// already does not come here: it was granted as such.
+/// Resolves names to permitted addresses only. A host that is an address is not resolved: it was
+/// granted as such.
 struct Resolver {
-    egress: Reach,
+    egress: EgressPolicy,
     proxies: HashSet<String>,
 }
 
@@ -120,7 +123,7 @@ impl Resolve for Resolver {
             let permitted: Vec<SocketAddr> =
                 found.iter().copied().filter(|address| trusted || egress.permits(&name, address.ip())).collect();
             match found.first() {
-                None => Err(Unresolved("it has no address".to_owned()).into()),
+                None => Err(Unresolved("no address found".to_owned()).into()),
                 Some(address) if permitted.is_empty() => Err(Unreachable { name, address: *address }.into()),
                 Some(_) => Ok(Box::new(permitted.into_iter()) as Addrs),
             }
@@ -128,14 +131,14 @@ impl Resolve for Resolver {
     }
 }
 
-/// A name without an address.
+/// A name that has no address.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Unresolved(pub(super) String);
 
-/// A name with nothing but addresses that may not be reached.
+/// A name all of whose addresses are forbidden.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{name}\" leads to {}, which is not public: name its range in `grants.networks`", address.ip())]
+#[error("\"{name}\" resolves to {}, which is not public: add its range to `grants.networks`", address.ip())]
 pub(super) struct Unreachable {
     name: String,
     address: SocketAddr,
@@ -151,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_serves_only_types_with_the_same_reach() {
+    fn a_client_serves_only_types_with_the_same_networks() {
         let clients = Clients::default();
         let public = clients.for_grants(&grants(&[], None)).unwrap();
         assert!(Arc::ptr_eq(&public, &clients.for_grants(&grants(&[], None)).unwrap()));
@@ -161,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_that_nobody_uses_are_gone() {
+    fn unused_clients_are_dropped() {
         let clients = Clients::default();
         drop(clients.for_grants(&grants(&["10.0.0.0/8"], None)).unwrap());
         let _public = clients.for_grants(&grants(&[], None)).unwrap();
@@ -169,8 +172,8 @@ mod tests {
     }
 
     #[test]
-    fn an_authority_has_a_certificate() {
-        assert!(check_authorities("nothing").unwrap_err().starts_with("there is no certificate in it"));
+    fn an_authority_file_contains_a_certificate() {
+        assert!(check_authorities("nothing").unwrap_err().starts_with("no certificate found"));
         assert!(Clients::default().for_grants(&grants(&[], Some(""))).is_err());
     }
 
@@ -181,11 +184,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_lead_only_where_they_may() {
+    async fn names_resolve_to_permitted_addresses_only() {
         assert!(resolved(&[], "localhost").await.is_ok());
         // A numeric name is looked up like any other.
         let error = resolved(&[], "10.0.0.1").await.unwrap_err();
-        assert_eq!(error, "\"10.0.0.1\" leads to 10.0.0.1, which is not public: name its range in `grants.networks`");
+        assert_eq!(error, "\"10.0.0.1\" resolves to 10.0.0.1, which is not public: add its range to `grants.networks`");
         assert!(resolved(&["10.0.0.0/8"], "10.0.0.1").await.is_ok());
         assert!(resolved(&[], "no-such-host.invalid").await.is_err());
     }

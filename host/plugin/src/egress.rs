@@ -1,4 +1,7 @@
-//! Which addresses a plugin may egress: public ones, and those that its signal type is granted.
+//! The addresses that a plugin may connect to: public ones, and those in granted networks.
+//!
+//! Every address that a name resolves to must pass [`EgressPolicy::permits`], in `client` for HTTP and
+//! in `tcp` for sockets. `endpoints` parses the names themselves.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,11 +14,11 @@ pub struct Network {
     prefix: u8,
 }
 
-/// Networks that a signal type is granted beside the public Internet.
+/// The networks that a signal type may connect to in addition to the public Internet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Reach(Vec<Network>);
+pub(super) struct EgressPolicy(Vec<Network>);
 
-/// Where cloud providers hand out credentials to whoever asks from within a machine.
+/// Metadata services of cloud providers, which give credentials to any process on the machine.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
@@ -24,7 +27,7 @@ const METADATA: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Ranges of IPv4 that are not public: the registry of RFC 6890, and multicast.
+/// IPv4 ranges that are not public: the registry of RFC 6890, and multicast.
 const PRIVATE_V4: [([u8; 4], u8); 15] = [
     ([0, 0, 0, 0], 8),
     ([10, 0, 0, 0], 8),
@@ -43,19 +46,19 @@ const PRIVATE_V4: [([u8; 4], u8); 15] = [
     ([240, 0, 0, 0], 4),
 ];
 
-/// Ranges within 2000::/3, the only public one of IPv6, that are not public all the same:
-/// protocol assignments with Teredo among them, and documentation.
+/// Ranges within 2000::/3, the only public range of IPv6, that are not public: protocol assignments
+/// (including Teredo), and documentation.
 const PRIVATE_V6: [([u16; 2], u8); 3] = [([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
 
-impl Reach {
-    /// The order of the networks, and repetitions, make no difference.
+impl EgressPolicy {
+    /// Creates a policy; the order of the networks and duplicates make no difference.
     pub(super) fn new(mut networks: Vec<Network>) -> Self {
         networks.sort_unstable();
         networks.dedup();
         Self(networks)
     }
 
-    /// Whether a name may stand for this address. `localhost` is what it says.
+    /// Returns whether `name` may resolve to `address`. `localhost` may resolve to loopback addresses.
     pub(super) fn permits(&self, name: &str, address: IpAddr) -> bool {
         let address = embedded(address).unwrap_or(address);
         if METADATA.contains(&address) {
@@ -67,12 +70,12 @@ impl Reach {
     }
 }
 
-/// Whether a host is written as the machine itself.
+/// Returns whether a host is spelled `localhost`.
 fn is_localhost(name: &str) -> bool {
     name.strip_suffix('.').unwrap_or(name).eq_ignore_ascii_case("localhost")
 }
 
-/// The IPv4 address that one of IPv6 stands for, whoever translates it.
+/// Returns the IPv4 address that is embedded in an IPv6 address, by any translation scheme.
 fn embedded(address: IpAddr) -> Option<IpAddr> {
     let IpAddr::V6(address) = address else { return None };
     let segments = address.segments();
@@ -81,7 +84,7 @@ fn embedded(address: IpAddr) -> Option<IpAddr> {
         Some(IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
     };
     match segments {
-        // Loopback and unspecified are no IPv4 addresses.
+        // Loopback and unspecified do not embed an IPv4 address.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         // Compatible, mapped, translated (RFC 2765), NAT64 (RFC 6052).
         [0, 0, 0, 0, 0, 0, high, low]
@@ -144,7 +147,7 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is no range of addresses; write \"10.0.0.0/8\", \"fd00::/8\" or a single address");
+        let wrong = || format!("\"{text}\" is not an address range; write \"10.0.0.0/8\", \"fd00::/8\" or a single address");
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -162,7 +165,7 @@ impl FromStr for Network {
         let network = Self { address, prefix };
         let inside = bits(address).checked_shl((128 - network.width() + prefix).into()).unwrap_or(0);
         if inside != 0 {
-            return Err(format!("\"{text}\" has bits behind its prefix; write the range's first address"));
+            return Err(format!("\"{text}\" has bits set after its prefix; write the range's first address"));
         }
         Ok(network)
     }
@@ -184,16 +187,16 @@ impl fmt::Debug for Network {
 mod tests {
     use super::*;
 
-    fn egress(networks: &[&str]) -> Reach {
-        Reach::new(networks.iter().map(|network| network.parse().unwrap()).collect())
+    fn egress(networks: &[&str]) -> EgressPolicy {
+        EgressPolicy::new(networks.iter().map(|network| network.parse().unwrap()).collect())
     }
 
-    fn permitted(egress: &Reach, address: &str) -> bool {
+    fn permitted(egress: &EgressPolicy, address: &str) -> bool {
         egress.permits("shop.example", address.parse().unwrap())
     }
 
     #[test]
-    fn the_public_internet_is_reached() {
+    fn public_addresses_are_permitted() {
         for address in [
             "1.1.1.1",
             "8.8.8.8",
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_public_is_refused() {
+    fn addresses_that_are_not_public_are_refused() {
         for address in [
             "0.0.0.0",
             "0.1.2.3",
@@ -267,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn no_form_of_ipv6_gets_around_it() {
+    fn private_addresses_embedded_in_ipv6_are_refused() {
         for hidden in ["127.0.0.1", "10.0.0.1", "169.254.169.254", "192.168.0.1", "0.0.0.0"] {
             let v4: Ipv4Addr = hidden.parse().unwrap();
             let [a, b, c, d] = v4.octets();
@@ -288,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn granted_networks_are_reached_in_every_form() {
+    fn granted_networks_are_permitted_in_every_form() {
         let egress = egress(&["10.0.0.0/8", "127.0.0.0/8", "fd12::/16"]);
         for address in ["10.0.0.1", "10.255.0.1", "127.0.0.1", "::ffff:10.0.0.1", "2002:a00:1::1", "fd12::5"] {
             assert!(permitted(&egress, address), "{address}");
@@ -299,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_needs_its_own_grant() {
+    fn metadata_services_need_their_own_grant() {
         let wide = egress(&["169.254.0.0/16", "fd00::/8", "0.0.0.0/0"]);
         for address in ["169.254.169.254", "::ffff:169.254.169.254", "fd00:ec2::254", "168.63.129.16"] {
             assert!(!permitted(&wide, address), "{address}");
@@ -310,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn localhost_is_the_machine_itself_and_nothing_else() {
+    fn localhost_resolves_to_loopback_addresses_only() {
         let egress = egress(&[]);
         for name in ["localhost", "LOCALHOST", "localhost."] {
             assert!(egress.permits(name, "127.0.0.1".parse().unwrap()), "{name}");
@@ -321,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_are_read_strictly() {
+    fn ranges_are_parsed_strictly() {
         for text in ["10.0.0.0/8", "0.0.0.0/0", "::/0", "fd00::/8", "127.0.0.1/32"] {
             assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
         }

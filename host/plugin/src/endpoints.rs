@@ -1,11 +1,14 @@
-//! Whom a plugin may talk to, as the configuration names them.
+//! The endpoints that a plugin may connect to, as the configuration names them.
+//!
+//! Compared in normalised form only, never as text. The addresses that their names resolve to are
+//! checked in `egress`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use url::{Host, Url};
 
-/// Scheme, host and port of a server that may be asked by HTTP, as in `https://shop.example`.
+/// Scheme, host and port of an HTTP server, as in `https://shop.example`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpOrigin {
     scheme: String,
@@ -13,7 +16,7 @@ pub struct HttpOrigin {
     port: u16,
 }
 
-/// Host and port of a server that may be connected to, as in `smtp.example:587`.
+/// Host and port of a TCP server, as in `smtp.example:587`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TcpPeer {
     pub(super) host: Host,
@@ -21,7 +24,7 @@ pub struct TcpPeer {
 }
 
 impl HttpOrigin {
-    /// The origin of a URL; `None` if it has none, or says who is asking.
+    /// Returns the origin of a URL; `None` if it is not an HTTP URL, or contains a user or password.
     pub(super) fn from_url(url: &Url) -> Option<Self> {
         if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
             return None;
@@ -35,7 +38,7 @@ impl HttpOrigin {
     }
 }
 
-/// A final dot says that a name is complete, and nothing else.
+/// Removes the final dot of a fully qualified name.
 pub(super) fn undotted(host: Host) -> Host {
     match host {
         Host::Domain(name) if name.ends_with('.') => Host::Domain(name.trim_end_matches('.').to_owned()),
@@ -48,17 +51,17 @@ impl FromStr for HttpOrigin {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |cause: &str| format!("\"{text}\" {cause}; write \"https://shop.example\" or \"http://127.0.0.1:8080\"");
-        let url = Url::parse(text).map_err(|_| wrong("is no scheme and host"))?;
+        let url = Url::parse(text).map_err(|_| wrong("is not an HTTP origin"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(wrong("begins with neither https:// nor http://"));
+            return Err(wrong("starts with neither https:// nor http://"));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() {
-            return Err(wrong("has a path, but whole hosts are granted"));
+            return Err(wrong("has a path, but grants are for whole hosts"));
         }
         if url.host_str().is_some_and(|host| host.contains('*')) {
-            return Err(wrong("has a wildcard, but every host has to be named"));
+            return Err(wrong("has a wildcard, but every host must be named"));
         }
-        Self::from_url(&url).ok_or_else(|| wrong("holds a user or a password, which belong into `secrets`"))
+        Self::from_url(&url).ok_or_else(|| wrong("contains a user or password, which belong in `secrets`"))
     }
 }
 
@@ -66,7 +69,7 @@ impl FromStr for TcpPeer {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is no host and port; write \"smtp.example:587\" or \"[::1]:25\"");
+        let wrong = || format!("\"{text}\" is not a host and port; write \"smtp.example:587\" or \"[::1]:25\"");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
         if host.contains(['*', '/', '@']) {
@@ -154,15 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn bad_origins_tell_their_cure() {
+    fn invalid_origins_are_reported_with_a_cure() {
         for (text, words) in [
-            ("shop.example", "is no scheme and host; write \"https://shop.example\""),
-            ("ftp://shop.example", "begins with neither"),
-            ("https://shop.example/hooks", "has a path, but whole hosts are granted"),
+            ("shop.example", "is not an HTTP origin; write \"https://shop.example\""),
+            ("ftp://shop.example", "starts with neither"),
+            ("https://shop.example/hooks", "has a path, but grants are for whole hosts"),
             ("https://shop.example?x", "has a path"),
-            ("https://", "is no scheme and host"),
+            ("https://", "is not an HTTP origin"),
             ("https://*.example", "wildcard"),
-            ("https://u:p@shop.example", "holds a user or a password"),
+            ("https://u:p@shop.example", "contains a user or password"),
         ] {
             let error = text.parse::<HttpOrigin>().unwrap_err();
             assert!(error.contains(words), "{error}");

@@ -1,4 +1,7 @@
-//! The WebAssembly engine, narrowed to what plugins need.
+//! A narrow wrapper around wasmtime: configuration, linker, compiled components, and the clock.
+//!
+//! The rest of the host must not configure wasmtime itself. `load` compiles plugins with this engine;
+//! `call` makes stores in it.
 
 use std::collections::HashMap;
 use std::num::{NonZero, NonZeroUsize};
@@ -22,7 +25,7 @@ use super::limits::Meter;
 use super::tcp::Lookups;
 use super::wit;
 
-/// Compiles and runs plugins; one for the whole process, cheap to clone.
+/// Compiles and runs plugins. A process has one engine; clones share it.
 #[derive(Clone)]
 pub struct Engine(Arc<Parts>);
 
@@ -30,27 +33,27 @@ struct Parts {
     engine: wasmtime::Engine,
     linker: Linker<State>,
     clients: Clients,
-    /// One permit for each memory that instances may hold, all plugins together.
+    /// One permit per memory that the instances of all plugins may hold together.
     slots: Semaphore,
-    /// One permit for each guest that may compute for long at the same time.
+    /// One permit per guest that may run a long computation at the same time.
     heavy: Semaphore,
     cache: Option<Cache>,
-    /// What is loaded or being compiled, by digest.
+    /// Components that are loaded or being compiled, by digest.
     components: Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>,
-    /// Everybody who holds it is a loaded plugin.
+    /// Held once by every loaded plugin, to count them.
     alive: Arc<()>,
 }
 
-/// How long a guest runs before it lets others run, and how late it may miss its deadline.
+/// How long a guest runs before it yields, and by how much it may overrun its deadline.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Memories that instances may hold at once, all plugins together: nearly every plugin has one.
+/// Memories that the instances of all plugins may hold at once; nearly every instance has one.
 const MEMORIES: u32 = 256;
 const TABLES_PER_MEMORY: u32 = 8;
 
 impl Engine {
-    /// Starts the engine, and a thread that keeps its time while it lives. Compiled code is kept
-    /// in the directory `cache`, if there is one that can be used.
+    /// Starts the engine and its clock thread. Compiled code is cached in the directory `cache`, if one
+    /// is given and usable.
     ///
     /// # Errors
     ///
@@ -59,20 +62,20 @@ impl Engine {
         let cache = cache.as_deref().and_then(|folder| match open_cache(folder) {
             Ok(cache) => Some(cache),
             Err(error) => {
-                tracing::warn!(target: "plugin", error = format!("{error:#}"), "compiled plugins are not kept");
+                tracing::warn!(target: "plugin", error = format!("{error:#}"), "plugin cache disabled");
                 None
             }
         });
         let mut config = config(cache.clone());
-        // Reserving the pool is the test whether the address space is large enough for it.
+        // This fails where the address space is too small for the pool.
         let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
             .or_else(|_| wasmtime::Engine::new(frugal(&mut config)))
             .map_err(anyhow::Error::from)
-            .context("the WebAssembly engine does not start")?;
+            .context("start the WebAssembly engine")?;
         let linker = linker(&engine)?;
-        keep_time(&engine).context("the plugin clock does not start")?;
+        start_clock(&engine).context("start the plugin clock")?;
         let slots = Semaphore::new(MEMORIES as usize);
-        // One processor is left to whatever else there is to do.
+        // One processor stays free for everything else.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
         let clients = Clients::default();
@@ -84,15 +87,15 @@ impl Engine {
         &self.0.engine
     }
 
-    /// The compiled component of a file: however many signal types load it, it is compiled once, or
-    /// taken from the cache once.
+    /// Returns the compiled component of a file. It is compiled, or read from the cache, only once, even
+    /// if several signal types load it at the same time.
     pub(super) fn component(&self, digest: &str, bytes: &[u8]) -> wasmtime::Result<Arc<Component>> {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
-        // One that somebody waits for is held by more than this map.
+        // A component that somebody waits for is held by more than this map.
         components
             .retain(|_, place| Arc::strong_count(place) > 1 || place.lock().is_ok_and(|component| component.strong_count() > 0));
         let place = components.entry(digest.to_owned()).or_default().clone();
-        // Others may compile other components meanwhile.
+        // Meanwhile, other components may be compiled.
         let mut place = {
             drop(components);
             place.lock().unwrap_or_else(PoisonError::into_inner)
@@ -113,33 +116,33 @@ impl Engine {
         &self.0.clients
     }
 
-    /// How often compiled code was found in the cache, and how often not.
+    /// Returns the numbers of cache hits and misses.
     pub(super) fn cache(&self) -> (usize, usize) {
         self.0.cache.as_ref().map_or((0, 0), |cache| (cache.cache_hits(), cache.cache_misses()))
     }
 
-    /// One more plugin is loaded, until the answer is dropped.
+    /// Counts one more loaded plugin until the returned value is dropped.
     pub(super) fn count(&self) -> Arc<()> {
         self.0.alive.clone()
     }
 
-    /// How many plugins are loaded, those included that only finish their last batches.
+    /// Returns the number of loaded plugins, including replaced ones that finish their last batches.
     pub fn generations(&self) -> usize {
         Arc::strong_count(&self.0.alive) - 1
     }
 
-    /// Waits for the turn of a guest that computes for long.
+    /// Waits for the turn of a guest that runs a long computation.
     pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.0.heavy.acquire().await.ok()
     }
 
-    /// Waits until there is room for an instance that takes so many slots.
+    /// Waits for room for an instance that takes this many slots.
     pub(super) async fn room(&self, slots: u32) -> Option<SemaphorePermit<'_>> {
         self.0.slots.acquire_many(slots).await.ok()
     }
 }
 
-/// How many slots an instance of a component takes.
+/// Returns how many slots an instance of a component takes.
 pub(super) fn slots(component: &Component) -> u32 {
     let Some(needs) = component.resources_required() else {
         return Meter::MEMORIES as u32;
@@ -151,7 +154,7 @@ fn config(cache: Option<Cache>) -> Config {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        // BatchCalls are synchronous; support for others triples the price of an empty call.
+        // Guest calls are synchronous; support for asynchronous ones triples the cost of an empty call.
         .concurrency_support(false)
         .epoch_interruption(true)
         .wasm_backtrace_max_frames(NonZeroUsize::new(20))
@@ -161,13 +164,14 @@ fn config(cache: Option<Cache>) -> Config {
 }
 
 fn open_cache(folder: &Path) -> anyhow::Result<Cache> {
-    let unusable = || format!("the plugin cache \"{}\" is not usable", folder.display());
+    let unusable = || format!("plugin cache \"{}\" is not usable", folder.display());
     let mut cache = CacheConfig::new();
     cache.with_directory(std::path::absolute(folder).with_context(unusable)?);
     Cache::new(cache).map_err(anyhow::Error::from).with_context(unusable)
 }
 
-/// Memory is reserved as addresses only; a few slots stay resident for the next instance.
+/// Preallocates slots for instances. This reserves addresses only; a few slots stay resident for the
+/// next instance.
 fn pool() -> InstanceAllocationStrategy {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(MEMORIES)
@@ -187,19 +191,19 @@ fn pool() -> InstanceAllocationStrategy {
         .max_unused_warm_slots(8)
         .linear_memory_keep_resident(1 << 20)
         .table_keep_resident(64 << 10)
-        // Without the kernel's help, keeping lines resident is slower than not keeping them.
+        // Without the kernel's help, keeping pages resident is slower than not keeping them.
         .pagemap_scan(Enabled::Auto);
     InstanceAllocationStrategy::Pooling(pool)
 }
 
-/// Where addresses are scarce: no pool, and few more addresses for a memory than it uses. Every
-/// access is checked, which costs about a seventh.
+/// Configures an engine for a small address space: no pool, and few more addresses per memory than it
+/// uses. Every access is checked, which costs about a seventh.
 fn frugal(config: &mut Config) -> &mut Config {
     config.memory_reservation(1 << 20).memory_reservation_for_growth(16 << 20).memory_guard_size(64 << 10)
 }
 
-/// Everything a plugin may import. What needs a grant is refused before, where it has none, and
-/// checked again at each use.
+/// Links everything that a plugin may import. Imports without their grant were refused before; each
+/// use of a grant is checked again.
 fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
@@ -222,15 +226,15 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     sockets::ip_name_lookup::add_to_linker::<State, Lookups>(l, State::lookup)?;
     sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    // Standard libraries import it together with TCP; every use of it fails.
+    // Standard libraries import UDP together with TCP; every use of UDP fails.
     sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     Ok(linker)
 }
 
-/// A thread, not a task: a guest that spins may hold the very thread that drives the runtime's
-/// timers.
-fn keep_time(engine: &wasmtime::Engine) -> std::io::Result<()> {
+/// Starts the thread that advances the engine's clock. A task would not do: a guest that spins may
+/// hold the thread that drives the runtime's timers.
+fn start_clock(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     let tick = move || {
         while let Some(engine) = engine.upgrade() {
@@ -248,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_many_ask_for_at_once_is_compiled_once() {
+    fn concurrent_loads_compile_a_component_once() {
         const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
         let engine = Engine::new(None).unwrap();
         let all: Vec<Arc<Component>> = std::thread::scope(|scope| {
@@ -261,6 +265,6 @@ mod tests {
         drop(all);
         engine.component("sha256:3", EMPTY).unwrap();
         let kept = engine.0.components.lock().unwrap().len();
-        assert_eq!(kept, 1, "what nobody holds is forgotten");
+        assert_eq!(kept, 1, "unused components are dropped");
     }
 }

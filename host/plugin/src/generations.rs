@@ -1,4 +1,6 @@
-//! The generations of a signal type's plugin: one sends, the one before is kept to go back to.
+//! The generations of a signal type's plugin: one is active, the previous one is kept for a rollback.
+//!
+//! A batch is never split between generations. `load` makes a generation; `call` sends through it.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -11,15 +13,15 @@ use super::{Engine, LoadError, Plugin, PluginSpec, Sender, Sending};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use signalbus_telemetry as telemetry;
 
-/// The plugin of a signal type, which may be changed while it sends. A batch is sent by one
-/// generation from its beginning to its end.
+/// The plugin of a signal type, which can be replaced while it sends. One generation sends the whole
+/// of a batch.
 pub struct Generations {
     engine: Engine,
     spec: PluginSpec,
     active: Mutex<ActivePlugin>,
 }
 
-/// What became of a generation.
+/// The history entry of a generation.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct GenerationRecord {
     pub digest: String,
@@ -35,29 +37,29 @@ pub struct GenerationRecord {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GenerationStatus {
-    /// It sends.
+    /// It is active.
     Current,
-    /// Another has taken its place.
+    /// Another generation has replaced it.
     Replaced,
-    /// It failed where the one before had worked.
+    /// It failed where the previous generation had worked, or was rolled back by command.
     RolledBack,
-    /// It never sent: the file can't be used.
+    /// It never sent: the file cannot be used.
     Refused,
 }
 
 struct ActivePlugin {
     current: Arc<Plugin>,
-    /// Whether its last batch was sent; `None`: it had none yet.
+    /// Whether its last batch was sent; `None` before the first.
     worked: Option<bool>,
     previous: Option<Arc<Plugin>>,
     probation: Option<Probation>,
-    /// It went back to the generation before, and nobody has asked yet.
+    /// Whether a rollback has not been reported yet.
     rolled_back: bool,
     /// The newest last.
     history: VecDeque<GenerationRecord>,
 }
 
-/// The first batches of a generation that took another's place.
+/// The first batches of a generation that replaced another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Probation {
     left: u32,
@@ -67,16 +69,16 @@ struct Probation {
 
 /// Batches after which a generation is trusted.
 const PROBATION: u32 = 20;
-/// So many failed batches in a row end a probation.
+/// Failed batches in a row that cause a rollback during probation.
 const FAILURES: u32 = 3;
-/// Generations that are remembered.
+/// Maximum length of the history.
 const REMEMBERED: usize = 20;
 
 impl Generations {
     /// Loads the first generation.
     ///
     /// # Errors
-    /// The file can't be used.
+    /// The file cannot be used.
     pub async fn load(engine: &Engine, spec: PluginSpec) -> Result<Arc<Self>, LoadError> {
         let plugin = Plugin::load(engine, &spec).await?;
         let record = GenerationRecord {
@@ -100,21 +102,21 @@ impl Generations {
         &self.spec.path
     }
 
-    /// The digest of the generation that sends.
+    /// Returns the digest of the active generation.
     pub fn digest(&self) -> String {
         self.active().current.digest().to_owned()
     }
 
-    /// What became of the last generations, the newest last.
+    /// Returns the history of the last generations, the newest last.
     pub fn history(&self) -> Vec<GenerationRecord> {
         self.active().history.iter().cloned().collect()
     }
 
-    /// Reads the file again. If it has changed and can be used, it sends from the next batch on.
-    /// `false`: it is the generation that sends already.
+    /// Reads the file again. If it has changed and can be used, it becomes the active generation with
+    /// the next batch. Returns `false` if the file is unchanged.
     ///
     /// # Errors
-    /// The file can't be used; the generation before stays.
+    /// The file cannot be used; the active generation stays.
     pub async fn swap(&self) -> Result<bool, LoadError> {
         let loaded = Plugin::load(&self.engine, &self.spec).await;
         let mut active = self.active();
@@ -139,12 +141,12 @@ impl Generations {
         }
     }
 
-    /// Goes back to the generation before. `None`: there is none.
+    /// Rolls back to the previous generation, and returns its digest; `None` if there is none.
     pub fn roll_back(&self, reason: &str) -> Option<String> {
         self.active().roll_back(&self.spec.signal_type, reason)
     }
 
-    /// Whether it went back since this was last asked.
+    /// Returns whether a rollback happened since the last call.
     pub fn take_rolled_back(&self) -> bool {
         std::mem::take(&mut self.active().rolled_back)
     }
@@ -157,7 +159,7 @@ impl Generations {
         let plugin = self.active().current.clone();
         let verdict = plugin.send(signal_type, signals, stop).await;
         if let Some(outcome) = judged(signals.len(), &verdict) {
-            // Where an operator has to act, further batches would come to the same.
+            // Where an operator has to act, further batches would fail in the same way.
             let failures = if verdict.is_err() { FAILURES } else { 1 };
             self.active().judge(&plugin, outcome, failures, &self.spec.signal_type);
         }
@@ -183,7 +185,7 @@ impl ActivePlugin {
             status: GenerationStatus::Current,
             reason: None,
         });
-        // One that failed is no reason to come back to it.
+        // A generation that failed must not become the target of a rollback.
         let worked = self.worked.take() != Some(false);
         let replaced = std::mem::replace(&mut self.current, plugin);
         if worked || self.previous.is_none() {
@@ -200,7 +202,7 @@ impl ActivePlugin {
     }
 
     fn judge(&mut self, plugin: &Arc<Plugin>, outcome: Result<(), String>, failures: u32, signal_type: &str) {
-        // A batch that was in flight when its generation was replaced says nothing of the new one.
+        // A batch that was in flight when its generation was replaced says nothing about the new one.
         if !Arc::ptr_eq(plugin, &self.current) {
             return;
         }
@@ -231,7 +233,8 @@ impl ActivePlugin {
     }
 }
 
-/// Whether a batch was sent, in part at least; `None`: nothing can be said, the bus was away.
+/// Returns whether at least a part of a batch was sent; `None` if the bus was unavailable, which says
+/// nothing about the plugin.
 fn judged(signals: usize, verdict: &Verdict) -> Option<Result<(), String>> {
     let outcomes = match verdict {
         Ok(outcomes) if outcomes.len() == signals => outcomes,
@@ -258,13 +261,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_that_was_sent_in_part_has_worked() {
+    fn a_partly_sent_batch_has_worked() {
         assert_eq!(judged(2, &Ok(vec![Outcome::retry("full"), Outcome::Sent])), Some(Ok(())));
         assert_eq!(judged(1, &Ok(vec![Outcome::Skip])), Some(Ok(())));
     }
 
     #[test]
-    fn a_batch_of_which_nothing_was_sent_has_failed() {
+    fn a_batch_with_nothing_sent_has_failed() {
         let failed = |reason: &str| Some(Err(reason.to_owned()));
         assert_eq!(judged(2, &Ok(vec![Outcome::Held, Outcome::retry("trap")])), failed("trap"));
         assert_eq!(judged(1, &Ok(vec![Outcome::Reject { reason: "no".into() }])), failed("no"));
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_of_the_bus_says_nothing() {
+    fn a_bus_outage_does_not_count() {
         assert_eq!(judged(1, &Err(Outage::Unavailable { reason: "down".into(), after: None })), None);
         assert_eq!(judged(1, &Ok(vec![Outcome::Held])), None);
     }

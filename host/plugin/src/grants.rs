@@ -1,18 +1,21 @@
-//! What a signal type's configuration gives to its plugin.
+//! What a signal type's configuration grants to its plugin.
+//!
+//! A plugin must never get anything that is not named here, and a secret must never appear in text.
+//! `http`, `tcp` and `producer` check the grants at each use.
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::egress::{Network, Reach};
+use super::egress::{EgressPolicy, Network};
 use super::endpoints::{HttpOrigin, TcpPeer};
 
-/// What a signal type's configuration gives to its plugin; nothing is given that is not named here.
+/// The settings, secrets and capabilities of a signal type's plugin; it has no others.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Grants {
-    /// What `config.get` reads.
+    /// Returned by `config.get`.
     pub settings: Vec<(String, String)>,
-    /// What `config.get-secret` reads; never shown.
+    /// Returned by `config.get-secret`; never shown.
     pub secrets: Vec<(String, String)>,
     /// Names of the connections that the plugin may publish through.
     pub connections: Vec<String>,
@@ -20,15 +23,14 @@ pub struct Grants {
     pub http: Vec<HttpOrigin>,
     /// Addresses that the plugin may connect to: host and port.
     pub tcp: Vec<TcpPeer>,
-    /// Networks that are no part of the public Internet, and that granted names may lead to.
+    /// Networks that granted names may resolve to in addition to the public Internet.
     pub networks: Vec<Network>,
-    /// Certificates in PEM form of private authorities, which servers may be certified by beside
-    /// the system's.
+    /// PEM certificates of private authorities to trust in addition to the system's.
     pub ca: Option<Arc<str>>,
 }
 
 impl Grants {
-    /// Shorter secrets would blot out innocent text.
+    /// Shorter secrets are not redacted: they would hide innocent text.
     const SHORTEST_HIDDEN: usize = 4;
 
     pub(super) fn setting(&self, key: &str) -> Option<&str> {
@@ -39,15 +41,15 @@ impl Grants {
         lookup(&self.secrets, key)
     }
 
-    /// What granted names may lead to.
-    pub(super) fn egress(&self) -> Reach {
-        Reach::new(self.networks.clone())
+    /// Returns the addresses that granted names may resolve to.
+    pub(super) fn egress(&self) -> EgressPolicy {
+        EgressPolicy::new(self.networks.clone())
     }
 
-    /// The text with a secret in the place of each `{{secret:NAME}}`.
+    /// Replaces each `{{secret:NAME}}` in a text with that secret.
     ///
     /// # Errors
-    /// The name that no secret has.
+    /// Returns the first name that is not a secret.
     pub(super) fn fill_in<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, String> {
         const BEGIN: &str = "{{secret:";
         let mut filled = Cow::Borrowed(text);
@@ -64,8 +66,8 @@ impl Grants {
         Ok(filled)
     }
 
-    /// Everything that the plugin may read, and nobody whom it may egress: whatever it imports, it
-    /// loads, and is refused at each use. The names lead nowhere, by RFC 6761.
+    /// Returns grants with the same settings and secrets, but with endpoints that do not exist: a plugin
+    /// loads whatever it imports, and reaches nobody. RFC 6761 reserves the names for this.
     #[must_use]
     pub fn on_paper(&self) -> Self {
         let http = "https://plugin.invalid".parse().into_iter().collect();
@@ -73,10 +75,10 @@ impl Grants {
         Self { http, tcp, networks: Vec::new(), ..self.clone() }
     }
 
-    /// The text without the secrets that a plugin may have written into it: a log line, a reason.
+    /// Redacts the secrets that a plugin may have written into a text, such as a log line or a reason.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        // The longest first: one may be a part of another.
+        // Longest first, because one secret may be a part of another.
         let whole = self.secrets.iter().map(|(_, secret)| secret.as_str());
         // Standard streams come line by line.
         let lines = whole.clone().filter(|secret| secret.contains('\n')).flat_map(str::lines).map(str::trim_end);
@@ -129,13 +131,13 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_struck_from_text() {
+    fn secrets_are_redacted() {
         assert_eq!(grants().redact("401 for s3cr3t, 1 try"), "401 for [secret], 1 try");
         assert!(matches!(grants().redact("fine"), Cow::Borrowed("fine")));
     }
 
     #[test]
-    fn on_paper_nobody_is_reached() {
+    fn grants_on_paper_reach_nobody() {
         let granted = Grants {
             http: vec!["https://shop.example".parse().unwrap()],
             tcp: vec!["smtp.example:25".parse().unwrap()],
@@ -149,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_of_many_lines_are_hidden_line_by_line() {
+    fn multi_line_secrets_are_redacted_line_by_line() {
         let key = ("key".to_owned(), "-----BEGIN KEY-----\r\nMIIBVgIB\n}\n".to_owned());
         let grants = Grants { secrets: vec![key], ..Grants::default() };
         assert_eq!(grants.redact("read MIIBVgIB, then }"), "read [secret], then }");
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_not_filled_in_again() {
+    fn placeholders_within_a_secret_are_not_filled_in() {
         let nested = [("a", "{{secret:b}}"), ("b", "hidden")].map(|(key, value)| (key.into(), value.into()));
         let grants = Grants { secrets: nested.to_vec(), ..Grants::default() };
         assert_eq!(grants.fill_in("{{secret:a}}").unwrap(), "{{secret:b}}");

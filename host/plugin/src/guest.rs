@@ -1,4 +1,7 @@
-//! What a store holds, and what a guest may ask of the host.
+//! The state of a store, and the host side of the contract's interfaces.
+//!
+//! Whatever a guest asks for is checked against its grants and counted against its limits. HTTP
+//! continues in `http`, sockets in `tcp`, publishing in `producer`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,46 +16,47 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::http::Http;
 use super::limits::{Limits, Load, Meter};
-use super::logs::{Origin, PluginLogs, Stream};
+use super::logs::{PluginContext, PluginLogs, Stream};
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
 
-/// What a store holds.
+/// The state of a store.
 pub(super) struct State {
     wasi: WasiCtx,
-    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "it holds nothing"))]
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "holds nothing"))]
     http: Http,
     addresses: Addresses,
     table: ResourceTable,
     meter: Meter,
-    origin: Origin,
+    context: PluginContext,
     logs: PluginLogs,
 }
 
-/// Resources, such as streams and pollables, that one instance may hold.
+/// Maximum number of resources, such as streams and pollables, per instance.
 pub(super) const RESOURCES: usize = 1000;
 
-/// A store for one instance, within its limits. It has to be armed before the guest runs.
-pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, origin: Origin, logs: PluginLogs) -> Store<State> {
+/// Creates a store for one instance, within its limits. It must be armed before the guest runs.
+pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginContext, logs: PluginLogs) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
-    let addresses = Addresses::new(origin.clone());
+    let addresses = Addresses::new(context.clone());
     let mut wasi = WasiCtx::builder();
     wasi.stdout(Pipe { logs: logs.clone(), stream: Stream::Output }).stderr(Pipe { logs: logs.clone(), stream: Stream::Error });
     addresses.open(&mut wasi);
     let meter = Meter::new(limits.memory);
-    let state = State { wasi: wasi.build(), http: Http::new(origin.clone()), addresses, table, meter, origin, logs };
+    let state = State { wasi: wasi.build(), http: Http::new(context.clone()), addresses, table, meter, context, logs };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
-    // Counts only what the guest hands over: a guest can't hand over more than it holds, unless it
-    // hands over the same bytes again and again.
+    // This counts only the bytes passed to the host: more than a guest's memory can be passed only by
+    // passing the same bytes again and again.
     store.set_hostcall_fuel(limits.memory);
     store.set_max_component_handles(RESOURCES);
     store
 }
 
-/// From now on the guest yields to the runtime at every tick, and is interrupted after the timeout.
+/// Starts the deadline: the guest yields to the runtime at every tick, and is interrupted after
+/// `timeout`.
 pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>) {
     let started = Instant::now();
     let load = load.clone();
@@ -68,7 +72,7 @@ pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>)
 }
 
 impl State {
-    /// Bytes that the instance holds.
+    /// Returns the bytes that the instance holds.
     pub(super) fn memory(&self) -> usize {
         self.meter.used()
     }
@@ -88,7 +92,7 @@ impl wasmtime_wasi_http::WasiHttpView for State {
 }
 
 impl State {
-    /// What looking up names takes.
+    /// Returns the host side of name lookups.
     pub(super) fn lookup(&mut self) -> Lookup<'_> {
         let sockets = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
         Lookup { sockets, addresses: &mut self.addresses }
@@ -110,16 +114,16 @@ impl log::Host for State {
 
 impl config::Host for State {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        Ok(self.origin.grants.setting(&key).map(str::to_owned))
+        Ok(self.context.grants.setting(&key).map(str::to_owned))
     }
 
     fn get_all(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
-        Ok(self.origin.grants.settings.clone())
+        Ok(self.context.grants.settings.clone())
     }
 
     fn get_secret(&mut self, key: String) -> wasmtime::Result<Option<String>> {
-        let secret = self.origin.grants.secret(&key);
-        let Origin { plugin, signal_type, .. } = &self.origin;
+        let secret = self.context.grants.secret(&key);
+        let PluginContext { plugin, signal_type, .. } = &self.context;
         tracing::debug!(target: "plugin", %plugin, %signal_type, key, found = secret.is_some(), "secret read");
         Ok(secret.map(str::to_owned))
     }
@@ -128,7 +132,7 @@ impl config::Host for State {
 impl producer::Host for State {
     async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
         let messages = messages.into_iter().map(Message::from).collect();
-        let verdict = self.origin.connections.publish(messages, &self.origin.signal_type).await;
+        let verdict = self.context.connections.publish(messages, &self.context.signal_type).await;
         Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
     }
 }
@@ -145,7 +149,7 @@ impl From<log::Level> for Level {
     }
 }
 
-/// A standard stream that ends in the logs; always ready, never full.
+/// A standard stream that writes to the logs; always ready, never full.
 #[derive(Clone)]
 struct Pipe {
     logs: PluginLogs,
@@ -160,7 +164,7 @@ impl IsTerminal for Pipe {
 
 impl StdoutStream for Pipe {
     fn async_stream(&self) -> Box<dyn tokio::io::AsyncWrite + Send + Sync> {
-        // Preview 3 alone asks for it, which is not linked.
+        // Only WASI preview 3 uses it, which is not linked.
         Box::new(tokio::io::sink())
     }
 

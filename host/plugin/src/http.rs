@@ -1,4 +1,7 @@
-//! The `wasi:http` interfaces: requests on their way to the origins that are granted.
+//! The `wasi:http` interfaces: outgoing requests to granted origins.
+//!
+//! A request must never leave for an origin that is not granted, and a secret is inserted only after
+//! that check. `client` keeps the connections and checks addresses.
 
 use std::error::Error as StdError;
 use std::io;
@@ -22,52 +25,52 @@ pub use super::client::check_authorities;
 use super::client::{CONNECT, Unreachable, Unresolved};
 pub(super) use super::client::{Client, Clients};
 use super::endpoints::{HttpOrigin, undotted};
-use super::logs::Origin;
+use super::logs::PluginContext;
 use signalbus_telemetry as telemetry;
 
-/// How long a plugin waits for an answer, or for its next part, unless it says otherwise.
+/// Default time limit for a response, and for each further part of its body.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What one `wasi:http` write may hand over; a body up to this size never waits for the server.
+/// Maximum size of one `wasi:http` write; a body up to this size is buffered whole.
 const CHUNK: usize = 1 << 20;
 
 /// Sends the requests of one instance.
-struct OutgoingHttp(Origin);
+struct OutgoingHttp(PluginContext);
 
-/// What a store holds for HTTP.
+/// The HTTP part of a store's state.
 pub(super) struct Http {
     ctx: WasiHttpCtx,
     outgoing: OutgoingHttp,
 }
 
 impl Http {
-    pub(super) fn new(origin: Origin) -> Self {
-        Self { ctx: WasiHttpCtx::new(), outgoing: OutgoingHttp(origin) }
+    pub(super) fn new(context: PluginContext) -> Self {
+        Self { ctx: WasiHttpCtx::new(), outgoing: OutgoingHttp(context) }
     }
 
-    /// What the bindings work on.
+    /// Returns the view that the bindings work on.
     pub(super) fn view<'a>(&'a mut self, table: &'a mut ResourceTable) -> WasiHttpCtxView<'a> {
         WasiHttpCtxView { hooks: &mut self.outgoing, table, ctx: &mut self.ctx }
     }
 }
 
-/// Adds what plugins may import of `wasi:http`.
+/// Links the interfaces of `wasi:http` that plugins may import.
 pub(super) fn add_to_linker<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     bindings::add_to_linker::<T, WasiHttp>(linker, &bindings::LinkOptions::default(), T::http)?;
     add_outgoing_handler(linker)
 }
 
-/// Adds what begins a request. The guest hands its options over for good, but wasmtime-wasi-http 48
-/// keeps them: they would count among what the guest holds.
+/// Links the outgoing handler. The guest gives its options away, but wasmtime-wasi-http 48 keeps them
+/// in the table, where they would count as the guest's resources; so they are deleted here.
 fn add_outgoing_handler<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
     type Given = (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>);
     let handle = |mut store: StoreContextMut<'_, T>, (request, options): Given| {
         let mut view = store.data_mut().http();
-        let handed_over = options.as_ref().map(Resource::rep);
+        let rep = options.as_ref().map(Resource::rep);
         let response = match view.handle(request, options) {
             Ok(response) => Ok(response),
             Err(error) => Err(view.convert_error_code(error)?),
         };
-        if let Some(options) = handed_over {
+        if let Some(options) = rep {
             let _gone = view.table.delete(Resource::<RequestOptions>::new_own(options));
         }
         Ok((response,))
@@ -78,7 +81,7 @@ fn add_outgoing_handler<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wa
 type Answer = (http::Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>);
 
 impl OutgoingHttp {
-    /// The request as it goes out, if it is granted.
+    /// Converts a request into the one that is sent, if it is granted.
     fn outgoing(&self, request: http::Request<WasiBody>) -> Result<reqwest::Request, Error> {
         let (parts, body) = request.into_parts();
         let url = self.destination(&parts.uri)?;
@@ -90,12 +93,12 @@ impl OutgoingHttp {
         Ok(outgoing)
     }
 
-    /// The URL in its canonical spelling, which is what the grants are held against.
+    /// Returns the normalised URL, which is matched against the grants.
     fn destination(&self, uri: &http::Uri) -> Result<Url, Error> {
         let mut url = Url::parse(&uri.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
         let origin = HttpOrigin::from_url(&url).ok_or(Error::HttpRequestUriInvalid)?;
         if !self.0.grants.http.contains(&origin) {
-            self.deny(&format!("\"{origin}\" is not granted: name it in `grants.http`"));
+            self.deny(&format!("\"{origin}\" is not granted: add it to `grants.http`"));
             return Err(Error::HttpRequestDenied);
         }
         if let (Host::Domain(name), Some(_)) = (undotted(origin.host().clone()), url.domain()) {
@@ -104,17 +107,17 @@ impl OutgoingHttp {
         Ok(url)
     }
 
-    /// The headers with secrets in the place of their names.
+    /// Replaces the placeholders in headers with secrets.
     fn headers(&self, mut headers: HeaderMap) -> Result<HeaderMap, Error> {
         for value in headers.values_mut() {
             let Ok(text) = std::str::from_utf8(value.as_bytes()) else { continue };
             let filled = self.0.grants.fill_in(text).map_err(|name| {
-                self.deny(&format!("a header names the secret \"{name}\", which is not configured: add it to `secrets`"));
+                self.deny(&format!("a header uses secret \"{name}\", which is not configured: add it to `secrets`"));
                 Error::HttpRequestDenied
             })?;
             if filled != text {
                 let mut secret = HeaderValue::from_str(&filled).map_err(|_| {
-                    self.deny("a secret in a header holds line breaks or control characters: correct it");
+                    self.deny("a secret in a header contains line breaks or control characters: correct it");
                     Error::HttpRequestDenied
                 })?;
                 secret.set_sensitive(true);
@@ -129,12 +132,12 @@ impl OutgoingHttp {
     }
 }
 
-fn deny(origin: &Origin, reason: &str) {
-    telemetry::denied_because(&origin.signal_type, "grants.http", &origin.grants.redact(reason));
+fn deny(context: &PluginContext, reason: &str) {
+    telemetry::denied_because(&context.signal_type, "grants.http", &context.grants.redact(reason));
 }
 
 impl WasiHttpHooks for OutgoingHttp {
-    /// The client derives it from the URL that was checked.
+    /// Returns `false`: the client derives the header from the URL that was checked.
     fn set_host_header(&mut self) -> bool {
         false
     }
@@ -151,13 +154,13 @@ impl WasiHttpHooks for OutgoingHttp {
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
         let outgoing = self.outgoing(request);
         let client = self.0.client.clone();
-        let origin = self.0.clone();
+        let context = self.0.clone();
         Box::new(async move {
             let client = client.ok_or(Error::HttpRequestDenied)?;
             match send(&client, outgoing?, options.unwrap_or_default()).await {
                 Ok(response) => Ok((response, Box::new(async { Ok(()) }) as Box<_>)),
                 Err(Failure::Denied(reason)) => {
-                    deny(&origin, &reason);
+                    deny(&context, &reason);
                     Err(Error::HttpRequestDenied)
                 }
                 Err(Failure::Other(error)) => Err(error),
@@ -167,7 +170,7 @@ impl WasiHttpHooks for OutgoingHttp {
 }
 
 enum Failure {
-    /// The name leads where the plugin may not go.
+    /// The name resolves to a forbidden address.
     Denied(String),
     Other(Error),
 }
@@ -186,7 +189,7 @@ async fn send(
     request: reqwest::Request,
     options: RequestOptions,
 ) -> Result<http::Response<WasiBody>, Failure> {
-    // A connection that is open already takes no time of the first limit.
+    // On a connection that is already open, the whole time is left for the response.
     let connect = options.connect_timeout.unwrap_or(CONNECT);
     let answer = connect.saturating_add(options.first_byte_timeout.unwrap_or(PATIENCE));
     let Ok(response) = tokio::time::timeout(answer, client.execute(request)).await else {
@@ -197,7 +200,7 @@ async fn send(
     Ok(response.map(|body| timed(body, pause)))
 }
 
-/// The body, which fails where it pauses for too long.
+/// Wraps a body, which then fails if it pauses for longer than `pause`.
 fn timed(body: reqwest::Body, pause: Duration) -> WasiBody {
     let frames = stream::unfold(Some(body), move |body| async move {
         let mut body = body?;
@@ -213,7 +216,7 @@ fn timed(body: reqwest::Body, pause: Duration) -> WasiBody {
     StreamBody::new(frames).boxed_unsync()
 }
 
-/// What went wrong, by the innermost cause that says so.
+/// Classifies an error by its causes.
 fn failure(error: reqwest::Error) -> Failure {
     let causes = || std::iter::successors(Some(&error as &(dyn StdError + 'static)), |error| cause(*error));
     if let Some(denied) = causes().find_map(|cause| cause.downcast_ref::<Unreachable>()) {
@@ -227,7 +230,7 @@ fn failure(error: reqwest::Error) -> Failure {
             return Some(Error::DnsError { rcode: Some(reason.clone()), info_code: None });
         }
         if let Some(error) = cause.downcast_ref::<Error>() {
-            // The plugin's own body.
+            // The plugin's own body failed.
             return Some(Error::InternalError(Some(error.to_string())));
         }
         match cause.downcast_ref::<rustls::Error>() {
@@ -245,7 +248,7 @@ fn failure(error: reqwest::Error) -> Failure {
     }))
 }
 
-/// The cause of an error; an I/O error may hide it within.
+/// Returns the cause of an error, looking inside I/O errors as well.
 fn cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),

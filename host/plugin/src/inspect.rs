@@ -1,10 +1,13 @@
-//! What a plugin's imports and exports say, judged by name alone.
+//! Checks a plugin's imports and exports, by name alone.
+//!
+//! An import must never be served without its grant. `load` turns the results into errors; `engine`
+//! links what is allowed here.
 
 use wasmparser::{KnownCustom, Parser, Payload};
 
 use super::grants::Grants;
 
-/// What stands before the version in a track that this relay speaks.
+/// Packages, and the version prefixes of them that this relay supports.
 const TRACKS: [(&str, &str); 2] = [("signalbus:plugin/", "0.1."), ("wasi:", "0.2.")];
 
 /// Interfaces that every plugin may import.
@@ -49,43 +52,43 @@ const TCP: [&str; 7] = [
     "wasi:sockets/udp-create-socket",
 ];
 
-/// Which of the two ways of sending a plugin offers.
+/// Which sender interface a plugin exports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Export {
     Bulk,
     Single,
 }
 
-/// Why the exports don't do.
+/// Why no sender interface can be used.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NoExport {
-    /// This one is of a track that the relay does not speak.
+    /// This export has a version that the relay does not support.
     Version(String),
     Missing,
 }
 
-/// The imports that can't be served.
+/// The imports that cannot be served.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Refused {
-    /// Would be served with a grant: the import, and the grant's key.
+    /// Imports that need a grant, and the key of the grant.
     pub(super) ungranted: Vec<(String, &'static str)>,
     pub(super) unknown: Vec<String>,
 }
 
-/// What it takes for an import to be served.
+/// The condition under which an import is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     Nothing,
     /// The key of a grant.
     Grant(&'static str),
-    /// It never is.
+    /// Never served.
     Refused,
 }
 
 const GRANT_HTTP: &str = "grants.http";
 pub(super) const GRANT_TCP: &str = "grants.tcp";
 
-/// Picks the way of sending, bulk before single.
+/// Selects the sender interface, bulk before single.
 pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export, NoExport> {
     let mut single = false;
     let mut other = None;
@@ -106,7 +109,7 @@ pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export,
     }
 }
 
-/// Sorts out the imports that can't be served.
+/// Returns the imports that cannot be served with these grants.
 pub(super) fn refused<'a>(names: impl Iterator<Item = &'a str>, grants: &Grants) -> Refused {
     let mut refused = Refused::default();
     for name in names {
@@ -121,7 +124,7 @@ pub(super) fn refused<'a>(names: impl Iterator<Item = &'a str>, grants: &Grants)
     refused
 }
 
-/// What it takes for an import, such as `wasi:http/types@0.2.0`, to be served.
+/// Returns the condition under which an import, such as `wasi:http/types@0.2.0`, is served.
 pub fn need(import: &str) -> Need {
     let (interface, version) = split(import);
     match interface {
@@ -137,15 +140,16 @@ fn split(name: &str) -> (&str, &str) {
     name.split_once('@').unwrap_or((name, ""))
 }
 
-/// Versions of one track interchange; a pre-release is like no other version.
+/// Returns whether this relay supports a version of an interface. Versions of one track are
+/// interchangeable; a pre-release is compatible with nothing.
 fn is_spoken(interface: &str, version: &str) -> bool {
     TRACKS.iter().any(|(package, track)| interface.starts_with(package) && version.starts_with(track) && !version.contains('-'))
 }
 
-/// Whether it holds an interpreter with its whole standard library, which imports more than the
-/// plugin itself may ever use.
+/// Returns whether a component contains an interpreter with its whole standard library, which imports
+/// more than the plugin itself may ever use.
 pub fn is_interpreted(bytes: &[u8]) -> bool {
-    // Interpreters are run up to the plugin's own code when the component is made.
+    // Components with an interpreter are built from a snapshot of the initialised interpreter.
     const TOOL: &str = "component-init-transform";
     let made_by = |payload: Payload<'_>| {
         let Payload::CustomSection(section) = payload else { return false };
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn another_track_is_named() {
+    fn an_unsupported_version_is_named() {
         for name in [
             "signalbus:plugin/sender@0.2.0",
             "signalbus:plugin/bulk-sender@1.0.0",
@@ -186,13 +190,13 @@ mod tests {
     }
 
     #[test]
-    fn a_spoken_export_beside_a_newer_one_serves() {
+    fn a_supported_export_beside_a_newer_one_is_used() {
         let names = ["signalbus:plugin/bulk-sender@0.2.0", "signalbus:plugin/sender@0.1.0"];
         assert_eq!(picked(&names), Ok(Export::Single));
     }
 
     #[test]
-    fn all_imports_are_judged_at_once() {
+    fn all_refused_imports_are_reported_at_once() {
         let names = [
             "wasi:http/types@0.2.4",
             "wasi:sockets/tcp@0.2.0",
@@ -215,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_is_unknown_whatever_is_granted() {
+    fn unsupported_imports_are_unknown_whatever_is_granted() {
         let grants = Grants {
             http: vec!["https://shop.example".parse().unwrap()],
             tcp: vec!["smtp.example:25".parse().unwrap()],

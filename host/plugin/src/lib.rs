@@ -1,4 +1,7 @@
-//! Plugins: whatever takes a batch of signals and answers for each of them.
+//! The plugin host: loads, calls and contains WebAssembly plugins, and everything else that sends.
+//!
+//! Knows neither the outbox nor the buses, and is the only crate that names wasmtime. `load` makes a
+//! [`Plugin`] of a file, `send` decides on the calls for a batch, `call` makes them.
 #![forbid(unsafe_code)]
 
 mod batch;
@@ -44,17 +47,17 @@ pub use spec::PluginSpec;
 
 use signalbus_core::signal::{Signal, SignalType, Verdict};
 
-/// A future that a [`Sender`] answers with.
+/// The future that [`Sender::send`] returns.
 pub type Sending<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
-/// Takes a batch of signals to the bus. Never fails: whatever goes wrong inside is an outcome.
+/// Sends batches of signals. Never fails: whatever goes wrong inside is an outcome.
 pub trait Sender: Send + Sync {
-    /// Sends the signals; the answer has one outcome per signal, in their order, or is an outage.
-    /// After `stop` no further call is begun; what was not reached is `Held`.
+    /// Sends the signals, and returns one outcome per signal, in their order, or an outage. After `stop`
+    /// no further call starts; the remaining signals are `Held`.
     fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a>;
 }
 
-/// A function in a plugin's place: for applications that hold the library, and for measurements.
+/// A function in place of a plugin, for applications that embed the library, and for benchmarks.
 impl<F> Sender for F
 where
     F: Fn(&SignalType, &[Signal]) -> Verdict + Send + Sync,

@@ -1,17 +1,19 @@
-//! What one call and one instance of a plugin may use.
+//! The limits of a call and an instance, and the counters that enforce them.
+//!
+//! `guest` installs the memory meter in each store; `call` enforces the timeout.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use wasmtime::ResourceLimiter;
 
-/// What one call and one instance of a plugin may use.
+/// The limits of one call and one instance of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest that one call of the plugin may take.
+    /// Time limit of one call.
     pub timeout: Duration,
-    /// Bytes of one instance: its linear memories and tables together. One call to the host can't
-    /// carry more bytes than this either.
+    /// Maximum bytes of one instance: its linear memories and tables together. Also limits the bytes
+    /// passed in one call to the host.
     pub memory: usize,
 }
 
@@ -22,47 +24,48 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Timeouts that a send may use up before it leaves the remaining signals for another time.
+    /// A send may spend this many timeouts before it defers the rest.
     const PATIENCE: u32 = 4;
 
-    /// After this time a send starts no further call; what it did not egress is `Held`.
+    /// Returns the time after which a send starts no further call; the remaining signals are `Held`.
     pub(super) fn patience(&self) -> Duration {
         self.timeout.saturating_mul(Self::PATIENCE)
     }
 
-    /// The longest that a send takes once it has an instance: a claim should outlive it.
+    /// Returns the maximum duration of a send once it has an instance; a claim should outlive it.
     pub fn longest_send(&self) -> Duration {
         self.patience().saturating_add(self.timeout)
     }
 }
 
-/// Memory asked for beyond the limit; a trap in the guest rather than a failed `memory.grow`, since
-/// most languages' runtimes turn the latter into an abort without a reason.
+/// The guest requested memory beyond its limit. This traps rather than fails `memory.grow`, because
+/// most languages' runtimes turn a failed growth into an abort without a reason.
 #[derive(Debug, thiserror::Error)]
 #[error("plugin exceeded its memory limit of {}", Size(self.limit))]
 pub(super) struct MemoryExhausted {
     limit: usize,
 }
 
-/// Whether a guest computes for longer than others should wait. Time in which it only waits itself
-/// does not count.
+/// Detects a guest that computes for longer than others should wait. Time that it spends waiting does
+/// not count.
 pub(super) struct Load {
     begun: Instant,
-    /// When it was last let run, in microseconds.
+    /// When the guest was last resumed, in microseconds since `begun`.
     resumed: AtomicU64,
     heavy: AtomicBool,
 }
 
 impl Load {
-    /// A little less than a tick of the engine's clock.
+    /// Microseconds of computing from which a guest is heavy: a little less than a tick of the engine's
+    /// clock.
     const MOST: u64 = 8_000;
 
-    /// It runs from now on.
+    /// Notes that the guest is resumed.
     pub(super) fn resume(&self) {
         self.resumed.store(self.now(), Relaxed);
     }
 
-    /// It still runs.
+    /// Notes that the guest is still running.
     pub(super) fn tick(&self) {
         if self.now().saturating_sub(self.resumed.load(Relaxed)) >= Self::MOST {
             self.heavy.store(true, Relaxed);
@@ -84,7 +87,7 @@ impl Default for Load {
     }
 }
 
-/// Counts what one store has allocated.
+/// Counts the memory that one store has allocated.
 pub(super) struct Meter {
     limit: usize,
     used: usize,
@@ -151,7 +154,7 @@ impl ResourceLimiter for Meter {
     }
 }
 
-/// Bytes as people write them: `64 MiB`, or the plain number where that would round.
+/// Displays bytes as `64 MiB`, or as the plain number if that would round.
 struct Size(usize);
 
 impl std::fmt::Display for Size {
@@ -194,18 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn only_computing_is_heavy() {
+    fn waiting_does_not_make_a_guest_heavy() {
         let load = Load { begun: Instant::now().checked_sub(Duration::from_millis(50)).unwrap(), ..Load::default() };
         load.resume();
         load.tick();
-        assert!(!load.is_heavy(), "it has waited for 50 ms, and computed for none");
+        assert!(!load.is_heavy(), "the guest has waited for 50 ms, but not computed");
         load.resumed.store(0, Relaxed);
         load.tick();
         assert!(load.is_heavy());
     }
 
     #[test]
-    fn a_send_is_bounded() {
+    fn the_duration_of_a_send_is_bounded() {
         assert_eq!(Limits::default().longest_send(), Duration::from_secs(150));
     }
 }

@@ -1,4 +1,7 @@
-//! From a file to a plugin that can be called.
+//! Loads a plugin from its file: checks, compiles and links it.
+//!
+//! A file that fails any check must never be called. `inspect` checks imports and exports, `engine`
+//! compiles; `generations` replaces a loaded plugin by the next.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write as _};
@@ -14,7 +17,7 @@ use super::engine::{self, Engine};
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
 use super::limits::Limits;
-use super::logs::Origin;
+use super::logs::PluginContext;
 use super::spec::PluginSpec;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use signalbus_telemetry as telemetry;
@@ -23,30 +26,30 @@ use signalbus_telemetry as telemetry;
 pub struct Plugin {
     pub(super) engine: Engine,
     pub(super) pre: InstancePre<State>,
-    /// While it is held, nobody else has to compile it.
+    /// Kept so that other signal types share the compiled component.
     _component: Arc<Component>,
     pub(super) entry: Entry,
-    /// How much of the engine's room one instance takes.
+    /// How many of the engine's slots one instance takes.
     pub(super) slots: u32,
     pub(super) limits: Limits,
-    /// The time for one call, as an attribute of it.
+    /// The time limit of a call, as an attribute of the call.
     pub(super) timeout_ms: String,
-    pub(super) origin: Origin,
-    /// Places of failure that were told already.
-    pub(super) told: Mutex<HashSet<String>>,
+    pub(super) context: PluginContext,
+    /// Failure locations that have been reported.
+    pub(super) reported: Mutex<HashSet<String>>,
     digest: String,
     imports: Vec<String>,
-    /// Counts the generations that are loaded.
+    /// Counts as a loaded plugin until dropped.
     _alive: Arc<()>,
 }
 
-/// The function that a call enters.
+/// The exported function that a call enters.
 pub(super) enum Entry {
     Bulk(bulk_sender::GuestIndices),
     Single(sender::GuestIndices),
 }
 
-/// Why a file is no plugin for its signal type.
+/// Why a file cannot be the plugin of its signal type.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -54,9 +57,9 @@ pub enum LoadError {
     Unreadable { path: PathBuf, reason: String },
     #[error("plugin {path:?} has digest {found:?}, but {wanted:?} is configured: restore the file, or change \"digest\"")]
     Digest { path: PathBuf, found: String, wanted: String },
-    #[error("plugin {path:?} is a core module, not a component: `signalbus plugin build` in its project makes one of it")]
+    #[error("plugin {path:?} is a core module, not a component: run `signalbus plugin build` in its project to make a component")]
     CoreModule { path: PathBuf },
-    #[error("plugin {path:?} is not a WebAssembly component: name the file that a build for wasm32-wasip2 makes")]
+    #[error("plugin {path:?} is not a WebAssembly component: name the output of a build for wasm32-wasip2")]
     NotAComponent { path: PathBuf },
     #[error(
         "plugin {path:?} exports {export:?}, but this relay speaks signalbus:plugin 0.1.x: build it with that version of the WIT package"
@@ -72,37 +75,37 @@ pub enum LoadError {
         /// Each import, and the key of the grant that would serve it.
         imports: Vec<(String, &'static str)>,
     },
-    #[error("plugin {path:?} cannot be given HTTP: {reason}")]
+    #[error("plugin {path:?} cannot use HTTP: {reason}")]
     NoHttp { path: PathBuf, reason: String },
-    #[error("plugin {path:?} imports {}, which this relay does not offer: build it without", Quoted(imports))]
+    #[error("plugin {path:?} imports {}, which this relay does not provide: build it without them", Quoted(imports))]
     UnknownImports { path: PathBuf, imports: Vec<String> },
     #[error(
-        "plugin {path:?} is to publish through connection \"{connection}\", which is not granted: name it in `grants.connections`"
+        "plugin {path:?} publishes through connection \"{connection}\", which is not granted: add it to `grants.connections`"
     )]
     NoConnection { path: PathBuf, connection: String },
     #[error("plugin {path:?} does not compile: {reason}")]
     Compile { path: PathBuf, reason: String },
     #[error("plugin {path:?} does not start: {reason}")]
     Start { path: PathBuf, reason: String },
-    #[error("plugin {path:?} does not link, build it with the relay's own WIT package: {reason}")]
+    #[error("plugin {path:?} does not link: build it with the relay's own WIT package: {reason}")]
     Link { path: PathBuf, reason: String },
 }
 
 impl Plugin {
-    /// Loads the plugin of a signal type from its file. Compiles on a thread of its own.
+    /// Loads the plugin of a signal type from its file. Compiles on a blocking thread.
     ///
     /// # Errors
     ///
-    /// The file is no plugin that this relay can run with these grants.
+    /// The file is not a plugin that this relay can run with these grants.
     pub async fn load(engine: &Engine, spec: &PluginSpec) -> Result<Self, LoadError> {
         let PluginSpec { signal_type, path, digest, limits, grants, connections, call_log } = spec.clone();
-        let mut origin = Origin::for_plugin(&name(&path), &signal_type);
-        (origin.grants, origin.connections, origin.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
+        let mut context = PluginContext::for_plugin(&name(&path), &signal_type);
+        (context.grants, context.connections, context.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
         let file = File { path: path.clone(), wanted: digest };
         let begun = Instant::now();
         let loading = engine.clone();
-        let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, origin));
-        match telling(loading, &name(&path), &signal_type).await {
+        let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, context));
+        match with_progress(loading, &name(&path), &signal_type).await {
             Ok(loaded) => {
                 let plugin = loaded?;
                 telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
@@ -114,17 +117,17 @@ impl Plugin {
         }
     }
 
-    /// The name of this generation: `sha256:` and the file's digest in hexadecimal.
+    /// Returns the name of this generation: `sha256:` and the file's digest in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Whether a call takes a whole batch.
+    /// Returns whether a call takes a whole batch.
     pub fn is_bulk(&self) -> bool {
         matches!(self.entry, Entry::Bulk(_))
     }
 
-    /// The interfaces that the plugin imports, with their versions.
+    /// Returns the interfaces that the plugin imports, with their versions.
     pub fn imports(&self) -> &[String] {
         &self.imports
     }
@@ -134,22 +137,24 @@ impl fmt::Debug for Plugin {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Plugin")
-            .field("origin", &self.origin)
+            .field("context", &self.context)
             .field("digest", &self.digest)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
 
-/// What log lines call a plugin: its file, or its folder where every project's file has the same name.
+/// Returns a plugin's name for log lines: its file's, or its folder's if the file is `plugin.wasm`, as
+/// in every project.
 fn name(path: &Path) -> String {
     let stem = path.file_stem().unwrap_or(path.as_os_str());
     let folder = path.parent().and_then(Path::file_name).filter(|_| stem == "plugin");
     folder.unwrap_or(stem).to_string_lossy().into_owned()
 }
 
-/// Waits, and says what for: components of whole interpreters take many seconds to compile.
-async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str) -> Result<T, JoinError> {
+/// Waits for a plugin to load, and logs progress: components with an interpreter take many seconds to
+/// compile.
+async fn with_progress<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str) -> Result<T, JoinError> {
     let begun = Instant::now();
     let mut patience = Duration::from_secs(1);
     loop {
@@ -161,28 +166,28 @@ async fn telling<T>(mut loading: JoinHandle<T>, plugin: &str, signal_type: &str)
     }
 }
 
-/// A file that is to become a plugin.
+/// A file to load a plugin from.
 struct File {
     path: PathBuf,
     wanted: Option<String>,
 }
 
 impl File {
-    fn load(self, engine: Engine, limits: Limits, mut origin: Origin) -> Result<Plugin, LoadError> {
+    fn load(self, engine: Engine, limits: Limits, mut context: PluginContext) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
         let bytes =
             std::fs::read(&self.path).map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
         let digest = self.digest(&bytes)?;
-        origin.generation = short(&digest).into();
+        context.generation = short(&digest).into();
         self.check_header(&bytes)?;
         let component = engine
             .component(&digest, &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
-        let imports = self.imports(&engine, &component, &bytes, &origin)?;
+        let imports = self.imports(&engine, &component, &bytes, &context)?;
         if imports.iter().any(|import| import.starts_with("wasi:http/")) {
-            let client = engine.clients().for_grants(&origin.grants);
-            origin.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
+            let client = engine.clients().for_grants(&context.grants);
+            context.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
         let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
@@ -193,7 +198,7 @@ impl File {
         let slots = engine::slots(&component);
         let alive = engine.count();
         let timeout_ms = limits.timeout.as_millis().to_string();
-        let told = Mutex::default();
+        let reported = Mutex::default();
         Ok(Plugin {
             engine,
             pre,
@@ -202,8 +207,8 @@ impl File {
             slots,
             limits,
             timeout_ms,
-            origin,
-            told,
+            context,
+            reported,
             digest,
             imports,
             _alive: alive,
@@ -220,7 +225,7 @@ impl File {
         }
     }
 
-    /// The bytes behind the magic number tell a core module from a component.
+    /// Checks the bytes after the magic number, which distinguish a component from a core module.
     fn check_header(&self, bytes: &[u8]) -> Result<(), LoadError> {
         let path = self.path.clone();
         match bytes.get(..8) {
@@ -239,22 +244,28 @@ impl File {
         })
     }
 
-    fn imports(&self, engine: &Engine, component: &Component, bytes: &[u8], origin: &Origin) -> Result<Vec<String>, LoadError> {
+    fn imports(
+        &self,
+        engine: &Engine,
+        component: &Component,
+        bytes: &[u8],
+        context: &PluginContext,
+    ) -> Result<Vec<String>, LoadError> {
         let path = self.path.clone();
         let interface = component.component_type();
         let names: Vec<&str> = interface.imports(engine.wasmtime()).map(|(name, _)| name).collect();
-        let Refused { mut ungranted, unknown } = inspect::refused(names.iter().copied(), &origin.grants);
-        // An interpreter's sockets are refused when they are used.
+        let Refused { mut ungranted, unknown } = inspect::refused(names.iter().copied(), &context.grants);
+        // Interpreters always import sockets; without the grant, each use of them is refused.
         if ungranted.iter().any(|(_, grant)| *grant == inspect::GRANT_TCP) && inspect::is_interpreted(bytes) {
             ungranted.retain(|(_, grant)| *grant != inspect::GRANT_TCP);
         }
         if !ungranted.is_empty() {
             let grants: BTreeSet<_> = ungranted.iter().map(|(_, grant)| *grant).collect();
-            grants.iter().for_each(|grant| telemetry::needs(&origin.signal_type, grant));
+            grants.iter().for_each(|grant| telemetry::needs(&context.signal_type, grant));
             Err(LoadError::Ungranted { path, imports: ungranted })
         } else if !unknown.is_empty() {
             Err(LoadError::UnknownImports { path, imports: unknown })
-        } else if let Some(connection) = ungranted_connection(&names, origin) {
+        } else if let Some(connection) = ungranted_connection(&names, context) {
             Err(LoadError::NoConnection { path, connection })
         } else {
             Ok(names.into_iter().map(str::to_owned).collect())
@@ -262,30 +273,30 @@ impl File {
     }
 }
 
-/// The connection that the setting `connection` names, where a plugin that publishes is not granted it.
-fn ungranted_connection(imports: &[&str], Origin { grants, connections, .. }: &Origin) -> Option<String> {
+/// Returns the connection in the setting `connection` if the plugin publishes and it is not granted.
+fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .. }: &PluginContext) -> Option<String> {
     let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
     let connection = grants.setting("connection").filter(|_| publishes)?;
     let granted = connections.is_open() || grants.connections.iter().any(|granted| granted == connection);
     (!granted).then(|| connection.to_owned())
 }
 
-/// The digest of a file, if it can be read.
+/// Returns the digest of a file, if it can be read.
 pub(super) fn digest_of(path: &Path) -> Option<String> {
     std::fs::read(path).ok().map(|bytes| digest(&bytes))
 }
 
-/// The name of a generation: `sha256:` and the digest of its file in hexadecimal.
+/// Returns the name of a generation: `sha256:` and the digest of its file in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
     let mut text = "sha256:".to_owned();
     for byte in Sha256::digest(bytes) {
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     text
 }
 
-/// Enough of a digest for a log line.
+/// Shortens a digest for log lines.
 fn short(digest: &str) -> &str {
     let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
     digits.get(..12).unwrap_or(digits)
@@ -325,13 +336,13 @@ mod tests {
         let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
         std::fs::write(&path, bytes).unwrap();
         let engine = Engine::new(None).unwrap();
-        let origin = Origin::for_plugin("p", "T");
+        let context = PluginContext::for_plugin("p", "T");
         let file = File { path, wanted: digest.map(str::to_owned) };
-        file.load(engine, Limits::default(), origin).unwrap_err()
+        file.load(engine, Limits::default(), context).unwrap_err()
     }
 
     #[test]
-    fn a_file_that_is_no_component_is_told_apart() {
+    fn files_that_are_not_components_are_distinguished() {
         assert!(matches!(refusal(b"\0asm\x01\0\0\0", None), LoadError::CoreModule { .. }));
         assert!(matches!(refusal(b"#!/bin/sh\n", None), LoadError::NotAComponent { .. }));
         assert!(matches!(refusal(b"", None), LoadError::NotAComponent { .. }));
@@ -340,13 +351,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_is_called_by_its_file_or_its_folder() {
+    fn a_plugin_is_named_after_its_file_or_its_folder() {
         let names = ["plugins/mailer.wasm", "mailer/plugin.wasm", "plugin.wasm"].map(|path| name(Path::new(path)));
         assert_eq!(names, ["mailer", "mailer", "plugin"]);
     }
 
     #[test]
-    fn both_digests_are_named() {
+    fn a_wrong_digest_is_reported_with_both_digests() {
         let error = refusal(b"abc", Some("sha256:00")).to_string();
         let found = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert!(error.contains(found) && error.contains("\"sha256:00\""), "{error}");
@@ -357,8 +368,8 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
-        let origin = Origin::for_plugin("p", "T");
-        let error = file.load(Engine::new(None).unwrap(), Limits::default(), origin).unwrap_err();
+        let context = PluginContext::for_plugin("p", "T");
+        let error = file.load(Engine::new(None).unwrap(), Limits::default(), context).unwrap_err();
         assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
     }
 

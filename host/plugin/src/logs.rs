@@ -1,4 +1,7 @@
-//! What a plugin writes during one send: log records and lines of standard output and error.
+//! A plugin's log output during one send: log records, and lines of standard output and error.
+//!
+//! Secrets must never reach the log, and a plugin must never flood it: records are redacted and
+//! limited here. `guest` connects the plugin's interfaces; `call_log` takes the records in tests.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -19,30 +22,30 @@ macro_rules! target {
     };
 }
 
-/// Where a plugin's words come from.
+/// What identifies a loaded plugin, and what it may use.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Origin {
-    /// What log lines call the plugin.
+pub(super) struct PluginContext {
+    /// The plugin's name in log lines.
     pub(super) plugin: Arc<str>,
     /// The first digits of the file's digest.
     pub(super) generation: Arc<str>,
     pub(super) signal_type: Arc<str>,
     pub(super) grants: Arc<Grants>,
     pub(super) connections: Arc<Connections>,
-    /// What its requests are sent by, if it may send some.
+    /// Sends its HTTP requests, if it may send any.
     pub(super) client: Option<Arc<Client>>,
-    /// Takes down its words, instead of the log.
+    /// Collects its log records in place of the relay's log.
     pub(super) call_log: Option<Arc<CallLog>>,
 }
 
-impl Origin {
-    /// Nothing is granted, and no file is read yet.
+impl PluginContext {
+    /// Creates a context without grants and without a generation.
     pub(super) fn for_plugin(plugin: &str, signal_type: &str) -> Self {
         Self { plugin: plugin.into(), signal_type: signal_type.into(), ..Self::default() }
     }
 }
 
-/// The logs of one send, shared by whatever the plugin can write to.
+/// The log output of one send, shared by all interfaces that the plugin can write to.
 #[derive(Clone)]
 pub(super) struct PluginLogs(Arc<Mutex<LogLines>>);
 
@@ -54,8 +57,8 @@ pub(super) enum Stream {
 }
 
 struct LogLines {
-    origin: Origin,
-    /// Tells apart the sends of one process.
+    context: PluginContext,
+    /// Distinguishes the sends of one process.
     batch: u64,
     records: usize,
     bytes: usize,
@@ -66,17 +69,17 @@ struct LogLines {
 }
 
 impl PluginLogs {
-    /// Records that one send may leave.
+    /// Maximum number of records per send.
     const RECORDS: usize = 1000;
-    /// Bytes that those records may hold together.
+    /// Maximum number of bytes in these records together.
     const BYTES: usize = 256 << 10;
-    /// A longer line is cut into records of this many bytes.
+    /// Longer lines are cut into records of this many bytes.
     const LINE: usize = 8 << 10;
 
-    pub(super) fn new(origin: Origin) -> Self {
+    pub(super) fn new(context: PluginContext) -> Self {
         static BATCHES: AtomicU64 = AtomicU64::new(1);
         Self(Arc::new(Mutex::new(LogLines {
-            origin,
+            context,
             batch: BATCHES.fetch_add(1, Ordering::Relaxed),
             records: 0,
             bytes: 0,
@@ -91,36 +94,36 @@ impl PluginLogs {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a record of the `log` interface.
+    /// Logs a record of the `log` interface.
     pub(super) fn record(&self, level: Level, message: &str, fields: &[(String, String)]) {
         if self.keeps(level) {
             self.lines().record(level, message, fields);
         }
-        // Without WASI, a log record is all that a panic can leave.
+        // Without WASI, a panic can be reported only as a log record.
         if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
-            self.lines().last_words.hear(message);
+            self.lines().last_words.push_line(message);
         }
     }
 
-    /// Whether records of this level are kept.
+    /// Returns whether records of this level are kept.
     pub(super) fn keeps(&self, level: Level) -> bool {
-        enabled(level) || self.lines().origin.call_log.is_some()
+        enabled(level) || self.lines().context.call_log.is_some()
     }
 
-    /// Keeps what was written to a standard stream, line by line.
+    /// Logs output on a standard stream, line by line.
     pub(super) fn write(&self, stream: Stream, bytes: &[u8]) {
         self.lines().write(stream, bytes);
     }
 
-    /// Ends the lines that an instance left open; answers the last thing it wrote to standard
-    /// error, without secrets.
+    /// Ends the lines that an instance left open, and returns its last words on standard error,
+    /// redacted.
     pub(super) fn close_lines(&self) -> Option<String> {
         let mut lines = self.lines();
         lines.end_line(Stream::Output);
         lines.end_line(Stream::Error);
         let words = std::mem::take(&mut lines.last_words).text;
-        let words = lines.origin.grants.redact(&words);
-        (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::LENGTH)].to_owned())
+        let words = lines.context.grants.redact(&words);
+        (!words.is_empty()).then(|| words[..words.floor_char_boundary(LastWords::SHOWN)].to_owned())
     }
 }
 
@@ -137,7 +140,7 @@ impl LogLines {
         }
         self.records += 1;
         self.bytes += bytes;
-        emit(&self.origin, self.batch, level, message, fields);
+        emit(&self.context, self.batch, level, message, fields);
     }
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
@@ -169,7 +172,7 @@ impl LogLines {
         let level = match stream {
             Stream::Output => Level::INFO,
             Stream::Error => {
-                self.last_words.hear(text);
+                self.last_words.push_line(text);
                 Level::WARN
             }
         };
@@ -183,42 +186,43 @@ impl Drop for LogLines {
         self.end_line(Stream::Error);
         if self.dropped > 0 {
             let message = format!("{} log records dropped", self.dropped);
-            emit(&self.origin, self.batch, Level::WARN, &message, &[]);
+            emit(&self.context, self.batch, Level::WARN, &message, &[]);
         }
     }
 }
 
-/// The last line on standard error or, after a panic or an exception, what that says.
+/// The last line on standard error or, after a panic or an exception, its message.
 #[derive(Default)]
 struct LastWords {
     text: String,
-    /// Within the frames of a Python exception, which says what it is at their end.
+    /// Within the frames of a Python exception, whose message follows them.
     traceback: bool,
-    /// The panic or exception is told: what follows is about the one who met it.
+    /// The message of the panic or exception is complete; what follows is about its handler.
     complete: bool,
 }
 
 impl LastWords {
-    /// Bytes that are told.
-    const LENGTH: usize = 512;
-    /// Bytes that are heard: of a secret that is cut nothing would be recognised.
-    const HEARD: usize = 4096;
+    /// Maximum number of bytes in a reason.
+    const SHOWN: usize = 512;
+    /// Maximum number of bytes kept. More than are shown, because a secret cut in half could not be
+    /// redacted.
+    const KEPT: usize = 4096;
     const PANIC: &str = "panicked at ";
-    /// How Go begins; what its goroutines did follows.
+    /// The beginning of a panic in Go; the stacks of its goroutines follow.
     const GO: [&str; 2] = ["panic: ", "fatal error: "];
-    /// What follows a panic in Rust, and an exception in JavaScript.
-    const ASIDE: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
+    /// Lines that follow a panic in Rust or an exception in JavaScript.
+    const IGNORED: [&str; 3] = ["note: run with `RUST_BACKTRACE", "Redirecting call to abort()", "Stack:"];
     const PYTHON: &str = "Traceback (most recent call last):";
 
-    fn hear(&mut self, line: &str) {
+    fn push_line(&mut self, line: &str) {
         if line == Self::PYTHON {
             (self.traceback, self.complete) = (true, false);
             return;
         }
-        // Where it was comes indented, behind what it was.
+        // Indented lines after a message are its stack.
         let frame =
             line.starts_with([' ', '\t']) && (self.traceback || !self.text.is_empty() && !self.text.starts_with(Self::PANIC));
-        if self.complete || frame || Self::ASIDE.iter().any(|start| line.starts_with(start)) {
+        if self.complete || frame || Self::IGNORED.iter().any(|start| line.starts_with(start)) {
             return;
         }
         self.complete = self.traceback || Self::GO.iter().any(|start| line.starts_with(start));
@@ -231,7 +235,7 @@ impl LastWords {
             }
             None => self.text = line.to_owned(),
         }
-        self.text.truncate(self.text.floor_char_boundary(Self::HEARD));
+        self.text.truncate(self.text.floor_char_boundary(Self::KEPT));
     }
 }
 
@@ -239,7 +243,7 @@ fn joined(fields: &[(String, String)]) -> String {
     let mut text = String::new();
     for (key, value) in fields {
         let space = if text.is_empty() { "" } else { " " };
-        // Writing to a string can't fail.
+        // Writing to a string cannot fail.
         let _ = if value.is_empty() || value.contains([' ', '"', '=', '\n']) {
             write!(text, "{space}{key}={value:?}")
         } else {
@@ -259,16 +263,16 @@ fn enabled(level: Level) -> bool {
     }
 }
 
-fn emit(origin: &Origin, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
-    let (plugin, generation, signal_type) = (&*origin.plugin, &*origin.generation, &*origin.signal_type);
-    let message: Cow<'_, str> = origin.grants.redact(message);
-    if let Some(call_log) = &origin.call_log {
-        let redacted = |(key, value): &(String, String)| (key.clone(), origin.grants.redact(value).into_owned());
+fn emit(context: &PluginContext, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
+    let (plugin, generation, signal_type) = (&*context.plugin, &*context.generation, &*context.signal_type);
+    let message: Cow<'_, str> = context.grants.redact(message);
+    if let Some(call_log) = &context.call_log {
+        let redacted = |(key, value): &(String, String)| (key.clone(), context.grants.redact(value).into_owned());
         let fields = fields.iter().map(redacted).collect();
         return call_log.record(Record { level, message: message.into_owned(), fields });
     }
     let fields = joined(fields);
-    let fields: Cow<'_, str> = origin.grants.redact(&fields);
+    let fields: Cow<'_, str> = context.grants.redact(&fields);
     macro_rules! event {
         ($level:expr) => {
             if fields.is_empty() {
@@ -293,7 +297,7 @@ mod tests {
 
     fn logs() -> PluginLogs {
         let grants = Grants { secrets: vec![("key".into(), "hunter22".into())], ..Grants::default() };
-        PluginLogs::new(Origin { grants: grants.into(), ..Origin::for_plugin("p", "T") })
+        PluginLogs::new(PluginContext { grants: grants.into(), ..PluginContext::for_plugin("p", "T") })
     }
 
     fn counts(logs: &PluginLogs) -> (usize, u64) {
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_a_record_however_it_was_written() {
+    fn each_line_is_a_record_however_it_was_written() {
         let logs = logs();
         logs.write(Stream::Output, b"one\ntw");
         assert_eq!(counts(&logs), (1, 0));
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_surplus_is_counted_not_kept() {
+    fn surplus_records_are_counted_and_dropped() {
         let logs = logs();
         for _ in 0..PluginLogs::RECORDS + 5 {
             logs.write(Stream::Output, b"x\n");
@@ -343,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_speaks_with_place_and_message() {
+    fn a_panic_is_reported_with_location_and_message() {
         let logs = logs();
         logs.write(
             Stream::Error,
@@ -356,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_speaks_even_unfinished_and_broken() {
+    fn the_last_line_is_reported_even_if_unfinished_or_invalid() {
         let logs = logs();
         logs.write(Stream::Error, b"first\nlast \xff");
         logs.write(Stream::Output, b"not an error\n");
@@ -366,33 +370,33 @@ mod tests {
     #[test]
     fn last_words_are_cut_between_characters() {
         let mut words = LastWords::default();
-        words.hear(&"é".repeat(LastWords::HEARD));
-        assert_eq!(words.text.len(), LastWords::HEARD);
+        words.push_line(&"é".repeat(LastWords::KEPT));
+        assert_eq!(words.text.len(), LastWords::KEPT);
     }
 
     #[test]
-    fn an_exception_is_told_not_where_it_was_met() {
-        let heard = |lines: &str| {
+    fn an_exception_is_reported_without_its_stack_and_handler() {
+        let last_words = |lines: &str| {
             let mut words = LastWords::default();
-            lines.lines().for_each(|line| words.hear(line));
+            lines.lines().for_each(|line| words.push_line(line));
             words.text
         };
         let go = "panic: no such order\ngoroutine 1 [running]:\nmain.send()\n\tplugin.go:57 +0x1";
-        assert_eq!(heard(go), "panic: no such order");
+        assert_eq!(last_words(go), "panic: no such order");
         let python =
             "starting\nTraceback (most recent call last):\n  File \"plugin.py\", line 3, in send\nValueError: no such order";
         let met = "thread '<unnamed>' panicked at runtime/src/lib.rs:1:1:\nPython function threw an unexpected exception";
-        assert_eq!(heard(&format!("{python}\n{met}")), "ValueError: no such order");
+        assert_eq!(last_words(&format!("{python}\n{met}")), "ValueError: no such order");
         let chained = "During handling of the above exception, another exception occurred:\nTraceback (most recent call last):";
-        assert_eq!(heard(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
+        assert_eq!(last_words(&format!("{python}\n{chained}\n  File\nKeyError: 1\n{met}")), "KeyError: 1");
         let javascript = "oops (received `Error: no such order`)\nStack:\n  send@plugin.js:9:17\nRedirecting call to abort() to mozalloc_abort";
-        assert_eq!(heard(javascript), "oops (received `Error: no such order`)");
+        assert_eq!(last_words(javascript), "oops (received `Error: no such order`)");
         let rust = "thread 'main' panicked at src/lib.rs:5:9:\nno such order\nnote: run with `RUST_BACKTRACE=1`";
-        assert_eq!(heard(rust), "panicked at src/lib.rs:5:9: no such order");
+        assert_eq!(last_words(rust), "panicked at src/lib.rs:5:9: no such order");
     }
 
     #[test]
-    fn fields_read_back_unambiguously() {
+    fn fields_are_unambiguous() {
         let fields = [("a", "1"), ("b", "x y"), ("c", ""), ("d", "q=\"1\"")];
         let fields = fields.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(joined(&fields), r#"a=1 b="x y" c="" d="q=\"1\"""#);

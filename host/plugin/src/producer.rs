@@ -1,4 +1,7 @@
-//! The `producer` interface: messages on their way to the connections that are granted.
+//! The `producer` interface: publishes messages through granted connections.
+//!
+//! A message that a connection did not confirm must never count as sent. The connections themselves
+//! are made by the crate `signalbus-bus`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,21 +14,21 @@ use signalbus_core::message::{Message, Publisher};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
-/// The connections that a plugin may publish through, by their names.
+/// The connections that a plugin may publish through, by name.
 #[derive(Clone, Default)]
 pub struct Connections {
     named: Vec<(String, Arc<dyn Publisher>)>,
-    /// Whatever the name.
+    /// Used for any other name.
     any: Option<Arc<dyn Publisher>>,
 }
 
 impl Connections {
-    /// Grants one more.
+    /// Grants a connection.
     pub fn grant(&mut self, name: &str, publisher: Arc<dyn Publisher>) {
         self.named.push((name.to_owned(), publisher));
     }
 
-    /// One for every name: to try a plugin out.
+    /// Grants one publisher under every name, to test a plugin.
     pub fn any(publisher: Arc<dyn Publisher>) -> Self {
         Self { named: Vec::new(), any: Some(publisher) }
     }
@@ -35,12 +38,13 @@ impl Connections {
         named.map(|(_, publisher)| publisher).or(self.any.as_ref())
     }
 
-    /// Whether every name is granted.
+    /// Returns whether every name is granted.
     pub(super) fn is_open(&self) -> bool {
         self.any.is_some()
     }
 
-    /// Publishes all messages, each through the connection that it names.
+    /// Publishes messages, each through the connection that it names, and returns one outcome per
+    /// message, or an outage if nothing may be assumed published.
     pub(super) async fn publish(&self, messages: Vec<Message>, signal_type: &str) -> Verdict {
         let mut parts: Vec<Part<'_>> = Vec::new();
         let count = messages.len();
@@ -49,7 +53,7 @@ impl Connections {
                 telemetry::denied(signal_type, "grants.connections");
                 let name = message.connection;
                 let reason =
-                    format!("connection \"{name}\" is not granted; name it in `signals.{signal_type}.grants.connections`");
+                    format!("connection \"{name}\" is not granted; add it to `signals.{signal_type}.grants.connections`");
                 return Err(Outage::Misconfigured { reason });
             };
             match parts.iter_mut().find(|(known, ..)| Arc::ptr_eq(known, publisher)) {
@@ -68,18 +72,18 @@ impl Connections {
     }
 }
 
-/// What goes through one connection: the messages, and their positions in the list.
+/// The messages for one connection, and their positions in the list.
 type Part<'a> = (&'a Arc<dyn Publisher>, Vec<usize>, Vec<Message>);
 
-/// One verdict from those of several connections. Where only some have an outage, their messages
-/// are tried again: the others may have arrived.
+/// Merges the verdicts of several connections. If only some have an outage, their messages are
+/// retried, because the others may have arrived.
 fn merged(count: usize, mut parts: Vec<(Vec<usize>, Verdict)>) -> Verdict {
     if parts.iter().all(|(_, verdict)| verdict.is_err())
         && let Some((_, outage)) = parts.pop()
     {
         return outage;
     }
-    let mut outcomes = vec![Outcome::retry("the bus gave no answer"); count];
+    let mut outcomes = vec![Outcome::retry("the bus returned no outcome"); count];
     for (positions, verdict) in parts {
         match verdict {
             Ok(answers) => positions.into_iter().zip(answers).for_each(|(position, answer)| outcomes[position] = answer),
@@ -114,7 +118,7 @@ impl From<Outcome> for wit::Outcome {
             Outcome::Skip => Self::Skip,
             Outcome::Retry { reason, after } => Self::Retry(wit::Retry { reason, after_ms: after.map(millis) }),
             Outcome::Reject { reason } => Self::Reject(reason),
-            Outcome::Held => Self::Retry(wit::Retry { reason: "it was not tried".to_owned(), after_ms: None }),
+            Outcome::Held => Self::Retry(wit::Retry { reason: "the message was not tried".to_owned(), after_ms: None }),
         }
     }
 }
@@ -141,13 +145,13 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_come_back_in_their_order() {
+    fn outcomes_keep_the_order_of_the_messages() {
         let merged = merged(3, vec![(vec![0, 2], Ok(vec![Outcome::Sent, Outcome::Skip])), (vec![1], down("b"))]);
         assert_eq!(merged, Ok(vec![Outcome::Sent, Outcome::retry("b"), Outcome::Skip]));
     }
 
     #[test]
-    fn an_outage_of_all_is_an_outage() {
+    fn an_outage_of_every_connection_is_an_outage() {
         assert_eq!(merged(2, vec![(vec![0], down("a")), (vec![1], down("b"))]), down("b"));
         assert_eq!(merged(0, vec![]), Ok(vec![]));
     }

@@ -1,4 +1,7 @@
-//! The strategy of sending: what is called, in which order, and when to stop. Knows no WebAssembly.
+//! The strategy of sending a batch: which calls to make, in which order, and when to stop.
+//!
+//! Must know nothing of WebAssembly, and must never charge a signal for another's failure. `call`
+//! implements the calls.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -6,46 +9,50 @@ use std::time::Duration;
 use signalbus_core::settlement::wrong_length;
 use signalbus_core::signal::{Outcome, Signal, Verdict};
 
-/// A call that got no answer; its instance is gone.
+/// A call that ended without an answer; its instance is gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) reason: String,
-    /// The functions that the guest was in, the innermost first; empty where that is not known.
+    /// The guest's stack, innermost function first; empty if unknown.
     pub(super) backtrace: String,
-    /// It took longer than it may.
-    pub(super) late: bool,
+    /// Whether the call exceeded its deadline.
+    pub(super) timed_out: bool,
 }
 
-/// The calls that a batch can be sent with.
+/// The guest calls that send a batch.
 pub(super) trait GuestCalls: Send {
-    /// Whether a call takes many signals.
+    /// Returns whether a call takes many signals.
     fn bulk(&self) -> bool;
 
     /// Sends the signals at these positions of the batch in one call.
+    ///
+    /// # Errors
+    /// The call ended without an answer.
     fn send(&mut self, positions: &[usize]) -> impl Future<Output = Result<Verdict, Failure>> + Send;
 
-    /// Time since the first call.
+    /// Returns the time since the first call.
     fn elapsed(&self) -> Duration;
 
-    /// Whether somebody waits for the end: what is sent by now is to be settled.
+    /// Returns whether to stop early, so that what has been sent can be settled.
     fn is_stopped(&self) -> bool;
 }
 
 /// How a batch is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SendStrategy {
-    /// Whether a signal that stays holds back those behind it, within its order key.
+    /// Whether a retried signal holds back those behind it with the same order key.
     pub(super) ordered: bool,
-    /// After this time no further call is started.
+    /// No further call starts after this time.
     pub(super) patience: Duration,
 }
 
-/// After so many calls that got no answer, with none before that did, it is not the signals' fault.
-const HOPELESS: usize = 10;
+/// Single calls without an answer, and with no answered call before them, after which the plugin is to
+/// blame and the rest of the batch is held.
+const MAX_FAILURES: usize = 10;
 
 impl SendStrategy {
-    /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous
-    /// one does not wear out its neighbours.
+    /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous one does
+    /// not use up its neighbours' attempts.
     pub(super) async fn send(self, signals: &[Signal], calls: &mut impl GuestCalls) -> Verdict {
         let mut outcomes = vec![Outcome::Held; signals.len()];
         let mut stopped = HashSet::new();
@@ -58,7 +65,7 @@ impl SendStrategy {
                     continue;
                 }
             }
-            if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= HOPELESS {
+            if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= MAX_FAILURES {
                 break;
             }
             let answers = match (calls.send(&positions).await, positions.as_slice()) {
@@ -91,8 +98,8 @@ impl SendStrategy {
         Ok(outcomes)
     }
 
-    /// Which signals a call is to take. Where order is promised it takes one of each order key, so
-    /// that nothing can be sent past a signal that stays.
+    /// Returns the signals of each call. In an ordered type a call takes one signal of each order key, so
+    /// that no signal overtakes a retried one.
     fn calls(self, signals: &[Signal], bulk: bool) -> VecDeque<Vec<usize>> {
         let all = 0..signals.len();
         match (bulk, self.ordered) {
@@ -122,13 +129,13 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// What each signal does when it is sent alone; a bulk call fails if one of them does.
+    /// What a signal does when it is sent alone; a bulk call fails if one of its signals fails.
     #[derive(Clone, Copy)]
     enum Act {
         Send,
         Skip,
         Retry,
-        /// It is not answered.
+        /// Returns no outcome.
         Forget,
         Trap,
         Spin,
@@ -136,7 +143,7 @@ mod tests {
     }
 
     fn failure(reason: &str) -> Failure {
-        Failure { reason: reason.into(), backtrace: String::new(), late: false }
+        Failure { reason: reason.into(), backtrace: String::new(), timed_out: false }
     }
 
     struct Script {
@@ -206,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_bulk_answer_is_passed_on_whatever_its_length() {
+    async fn a_bulk_answer_is_returned_whatever_its_length() {
         let (verdict, called) = send(true, None, &[Act::Send, Act::Forget]).await;
         assert_eq!((verdict, called), (Ok(vec![Outcome::Sent]), vec![vec![0, 1]]));
     }
@@ -221,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn in_order_a_call_takes_one_signal_of_each_order_key() {
+    async fn an_ordered_call_takes_one_signal_of_each_order_key() {
         let (verdict, called) = send(true, Some("abaab"), &[Act::Send; 5]).await;
         assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 5]), vec![vec![0, 1], vec![2, 4], vec![3]]));
         let (verdict, called) = send(true, Some("   "), &[Act::Send; 3]).await;
@@ -253,19 +260,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_always_fails_is_given_up() {
+    async fn a_plugin_that_always_fails_is_given_up() {
         let (verdict, called) = send(true, None, &[Act::Trap; 50]).await;
         let outcomes = verdict.unwrap();
-        assert_eq!((called.len(), outcomes.len()), (1 + HOPELESS, 50));
-        assert!(outcomes[HOPELESS..].iter().all(|outcome| *outcome == Outcome::Held));
-        // One answer shows that it is not the plugin.
+        assert_eq!((called.len(), outcomes.len()), (1 + MAX_FAILURES, 50));
+        assert!(outcomes[MAX_FAILURES..].iter().all(|outcome| *outcome == Outcome::Held));
+        // One answer shows that the plugin is not to blame.
         let mut acts = [Act::Trap; 50];
         acts[5] = Act::Send;
         assert_eq!(send(true, None, &acts).await.1.len(), 1 + 50);
     }
 
     #[tokio::test]
-    async fn endless_loops_use_up_patience_not_hours() {
+    async fn a_send_ends_when_its_patience_is_used_up() {
         let (verdict, called) = send(true, None, &[Act::Spin; 1000]).await;
         let outcomes = verdict.unwrap();
         assert_eq!(called[1..], [[0], [1], [2]]);
@@ -275,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stop_leaves_the_rest() {
+    async fn a_stop_holds_the_remaining_signals() {
         for bulk in [false, true] {
             let (verdict, called) = send_until(2, bulk, Some("   "), &[Act::Send; 3]).await;
             assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Sent, Outcome::Held]));
@@ -285,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_outage_speaks_for_all_until_one_was_sent() {
+    async fn an_outage_covers_the_batch_until_a_signal_is_sent() {
         let (verdict, _) = send(false, None, &[Act::Skip, Act::Outage, Act::Send]).await;
         assert!(matches!(verdict, Err(Outage::Misconfigured { .. })));
         for bulk in [false, true] {

@@ -1,21 +1,21 @@
-//! What a plugin is loaded from.
+//! The specification that a plugin is loaded from, by `load`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{CallLog, Connections, Grants, Limits};
 
-/// What a signal type's plugin is made from, again and again.
+/// Everything needed to load a signal type's plugin, and to load its later generations.
 #[derive(Clone, Debug, Default)]
 pub struct PluginSpec {
     pub signal_type: String,
     pub path: PathBuf,
-    /// `sha256:…`; no other file is accepted.
+    /// `sha256:…`; a file with another digest is refused.
     pub digest: Option<String>,
     pub limits: Limits,
     pub grants: Grants,
-    /// What it may publish through.
+    /// The connections that it may publish through.
     pub connections: Connections,
-    /// Takes down what it says, instead of the log.
+    /// Collects its calls and log records, which then stay out of the relay's log.
     pub call_log: Option<Arc<CallLog>>,
 }

@@ -1,4 +1,7 @@
-//! The `wasi:sockets` interfaces: connections to the endpoints that are granted, and no others.
+//! The `wasi:sockets` interfaces: name lookups and TCP connections to granted endpoints.
+//!
+//! A plugin must never listen, use UDP, or connect to an address that no granted name has resolved
+//! to. `egress` decides which addresses a name may resolve to.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -13,27 +16,27 @@ use wasmtime_wasi::p2::{DynPollable, SocketError};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
 use super::endpoints::undotted;
-use super::logs::Origin;
+use super::logs::PluginContext;
 use signalbus_telemetry as telemetry;
 
-/// The addresses that an instance may connect to, as far as its granted names have led to them.
+/// The addresses that an instance may connect to: those that its granted names have resolved to.
 #[derive(Clone)]
 pub(super) struct Addresses {
-    origin: Origin,
-    /// The names that each address was found for.
+    context: PluginContext,
+    /// The names that have resolved to each address.
     found: Arc<Mutex<HashMap<IpAddr, Vec<String>>>>,
-    /// The name that each lookup is for.
+    /// The name of each lookup.
     lookups: HashMap<u32, String>,
 }
 
 impl Addresses {
-    pub(super) fn new(origin: Origin) -> Self {
-        Self { origin, found: Arc::default(), lookups: HashMap::new() }
+    pub(super) fn new(context: PluginContext) -> Self {
+        Self { context, found: Arc::default(), lookups: HashMap::new() }
     }
 
-    /// Opens as much of the network as is granted.
+    /// Enables TCP and name lookups, if endpoints are granted.
     pub(super) fn open(&self, wasi: &mut WasiCtxBuilder) {
-        if self.origin.grants.tcp.is_empty() {
+        if self.context.grants.tcp.is_empty() {
             return;
         }
         let own = self.clone();
@@ -45,17 +48,17 @@ impl Addresses {
 
     fn permits(&self, address: SocketAddr, purpose: SocketAddrUse) -> bool {
         match purpose {
-            // A connection takes any port of this end.
+            // An outgoing connection binds any local port.
             SocketAddrUse::TcpBind => address.ip().is_unspecified() && address.port() == 0,
             SocketAddrUse::TcpConnect => {
                 let known = self.knows(address);
                 if !known {
-                    self.deny(&format!("{address} belongs to no granted name and port: name it in `grants.tcp`"));
+                    self.deny(&format!("{address} does not belong to a granted name and port: add it to `grants.tcp`"));
                 }
                 known
             }
             _ => {
-                self.deny("a plugin may connect, but neither listen nor use UDP");
+                self.deny("a plugin may connect, but can neither listen nor use UDP");
                 false
             }
         }
@@ -64,7 +67,7 @@ impl Addresses {
     fn knows(&self, address: SocketAddr) -> bool {
         let found = self.found();
         let names = found.get(&address.ip()).map(Vec::as_slice).unwrap_or_default();
-        self.origin.grants.tcp.iter().filter(|peer| peer.port == address.port()).any(|peer| match &peer.host {
+        self.context.grants.tcp.iter().filter(|peer| peer.port == address.port()).any(|peer| match &peer.host {
             Host::Domain(name) => names.contains(name),
             Host::Ipv4(own) => address.ip() == *own,
             Host::Ipv6(own) => address.ip() == *own,
@@ -75,23 +78,23 @@ impl Addresses {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The granted name that is asked for; an address stands for itself.
+    /// Returns the requested name in normalised form, if it is granted; an address stands for itself.
     fn granted(&self, name: &str) -> Option<String> {
         let host = match name.parse() {
             Ok(IpAddr::V6(address)) => Host::Ipv6(address),
             _ => undotted(Host::parse(name).ok()?),
         };
-        self.origin.grants.tcp.iter().any(|peer| peer.host == host).then(|| host.to_string())
+        self.context.grants.tcp.iter().any(|peer| peer.host == host).then(|| host.to_string())
     }
 
-    /// Takes note of an address that a lookup has found; `false` if the name may not lead there.
+    /// Records an address that a lookup has found. Returns `false` if the name may not resolve to it.
     fn note(&self, name: &str, address: IpAddr) -> bool {
-        // An address that stands for itself was granted as such.
+        // An address in place of a name was granted as such.
         if Host::parse(name).is_ok_and(|host| !matches!(host, Host::Domain(_))) {
             return true;
         }
-        if !self.origin.grants.egress().permits(name, address) {
-            self.deny(&format!("\"{name}\" leads to {address}, which is not public: name its range in `grants.networks`"));
+        if !self.context.grants.egress().permits(name, address) {
+            self.deny(&format!("\"{name}\" resolves to {address}, which is not public: add its range to `grants.networks`"));
             return false;
         }
         self.found().entry(address).or_default().push(name.to_owned());
@@ -99,17 +102,17 @@ impl Addresses {
     }
 
     fn deny(&self, reason: &str) {
-        telemetry::denied_because(&self.origin.signal_type, "grants.tcp", reason);
+        telemetry::denied_because(&self.context.signal_type, "grants.tcp", reason);
     }
 }
 
-/// The lookup of names, which knows what is granted.
+/// The host side of name lookups, which resolves granted names only.
 pub(super) struct Lookup<'a> {
     pub(super) sockets: WasiSocketsCtxView<'a>,
     pub(super) addresses: &'a mut Addresses,
 }
 
-/// That [`Lookup`] is what the interface is served by.
+/// Tells the linker that [`Lookup`] serves the interface.
 pub(super) struct Lookups;
 
 impl HasData for Lookups {
@@ -139,8 +142,8 @@ impl ip_name_lookup::Host for Lookup<'_> {
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
         let Some(granted) = self.addresses.granted(&name) else {
-            let name = self.addresses.origin.grants.redact(&name);
-            self.addresses.deny(&format!("the name {name:?} is not granted: name it in `grants.tcp`"));
+            let name = self.addresses.context.grants.redact(&name);
+            self.addresses.deny(&format!("the name {name:?} is not granted: add it to `grants.tcp`"));
             return Err(ErrorCode::AccessDenied.into());
         };
         let stream = ip_name_lookup::Host::resolve_addresses(&mut self.sockets, network, name)?;
@@ -191,7 +194,7 @@ mod tests {
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             ..Grants::default()
         };
-        Addresses::new(Origin { grants: Arc::new(grants), ..Origin::for_plugin("p", "T") })
+        Addresses::new(PluginContext { grants: Arc::new(grants), ..PluginContext::for_plugin("p", "T") })
     }
 
     fn connects(addresses: &Addresses, to: &str) -> bool {
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_does_not_lead_into_private_networks() {
+    fn a_name_does_not_open_private_networks() {
         let own = addresses(&["smtp.example:587"], &[]);
         for address in ["10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "::ffff:10.0.0.1"] {
             assert!(!own.note("smtp.example", address.parse().unwrap()), "{address}");
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_granted_is_reached() {
+    fn a_granted_address_is_permitted() {
         let own = addresses(&["127.0.0.1:25", "[::1]:25"], &[]);
         assert!(connects(&own, "127.0.0.1:25") && connects(&own, "[::1]:25"));
         assert!(!connects(&own, "127.0.0.1:26") && !connects(&own, "127.0.0.2:25"));
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_listens() {
+    fn listening_and_udp_are_forbidden() {
         let own = addresses(&["127.0.0.1:25"], &[]);
         assert!(own.permits("0.0.0.0:0".parse().unwrap(), SocketAddrUse::TcpBind));
         assert!(!own.permits("0.0.0.0:25".parse().unwrap(), SocketAddrUse::TcpBind));

@@ -1,4 +1,4 @@
-//! The contract with guests, as Rust types: what a call takes is borrowed, what it answers is owned.
+//! Generated bindings of the contract with guests. Arguments are borrowed, results are owned.
 #![allow(clippy::all, missing_docs, reason = "generated")]
 
 wasmtime::component::bindgen!({

@@ -1,15 +1,15 @@
-//! What stands in the place of HTTP in a binary that was built without it.
+//! Replaces `http` in a binary that is built without HTTP: plugins that import it are refused.
 
 use std::sync::Arc;
 
 use wasmtime::component::Linker;
 
 use super::grants::Grants;
-use super::logs::Origin;
+use super::logs::PluginContext;
 
 const WITHOUT: &str = "this binary was built without HTTP: build it with the Cargo feature \"http\"";
 
-/// No instance has one.
+/// Never instantiated.
 #[derive(Debug)]
 pub(super) enum Client {}
 
@@ -17,28 +17,28 @@ pub(super) enum Client {}
 pub(super) struct Clients;
 
 impl Clients {
-    /// Every plugin that imports `wasi:http` is refused here.
-    #[expect(clippy::unused_self, reason = "it stands in for the real one")]
+    /// Refuses every plugin that imports `wasi:http`.
+    #[expect(clippy::unused_self, reason = "has the signature of the real one")]
     pub(super) fn for_grants(&self, _: &Grants) -> Result<Arc<Client>, String> {
         Err(WITHOUT.to_owned())
     }
 }
 
-/// What a store holds for HTTP: nothing.
+/// The HTTP part of a store's state: nothing.
 pub(super) struct Http;
 
 impl Http {
-    pub(super) fn new(_: Origin) -> Self {
+    pub(super) fn new(_: PluginContext) -> Self {
         Self
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "it stands in for the real one")]
+#[expect(clippy::unnecessary_wraps, reason = "has the signature of the real one")]
 pub(super) fn add_to_linker<T>(_: &mut Linker<T>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// Private authorities are for HTTPS alone.
+/// Refuses private authorities, which only HTTPS uses.
 ///
 /// # Errors
 /// Always.

@@ -19,7 +19,7 @@ typedef struct {
   bulk_sender_plugin_string_t f1;
 } bulk_sender_plugin_tuple2_string_string_t;
 
-// Free-form key/value pairs. Unknown keys are to be ignored.
+// Free-form key/value pairs. Unknown keys must be ignored.
 typedef struct signalbus_plugin_types_attributes_t {
   bulk_sender_plugin_tuple2_string_string_t   *ptr;
   size_t len;
@@ -30,8 +30,8 @@ typedef struct {
   size_t len;
 } bulk_sender_plugin_list_u8_t;
 
-// One SQL value. A type without a case of its own travels as `other`, in the
-// database's text form; `column.db-type` says what it was.
+// One SQL value. A type without a case of its own is passed as `other`, in the
+// database's text form; `column.db-type` names the type.
 typedef struct signalbus_plugin_types_value_t {
   uint8_t tag;
   union {
@@ -54,7 +54,7 @@ typedef struct signalbus_plugin_types_value_t {
 // SQL NULL.
 #define SIGNALBUS_PLUGIN_TYPES_VALUE_NULL 0
 #define SIGNALBUS_PLUGIN_TYPES_VALUE_BOOLEAN 1
-// Any integer that fits 64 bits, signed.
+// Any integer that fits into 64 bits, signed.
 #define SIGNALBUS_PLUGIN_TYPES_VALUE_INT64 2
 #define SIGNALBUS_PLUGIN_TYPES_VALUE_FLOAT64 3
 // Exact numeric: base-10 text, never rounded.
@@ -86,14 +86,14 @@ typedef struct {
   size_t len;
 } signalbus_plugin_types_list_column_t;
 
-// What every signal of a call has in common.
+// The type of all signals in a call.
 typedef struct signalbus_plugin_types_signal_type_t {
   bulk_sender_plugin_string_t   name;
   // Position `i` describes position `i` of every `signal.values`.
   signalbus_plugin_types_list_column_t   columns;
-  // Context from the host: `timeout_ms` is the time that this call has, `ordered` is `true`
-  // where order is promised, `order_key` names the columns (joined with `,`) within whose
-  // values it is.
+  // Context from the host: `timeout_ms` is the time limit of this call, `ordered` is `true`
+  // if order is guaranteed, `order_key` names the columns (joined with `,`) within whose
+  // values it is guaranteed.
   signalbus_plugin_types_attributes_t   attributes;
 } signalbus_plugin_types_signal_type_t;
 
@@ -116,11 +116,11 @@ typedef struct {
   uint64_t val;
 } bulk_sender_plugin_option_u64_t;
 
-// A failure that another attempt may cure.
+// A failure after which another attempt may succeed.
 typedef struct signalbus_plugin_types_retry_t {
   bulk_sender_plugin_string_t   reason;
-  // Earliest useful moment of the next attempt, relative to now. Without
-  // it the host's own backoff applies.
+  // Earliest useful time of the next attempt, relative to now. Without
+  // it, the host's own backoff applies.
   bulk_sender_plugin_option_u64_t   after_ms;
 } signalbus_plugin_types_retry_t;
 
@@ -135,14 +135,14 @@ typedef struct signalbus_plugin_types_outcome_t {
 
 // The bus has accepted it: the host deletes the row.
 #define SIGNALBUS_PLUGIN_TYPES_OUTCOME_SENT 0
-// There is nothing to send: the host deletes the row, and counts it apart.
+// There is nothing to send: the host deletes the row, and counts it separately.
 #define SIGNALBUS_PLUGIN_TYPES_OUTCOME_SKIP 1
 // Not accepted: the row stays, the attempt is charged.
 #define SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY 2
 // It can never be sent: the host makes it a dead letter.
 #define SIGNALBUS_PLUGIN_TYPES_OUTCOME_REJECT 3
 
-// Why a whole call did nothing: no signal of it may be assumed sent, and no
+// Why a whole call did nothing: none of its signals may be assumed sent, and no
 // attempt is charged.
 typedef struct signalbus_plugin_types_outage_t {
   uint8_t tag;
@@ -152,9 +152,9 @@ typedef struct signalbus_plugin_types_outage_t {
   } val;
 } signalbus_plugin_types_outage_t;
 
-// The bus can't be reached: the host pauses this signal type.
+// The bus cannot be reached: the host pauses this signal type.
 #define SIGNALBUS_PLUGIN_TYPES_OUTAGE_UNAVAILABLE 0
-// An operator has to act: the host parks this signal type.
+// An operator must act: the host parks this signal type.
 #define SIGNALBUS_PLUGIN_TYPES_OUTAGE_MISCONFIGURED 1
 
 typedef struct {
@@ -175,7 +175,7 @@ typedef struct signalbus_plugin_types_message_t {
   bulk_sender_plugin_list_u8_t   body;
   // De-duplication key, normally `signal.id`.
   bulk_sender_plugin_option_string_t   id;
-  // Switches of one kind of bus, e.g. `amqp.mandatory`.
+  // Options of one kind of bus, e.g. `amqp.mandatory`.
   signalbus_plugin_types_attributes_t   options;
 } signalbus_plugin_types_message_t;
 
@@ -252,7 +252,7 @@ extern void signalbus_plugin_log_emit(signalbus_plugin_log_level_t level, bulk_s
 // Imported Functions from `signalbus:plugin/config@0.1.0`
 extern bool signalbus_plugin_config_get(bulk_sender_plugin_string_t *key, bulk_sender_plugin_string_t *ret);
 extern void signalbus_plugin_config_get_all(bulk_sender_plugin_list_tuple2_string_string_t *ret);
-// The host records that a secret was read, never what it was.
+// The host logs that a secret was read, but never its value.
 extern bool signalbus_plugin_config_get_secret(bulk_sender_plugin_string_t *key, bulk_sender_plugin_string_t *ret);
 
 // Imported Functions from `signalbus:plugin/producer@0.1.0`

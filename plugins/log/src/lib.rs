@@ -1,4 +1,4 @@
-//! Writes every signal to the relay's log as one record.
+//! Logs every signal as one record in the relay's log.
 
 #![forbid(unsafe_code)]
 

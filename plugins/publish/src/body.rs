@@ -1,23 +1,25 @@
-//! What a message holds of its signal.
+//! The body of a message. Wrong columns are found before the first message; `settings` builds the rest.
 
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use signalbus_guest::{Error, Result, Signal, Value};
 
 use crate::template::{column, text, unknown};
 
-/// What a message holds of its signal.
+/// What the body of a message contains.
 pub enum Body {
-    /// A JSON object of every column.
+    /// A JSON object with all columns.
     Row,
-    /// A JSON object of the columns at these positions.
+    /// A JSON object with the columns at these positions.
     Columns(Vec<usize>),
-    /// One column as it is: its position, and the media type that its database type suggests.
+    /// One column, unchanged: its position, and the media type that its value suggests.
     Raw(usize, &'static str),
 }
 
 impl Body {
+    /// Selects the columns of the body, for signals like `like`.
+    ///
     /// # Errors
-    /// *Misconfigured*: a column that the table does not have.
+    /// *Misconfigured*: the table does not have a column.
     pub fn new(columns: Option<&[String]>, body_column: Option<&str>, like: &Signal) -> Result<Self> {
         let find = |setting: &str, name: &str| {
             column(name, like).ok_or_else(|| Error::misconfigured(format!("setting \"{setting}\": {}", unknown(name, like))))
@@ -44,10 +46,10 @@ impl Body {
         }
     }
 
-    /// The body of a signal's message.
+    /// Returns the body of a signal's message.
     ///
     /// # Errors
-    /// *Retry*, never expected: a value has no form in JSON.
+    /// *Retry*, never expected: a value cannot be represented in JSON.
     pub fn encode(&self, signal: &Signal) -> Result<Vec<u8>> {
         match self {
             Self::Row => Ok(serde_json::to_vec(signal)?),
@@ -60,10 +62,10 @@ impl Body {
         }
     }
 
-    /// A CloudEvent in its JSON form, with the body as its data.
+    /// Returns a CloudEvent in JSON format, with the body as its data.
     ///
     /// # Errors
-    /// *Reject*: data that is said to be JSON and is none.
+    /// *Reject*: the value of a JSON column is not JSON.
     pub fn event(&self, signal: &Signal, attributes: &[(&str, String)], content_type: &str) -> Result<Vec<u8>> {
         let data = match self {
             Self::Raw(position, _) => match signal.cells().nth(*position) {
@@ -79,7 +81,7 @@ impl Body {
     }
 }
 
-/// Some of a signal's columns, as an object.
+/// Serializes some of a signal's columns as an object.
 struct Chosen<'a> {
     signal: &'a Signal,
     positions: &'a [usize],
@@ -106,7 +108,7 @@ struct Event<'a> {
 enum Data<'a> {
     Json(String),
     Text(&'a Value),
-    /// In base64, under a name of its own.
+    /// Encoded in base64, as `data_base64`.
     Binary(&'a Value),
 }
 

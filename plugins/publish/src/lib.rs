@@ -1,4 +1,7 @@
-//! Publishes every signal as one message, made by settings alone.
+//! Publishes every signal as one message, by settings alone.
+//!
+//! `settings` reads the settings and builds the messages, with `template` for texts and `body` for
+//! bodies.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! What the settings say, and the messages that they make.
+//! The settings, and the messages built from them.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use signalbus_guest::{Error, Message, Result, Signal, config};
 use crate::body::Body;
 use crate::template::Template;
 
-/// The settings, as README's table tells them.
+/// The settings, as described in README.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
@@ -32,17 +32,17 @@ pub struct Settings {
     pub time: Option<String>,
 }
 
-/// A form of CloudEvents.
+/// A content mode of CloudEvents.
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// The body is the event.
     Structured,
-    /// The headers are the event's attributes, the body is its data.
+    /// The headers contain the event's attributes, the body its data.
     Binary,
 }
 
-/// A text, or what reads as one.
+/// A text, or a scalar to be used as one.
 #[derive(Deserialize)]
 #[serde(untagged)]
 pub enum Scalar {
@@ -52,7 +52,7 @@ pub enum Scalar {
     Float(f64),
 }
 
-/// Makes messages of signals.
+/// Builds messages from signals.
 pub struct Maker {
     connection: String,
     destination: Template,
@@ -65,7 +65,7 @@ pub struct Maker {
     event: Option<Event>,
 }
 
-/// The attributes of a CloudEvent; `specversion` and `id` come by themselves.
+/// The attributes of a CloudEvent; `specversion` and `id` are added to them.
 struct Event {
     mode: Mode,
     prefix: String,
@@ -73,13 +73,15 @@ struct Event {
 }
 
 impl Settings {
+    /// Reads and checks the settings.
+    ///
     /// # Errors
-    /// *Misconfigured*: something is missing, unknown, or contradicts something else.
+    /// *Misconfigured*: a setting is missing, unknown, or contradicts another.
     pub fn read() -> Result<Self> {
         let settings: Self = config::parse()?;
         let fault = |text: &str| Err(Error::misconfigured(text));
         if settings.columns.is_some() && settings.body_column.is_some() {
-            return fault("settings \"columns\" and \"body_column\" exclude each other");
+            return fault("settings \"columns\" and \"body_column\" exclude each other: leave one out");
         }
         if settings.cloudevents.is_none() {
             let attributes = [&settings.source, &settings.kind, &settings.subject, &settings.time, &settings.cloudevents_prefix];
@@ -119,8 +121,10 @@ impl Maker {
         })
     }
 
+    /// Builds the message for a signal.
+    ///
     /// # Errors
-    /// *Reject*: the signal lacks what the message needs.
+    /// *Reject*: a column that the message needs is NULL or not text.
     pub fn message(&self, signal: &Signal) -> Result<Message> {
         let mut message = Message::new(self.connection.as_str(), self.destination.require(signal)?);
         message.id = Some(match &self.id {
@@ -131,7 +135,7 @@ impl Maker {
             message.key = key.fill(signal)?.map(Into::into);
         }
         for (name, value) in &self.headers {
-            // A NULL is no header, as it is no text.
+            // A header whose value is NULL is left out.
             message.headers.extend(value.fill(signal)?.map(|value| (name.clone(), value.into_owned())));
         }
         for (name, value) in &self.options {

@@ -1,14 +1,16 @@
-//! Texts with columns in them: `orders.{region}`.
+//! Texts with placeholders for columns: `orders.{region}`.
+//!
+//! An unknown column is found when a template is parsed, never when it is filled in.
 
 use std::borrow::Cow;
 
 use signalbus_guest::{Error, Result, Signal, Value};
 
-/// A text in which `{column}`, `{signal.id}` and `{signal.type}` stand for what a signal has there;
-/// `{{` and `}}` stand for braces.
+/// A text in which `{column}`, `{signal.id}` and `{signal.type}` stand for values of a signal; `{{` and
+/// `}}` stand for braces.
 pub struct Template {
     parts: Vec<Part>,
-    /// For messages: the setting that it is from.
+    /// The setting's name, for error messages.
     setting: String,
 }
 
@@ -21,10 +23,10 @@ enum Part {
 }
 
 impl Template {
-    /// Reads a template for signals like this one.
+    /// Parses a template for signals like `like`.
     ///
     /// # Errors
-    /// *Misconfigured*: a brace without its partner, or a column that the table does not have.
+    /// *Misconfigured*: a brace is unmatched, or the table does not have a column.
     pub fn new(setting: &str, text: &str, like: &Signal) -> Result<Self> {
         let fault = |what: &str| Error::misconfigured(format!("setting \"{setting}\": {what} in {text:?}"));
         let mut parts = Vec::new();
@@ -39,7 +41,7 @@ impl Template {
                 continue;
             }
             let Some((name, after)) = after.split_once('}').filter(|_| brace == "{") else {
-                return Err(fault("a brace has no partner (write it twice if it is meant)"));
+                return Err(fault("unmatched brace (write it twice for a literal brace)"));
             };
             if !plain.is_empty() {
                 parts.push(Part::Text(std::mem::take(&mut plain)));
@@ -58,10 +60,10 @@ impl Template {
         Ok(Self { parts, setting: setting.to_owned() })
     }
 
-    /// The text for a signal; `None` where a column is NULL.
+    /// Returns the text for a signal; `None` if a column is NULL.
     ///
     /// # Errors
-    /// *Reject*: bytes that are no text.
+    /// *Reject*: a column contains bytes that are not text.
     pub fn fill<'a>(&'a self, signal: &'a Signal) -> Result<Option<Cow<'a, str>>> {
         if let [part] = self.parts.as_slice() {
             return self.piece(part, signal);
@@ -76,10 +78,10 @@ impl Template {
         Ok(Some(text.into()))
     }
 
-    /// The text for a signal that must have one.
+    /// Returns the text for a signal, which must have one.
     ///
     /// # Errors
-    /// *Reject*: a column is NULL, or holds bytes that are no text.
+    /// *Reject*: a column is NULL, or contains bytes that are not text.
     pub fn require<'a>(&'a self, signal: &'a Signal) -> Result<Cow<'a, str>> {
         let none = || Error::reject(format!("setting \"{}\" needs a column that is NULL", self.setting));
         self.fill(signal)?.ok_or_else(none)
@@ -94,7 +96,7 @@ impl Template {
                 None | Some((_, Value::Null)) => return Ok(None),
                 Some((column, value)) => text(value).ok_or_else(|| {
                     Error::reject(format!(
-                        "column \"{}\" holds bytes that are no text, for setting \"{}\"",
+                        "column \"{}\" contains bytes that are not text, but setting \"{}\" needs text",
                         column.name, self.setting
                     ))
                 })?,
@@ -103,7 +105,7 @@ impl Template {
     }
 }
 
-/// A value as text; `None`: it is bytes that are none.
+/// Returns a value as text; `None` if it is bytes that are not UTF-8.
 pub fn text(value: &Value) -> Option<Cow<'_, str>> {
     Some(match value {
         Value::Null => "".into(),
@@ -115,13 +117,13 @@ pub fn text(value: &Value) -> Option<Cow<'_, str>> {
     })
 }
 
-/// Where a column stands.
+/// Returns the position of a column.
 pub fn column(name: &str, like: &Signal) -> Option<usize> {
     like.columns().iter().position(|column| column.name == name)
 }
 
-/// That there is no such column, and which there are.
+/// Says that a column is unknown, and which are known.
 pub fn unknown(name: &str, like: &Signal) -> String {
     let known: Vec<&str> = like.columns().iter().map(|column| column.name.as_str()).collect();
-    format!("there is no column \"{name}\" (known: {})", known.join(", "))
+    format!("unknown column \"{name}\" (known: {})", known.join(", "))
 }

@@ -1,4 +1,4 @@
-//! Settings in, messages out.
+//! Tests of the messages that settings produce.
 
 use super::*;
 use signalbus_guest::{Message, Value, testing};
@@ -34,7 +34,7 @@ fn json(message: &Message) -> serde_json::Value {
 }
 
 #[test]
-fn a_row_is_a_json_object_by_itself() {
+fn a_row_is_a_json_object_by_default() {
     let message = published(&[]);
     assert_eq!((message.connection.as_str(), message.destination.as_str()), ("bus", "orders.eu"));
     assert_eq!((message.id.as_deref(), message.key), (Some("OrderPlaced:7"), None));
@@ -63,7 +63,7 @@ fn everything_can_be_set() {
 }
 
 #[test]
-fn one_column_is_the_body_as_it_is() {
+fn one_column_can_be_the_body_unchanged() {
     for (column, body, media) in [
         ("image", &[0, 255][..], "application/octet-stream"),
         ("document", br#"{"n":9007199254740993}"#, "application/json"),
@@ -109,22 +109,22 @@ fn wrong_settings_park_the_signal_type() {
     };
     assert_eq!(refused(&[("connection", "bus")]), "setting \"destination\" is missing");
     assert!(with(&[("colour", "red")]).contains("colour"));
-    let unknown = "setting \"key\": there is no column \"nope\" (known: id, region, total, note, document, image) in \"{nope}\"";
+    let unknown = "setting \"key\": unknown column \"nope\" (known: id, region, total, note, document, image) in \"{nope}\"";
     assert_eq!(with(&[("key", "{nope}")]), unknown);
-    assert!(with(&[("key", "{id")]).contains("a brace has no partner"));
-    assert!(with(&[("body_column", "nope")]).starts_with("setting \"body_column\": there is no column \"nope\""));
+    assert!(with(&[("key", "{id")]).contains("unmatched brace"));
+    assert!(with(&[("body_column", "nope")]).starts_with("setting \"body_column\": unknown column \"nope\""));
     assert!(with(&[("columns", "[]"), ("body_column", "id")]).contains("exclude each other"));
     assert!(with(&[("source", "/shop")]).contains("need \"cloudevents\""));
     assert!(with(&[("cloudevents", "binary")]).contains("\"source\" is missing"));
 }
 
 #[test]
-fn a_signal_that_lacks_what_a_message_needs_is_rejected() {
+fn a_signal_without_a_required_value_is_rejected() {
     testing::settings([("connection", "bus"), ("destination", "orders.{note}")]);
     let outcomes = send_all(&[signal()]).unwrap();
     let expected = signalbus_guest::Outcome::reject("setting \"destination\" needs a column that is NULL");
     assert_eq!(outcomes, [expected]);
     testing::settings([("connection", "bus"), ("destination", "d"), ("key", "{image}")]);
     let outcomes = send_all(&[signal()]).unwrap();
-    assert!(matches!(&outcomes[0], signalbus_guest::Outcome::Reject(reason) if reason.contains("\"image\" holds bytes")));
+    assert!(matches!(&outcomes[0], signalbus_guest::Outcome::Reject(reason) if reason.contains("\"image\" contains bytes")));
 }

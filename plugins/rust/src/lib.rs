@@ -7,11 +7,11 @@ use signalbus_guest::{
 };
 use std::time::Duration;
 
-/// Where the messages go, by the settings of those names.
+/// Where the messages go, read from the settings of these names.
 #[derive(serde::Deserialize)]
 struct Bus {
     connection: String,
-    /// Without it, the name of the signal type.
+    /// Defaults to the name of the signal type.
     destination: Option<String>,
     #[serde(skip)]
     token: Option<String>,
@@ -46,7 +46,7 @@ fn send_all(signals: &[Signal]) -> BulkResult {
     let Some(first) = signals.first() else {
         return Ok(Vec::new());
     };
-    // An outage of any row concerns all of them, so each is decided before any is published.
+    // An outage answers for all rows, so every row is decided before any is published.
     let mut outcomes: Vec<Option<Outcome>> = signals.iter().map(demanded).collect::<Result<_>>()?;
     let mut messages = Vec::new();
     for (signal, outcome) in signals.iter().zip(&mut outcomes) {

@@ -1,4 +1,4 @@
-//! The plugin as the relay calls it, on your own machine.
+//! Tests of the plugin as the relay calls it, on your own machine.
 
 use super::*;
 use signalbus_guest::testing;

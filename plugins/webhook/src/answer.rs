@@ -1,22 +1,22 @@
-//! From a server's answer to the signal's outcome.
+//! Turns a server's response into the signal's outcome.
 
 use std::time::{Duration, SystemTime};
 
 use signalbus_guest::http::{Error as HttpError, Response};
 use signalbus_guest::{Error, Outcome};
 
-/// A server that asks for more time is asked again after this at the latest.
+/// Maximum wait that a server can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of an answer that a reason quotes.
+/// Maximum number of bytes of a response that a reason quotes.
 const QUOTED: usize = 200;
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug, PartialEq)]
 pub enum Answer {
     Outcome(Outcome),
     /// Nothing was sent: there is no connection.
     Unreachable(String),
-    /// Nothing was sent: it is not granted.
+    /// Nothing was sent: the request is not granted.
     Denied(String),
 }
 
@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// The outage that all answers speak of, if none was decided.
+/// Returns the outage that all answers report; `None` if any signal was decided.
 pub fn outage(answers: &[Answer]) -> Option<Error> {
     let decided = answers.iter().any(|answer| matches!(answer, Answer::Outcome(_)));
     if decided {
@@ -54,15 +54,15 @@ fn outcome(response: &Response) -> Outcome {
         200..=299 => Outcome::Sent,
         410 => Outcome::reject("the receiver is gone (410)"),
         429 | 503 => match response.header("retry-after").and_then(wait) {
-            Some(after) => Outcome::retry_after(after, told(response)),
-            None => Outcome::retry(told(response)),
+            Some(after) => Outcome::retry_after(after, describe(response)),
+            None => Outcome::retry(describe(response)),
         },
-        408 | 425 | 500..=599 => Outcome::retry(told(response)),
-        _ => Outcome::reject(told(response)),
+        408 | 425 | 500..=599 => Outcome::retry(describe(response)),
+        _ => Outcome::reject(describe(response)),
     }
 }
 
-/// Seconds, or a date.
+/// Parses `Retry-After`: seconds, or a date.
 fn wait(text: &str) -> Option<Duration> {
     let text = text.trim();
     let after = match text.parse() {
@@ -72,15 +72,15 @@ fn wait(text: &str) -> Option<Duration> {
     Some(after.min(LONGEST))
 }
 
-/// The status, and the beginning of the answer.
-fn told(response: &Response) -> String {
+/// Describes a response: its status, and the beginning of its body.
+fn describe(response: &Response) -> String {
     let body = String::from_utf8_lossy(&response.body[..response.body.len().min(QUOTED)]);
     let body = body.trim_matches(|c: char| c.is_whitespace() || c == char::REPLACEMENT_CHARACTER);
     let status = response.status;
     match (body, response.header("location")) {
         (_, Some(location)) if (300..400).contains(&status) => {
             let location: String = location.chars().take(QUOTED).collect();
-            format!("the server answered {status}, and redirects to {location}, which is not followed")
+            format!("the server answered {status}: redirect to {location} not followed")
         }
         ("", _) => format!("the server answered {status}"),
         (body, _) => format!("the server answered {status}: {body}"),
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_have_their_outcomes() {
+    fn the_status_decides_the_outcome() {
         for status in [200, 201, 204, 299] {
             assert_eq!(outcome_of(status), Outcome::Sent);
         }
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_is_named_and_not_followed() {
+    fn a_redirect_is_rejected_with_its_location() {
         let response = Response::new(302).with_header("location", "http://169.254.169.254/");
-        let reason = "the server answered 302, and redirects to http://169.254.169.254/, which is not followed";
+        let reason = "the server answered 302: redirect to http://169.254.169.254/ not followed";
         assert_eq!(outcome(&response), Outcome::reject(reason));
     }
 
     #[test]
-    fn a_server_may_ask_for_time() {
+    fn retry_after_is_respected() {
         let wait_of = |status, after: &str| outcome(&Response::new(status).with_header("Retry-After", after));
         let told = "the server answered 503";
         assert_eq!(wait_of(503, "120"), Outcome::retry_after(Duration::from_secs(120), told));
@@ -131,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_beginning_of_an_answer_is_told() {
+    fn only_the_beginning_of_a_response_is_quoted() {
         let response = Response::new(400).with_body("é".repeat(500));
-        assert_eq!(told(&response), format!("the server answered 400: {}", "é".repeat(100)));
+        assert_eq!(describe(&response), format!("the server answered 400: {}", "é".repeat(100)));
         let split = Response::new(400).with_body(format!("a{}", "é".repeat(500)));
-        assert_eq!(told(&split), format!("the server answered 400: a{}", "é".repeat(99)));
+        assert_eq!(describe(&split), format!("the server answered 400: a{}", "é".repeat(99)));
     }
 }

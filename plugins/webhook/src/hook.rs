@@ -1,4 +1,4 @@
-//! From a signal to its request.
+//! Builds the request for a signal.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,13 +11,13 @@ use crate::settings::Settings;
 use crate::sign::Keys;
 use crate::template::{Template, text};
 
-/// What a header can't hold, and the escape itself.
+/// Characters that a header cannot contain, and the escape itself.
 const HIDDEN: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
-/// Enough to say what a server disliked, and to read a usual answer to its end, so that the
-/// connection can be used again.
+/// Maximum number of bytes read of a response: enough to quote an error, and to read a usual response
+/// to its end, so that the connection can be reused.
 const ANSWER: usize = 16 << 10;
 
-/// Where signals go, and in which form.
+/// The destination of signals, and their form.
 pub struct Hook {
     settings: Settings,
     url: Template,
@@ -25,7 +25,7 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Reads the settings, and holds them against the table.
+    /// Reads the settings, and checks them against the table.
     pub fn new(signal: &Signal) -> Result<Self> {
         let settings: Settings = config::parse()?;
         let url = Template::parse(&settings.url).map_err(Error::misconfigured)?;
@@ -49,12 +49,13 @@ impl Hook {
         self.settings.timeout.0
     }
 
-    /// Each request holds some of the relay's resources, of which an instance has a thousand.
+    /// Returns the maximum number of concurrent requests. Each needs some of the thousand host resources
+    /// that an instance may hold.
     pub fn parallel(&self) -> usize {
         self.settings.parallel.clamp(1, 150)
     }
 
-    /// The request for a signal; why there can be none, as text.
+    /// Returns the request for a signal, or why there can be none.
     pub fn request(&self, signal: &Signal, timeout: Duration) -> std::result::Result<Request, String> {
         let (body, content_type) = self.body(signal)?;
         let content_type = self.settings.content_type.as_deref().unwrap_or(content_type);
@@ -81,18 +82,18 @@ impl Hook {
                 Some(columns) => serde_json::to_vec(&Chosen { signal, columns }),
                 None => serde_json::to_vec(signal),
             };
-            return body.map(|body| (body, JSON)).map_err(|error| format!("the row has no form in JSON: {error}"));
+            return body.map(|body| (body, JSON)).map_err(|error| format!("the row cannot be encoded as JSON: {error}"));
         };
         match signal.value(column) {
             Some(Value::Bytes(bytes)) => Ok((bytes.clone(), "application/octet-stream")),
             Some(Value::Json(text)) => Ok((text.clone().into_bytes(), JSON)),
             Some(value) if !value.is_null() => Ok((text(value).unwrap_or_default().into_bytes(), "text/plain; charset=utf-8")),
-            _ => Err(format!("column \"{column}\" is null, and can be no body")),
+            _ => Err(format!("column \"{column}\" is NULL, and cannot be the body")),
         }
     }
 }
 
-/// Some columns of a row.
+/// Serializes some columns of a row.
 struct Chosen<'a> {
     signal: &'a Signal,
     columns: &'a [String],

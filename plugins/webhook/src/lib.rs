@@ -1,4 +1,6 @@
-//! Posts every signal to an HTTP server, signed as Standard Webhooks prescribes.
+//! Posts every signal to an HTTP server, signed according to Standard Webhooks.
+//!
+//! A redirect is never followed. `hook` builds the requests, `answer` turns responses into outcomes.
 
 #![forbid(unsafe_code)]
 
@@ -15,7 +17,7 @@ use signalbus_guest::{BulkResult, Outcome, Signal, http, plugin};
 use answer::Answer;
 use hook::Hook;
 
-/// Sends many requests at once, each with its own fate.
+/// Sends many requests concurrently, each with its own outcome.
 fn send_all(signals: &[Signal]) -> BulkResult {
     let Some(first) = signals.first() else { return Ok(Vec::new()) };
     let hook = Hook::new(first)?;
@@ -49,15 +51,16 @@ fn send_all(signals: &[Signal]) -> BulkResult {
 plugin!(bulk send_all);
 
 fn untried() -> Outcome {
-    Outcome::retry("the call's time was up before it was its turn")
+    Outcome::retry("the call ran out of time before its request could start")
 }
 
-/// The call's time: the relay stops a plugin that takes longer, and nothing of it would count.
+/// The time limits of a call: the relay stops a plugin that exceeds them, and nothing would count as
+/// sent.
 #[derive(Clone, Copy)]
 struct Time {
-    /// For one request.
+    /// Time limit of one request.
     request: Duration,
-    /// No request begins later.
+    /// No request starts later.
     last: Instant,
 }
 

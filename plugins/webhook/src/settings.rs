@@ -1,4 +1,4 @@
-//! What the configuration says.
+//! The settings, as described in README.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -36,7 +36,7 @@ fn yes() -> bool {
     true
 }
 
-/// `"10s"`, `"500ms"`, `"1m"`, or a number of seconds.
+/// A duration: `"10s"`, `"500ms"`, `"1m"`, or a number of seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeout(pub Duration);
 

@@ -1,17 +1,19 @@
-//! Signatures as Standard Webhooks prescribes: <https://www.standardwebhooks.com>.
+//! Signatures according to Standard Webhooks: <https://www.standardwebhooks.com>. A key must never
+//! appear in an error.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac_sha256::HMAC;
 
-/// The keys that a receiver may know: more than one while they are replaced.
+/// The keys to sign with: more than one while a key is being replaced.
 #[derive(Debug)]
 pub struct Keys(Vec<Vec<u8>>);
 
 impl Keys {
-    /// Reads keys in the form `whsec_…`, separated by spaces; the fault as text.
+    /// Parses keys of the form `whsec_…`, separated by spaces.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let fault = || "secret \"signing_key\" is no key; write \"whsec_\" and the key in base64, several with spaces between";
+        let fault =
+            || "secret \"signing_key\" is not a key; write \"whsec_\" and the key in base64, or several separated by spaces";
         let key = |text: &str| {
             let key = STANDARD.decode(text.strip_prefix("whsec_")?).ok()?;
             (!key.is_empty()).then_some(key)
@@ -20,7 +22,7 @@ impl Keys {
         if keys.is_empty() { Err(fault().to_owned()) } else { Ok(Self(keys)) }
     }
 
-    /// The value of the header `webhook-signature`: a signature by each key.
+    /// Returns the value of the header `webhook-signature`: one signature per key.
     pub fn sign(&self, id: &str, timestamp: u64, body: &[u8]) -> String {
         let signatures = self.0.iter().map(|key| {
             let mut mac = HMAC::new(key);
@@ -36,9 +38,9 @@ impl Keys {
 mod tests {
     use super::*;
 
-    /// The example of the specification.
+    /// The example in the specification.
     #[test]
-    fn signatures_are_those_of_the_standard() {
+    fn signatures_match_the_specification() {
         let keys = Keys::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signature = keys.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
@@ -53,10 +55,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_and_not_shown() {
+    fn invalid_keys_are_refused_and_not_shown() {
         for text in ["", " ", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_hidden!", "whsec_MfKQ9r8G hidden"] {
             let error = Keys::parse(text).unwrap_err();
-            assert!(error.starts_with("secret \"signing_key\" is no key; write") && !error.contains("hidden"), "{error}");
+            assert!(error.starts_with("secret \"signing_key\" is not a key; write") && !error.contains("hidden"), "{error}");
         }
     }
 }

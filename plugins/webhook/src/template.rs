@@ -1,12 +1,14 @@
-//! URLs with columns in them: `https://shop.example/customers/{customer}/orders`.
+//! URLs with placeholders for columns: `https://shop.example/customers/{customer}/orders`.
+//!
+//! A value must never change the structure of the URL.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use signalbus_guest::{Signal, Value};
 
-/// Everything but what RFC 3986 calls unreserved.
+/// All characters except those that RFC 3986 calls unreserved.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A URL, cut at its columns.
+/// A URL, split at its placeholders.
 #[derive(Debug, PartialEq)]
 pub struct Template(Vec<Piece>);
 
@@ -17,12 +19,12 @@ enum Piece {
 }
 
 impl Template {
-    /// Reads a template; the fault as text.
+    /// Parses a template.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('{') {
-            let (column, after) = after.split_once('}').ok_or("setting \"url\" has a \"{\" without its \"}\"")?;
+            let (column, after) = after.split_once('}').ok_or("setting \"url\" has a \"{\" without a matching \"}\"")?;
             pieces.push(Piece::Text(before.to_owned()));
             pieces.push(Piece::Column(column.to_owned()));
             rest = after;
@@ -38,7 +40,7 @@ impl Template {
         })
     }
 
-    /// The URL of a signal; why it has none, as text.
+    /// Returns the URL for a signal, or why there can be none.
     pub fn fill_in(&self, signal: &Signal) -> Result<String, String> {
         let mut url = String::new();
         for piece in &self.0 {
@@ -46,9 +48,9 @@ impl Template {
                 Piece::Text(text) => url += text,
                 Piece::Column(column) => {
                     let value = signal.value(column).and_then(text).unwrap_or_default();
-                    // Dots would lead out of the folder, even encoded.
+                    // Dot segments would change the path, even encoded.
                     if matches!(value.as_str(), "" | "." | "..") {
-                        return Err(format!("column \"{column}\" has no value that could be a part of the URL"));
+                        return Err(format!("column \"{column}\" has no value that can be part of the URL"));
                     }
                     url.extend(utf8_percent_encode(&value, SEGMENT));
                 }
@@ -58,7 +60,7 @@ impl Template {
     }
 }
 
-/// A value as text, if it has a text form.
+/// Returns a value as text, if it has a text form.
 pub fn text(value: &Value) -> Option<String> {
     match value {
         Value::Null | Value::Bytes(_) => None,
@@ -87,15 +89,15 @@ mod tests {
     }
 
     #[test]
-    fn what_would_change_the_path_is_refused() {
+    fn values_that_would_change_the_path_are_refused() {
         for value in [Value::Null, "".into(), ".".into(), "..".into(), Value::Bytes(vec![1])] {
             let error = filled("https://a/{c}/x", value).unwrap_err();
-            assert_eq!(error, "column \"c\" has no value that could be a part of the URL");
+            assert_eq!(error, "column \"c\" has no value that can be part of the URL");
         }
     }
 
     #[test]
-    fn braces_come_in_pairs() {
-        assert_eq!(Template::parse("https://a/{c").unwrap_err(), "setting \"url\" has a \"{\" without its \"}\"");
+    fn unmatched_braces_are_refused() {
+        assert_eq!(Template::parse("https://a/{c").unwrap_err(), "setting \"url\" has a \"{\" without a matching \"}\"");
     }
 }

@@ -1,4 +1,4 @@
-//! The plugin as the relay calls it, against servers that are none.
+//! Tests of the plugin as the relay calls it, with simulated servers.
 
 use super::*;
 use signalbus_guest::Error;
@@ -28,7 +28,7 @@ fn answered(answers: [Result<Response, HttpError>; 3]) {
 }
 
 #[test]
-fn requests_are_signed_and_hold_the_row() {
+fn requests_are_signed_and_contain_the_row() {
     settings(&[]);
     assert_eq!(send_all(&signals()), Ok(vec![Outcome::Sent; 3]));
     let requests = testing::take_requests();
@@ -43,7 +43,7 @@ fn requests_are_signed_and_hold_the_row() {
 }
 
 #[test]
-fn the_body_may_be_some_columns_or_one_as_it_is() {
+fn the_body_can_be_some_columns_or_one_unchanged() {
     let body = |more: &[(&str, &str)]| {
         settings(more);
         assert_eq!(send_all(&[signal(7)]), Ok(vec![Outcome::Sent]));
@@ -59,7 +59,7 @@ fn the_body_may_be_some_columns_or_one_as_it_is() {
 }
 
 #[test]
-fn urls_and_headers_are_settings() {
+fn the_url_method_and_headers_are_settings() {
     settings(&[
         ("url", "https://shop.example/{id}/{customer}"),
         ("method", "put"),
@@ -75,7 +75,7 @@ fn urls_and_headers_are_settings() {
 }
 
 #[test]
-fn ids_that_no_header_holds_are_encoded() {
+fn ids_that_a_header_cannot_contain_are_encoded() {
     settings(&[]);
     let signal = Signal::builder("T").id("T:é\n%25 x").column("id", 1).build();
     assert_eq!(send_all(&[signal]), Ok(vec![Outcome::Sent]));
@@ -84,7 +84,7 @@ fn ids_that_no_header_holds_are_encoded() {
 }
 
 #[test]
-fn each_signal_has_its_own_fate() {
+fn each_signal_has_its_own_outcome() {
     settings(&[]);
     answered([Ok(Response::new(200)), Ok(Response::new(500)), Err(HttpError::Unreachable("connection refused".into()))]);
     let expected =
@@ -93,7 +93,7 @@ fn each_signal_has_its_own_fate() {
 }
 
 #[test]
-fn a_server_that_is_away_is_an_outage() {
+fn an_unreachable_server_is_an_outage() {
     settings(&[]);
     testing::http_with(|_| Err(HttpError::Unreachable("connection refused".into())));
     let outage = Err(Error::unavailable("server is not reachable: connection refused"));
@@ -109,21 +109,21 @@ fn a_missing_grant_is_misconfigured() {
 }
 
 #[test]
-fn a_row_that_fits_no_url_is_rejected_alone() {
+fn a_row_without_a_valid_url_is_rejected_alone() {
     settings(&[("url", "https://shop.example/{customer}")]);
     let nobody = Signal::builder("T").column("customer", "..").build();
     let somebody = Signal::builder("T").column("customer", "Ada").build();
-    let reason = "column \"customer\" has no value that could be a part of the URL";
+    let reason = "column \"customer\" has no value that can be part of the URL";
     assert_eq!(send_all(&[nobody, somebody]), Ok(vec![Outcome::reject(reason), Outcome::Sent]));
 }
 
 #[test]
-fn settings_are_held_against_the_table() {
+fn settings_are_checked_against_the_table() {
     for (more, words) in [
         (("columns", "[\"nothing\"]"), "the table has no column \"nothing\" (it has: id, customer, data)"),
         (("body_column", "nothing"), "the table has no column \"nothing\""),
         (("url", "https://a/{nothing}"), "the table has no column \"nothing\""),
-        (("url", "https://a/{id"), "has a \"{\" without its \"}\""),
+        (("url", "https://a/{id"), "has a \"{\" without a matching \"}\""),
         (("timeout", "soon"), "setting \"timeout\""),
         (("colour", "red"), "colour"),
     ] {
@@ -137,7 +137,7 @@ fn settings_are_held_against_the_table() {
 }
 
 #[test]
-fn without_a_key_nothing_is_sent_unless_told_so() {
+fn unsigned_requests_must_be_configured() {
     settings(&[]);
     testing::secrets([]);
     assert_eq!(send_all(&signals()), Err(Error::misconfigured("secret \"signing_key\" is missing")));
@@ -148,7 +148,7 @@ fn without_a_key_nothing_is_sent_unless_told_so() {
 }
 
 #[test]
-fn what_has_no_time_left_is_tried_later() {
+fn signals_without_time_left_are_retried() {
     settings(&[]);
     let signals = [1, 2, 3].map(|id| Signal::builder("T").attribute("timeout_ms", "100").column("id", id).build());
     testing::http_with(|request| {

@@ -1,4 +1,4 @@
-//! Short names for what the bindings define.
+//! Short names for the types of the bindings.
 const std = @import("std");
 pub const c = @import("bindings");
 

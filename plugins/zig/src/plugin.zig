@@ -86,7 +86,7 @@ fn get(
     return borrow(try arena.dupe(u8, slice(value)));
 }
 
-/// Publishes the rows that are `sent` so far, and puts what the bus says of them in place.
+/// Publishes the rows that are `sent` so far, and replaces their outcomes with those of the messages.
 fn publishAll(
     arena: std.mem.Allocator,
     template: Message,

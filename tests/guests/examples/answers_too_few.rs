@@ -1,4 +1,4 @@
-//! Forgets the last signal.
+//! Returns one outcome too few.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
 

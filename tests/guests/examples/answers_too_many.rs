@@ -1,4 +1,4 @@
-//! Sends a signal that nobody gave it.
+//! Returns one outcome too many.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
 

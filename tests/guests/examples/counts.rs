@@ -1,5 +1,4 @@
-//! The witness: logs `counted` with the `ids` of the call, then sends; setting `delay_ms`: sleeps
-//! first.
+//! Logs `counted` with the `ids` of the call, then sends. With the setting `delay_ms`, sleeps first.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, log, plugin};
 use signalbus_test_guests::{ids, millis};

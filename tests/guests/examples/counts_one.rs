@@ -1,4 +1,4 @@
-//! `counts` for one signal per call.
+//! Like `counts`, with one signal per call.
 
 use signalbus_guest::{Outcome, Result, Signal, log, plugin};
 use signalbus_test_guests::millis;

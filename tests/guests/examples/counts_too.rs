@@ -1,5 +1,4 @@
-//! `counts`, in other words: another digest. Logs `counted` with the `ids` of the call, then sends; setting `delay_ms`: sleeps
-//! first.
+//! Like `counts`, with another digest.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, log, plugin};
 use signalbus_test_guests::{ids, millis};

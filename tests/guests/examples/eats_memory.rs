@@ -1,4 +1,4 @@
-//! Takes memory, a mebibyte at a time, until it gets no more.
+//! Allocates memory, a mebibyte at a time, until it gets no more.
 
 use signalbus_guest::{BulkResult, Signal, plugin};
 use std::hint::black_box;

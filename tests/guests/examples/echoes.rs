@@ -1,5 +1,5 @@
-//! Logs `echo` for every signal: `id`, and for each column its name = `case:value` (bytes as
-//! hex, floats as the hex of their bits) and name`.type` = the database's type.
+//! Logs `echo` for every signal, with the field `id`, and for each column NAME = `case:value` (bytes in
+//! hex, floats as the hex of their bits) and NAME`.type` = the database's type.
 
 use signalbus_guest::log::{self, Level};
 use signalbus_guest::{BulkResult, Outcome, Signal, Value, each, plugin};
@@ -11,7 +11,7 @@ fn exact(value: &Value) -> String {
         Value::Int64(value) => value.to_string(),
         Value::Float64(value) => format!("{:016x}", value.to_bits()),
         Value::Bytes(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
-        other => other.as_text().expect("the rest travels as text").to_owned(),
+        other => other.as_text().expect("the other cases have a text").to_owned(),
     };
     format!("{}:{text}", value.case())
 }

@@ -1,4 +1,4 @@
-//! Ends its process as if all were well; setting `code`: the exit status (0).
+//! Exits with the status in the setting `code` (0).
 
 use signalbus_guest::{BulkResult, Signal, plugin};
 use signalbus_test_guests::setting;

@@ -1,5 +1,5 @@
-//! Publishes every signal, and gives up what the bus does not take: skips it, or as the setting `how`
-//! says: `reject`; `always` skips what the bus took as well.
+//! Publishes every signal, and skips those that the bus did not accept. With the setting `how` =
+//! `reject` it rejects them; with `always` it skips accepted ones as well.
 
 use signalbus_guest::{BulkResult, Message, Outcome, Signal, config, plugin, publish_each};
 

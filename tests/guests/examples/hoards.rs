@@ -1,4 +1,4 @@
-//! Takes `resources` (100000) from the relay's clock, and keeps them; then sends.
+//! Takes `resources` (100000) pollables of the relay's clock and keeps them, then sends.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
 use signalbus_test_guests::setting;

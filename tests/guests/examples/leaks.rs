@@ -1,5 +1,5 @@
-//! Tells the secret `key` wherever it can: in a record, on both standard streams, and as its last
-//! word: setting `how`: `panic`, `retry`, `unavailable`, `misconfigured`; else rejects with it.
+//! Leaks the secret `key` wherever it can: in records, on both standard streams, and in its result, which
+//! the setting `how` selects: `panic`, `retry`, `unavailable`, `misconfigured`, otherwise a rejection.
 
 use signalbus_guest::{BulkResult, Error, Outcome, Signal, config, log, plugin};
 

@@ -1,4 +1,4 @@
-//! Needs an operator.
+//! Always returns an outage that needs an operator.
 
 use signalbus_guest::{BulkResult, Error, Signal, plugin};
 

@@ -1,6 +1,6 @@
-//! Sends every signal and looks at none, for benches: what a call costs whatever the guest does.
+//! Sends every signal without reading it, for benchmarks of the minimum cost of a call.
 //!
-//! It speaks the canonical ABI by hand: the arguments land in an arena, nothing is lifted or freed
+//! Implements the canonical ABI by hand: the arguments are placed in an arena, nothing is lifted or freed
 //! one by one, and the arena is emptied after each call.
 
 #![allow(dead_code, reason = "the bindings only describe the component")]

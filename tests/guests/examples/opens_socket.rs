@@ -1,4 +1,4 @@
-//! Connects to the setting `address` (127.0.0.1:9), and rejects with what came of it.
+//! Connects to the setting `address` (127.0.0.1:9), and rejects with the result.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, config, plugin};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The same as `outcomes`, one signal per call.
+//! Like `outcomes`, with one signal per call.
 
 use signalbus_guest::plugin;
 use signalbus_test_guests::obey;

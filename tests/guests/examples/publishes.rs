@@ -1,7 +1,7 @@
-//! Publishes every signal as JSON over the connection `connection` (bus) to `destination` (orders),
-//! or to what its column `destination` says, and answers what the relay answered. The settings
-//! `headers` and `options` are `name=value,name=value`, `key` names a column, `id` is `none` for
-//! messages without one.
+//! Publishes every signal as JSON, and returns the relay's outcomes. The settings are `connection` (bus),
+//! `destination` (orders), which a column `destination` overrides, `headers` and `options` in the form
+//! `name=value,name=value`, `key` with the name of a column, and `id`, which is `none` for messages
+//! without an id.
 
 use signalbus_guest::{BulkResult, Message, Signal, config, plugin, publish_each};
 

@@ -1,4 +1,4 @@
-//! Rejects with what it sees of the machine, as JSON: variables, arguments, files, the clock.
+//! Rejects with what it can see of the machine, as JSON: variables, arguments, files, the clock.
 
 use serde_json::json;
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};

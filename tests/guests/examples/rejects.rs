@@ -1,4 +1,4 @@
-//! Can never send anything.
+//! Rejects every signal.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
 

@@ -1,6 +1,6 @@
-//! Keeps what a signal leaves in the instance: after a column `payload` of `break` it panics, and what
-//! `mutter` says on standard error is no word on a later signal. `late` panics after two seconds,
-//! having said so. `spin` never ends.
+//! Keeps state between the signals of an instance. After a signal whose column `payload` is `break`, the
+//! next ones panic, `late` after a log record and two seconds. `mutter` writes to standard error, which
+//! must not be quoted for a later signal. `spin` never ends.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

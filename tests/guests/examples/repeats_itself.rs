@@ -1,5 +1,5 @@
-//! Hands the relay one text of 1000 bytes again and again, in 100000 fields of a single record; then
-//! sends. The guest itself holds the text once.
+//! Passes one text of 1000 bytes to the relay in 100000 fields of a single record, then sends. The guest
+//! itself holds the text once.
 
 wit_bindgen::generate!({
     path: "../../wit",

@@ -1,4 +1,4 @@
-//! Fails every time; setting `after_ms`: the earliest useful moment of the next attempt.
+//! Retries every signal, after the time in the setting `after_ms` if it is given.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
 use signalbus_test_guests::millis;

@@ -1,4 +1,4 @@
-//! Logs whether the secret `key` is there and whether the setting `greeting` is `hello`; sends.
+//! Logs whether there is a secret `key`, and whether the setting `greeting` is `hello`, then sends.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, config, log, plugin};
 

@@ -1,4 +1,4 @@
-//! Sends the signal; one per call.
+//! Sends every signal, one per call.
 
 use signalbus_guest::{Outcome, Result, Signal, plugin};
 

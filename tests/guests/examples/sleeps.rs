@@ -1,4 +1,4 @@
-//! Never answers, and waits inside the relay for its clock.
+//! Never answers, and waits in the relay for its clock.
 
 use signalbus_guest::{BulkResult, Signal, plugin};
 use std::thread::sleep;

@@ -1,4 +1,4 @@
-//! Panics; with the setting `poison` only where a column `payload` equals it.
+//! Panics; with the setting `poison`, only if a column `payload` equals it.
 
 use signalbus_guest::{BulkResult, Outcome, Signal, plugin};
 use signalbus_test_guests::trap;

@@ -1,4 +1,4 @@
-//! Panics; with the setting `poison` only where the column `payload` equals it. One per call.
+//! Like `traps`, with one signal per call.
 
 use signalbus_guest::{Outcome, Result, Signal, plugin};
 use signalbus_test_guests::trap;

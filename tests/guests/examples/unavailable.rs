@@ -1,4 +1,4 @@
-//! Never reaches its bus; setting `after_ms`: the earliest useful moment of the next attempt.
+//! Always returns an outage, with the time in the setting `after_ms` if it is given.
 
 use signalbus_guest::{BulkResult, Error, Signal, plugin};
 use signalbus_test_guests::millis;

@@ -1,4 +1,4 @@
-//! What several guests do alike.
+//! Helpers shared by the guests.
 
 #![forbid(unsafe_code)]
 
@@ -6,22 +6,22 @@ use signalbus_guest::{Error, Outcome, Result, Signal, config};
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The setting, where it is given and reads as a `T`.
+/// Returns a setting, if it is given and parses as a `T`.
 pub fn setting<T: FromStr>(key: &str) -> Option<T> {
     config::get(key)?.parse().ok()
 }
 
-/// The setting, in milliseconds.
+/// Returns a setting in milliseconds.
 pub fn millis(key: &str) -> Option<Duration> {
     setting(key).map(Duration::from_millis)
 }
 
-/// The ids of all signals, separated by commas.
+/// Returns the ids of all signals, separated by commas.
 pub fn ids(signals: &[Signal]) -> String {
     signals.iter().map(Signal::id).collect::<Vec<_>>().join(",")
 }
 
-/// Panics at a signal whose column `payload` equals the setting `poison`; at any without it.
+/// Panics if the column `payload` equals the setting `poison`, or if there is no such setting.
 pub fn trap(signal: &Signal) {
     let payload = signal.get::<String>("payload").ok();
     if config::get("poison").is_none_or(|poison| payload == Some(poison)) {
@@ -45,11 +45,11 @@ pub fn obey(signal: &Signal) -> Result {
         ("misconfigured", _) => Err(Error::misconfigured("told to be misconfigured")),
         ("trap", _) => panic!("told to trap"),
         ("spin", _) => spin(),
-        _ => Ok(Outcome::reject(format!("payload {payload:?} says nothing"))),
+        _ => Ok(Outcome::reject(format!("unknown payload {payload:?}"))),
     }
 }
 
-/// Never ends, and never calls the relay.
+/// Loops forever without calling the relay.
 pub fn spin() -> ! {
     loop {
         std::hint::black_box(());

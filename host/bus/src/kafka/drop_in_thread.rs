@@ -1,5 +1,7 @@
-//! Producers end on threads of their own, and before the process does: what OpenSSL tears down at
-//! the exit, their threads may still be using.
+//! Drops Kafka producers on threads of their own, and before the process exits.
+//!
+//! A producer must not outlive `main`: OpenSSL's exit handlers free memory that its threads may still
+//! use. `kafka` keeps its producers in a [`DropInThread`].
 
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,10 +9,10 @@ use std::time::Duration;
 static COUNT: Mutex<usize> = Mutex::new(0);
 static ENDED: Condvar = Condvar::new();
 
-/// Something whose end takes a while, which nobody needs to wait for.
+/// A value that takes long to drop, and is dropped on a thread of its own.
 pub(super) struct DropInThread<T: Send + 'static>(Option<Counted<T>>);
 
-/// The fields end in this order.
+/// The fields are dropped in this order.
 struct Counted<T>(T, Count);
 
 struct Count;
@@ -21,7 +23,7 @@ impl<T: Send + 'static> DropInThread<T> {
         Self(Some(Counted(inner, Count)))
     }
 
-    /// It is there until it is dropped.
+    /// Returns the value; `None` only while it is being dropped.
     pub(super) fn get(&self) -> Option<&T> {
         self.0.as_ref().map(|counted| &counted.0)
     }
@@ -29,9 +31,9 @@ impl<T: Send + 'static> DropInThread<T> {
 
 impl<T: Send + 'static> Drop for DropInThread<T> {
     fn drop(&mut self) {
-        let ending = self.0.take();
-        // Without a thread it ends here.
-        let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(ending));
+        let dropped = self.0.take();
+        // If no thread can be started, the value is dropped here.
+        let _ = std::thread::Builder::new().name("kafka-end".into()).spawn(move || drop(dropped));
     }
 }
 
@@ -42,7 +44,7 @@ impl Drop for Count {
     }
 }
 
-/// Waits until all have ended, for a limited time.
+/// Waits until all values have been dropped, for at most three seconds.
 pub(crate) fn end() {
     const PATIENCE: Duration = Duration::from_secs(3);
     let count = COUNT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_waited_for() {
+    fn end_waits_for_drops() {
         struct Slow(std::sync::mpsc::Sender<()>);
         impl Drop for Slow {
             fn drop(&mut self) {
@@ -64,7 +66,7 @@ mod tests {
         }
         let (ended, seen) = std::sync::mpsc::channel();
         drop(DropInThread::new(Slow(ended)));
-        assert!(seen.try_recv().is_err(), "dropping it takes time");
+        assert!(seen.try_recv().is_err(), "the drop takes time");
         end();
         assert!(seen.try_recv().is_ok());
     }

@@ -1,4 +1,7 @@
-//! Which acknowledgement is whose: the client library numbers packets, and does not tell the caller.
+//! Matches acknowledgements with messages: the client library numbers packets, but does not return the
+//! number to its caller.
+//!
+//! Messages must be queued in the order in which the client gets them. `mqtt` waits for the receipts.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::super::{Receipt, reject};
 use signalbus_core::signal::Outcome;
 
-/// The messages of a session that are not acknowledged yet.
+/// The unacknowledged messages of a session.
 pub(super) struct Acks {
     room: Arc<Semaphore>,
     state: Mutex<State>,
@@ -19,30 +22,33 @@ pub(super) struct Acks {
 
 #[derive(Default)]
 struct State {
-    /// Handed to the client, in that order, and not numbered yet.
+    /// Messages that the client has not numbered yet, in the order in which it got them.
     queued: VecDeque<Waiting>,
     numbered: HashMap<u16, Waiting>,
     lost: Option<String>,
 }
 
 struct Waiting {
-    teller: oneshot::Sender<Receipt>,
+    sender: oneshot::Sender<Receipt>,
     _room: OwnedSemaphorePermit,
 }
 
 impl Acks {
-    /// Most messages that are with the client at once.
+    /// Maximum number of messages that the client holds at once.
     pub(super) const MOST: usize = 4096;
 
-    /// Why the session is over.
+    /// Returns why the session has ended; `None` while it goes on.
     pub(super) fn lost(&self) -> Option<String> {
         self.state().lost.clone()
     }
 
-    /// Hands a message to the client, once there is room.
+    /// Waits for room, and passes a message to the client; returns where its receipt will arrive.
+    ///
+    /// # Errors
+    /// The session has ended, or the client does not take the message.
     pub(super) async fn enqueue(&self, client: &AsyncClient, publish: Publish) -> Result<oneshot::Receiver<Receipt>, String> {
         let room = self.room.clone().acquire_owned().await.map_err(|error| error.to_string())?;
-        let (teller, waiting) = oneshot::channel();
+        let (sender, waiting) = oneshot::channel();
         let topic = String::from_utf8_lossy(&publish.topic).into_owned();
         let mut state = self.state();
         if let Some(reason) = &state.lost {
@@ -52,11 +58,11 @@ impl Acks {
         client
             .try_publish_with_properties(topic, publish.qos, publish.retain, publish.payload, properties)
             .map_err(|error| error.to_string())?;
-        state.queued.push_back(Waiting { teller, _room: room });
+        state.queued.push_back(Waiting { sender, _room: room });
         Ok(waiting)
     }
 
-    fn take_note(&self, event: Event) {
+    fn apply(&self, event: Event) {
         let mut state = self.state();
         match event {
             Event::Outgoing(Outgoing::Publish(number)) => {
@@ -67,14 +73,14 @@ impl Acks {
             Event::Incoming(Incoming::PubAck(ack)) => {
                 if let Some(waiting) = state.numbered.remove(&ack.pkid) {
                     let said = ack.properties.and_then(|properties| properties.reason_string);
-                    let _ = waiting.teller.send(Ok(judged(ack.reason, said)));
+                    let _ = waiting.sender.send(Ok(classify(ack.reason, said)));
                 }
             }
             _ => {}
         }
     }
 
-    /// Everybody who waits is told by the end of their channel.
+    /// Ends the session. All waiting callers notice, because their channels are closed.
     fn lose(&self, reason: String) {
         let mut state = self.state();
         *state = State { lost: Some(reason), ..State::default() };
@@ -91,17 +97,18 @@ impl Default for Acks {
     }
 }
 
-/// Keeps a session going until it is lost. A session that comes after it would number anew.
+/// Drives a session until it is lost. It does not reconnect, because a new session numbers its packets
+/// from the start.
 pub(super) async fn run(mut events: EventLoop, acks: Arc<Acks>) {
     loop {
         match events.poll().await {
-            Ok(event) => acks.take_note(event),
+            Ok(event) => acks.apply(event),
             Err(error) => return acks.lose(format!("the connection to the MQTT server was lost: {error}")),
         }
     }
 }
 
-fn judged(reason: PubAckReason, said: Option<String>) -> Outcome {
+fn classify(reason: PubAckReason, said: Option<String>) -> Outcome {
     let said = said.map(|said| format!(": {said}")).unwrap_or_default();
     match reason {
         PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Outcome::Sent,

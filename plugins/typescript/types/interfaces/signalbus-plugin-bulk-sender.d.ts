@@ -1,7 +1,7 @@
 /// <reference path="./signalbus-plugin-types.d.ts" />
 declare module 'signalbus:plugin/bulk-sender@0.1.0' {
   /**
-   * Entry `i` of the list is the fate of signal `i`. A list of another length
+   * Entry `i` of the list is the outcome of signal `i`. A list of another length
    * acknowledges nothing.
    */
   export function sendSignalbusMessages(signalType: SignalType, signals: Array<Signal>): Array<Outcome>;

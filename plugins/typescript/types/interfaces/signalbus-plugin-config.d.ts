@@ -2,7 +2,7 @@ declare module 'signalbus:plugin/config@0.1.0' {
   export function get(key: string): string | undefined;
   export function getAll(): Array<[string, string]>;
   /**
-   * The host records that a secret was read, never what it was.
+   * The host logs that a secret was read, but never its value.
    */
   export function getSecret(key: string): string | undefined;
 }

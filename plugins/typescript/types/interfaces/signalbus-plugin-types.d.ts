@@ -1,11 +1,11 @@
 declare module 'signalbus:plugin/types@0.1.0' {
   /**
-   * Free-form key/value pairs. Unknown keys are to be ignored.
+   * Free-form key/value pairs. Unknown keys must be ignored.
    */
   export type Attributes = Array<[string, string]>;
   /**
-   * One SQL value. A type without a case of its own travels as `other`, in the
-   * database's text form; `column.db-type` says what it was.
+   * One SQL value. A type without a case of its own is passed as `other`, in the
+   * database's text form; `column.db-type` names the type.
    */
   export type Value = ValueNull | ValueBoolean | ValueInt64 | ValueFloat64 | ValueDecimal | ValueText | ValueBytes | ValueJson | ValueUuid | ValueDate | ValueTime | ValueDatetime | ValueTimestamp | ValueOther;
   /**
@@ -19,7 +19,7 @@ declare module 'signalbus:plugin/types@0.1.0' {
     val: boolean,
   }
   /**
-   * Any integer that fits 64 bits, signed.
+   * Any integer that fits into 64 bits, signed.
    */
   export interface ValueInt64 {
     tag: 'int64',
@@ -98,7 +98,7 @@ declare module 'signalbus:plugin/types@0.1.0' {
     dbType: string,
   }
   /**
-   * What every signal of a call has in common.
+   * The type of all signals in a call.
    */
   export interface SignalType {
     name: string,
@@ -107,9 +107,9 @@ declare module 'signalbus:plugin/types@0.1.0' {
      */
     columns: Array<Column>,
     /**
-     * Context from the host: `timeout_ms` is the time that this call has, `ordered` is `true`
-     * where order is promised, `order_key` names the columns (joined with `,`) within whose
-     * values it is.
+     * Context from the host: `timeout_ms` is the time limit of this call, `ordered` is `true`
+     * if order is guaranteed, `order_key` names the columns (joined with `,`) within whose
+     * values it is guaranteed.
      */
     attributes: Attributes,
   }
@@ -128,13 +128,13 @@ declare module 'signalbus:plugin/types@0.1.0' {
     values: Array<Value>,
   }
   /**
-   * A failure that another attempt may cure.
+   * A failure after which another attempt may succeed.
    */
   export interface Retry {
     reason: string,
     /**
-     * Earliest useful moment of the next attempt, relative to now. Without
-     * it the host's own backoff applies.
+     * Earliest useful time of the next attempt, relative to now. Without
+     * it, the host's own backoff applies.
      */
     afterMs?: bigint,
   }
@@ -149,7 +149,7 @@ declare module 'signalbus:plugin/types@0.1.0' {
     tag: 'sent',
   }
   /**
-   * There is nothing to send: the host deletes the row, and counts it apart.
+   * There is nothing to send: the host deletes the row, and counts it separately.
    */
   export interface OutcomeSkip {
     tag: 'skip',
@@ -169,19 +169,19 @@ declare module 'signalbus:plugin/types@0.1.0' {
     val: string,
   }
   /**
-   * Why a whole call did nothing: no signal of it may be assumed sent, and no
+   * Why a whole call did nothing: none of its signals may be assumed sent, and no
    * attempt is charged.
    */
   export type Outage = OutageUnavailable | OutageMisconfigured;
   /**
-   * The bus can't be reached: the host pauses this signal type.
+   * The bus cannot be reached: the host pauses this signal type.
    */
   export interface OutageUnavailable {
     tag: 'unavailable',
     val: Retry,
   }
   /**
-   * An operator has to act: the host parks this signal type.
+   * An operator must act: the host parks this signal type.
    */
   export interface OutageMisconfigured {
     tag: 'misconfigured',
@@ -211,7 +211,7 @@ declare module 'signalbus:plugin/types@0.1.0' {
      */
     id?: string,
     /**
-     * Switches of one kind of bus, e.g. `amqp.mandatory`.
+     * Options of one kind of bus, e.g. `amqp.mandatory`.
      */
     options: Attributes,
   }

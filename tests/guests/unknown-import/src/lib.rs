@@ -1,4 +1,4 @@
-//! Asks an oracle whether to send; no relay has one.
+//! Imports an interface that no relay provides.
 
 wit_bindgen::generate!({
     path: ["../../../wit", "wit"],

@@ -1,4 +1,4 @@
-//! Sends every signal, by version 0.9.0 of the contract.
+//! Sends every signal through version 0.9.0 of the contract.
 
 wit_bindgen::generate!({ path: "wit", world: "bulk-sender-plugin" });
 

@@ -9,14 +9,14 @@ import (
 	witTypes "go.bytecodealliance.org/pkg/wit/types"
 )
 
-// Free-form key/value pairs. Unknown keys are to be ignored.
+// Free-form key/value pairs. Unknown keys must be ignored.
 type Attributes = []witTypes.Tuple2[string, string]
 
 const (
 	// SQL NULL.
 	Value_Null    uint8 = 0
 	Value_Boolean uint8 = 1
-	// Any integer that fits 64 bits, signed.
+	// Any integer that fits into 64 bits, signed.
 	Value_Int64   uint8 = 2
 	Value_Float64 uint8 = 3
 	// Exact numeric: base-10 text, never rounded.
@@ -38,8 +38,8 @@ const (
 	Value_Other     uint8 = 13
 )
 
-// One SQL value. A type without a case of its own travels as `other`, in the
-// database's text form; `column.db-type` says what it was.
+// One SQL value. A type without a case of its own is passed as `other`, in the
+// database's text form; `column.db-type` names the type.
 type Value struct {
 	tag   uint8
 	value any
@@ -189,14 +189,14 @@ type Column struct {
 	DbType string
 }
 
-// What every signal of a call has in common.
+// The type of all signals in a call.
 type SignalType struct {
 	Name string
 	// Position `i` describes position `i` of every `signal.values`.
 	Columns []Column
-	// Context from the host: `timeout_ms` is the time that this call has, `ordered` is `true`
-	// where order is promised, `order_key` names the columns (joined with `,`) within whose
-	// values it is.
+	// Context from the host: `timeout_ms` is the time limit of this call, `ordered` is `true`
+	// if order is guaranteed, `order_key` names the columns (joined with `,`) within whose
+	// values it is guaranteed.
 	Attributes []witTypes.Tuple2[string, string]
 }
 
@@ -209,18 +209,18 @@ type Signal struct {
 	Values  []Value
 }
 
-// A failure that another attempt may cure.
+// A failure after which another attempt may succeed.
 type Retry struct {
 	Reason string
-	// Earliest useful moment of the next attempt, relative to now. Without
-	// it the host's own backoff applies.
+	// Earliest useful time of the next attempt, relative to now. Without
+	// it, the host's own backoff applies.
 	AfterMs witTypes.Option[uint64]
 }
 
 const (
 	// The bus has accepted it: the host deletes the row.
 	Outcome_Sent uint8 = 0
-	// There is nothing to send: the host deletes the row, and counts it apart.
+	// There is nothing to send: the host deletes the row, and counts it separately.
 	Outcome_Skip uint8 = 1
 	// Not accepted: the row stays, the attempt is charged.
 	Outcome_Retry uint8 = 2
@@ -266,13 +266,13 @@ func MakeOutcomeReject(value string) Outcome {
 }
 
 const (
-	// The bus can't be reached: the host pauses this signal type.
+	// The bus cannot be reached: the host pauses this signal type.
 	Outage_Unavailable uint8 = 0
-	// An operator has to act: the host parks this signal type.
+	// An operator must act: the host parks this signal type.
 	Outage_Misconfigured uint8 = 1
 )
 
-// Why a whole call did nothing: no signal of it may be assumed sent, and no
+// Why a whole call did nothing: none of its signals may be assumed sent, and no
 // attempt is charged.
 type Outage struct {
 	tag   uint8
@@ -317,6 +317,6 @@ type Message struct {
 	Body        []uint8
 	// De-duplication key, normally `signal.id`.
 	Id witTypes.Option[string]
-	// Switches of one kind of bus, e.g. `amqp.mandatory`.
+	// Options of one kind of bus, e.g. `amqp.mandatory`.
 	Options []witTypes.Tuple2[string, string]
 }

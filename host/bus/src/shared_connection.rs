@@ -1,4 +1,6 @@
-//! A connection that is made when it is needed, and again after it was lost.
+//! A connection that is opened when it is first used, and reopened after a loss.
+//!
+//! Never connects faster than its backoff allows. Each bus keeps its session in one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +12,8 @@ use super::unavailable;
 use signalbus_core::backoff::Backoff;
 use signalbus_core::signal::Outage;
 
-/// A connection that is made when it is needed: by one caller at a time, and not sooner after a
-/// failure than a backoff allows.
-pub(super) struct Link<C> {
+/// A connection that is opened when it is needed, by one caller at a time, and reopened with a backoff.
+pub(super) struct SharedConnection<C> {
     patience: Duration,
     state: Mutex<State<C>>,
 }
@@ -24,19 +25,20 @@ struct State<C> {
     failed: Option<(Outage, Instant)>,
 }
 
-impl<C> Link<C> {
+impl<C> SharedConnection<C> {
     const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(3);
 
-    /// A link that gives up an attempt after so long.
+    /// Creates a closed connection; `patience` is the time limit for connecting.
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, state: Mutex::new(State { current: None, failures: 0, failed: None }) }
     }
 
-    /// The connection; `connect` makes it, where there is none that `alive` accepts.
+    /// Returns the connection. If there is none, or `alive` rejects it, opens one with `connect`.
     ///
     /// # Errors
-    /// There is none, and when to ask again.
+    /// Connecting failed, now or so recently that the backoff has not passed; an `Unavailable` outage
+    /// says when to try again.
     pub(super) async fn get(
         &self,
         alive: impl Fn(&C) -> bool,
@@ -71,7 +73,7 @@ impl<C> Link<C> {
         }
     }
 
-    /// This connection is no longer to be used.
+    /// Discards a connection, if it is still the current one.
     pub(super) async fn lose(&self, lost: &Arc<C>) {
         let mut state = self.state.lock().await;
         state.current.take_if(|current| Arc::ptr_eq(current, lost));
@@ -92,13 +94,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_hour_without_a_bus_is_a_bounded_number_of_attempts() {
-        let (link, attempts) = (Link::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
+    async fn an_hour_without_a_bus_makes_a_bounded_number_of_attempts() {
+        let (shared, attempts) = (SharedConnection::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
         let begun = Instant::now();
         let mut asked = 0;
         while begun.elapsed() < Duration::from_secs(3600) {
             asked += 1;
-            let failed = link.get(|()| true, async {
+            let failed = shared.get(|()| true, async {
                 attempts.fetch_add(1, Relaxed);
                 Err(unavailable("refused"))
             });
@@ -111,24 +113,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_attempt_is_given_up() {
-        let link = Link::<()>::new(Duration::from_secs(7));
-        let failed = link.get(|()| true, std::future::pending()).await;
+    async fn connecting_times_out() {
+        let shared = SharedConnection::<()>::new(Duration::from_secs(7));
+        let failed = shared.get(|()| true, std::future::pending()).await;
         let Err(Outage::Unavailable { reason, .. }) = failed else { panic!("it connected") };
         assert_eq!(reason, "no connection within 7s");
     }
 
     #[tokio::test]
     async fn a_connection_is_shared_until_it_is_lost() {
-        let link = Link::new(Duration::from_secs(1));
-        let first = link.get(|_| true, async { Ok(1) }).await.unwrap();
-        let again = link.get(|_| true, async { Ok(2) }).await.unwrap();
+        let shared = SharedConnection::new(Duration::from_secs(1));
+        let first = shared.get(|_| true, async { Ok(1) }).await.unwrap();
+        let again = shared.get(|_| true, async { Ok(2) }).await.unwrap();
         assert_eq!((*first, *again), (1, 1));
-        link.lose(&first).await;
-        let third = link.get(|_| true, async { Ok(3) }).await.unwrap();
-        link.lose(&first).await;
-        assert_eq!(*link.get(|_| true, async { Ok(4) }).await.unwrap(), 3);
-        assert_eq!(*link.get(|_| false, async { Ok(5) }).await.unwrap(), 5);
+        shared.lose(&first).await;
+        let third = shared.get(|_| true, async { Ok(3) }).await.unwrap();
+        shared.lose(&first).await;
+        assert_eq!(*shared.get(|_| true, async { Ok(4) }).await.unwrap(), 3);
+        assert_eq!(*shared.get(|_| false, async { Ok(5) }).await.unwrap(), 5);
         assert_eq!(*third, 3);
     }
 }
