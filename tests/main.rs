@@ -1,4 +1,6 @@
 //! The end-to-end tests: one program, so that they share their servers, and wait beside one another.
+#![allow(unreachable_pub, reason = "the harness is shared with the benchmarks")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test that cannot go on ends")]
 
 mod harness;
 

@@ -17,12 +17,13 @@ pub mod witness;
 
 use std::path::PathBuf;
 
-/// The component of a test guest, built by `make guests`.
+/// The component of a test guest or of a ready-made plugin, built by `make guests ready-made`.
 pub fn guest(name: &str) -> PathBuf {
-    let folder = target().join("wasm32-wasip2/guest");
-    let files = [folder.join(format!("examples/{name}.wasm")), folder.join(format!("{name}.wasm"))];
+    let folder = target().join("wasm32-wasip2");
+    let places = [format!("guest/examples/{name}.wasm"), format!("guest/{name}.wasm"), format!("plugin/{name}.wasm")];
+    let files = places.map(|place| folder.join(place));
     let found = files.into_iter().find(|file| file.exists());
-    found.unwrap_or_else(|| panic!("guest \"{name}\" not found: run `make guests` first"))
+    found.unwrap_or_else(|| panic!("guest \"{name}\" not found: run `make guests ready-made` first"))
 }
 
 /// The build folder.
@@ -38,7 +39,12 @@ pub fn servers() -> PathBuf {
 
 /// The amount of work in a test: the usual one, or with `make soak` that of months of use.
 pub fn amount(usual: u32, soak: u32) -> u32 {
-    if std::env::var_os("SIGNALBUS_SOAK").is_some() { soak } else { usual }
+    if is_soak() { soak } else { usual }
+}
+
+/// Whether `make soak` runs, which takes its time.
+pub fn is_soak() -> bool {
+    std::env::var_os("SIGNALBUS_SOAK").is_some()
 }
 
 /// Turns functions of a `Database` in `cases` into one test for each database.

@@ -22,22 +22,21 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
         .disable_infinity()
         .allow_time_unit_delimiter()
         .build();
-    parser.parse(with_unit(text)?).ok()?.try_into().ok()
+    // A bare number might mean anything.
+    let text = text.ends_with(|c: char| c.is_ascii_alphabetic()).then_some(text)?;
+    parser.parse(text).ok()?.try_into().ok()
 }
 
 /// Parses a size with its unit, such as `64MiB`, into bytes.
 pub fn parse_size(text: &str) -> Option<usize> {
-    let size: ByteSize = with_unit(text)?.parse().ok()?;
+    // Whether "MB" means 1000² or 1024² bytes is a matter of taste, so it means nothing here.
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').trim_start();
+    let size: ByteSize = text.parse().ok().filter(|_| ["B", "KiB", "MiB", "GiB"].contains(&unit))?;
     usize::try_from(size.as_u64()).ok().filter(|bytes| *bytes <= LARGEST)
 }
 
 /// No machine has more memory, in bytes.
 const LARGEST: usize = 1 << 50;
-
-/// A bare number might mean anything.
-fn with_unit(text: &str) -> Option<&str> {
-    text.ends_with(|c: char| c.is_ascii_alphabetic()).then_some(text)
-}
 
 #[cfg(test)]
 mod tests {
@@ -48,8 +47,13 @@ mod tests {
         assert_eq!(parse_duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert_eq!(parse_duration("10m"), Some(Duration::from_secs(600)));
+        assert_eq!(parse_duration("10min"), Some(Duration::from_secs(600)));
+        assert_eq!(parse_duration("1 d"), Some(Duration::from_secs(86_400)));
         assert_eq!(parse_size("64MiB"), Some(64 << 20));
-        for nonsense in ["", "30", "s", "-1s", "1 week", "1e9"] {
+        assert_eq!(parse_size("1.5 GiB"), Some(3 << 29));
+        assert_eq!(parse_size("12B"), Some(12));
+        assert_eq!(parse_size("2000000GiB"), None);
+        for nonsense in ["", "30", "s", "-1s", "1 week", "1e9", "1e9s", "infinity", "64MB", "64 mib"] {
             assert_eq!(parse_duration(nonsense), None, "{nonsense}");
             assert_eq!(parse_size(nonsense), None, "{nonsense}");
         }

@@ -16,6 +16,9 @@ use tracing::{debug, error, info, warn};
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::{Outage, Outcome, Signal, Verdict};
 
+/// The target of every event but those of plugins.
+const TARGET: &str = "signalbus";
+
 /// Returns whether to log a condition that may last for hours: once, and then at most once a minute.
 fn should_log(condition: &str) -> bool {
     const INTERVAL: Duration = Duration::from_secs(60);
@@ -32,7 +35,7 @@ fn should_log(condition: &str) -> bool {
 
 /// A one-shot flush waits, so that faster senders can go first.
 pub fn waiting(wait: Duration) {
-    debug!(?wait, "waiting before the flush");
+    debug!(target: TARGET, ?wait, "waiting before the flush");
 }
 
 /// The facts about a claimed batch that are logged and counted.
@@ -57,33 +60,33 @@ pub fn claimed(signal: &str, Claim { signals, late, taken_over }: Claim, time: D
     if taken_over {
         meters::count("signalbus_takeovers_total", signal, 1);
         meters::count("signalbus_duplicates_suspected_total", signal, signals);
-        warn!(signal, signals, "claim taken over: its relay died and may have sent the batch");
+        warn!(target: TARGET, signal, signals, "claim taken over: its relay died and may have sent the batch");
     }
 }
 
 /// A batch came back from its plugin.
 pub fn settling(signal: &str, signals: &[Signal], settlement: &Settlement, time: Duration) {
     meters::stage(signal, "send", time);
-    debug!(signal, signals = signals.len(), sent = settlement.sent(), "batch sent");
+    debug!(target: TARGET, signal, signals = signals.len(), sent = settlement.sent(), "batch sent");
     for deferral in &settlement.defer {
         let id = signals[deferral.index].id(signal);
         let delay_ms = deferral.delay.as_millis();
-        warn!(id, attempt = deferral.attempts, delay_ms, reason = deferral.reason, "signal deferred");
+        warn!(target: TARGET, id, attempt = deferral.attempts, delay_ms, reason = deferral.reason, "signal deferred");
     }
     for burial in &settlement.bury {
         let id = signals[burial.index].id(signal);
-        warn!(id, attempt = burial.attempts, reason = burial.reason, "signal dead-lettered");
+        warn!(target: TARGET, id, attempt = burial.attempts, reason = burial.reason, "signal dead-lettered");
     }
     match &settlement.outage {
         None => {}
         // The reason is logged where the type pauses or the flush gives up.
         Some(Outage::Unavailable { reason, .. }) => {
             meters::count_kind("signalbus_outages_total", signal, "kind", "unavailable");
-            debug!(signal, reason, "outage");
+            debug!(target: TARGET, signal, reason, "outage");
         }
         Some(Outage::Misconfigured { reason }) => {
             meters::count_kind("signalbus_outages_total", signal, "kind", "misconfigured");
-            debug!(signal, reason, "outage");
+            debug!(target: TARGET, signal, reason, "outage");
         }
     }
 }
@@ -104,33 +107,33 @@ pub fn tallied(signal: &str, settlement: &Settlement) {
 
 /// A claim was renewed.
 pub fn renewed(signal: &str) {
-    debug!(signal, "claim renewed");
+    debug!(target: TARGET, signal, "claim renewed");
 }
 
 /// A claim could not be renewed in time.
 pub fn claim_lost(signal: &str) {
-    warn!(signal, "claim lost: the batch may be sent twice");
+    warn!(target: TARGET, signal, "claim lost: the batch may be sent twice");
 }
 
 /// A settle was fenced: the claim belonged to another relay.
 pub fn fenced(signal: &str, signals: usize) {
     meters::count("signalbus_fenced_total", signal, 1);
     meters::count("signalbus_duplicates_suspected_total", signal, signals);
-    warn!(signal, signals, "settle fenced: the batch may be sent twice");
+    warn!(target: TARGET, signal, signals, "settle fenced: the batch may be sent twice");
 }
 
 /// The database is unreachable or returned an error. `kind` is `unreachable`, `passing` or `refused`.
 pub fn database_error(error: &dyn Display, kind: &'static str) {
     meters::count_global("signalbus_database_errors_total", "kind", kind);
     if should_log(&format!("database {error}")) {
-        warn!(%error, "database error, retrying");
+        warn!(target: TARGET, %error, "database error, retrying");
     }
 }
 
 /// The database is reachable again.
 pub fn database_recovered() {
     if should_log("database recovered") {
-        info!("database reachable again");
+        info!(target: TARGET, "database reachable again");
     }
 }
 
@@ -142,29 +145,29 @@ pub fn woken(source: &'static str) {
 /// A signal type was paused.
 pub fn paused(signal: &str, wait: Duration, reason: &str) {
     if should_log(&format!("paused {signal} {reason}")) {
-        warn!(signal, ?wait, reason, "signal type paused");
+        warn!(target: TARGET, signal, ?wait, reason, "signal type paused");
     }
 }
 
 /// A signal type was resumed after a pause.
 pub fn resumed(signal: &str) {
-    info!(signal, "signal type resumed");
+    info!(target: TARGET, signal, "signal type resumed");
 }
 
 /// The relay has started.
 pub fn running(signals: &[&str], listen: Option<std::net::SocketAddr>) {
     let (signals, listen) = (signals.join(","), listen.map(|address| address.to_string()));
-    info!(signals, listen, "relay running");
+    info!(target: TARGET, signals, listen, "relay running");
 }
 
 /// The relay was told to stop, and finishes what is in flight.
 pub fn draining(grace: Duration) {
-    info!(?grace, "draining");
+    info!(target: TARGET, ?grace, "draining");
 }
 
 /// Everything in flight was settled.
 pub fn drained() {
-    info!("drained");
+    info!(target: TARGET, "drained");
 }
 
 /// A dead letter was redriven.
@@ -192,13 +195,13 @@ pub fn update_gauges(connections: (usize, usize), generations: usize, ready: &[(
 
 /// The relay is notified of commits.
 pub fn watching(how: &str) {
-    info!(how, "waiting for commits");
+    info!(target: TARGET, how, "waiting for commits");
 }
 
 /// The relay is not notified of commits, and relies on polling.
 pub fn not_watching(error: &dyn Display) {
     if should_log(&format!("watch {error}")) {
-        warn!(%error, "commit notifications unavailable, polling instead");
+        warn!(target: TARGET, %error, "commit notifications unavailable, polling instead");
     }
 }
 
@@ -221,7 +224,7 @@ pub fn needs(signal: &str, capability: &'static str) {
 pub fn denied(signal: &str, capability: &'static str) {
     needs(signal, capability);
     if should_log(&format!("denied {signal} {capability}")) {
-        warn!(signal, capability, "plugin denied a capability that is not granted");
+        warn!(target: TARGET, signal, capability, "plugin denied a capability that is not granted");
     }
 }
 
@@ -229,7 +232,7 @@ pub fn denied(signal: &str, capability: &'static str) {
 pub fn denied_because(signal: &str, capability: &'static str, reason: &str) {
     needs(signal, capability);
     if should_log(&format!("denied {signal} {capability}")) {
-        warn!(signal, capability, reason, "plugin denied a capability that is not granted");
+        warn!(target: TARGET, signal, capability, reason, "plugin denied a capability that is not granted");
     }
 }
 
@@ -247,7 +250,7 @@ pub fn published(connection: &str, verdict: &Verdict, time: Duration) {
     if let Err(Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = verdict
         && should_log(&format!("bus {connection}"))
     {
-        warn!(connection, reason, "bus not available");
+        warn!(target: TARGET, connection, reason, "bus not available");
     }
 }
 
@@ -258,7 +261,7 @@ pub fn plugin_memory(signal: &str, bytes: usize) {
 
 /// A plugin is still being compiled.
 pub fn compiling(plugin: &str, signal_type: &str, time: Duration) {
-    info!(plugin, signal_type, seconds = time.as_secs(), "compiling plugin; the result is cached for the next start");
+    info!(target: TARGET, plugin, signal_type, seconds = time.as_secs(), "compiling plugin; the result is cached for the next start");
 }
 
 /// A component was loaded; takes the cache's hits and misses so far.
@@ -278,32 +281,32 @@ pub fn stopped(plugin: &str, generation: &str, signal_type: &str, signals: &str,
 /// A plugin was swapped.
 pub fn swapped(signal: &str, digest: &str) {
     meters::count_kind("signalbus_plugin_swaps_total", signal, "result", "done");
-    info!(signal, digest, "plugin swapped");
+    info!(target: TARGET, signal, digest, "plugin swapped");
 }
 
 /// A changed plugin cannot be used; the current one stays.
 pub fn swap_refused(signal: &str, reason: &str) {
     meters::count_kind("signalbus_plugin_swaps_total", signal, "result", "refused");
-    warn!(signal, reason, "plugin not swapped, keeping the current one");
+    warn!(target: TARGET, signal, reason, "plugin not swapped, keeping the current one");
 }
 
 /// A generation was replaced by the previous one.
 pub fn rolled_back(signal: &str, from: &str, to: &str, reason: &str) {
     meters::count("signalbus_plugin_rollbacks_total", signal, 1);
-    warn!(signal, from, to, reason, "plugin rolled back");
+    warn!(target: TARGET, signal, from, to, reason, "plugin rolled back");
 }
 
 /// The configuration was reloaded.
 pub fn reloaded(started: &[String], stopped: &[String], changed: &[String]) {
     meters::count_global("signalbus_reloads_total", "result", "done");
     let (started, stopped, changed) = (started.join(","), stopped.join(","), changed.join(","));
-    info!(started, stopped, changed, "configuration reloaded");
+    info!(target: TARGET, started, stopped, changed, "configuration reloaded");
 }
 
 /// The changed configuration cannot be used; the running one stays.
 pub fn reload_refused(faults: &[String]) {
     meters::count_global("signalbus_reloads_total", "result", "refused");
     for fault in faults {
-        warn!(fault, "configuration not reloaded, keeping the running one");
+        warn!(target: TARGET, fault, "configuration not reloaded, keeping the running one");
     }
 }
