@@ -171,11 +171,7 @@ impl Sender {
         match kind {
             Kind::Rabbitmq => Self::Rabbitmq(join_all((0..loops).map(|_| rabbitmq(broker))).await),
             Kind::Nats => Self::Nats(async_nats::jetstream::new(async_nats::connect(broker.url()).await.unwrap())),
-            Kind::Redis => {
-                let client = redis::Client::open(broker.url()).unwrap();
-                let patient = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(30)));
-                Self::Redis(client.get_multiplexed_async_connection_with_config(&patient).await.unwrap())
-            }
+            Kind::Redis => Self::Redis(broker.redis().await),
             Kind::CurrentNats | Kind::Mosquitto | Kind::Kafka => unreachable!(),
         }
     }

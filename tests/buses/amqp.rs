@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates};
+use crate::harness::bus::{RECOVERY, Shop, certificates};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
@@ -281,7 +281,7 @@ async fn a_killed_broker_loses_and_charges_nothing() {
         tokio::task::block_in_place(|| broker.up());
         let back = Instant::now();
         relay.wait("it does not flow again", || sent() > before);
-        assert!(back.elapsed() < Duration::from_secs(5), "{:?}", back.elapsed());
+        assert!(back.elapsed() < RECOVERY, "{:?}", back.elapsed());
     }
     let begun = Instant::now();
     while trial.left().await > 0 {

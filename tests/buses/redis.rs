@@ -11,8 +11,7 @@ use redis::{AsyncTypedCommands as _, FromRedisValue as _};
 type Entry = HashMap<String, String>;
 
 async fn connection(broker: &Broker) -> redis::aio::MultiplexedConnection {
-    let client = redis::Client::open(broker.url()).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    broker.redis().await
 }
 
 /// Returns all entries of the stream `orders`.

@@ -69,6 +69,14 @@ impl Broker {
         }
     }
 
+    /// Connects to Redis, with the patience that a busy machine needs.
+    pub async fn redis(&self) -> redis::aio::MultiplexedConnection {
+        let client = redis::Client::open(self.url()).unwrap();
+        let patience = Some(Duration::from_secs(30));
+        let patient = redis::AsyncConnectionConfig::new().set_response_timeout(patience).set_connection_timeout(patience);
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
+    }
+
     /// Starts the process, on the same port as before, and waits until it answers.
     pub fn up(&self) {
         self.process.up(|| self.command(), || self.answers(), &self.folder.path().join("log"));

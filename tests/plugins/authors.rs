@@ -67,8 +67,7 @@ async fn from_plugin_new_to_a_sent_row(language: &str) {
     );
     project.ok(&["flush", "-w", "0"]);
     assert_eq!(database.number("SELECT count(*) FROM invoice_sent").await, 0);
-    let client = redis::Client::open(broker.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = broker.redis().await;
     let sent: redis::streams::StreamRangeReply = redis::AsyncTypedCommands::xrange_all(&mut connection, &stream).await.unwrap();
     let body: String = sent.ids[0].get("body").unwrap();
     assert_eq!(body, r#"{"id":7,"customer":"Ada"}"#);

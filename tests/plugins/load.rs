@@ -50,8 +50,7 @@ async fn memory_does_not_grow_with_the_backlog(language: &str) {
     let said = &said[said.floor_char_boundary(said.len().saturating_sub(4000))..];
     assert!(running.wait().unwrap().success(), "{said}");
     assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0, "{said}");
-    let client = redis::Client::open(broker.url()).unwrap();
-    let sent = client.get_multiplexed_async_connection().await.unwrap().xlen("orders").await.unwrap();
+    let sent = broker.redis().await.xlen("orders").await.unwrap();
     assert_eq!(sent, rows as usize, "{said}");
     // A tenth of the load fills the pools; after that, memory must not grow.
     let most = |part: &[u64]| part.iter().copied().max().unwrap_or(0);

@@ -29,8 +29,7 @@ async fn a_retry_holds_back_only_its_own_order_key(language: &str) {
         super::sample(language),
     );
     let project = Project::new(database.folder(), &config);
-    let client = redis::Client::open(broker.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = broker.redis().await;
     let mut arrived = async || {
         let entries = connection.xrange_all(&stream).await.unwrap().ids;
         let ids = entries.iter().map(|entry| entry.get::<String>("id").unwrap());

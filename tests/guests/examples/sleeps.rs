@@ -1,10 +1,11 @@
 //! Never answers, and waits in the relay for its clock.
 
-use signalbus_guest::{BulkResult, Signal, plugin};
+use signalbus_guest::{BulkResult, Signal, log, plugin};
 use std::thread::sleep;
 use std::time::Duration;
 
 fn send_all(_: &[Signal]) -> BulkResult {
+    log::info!("asleep");
     loop {
         sleep(Duration::from_secs(3600));
     }
