@@ -1,6 +1,14 @@
 //! The end-to-end tests: one program, so that they share their servers, and wait beside one another.
 #![allow(unreachable_pub, reason = "the harness is shared with the benchmarks")]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test that cannot go on ends")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "a test that cannot go on ends"
+)]
 
 mod harness;
 

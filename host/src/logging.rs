@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     Text,
     Json,
 }
@@ -65,7 +65,7 @@ pub(crate) fn failed(text: &str) {
 }
 
 /// Starts logging to standard error, filtered by `RUST_LOG` (default: `info`).
-pub fn start(format: Format) {
+pub(crate) fn start(format: Format) {
     let _ = FORMAT.set(format);
     let rust_log = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
     let filter = rust_log.as_deref().map(EnvFilter::try_new);

@@ -1,5 +1,17 @@
 //! Rows from PostgreSQL to a bus that confirms each of them: the relay with the `publish` plugin,
 //! compared in the same run with hand-written loops that use the same clients.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a measurement that cannot go on ends, and its figures are for people"
+)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

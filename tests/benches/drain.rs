@@ -2,6 +2,18 @@
 //! loop of the same SELECT and DELETE; 10,000 rows compared with a million; with an idle snapshot held
 //! by another session. Every drain runs in its own process, so that its memory can be measured.
 //! Prints a table, and writes `target/bench.json`.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a measurement that cannot go on ends, and its figures are for people"
+)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,5 +1,17 @@
 //! The same plugin in every language: what it costs to load, instantiate, call and keep in memory.
 //! With `SIGNALBUS_README` set, the table in `docs/src/plugins.md` is rewritten.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a measurement that cannot go on ends, and its figures are for people"
+)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -1,6 +1,18 @@
 //! Latency from the commit to the call of the plugin, for each way to notice commits; the cost of the
 //! default way for writers; how relays share work, how fast one starts, and its idle memory. The relay
 //! is the real command in its own process.
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a measurement that cannot go on ends, and its figures are for people"
+)]
 
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -145,9 +145,9 @@ impl Engine {
 /// Returns how many slots an instance of a component takes.
 pub(super) fn slots(component: &Component) -> u32 {
     let Some(needs) = component.resources_required() else {
-        return Meter::MEMORIES as u32;
+        return Meter::MEMORIES;
     };
-    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_MEMORY)).clamp(1, Meter::MEMORIES as u32)
+    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_MEMORY)).clamp(1, Meter::MEMORIES)
 }
 
 fn config(cache: Option<Cache>) -> Config {
@@ -180,10 +180,10 @@ fn pool() -> InstanceAllocationStrategy {
         .total_tables(MEMORIES * TABLES_PER_MEMORY)
         .total_stacks(MEMORIES)
         .max_core_instances_per_component(256)
-        .max_memories_per_component(Meter::MEMORIES as u32)
-        .max_tables_per_component(Meter::TABLES as u32)
-        .max_tables_per_module(Meter::TABLES as u32)
-        .max_memories_per_module(Meter::MEMORIES as u32)
+        .max_memories_per_component(Meter::MEMORIES)
+        .max_tables_per_component(Meter::TABLES)
+        .max_tables_per_module(Meter::TABLES)
+        .max_memories_per_module(Meter::MEMORIES)
         .table_elements(100_000)
         .max_component_instance_size(10 << 20)
         .max_core_instance_size(10 << 20)

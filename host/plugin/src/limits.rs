@@ -96,8 +96,8 @@ pub(super) struct Meter {
 
 impl Meter {
     const INSTANCES: usize = 256;
-    pub(super) const MEMORIES: usize = 8;
-    pub(super) const TABLES: usize = 64;
+    pub(super) const MEMORIES: u32 = 8;
+    pub(super) const TABLES: u32 = 64;
 
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, used: 0, last: 0 }
@@ -146,11 +146,11 @@ impl ResourceLimiter for Meter {
     }
 
     fn memories(&self) -> usize {
-        Self::MEMORIES
+        Self::MEMORIES as usize
     }
 
     fn tables(&self) -> usize {
-        Self::TABLES
+        Self::TABLES as usize
     }
 }
 

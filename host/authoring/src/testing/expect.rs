@@ -16,7 +16,7 @@ use signalbus_plugin::Record;
 /// The expectations of a case. Whatever it does not mention is not checked.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Expect {
+pub(super) struct Expect {
     #[serde(default, deserialize_with = "Outcomes::read")]
     outcomes: Option<Outcomes>,
     #[serde(default, deserialize_with = "Answer::read_outage")]

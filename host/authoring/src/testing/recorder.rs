@@ -13,7 +13,7 @@ use signalbus_core::signal::{Outage, Outcome};
 /// How the bus answers.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(try_from = "Json")]
-pub enum Bus {
+pub(super) enum Bus {
     /// The same for every message.
     All(Answer),
     /// One answer for each message in turn, and `sent` for those after.
@@ -21,7 +21,7 @@ pub enum Bus {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(super) enum Answer {
     Sent,
     Retry,
     Reject,
