@@ -2,9 +2,10 @@
 //! counts only after some. Next: `watcher`.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Activity counts as recent for this long; after that, polling slows down.
 pub(super) const RECENT: Duration = Duration::from_secs(3);
@@ -31,5 +32,23 @@ impl Activity {
 
     pub(super) fn last(&self) -> Instant {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_claim_after_a_quiet_time_is_a_change() {
+        let activity = Activity::new();
+        let changed = || activity.changed.notified().now_or_never().is_some();
+        for (quiet, notified) in [(Duration::ZERO, false), (RECENT, false), (RECENT * 2, true), (Duration::ZERO, false)] {
+            tokio::time::advance(quiet).await;
+            activity.mark();
+            assert_eq!((changed(), activity.last()), (notified, Instant::now()), "after {quiet:?}");
+        }
     }
 }

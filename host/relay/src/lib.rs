@@ -9,9 +9,12 @@ mod activity;
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod config;
+#[cfg(test)]
+mod fake;
 mod files;
 pub mod flusher;
 mod live;
+mod ports;
 mod redrive;
 mod runner;
 mod sample;
@@ -34,6 +37,7 @@ use signalbus_plugin::{Engine, Generations};
 use signalbus_telemetry as telemetry;
 
 pub use live::{Live, Unknown};
+pub use ports::{ClaimSession, Claims};
 pub use redrive::{Redriven, redrive};
 pub use status::Status;
 

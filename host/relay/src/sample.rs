@@ -4,8 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::runner::{Health, SignalRunner};
@@ -29,6 +30,15 @@ pub(super) struct Sample {
 }
 
 impl Sample {
+    /// Returns the next sample: a row that is still the first has been so since this one.
+    fn followed_by(self, pending: u64, side_counts: SideCounts, first: Option<String>) -> Self {
+        let head = first.map(|key| match self.head {
+            Some((same, since)) if same == key => (key, since),
+            _ => (key, Instant::now()),
+        });
+        Self { pending, side_counts, head }
+    }
+
     /// Returns how long the first row has been the first: a lower bound on its age.
     pub(super) fn oldest(&self) -> Duration {
         self.head.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed())
@@ -54,8 +64,8 @@ impl Samples {
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let runners = watcher.runners.all();
-            let active = sampled.is_none_or(|sampled| watcher.activity.last() > sampled);
-            if active || runners.iter().any(|runner| runner.health() != Health::Healthy) {
+            let healthy = runners.iter().all(|runner| runner.health() == Health::Healthy);
+            if is_outdated(sampled, watcher.activity.last(), healthy) {
                 sampled = Some(begun);
                 if let Err(error) = self.count(watcher, &runners).await {
                     telemetry::database_error(&error, error.kind());
@@ -71,16 +81,43 @@ impl Samples {
             // A missing table is reported by the workers of its type.
             let Ok(pending) = watcher.outbox.pending(&runner.config.source).await else { continue };
             let head = runner.flusher.table.session().head().await?;
-            let before = self.get(runner.name()).head;
-            let head = head.map(|key| match before {
-                Some((same, since)) if same == key => (key, since),
-                _ => (key, Instant::now()),
-            });
             let side_counts = side_counts.get(runner.name()).copied().unwrap_or_default();
-            let sample = Sample { pending, side_counts, head };
+            let sample = self.get(runner.name()).followed_by(pending, side_counts, head);
             telemetry::sampled(runner.name(), pending, sample.oldest(), side_counts.deferred, side_counts.dead);
             self.put(runner.name(), sample);
         }
         Ok(())
+    }
+}
+
+/// Returns whether the backlog may have changed: something was claimed since the last sample, or cannot be sent.
+fn is_outdated(sampled: Option<Instant>, claimed: Instant, healthy: bool) -> bool {
+    !healthy || sampled.is_none_or(|sampled| claimed > sampled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_relay_counts_nothing() {
+        let before = Instant::now();
+        let after = before + INTERVAL;
+        assert!(is_outdated(None, before, true));
+        assert!(!is_outdated(Some(after), before, true));
+        assert!(is_outdated(Some(before), after, true));
+        assert!(is_outdated(Some(after), before, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_row_is_as_old_as_it_has_been_the_first() {
+        let mut sample = Sample::default();
+        for (first, oldest) in [(Some("1"), 0), (Some("1"), 15), (Some("1"), 30), (Some("2"), 0), (None, 0), (Some("2"), 0)] {
+            tokio::time::advance(INTERVAL).await;
+            sample = sample.followed_by(7, SideCounts::default(), first.map(str::to_owned));
+            assert_eq!(sample.oldest().as_secs(), oldest, "{first:?}");
+        }
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!((sample.oldest(), sample.pending), (INTERVAL, 7));
     }
 }
