@@ -14,7 +14,9 @@ fn main() {
 
 /// Rust source of the templates: for each language its files, each with its path and content.
 fn templates(root: &Path) -> String {
-    let mut text = String::from("#[allow(clippy::type_complexity, reason = \"generated\")]\nconst TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n");
+    let mut text = String::from(
+        "#[allow(clippy::type_complexity, reason = \"generated\")]\nconst TEMPLATES: &[(&str, &[(&str, &[u8])])] = &[\n",
+    );
     let sources = LANGUAGES.map(|name| (name, root.join("plugins").join(name), ""));
     for (name, folder, prefix) in sources.into_iter().chain([("guest-sdk", root.join("guest-sdk"), "vendor/signalbus-guest/")]) {
         let ignored = fs::read_to_string(folder.join(".gitignore")).unwrap_or_default();

@@ -7,12 +7,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 /// A range of addresses, as in `10.0.0.0/8`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
+pub struct Network(IpNet);
 
 /// The networks that a signal type may connect to in addition to the public Internet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -28,27 +27,35 @@ const METADATA: [IpAddr; 5] = [
 ];
 
 /// IPv4 ranges that are not public: the registry of RFC 6890, and multicast.
-const PRIVATE_V4: [([u8; 4], u8); 15] = [
-    ([0, 0, 0, 0], 8),
-    ([10, 0, 0, 0], 8),
-    ([100, 64, 0, 0], 10),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([172, 16, 0, 0], 12),
-    ([192, 0, 0, 0], 24),
-    ([192, 0, 2, 0], 24),
-    ([192, 88, 99, 0], 24),
-    ([192, 168, 0, 0], 16),
-    ([198, 18, 0, 0], 15),
-    ([198, 51, 100, 0], 24),
-    ([203, 0, 113, 0], 24),
-    ([224, 0, 0, 0], 4),
-    ([240, 0, 0, 0], 4),
+const PRIVATE_V4: [Ipv4Net; 15] = [
+    v4([0, 0, 0, 0], 8),
+    v4([10, 0, 0, 0], 8),
+    v4([100, 64, 0, 0], 10),
+    v4([127, 0, 0, 0], 8),
+    v4([169, 254, 0, 0], 16),
+    v4([172, 16, 0, 0], 12),
+    v4([192, 0, 0, 0], 24),
+    v4([192, 0, 2, 0], 24),
+    v4([192, 88, 99, 0], 24),
+    v4([192, 168, 0, 0], 16),
+    v4([198, 18, 0, 0], 15),
+    v4([198, 51, 100, 0], 24),
+    v4([203, 0, 113, 0], 24),
+    v4([224, 0, 0, 0], 4),
+    v4([240, 0, 0, 0], 4),
 ];
 
 /// Ranges within 2000::/3, the only public range of IPv6, that are not public: protocol assignments
 /// (including Teredo), and documentation.
-const PRIVATE_V6: [([u16; 2], u8); 3] = [([0x2001, 0], 23), ([0x2001, 0xdb8], 32), ([0x3fff, 0], 20)];
+const PRIVATE_V6: [Ipv6Net; 3] = [v6([0x2001, 0], 23), v6([0x2001, 0xdb8], 32), v6([0x3fff, 0], 20)];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix)
+}
+
+const fn v6([first, second]: [u16; 2], prefix: u8) -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::new(first, second, 0, 0, 0, 0, 0, 0), prefix)
+}
 
 impl EgressPolicy {
     /// Creates a policy; the order of the networks and duplicates make no difference.
@@ -101,79 +108,47 @@ fn embedded(address: IpAddr) -> Option<IpAddr> {
 
 fn is_public(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(_) => {
-            let private = |(start, prefix): &([u8; 4], u8)| {
-                Network { address: Ipv4Addr::from(*start).into(), prefix: *prefix }.contains(address)
-            };
-            !PRIVATE_V4.iter().any(private)
-        }
-        IpAddr::V6(v6) => {
-            let private = |([first, second], prefix): &([u16; 2], u8)| {
-                let start = Ipv6Addr::new(*first, *second, 0, 0, 0, 0, 0, 0);
-                Network { address: start.into(), prefix: *prefix }.contains(address)
-            };
-            v6.segments()[0] & 0xe000 == 0x2000 && !PRIVATE_V6.iter().any(private)
+        IpAddr::V4(address) => !PRIVATE_V4.iter().any(|range| range.contains(&address)),
+        IpAddr::V6(address) => {
+            address.segments()[0] & 0xe000 == 0x2000 && !PRIVATE_V6.iter().any(|range| range.contains(&address))
         }
     }
 }
 
 impl Network {
     fn is_single(self) -> bool {
-        self.prefix == self.width()
-    }
-
-    fn width(self) -> u8 {
-        if self.address.is_ipv4() { 32 } else { 128 }
+        self.0.prefix_len() == self.0.max_prefix_len()
     }
 
     fn contains(self, address: IpAddr) -> bool {
-        if self.address.is_ipv4() != address.is_ipv4() {
-            return false;
-        }
-        let differing = bits(self.address) ^ bits(address);
-        let rest = self.width() - self.prefix;
-        differing.checked_shr(rest.into()).unwrap_or(0) == 0
+        self.0.contains(&address)
     }
 }
 
-fn bits(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_bits().into(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
+/// Parses a range. The parser of `ipnet` would take `010.0.0.0`, which some read as octal.
+fn range(text: &str) -> Option<IpNet> {
+    let Some((address, prefix)) = text.split_once('/') else { return text.parse::<IpAddr>().ok().map(IpNet::from) };
+    let prefix = Some(prefix).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    IpNet::new(address.parse().ok()?, prefix.parse().ok()?).ok()
 }
 
 impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is not an address range; write \"10.0.0.0/8\", \"fd00::/8\" or a single address");
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| wrong())?;
-        let network = Self { address, prefix: 0 };
-        let prefix = match prefix {
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().map_err(|_| wrong())?,
-            Some(_) => return Err(wrong()),
-            None => network.width(),
-        };
-        if prefix > network.width() {
-            return Err(wrong());
+        let range = range(text).ok_or_else(|| {
+            format!("\"{text}\" is not an address range; write \"10.0.0.0/8\", \"fd00::/8\" or a single address")
+        })?;
+        match range == range.trunc() {
+            true => Ok(Self(range)),
+            false => Err(format!("\"{text}\" has bits set after its prefix; write the range's first address")),
         }
-        let network = Self { address, prefix };
-        let inside = bits(address).checked_shl((128 - network.width() + prefix).into()).unwrap_or(0);
-        if inside != 0 {
-            return Err(format!("\"{text}\" has bits set after its prefix; write the range's first address"));
-        }
-        Ok(network)
     }
 }
 
 impl fmt::Display for Network {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}/{}", self.address, self.prefix)
+        fmt::Display::fmt(&self.0, formatter)
     }
 }
 
