@@ -11,13 +11,13 @@ use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
 /// A bus with metrics and redaction.
-pub(super) struct Instrumented {
+pub(super) struct InstrumentedBus {
     name: String,
     secrets: Vec<String>,
     bus: Box<dyn Bus>,
 }
 
-impl Instrumented {
+impl InstrumentedBus {
     pub(super) fn new(config: &ConnectionConfig, bus: Box<dyn Bus>) -> Self {
         let secrets = config.secrets().into_iter().filter(|secret| secret.len() >= 4).collect();
         Self { name: config.name.clone(), secrets, bus }
@@ -65,7 +65,7 @@ impl Instrumented {
     }
 }
 
-impl Publisher for Instrumented {
+impl Publisher for InstrumentedBus {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
         Box::pin(self.publish_measured(messages))
     }
@@ -99,10 +99,10 @@ mod tests {
         Message { id: Some(id.into()), ..Message::default() }
     }
 
-    fn instrumented(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, Instrumented) {
+    fn instrumented(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, InstrumentedBus) {
         let config = ConnectionConfig::new("b", "amqp://u:pa%20ss@h", None, Duration::from_secs(1), vec![]).unwrap();
         let prepared = std::sync::Arc::new(Prepared { answers: Mutex::new(answers), ..Prepared::default() });
-        (prepared.clone(), Instrumented::new(&config, Box::new(prepared)))
+        (prepared.clone(), InstrumentedBus::new(&config, Box::new(prepared)))
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use instrumented::Instrumented;
+use instrumented::InstrumentedBus;
 use signalbus_core::message::{Message, Publisher};
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -227,7 +227,7 @@ impl Buses {
             return Ok(publisher);
         }
         let bus = config.bus().map_err(|fault| format!("`connections.{}`: {fault}", config.name))?;
-        let publisher: Arc<dyn Publisher> = Arc::new(Instrumented::new(config, bus));
+        let publisher: Arc<dyn Publisher> = Arc::new(InstrumentedBus::new(config, bus));
         open.insert(config.name.clone(), (config.clone(), Arc::downgrade(&publisher)));
         Ok(publisher)
     }

@@ -4,7 +4,7 @@ use super::database::{Cell, number};
 
 /// A claim, as the side table has it.
 #[derive(Debug)]
-pub(super) struct ClaimRow {
+pub(super) struct ClaimRecord {
     pub(super) token: String,
     pub(super) mine: bool,
     pub(super) from: Option<String>,
@@ -16,8 +16,8 @@ pub(super) struct ClaimRow {
 
 /// What is already spoken for when a claim is taken.
 #[derive(Default)]
-pub(super) struct ActiveClaims {
-    pub(super) claims: Vec<ClaimRow>,
+pub(super) struct RecordedClaims {
+    pub(super) claims: Vec<ClaimRecord>,
     /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
     pub(super) due: Option<(i64, i64)>,
     /// When the first of those that are not due yet is due, in ms from now.
@@ -27,7 +27,7 @@ pub(super) struct ActiveClaims {
     pub(super) now: Option<i64>,
 }
 
-impl ClaimRow {
+impl ClaimRecord {
     pub(super) fn new(from: Option<String>, to: Option<String>, order_keys: Vec<String>) -> Self {
         let token = uuid::Uuid::new_v4().simple().to_string();
         Self { token, mine: true, from, to, order_keys, takeovers: 0, expires_in: 0 }
@@ -58,7 +58,7 @@ impl ClaimRow {
     }
 }
 
-impl ActiveClaims {
+impl RecordedClaims {
     /// Some signals may be deferred, and nothing is claimed.
     pub(super) fn deferred() -> Self {
         Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: None }

@@ -11,7 +11,7 @@
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use super::active::{ActiveClaims, ClaimRow};
+use super::active::{ClaimRecord, RecordedClaims};
 use super::database::{Fetched, Purpose, number};
 use super::sql::{Arg, Sql};
 use super::window::Window;
@@ -58,7 +58,7 @@ pub enum Claimed {
 /// What a transaction took, before it is decoded.
 enum Taken {
     Rows {
-        claim: ClaimRow,
+        claim: ClaimRecord,
         rows: Fetched,
         suspect: bool,
         taken_over: bool,
@@ -66,8 +66,8 @@ enum Taken {
     },
     /// A range whose rows are still to be read.
     Range {
-        claim: ClaimRow,
-        active: ActiveClaims,
+        claim: ClaimRecord,
+        active: RecordedClaims,
         late: bool,
     },
     Nothing(Claimed),
@@ -153,7 +153,7 @@ impl Worker<'_> {
         Ok(taken)
     }
 
-    async fn read_range(&mut self, claim: &ClaimRow, limit: usize, active: &ActiveClaims) -> Result<Fetched, Error> {
+    async fn read_range(&mut self, claim: &ClaimRecord, limit: usize, active: &RecordedClaims) -> Result<Fetched, Error> {
         self.session.begin(Purpose::Read).await?;
         let window = Window { after: claim.from.as_deref(), until: claim.to.as_deref(), limit, only: None };
         let rows = self.read(&window, active).await?;
@@ -184,7 +184,7 @@ impl Worker<'_> {
 
     /// Forgets the deferrals of rows that somebody else has deleted: when everything that is due
     /// was looked for and nothing was found, what is due has no row any more.
-    async fn forget_orphans(&mut self, active: &ActiveClaims) -> Result<(), Error> {
+    async fn forget_orphans(&mut self, active: &RecordedClaims) -> Result<(), Error> {
         let Some((first, last)) = active.due else { return Ok(()) };
         // Where order is promised, what is not due hides what is.
         let hidden = self.lane.table.ordered() && last > 0;
@@ -198,7 +198,7 @@ impl Worker<'_> {
     }
 
     /// Locks the lane, then reads what is already spoken for.
-    async fn active(&mut self) -> Result<ActiveClaims, Error> {
+    async fn active(&mut self) -> Result<RecordedClaims, Error> {
         let signal = Arg::from(self.lane.signal_type.name.as_str());
         let dialect = self.lane.database.dialect();
         if !dialect.for_update().is_empty() {
@@ -218,18 +218,18 @@ impl Worker<'_> {
         let mut rows = self.session.rows(self.lane.timed(text, &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
-        Ok(ActiveClaims {
+        Ok(RecordedClaims {
             due: told(7).zip(told(8)),
             next_due: told(9),
             now: told(10),
-            claims: rows.iter().map(|row| ClaimRow::read(row, &self.owner)).collect(),
+            claims: rows.iter().map(|row| ClaimRecord::read(row, &self.owner)).collect(),
         })
     }
 
     /// Takes the rows of a claim whose owner did not come back.
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
-    async fn take_over(&mut self, expired: &ClaimRow, active: &ActiveClaims, limit: usize) -> Result<TakenOver, Error> {
+    async fn take_over(&mut self, expired: &ClaimRecord, active: &RecordedClaims, limit: usize) -> Result<TakenOver, Error> {
         // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
         let text = "DELETE FROM signalbus_claim WHERE token = ? AND expires_at <= NOW";
         if self.session.execute(self.lane.timed(text, &[expired.token.as_str().into()])).await? != 1 {
@@ -247,10 +247,10 @@ impl Worker<'_> {
         let Some(last) = rows.last()? else { return Ok(TakenOver::Empty) };
         if alone && !ordered {
             // What remains of the claim waits its turn, to be taken one by one.
-            let rest = ClaimRow { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
+            let rest = ClaimRecord { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
             self.session.execute(self.record(&rest, Duration::ZERO)).await?;
         } else if alone && self.lane.table.order_key.len().min(expired.order_keys.len()) > 0 {
-            let mut rest = ClaimRow { takeovers: 1, ..expired.rest() };
+            let mut rest = ClaimRecord { takeovers: 1, ..expired.rest() };
             rest.order_keys.retain(|key| *key != last.order_key);
             if !rest.order_keys.is_empty() {
                 self.session.execute(self.record(&rest, Duration::ZERO)).await?;
@@ -267,7 +267,7 @@ impl Worker<'_> {
 
     async fn take_ordered(
         &mut self,
-        active: &ActiveClaims,
+        active: &RecordedClaims,
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
@@ -283,7 +283,7 @@ impl Worker<'_> {
     async fn take_range(
         &mut self,
         scan: &mut Scan,
-        active: &mut ActiveClaims,
+        active: &mut RecordedClaims,
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
@@ -318,7 +318,7 @@ impl Worker<'_> {
     async fn take_window(
         &mut self,
         window: &Window<'_>,
-        active: &mut ActiveClaims,
+        active: &mut RecordedClaims,
         late: bool,
     ) -> Result<Option<(Taken, String)>, Error> {
         if self.lane.database.dialect().for_update().is_empty() {
@@ -328,7 +328,7 @@ impl Worker<'_> {
             return Ok(taken.map(|taken| (taken, last.key)));
         }
         let Some(until) = self.range_end(window, active).await? else { return Ok(None) };
-        let claim = ClaimRow::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
+        let claim = ClaimRecord::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
         Ok(Some((Taken::Range { claim, active: std::mem::take(active), late }, until)))
     }
 
@@ -339,7 +339,7 @@ impl Worker<'_> {
     }
 
     /// The claim that covers these signals.
-    fn recorded(&self, after: Option<&str>, last: &Signal, rows: &Fetched) -> Result<ClaimRow, Error> {
+    fn recorded(&self, after: Option<&str>, last: &Signal, rows: &Fetched) -> Result<ClaimRecord, Error> {
         let range = !self.lane.table.ordered();
         let mut order_keys = Vec::new();
         if !self.lane.table.order_key.is_empty() {
@@ -348,11 +348,11 @@ impl Worker<'_> {
             order_keys.dedup();
         }
         let from = after.filter(|_| range).map(str::to_owned);
-        Ok(ClaimRow::new(from, range.then(|| last.key.clone()), order_keys))
+        Ok(ClaimRecord::new(from, range.then(|| last.key.clone()), order_keys))
     }
 
     /// The statement that records a claim.
-    fn record(&self, claim: &ClaimRow, lease: Duration) -> Sql {
+    fn record(&self, claim: &ClaimRecord, lease: Duration) -> Sql {
         let text = "INSERT INTO signalbus_claim (token, signal_type, owner, from_key, to_key, order_keys, takeovers, expires_at) \
              VALUES (?, ?, ?, ?, ?, ?, ?, ? + NOW)";
         let order_keys = serde_json::json!(claim.order_keys).to_string();
@@ -379,7 +379,7 @@ impl Scan {
 }
 
 /// What is said where nothing is due.
-fn nothing(active: &ActiveClaims) -> Claimed {
+fn nothing(active: &RecordedClaims) -> Claimed {
     let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
     let others = active.claims.iter().filter(|claim| !claim.mine);
     Claimed::Nothing { due_in: active.next_due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }

@@ -1,6 +1,6 @@
 //! Reading due rows: within a range of keys, leaving out what is claimed or deferred.
 
-use super::active::ActiveClaims;
+use super::active::RecordedClaims;
 use super::database::{ExtraColumns, Fetched, Purpose};
 use super::sql::Sql;
 use super::table::TableColumn;
@@ -19,7 +19,7 @@ pub(super) struct Window<'a> {
 
 impl Worker<'_> {
     /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
-    pub(super) async fn read(&mut self, window: &Window<'_>, active: &ActiveClaims) -> Result<Fetched, Error> {
+    pub(super) async fn read(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Fetched, Error> {
         let lane = self.lane;
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
@@ -44,7 +44,7 @@ impl Worker<'_> {
     }
 
     /// The last key of what is due within a window.
-    pub(super) async fn range_end(&mut self, window: &Window<'_>, active: &ActiveClaims) -> Result<Option<String>, Error> {
+    pub(super) async fn range_end(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Option<String>, Error> {
         let lane = self.lane;
         let dialect = lane.database.dialect();
         let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
@@ -98,7 +98,7 @@ impl SignalTable {
     }
 
     /// Appends the part of a query behind its columns: what is due within a window.
-    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, active: &ActiveClaims) {
+    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, active: &RecordedClaims) {
         sql.push(" FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
         // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
         for column in self.table.key_columns().filter(|column| column.nullable) {
@@ -127,7 +127,7 @@ impl SignalTable {
     /// another claim covers it.
     pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
         sql.push("SELECT 1");
-        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &ActiveClaims::deferred());
+        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &RecordedClaims::deferred());
     }
 
     /// Appends a comparison of the whole key, in a form that the key's index serves.
@@ -171,7 +171,7 @@ impl SignalTable {
     }
 
     /// Appends what keeps away from other claims and from what is deferred.
-    fn leave_out(&self, sql: &mut Sql, active: &ActiveClaims) {
+    fn leave_out(&self, sql: &mut Sql, active: &RecordedClaims) {
         let others = &active.claims;
         if self.table.ordered() {
             let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
