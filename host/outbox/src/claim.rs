@@ -35,6 +35,13 @@ pub struct Batch {
     pub late: bool,
 }
 
+impl Batch {
+    /// Creates the batch that was claimed under `token`.
+    pub fn for_claim(token: String, signals: Vec<Signal>) -> Self {
+        Self { token, signals, suspect: false, taken_over: false, late: false }
+    }
+}
+
 /// The result of a claim.
 #[derive(Debug)]
 pub enum Claimed {
@@ -112,7 +119,7 @@ impl Worker<'_> {
                 }
             };
             // Decoding holds up nobody any more.
-            let batch = Batch { token: claim.token, signals: rows.all()?, suspect, taken_over, late };
+            let batch = Batch { suspect, taken_over, late, ..Batch::for_claim(claim.token, rows.all()?) };
             // Where reading took long, the claim may be another's by now.
             if recorded.elapsed() > RENEWAL && !self.renew(&batch).await? {
                 continue;

@@ -2,9 +2,10 @@
 //! counts only after some. Next: `watcher`.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// Activity counts as recent for this long; after that, polling slows down.
 pub(super) const RECENT: Duration = Duration::from_secs(3);

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ports::{ClaimSession, Claims};
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
-use signalbus_outbox::{Batch, Claimed, Error, RENEWAL, Settled, SignalTable, Worker};
+use signalbus_outbox::{Batch, Claimed, Error, RENEWAL, Settled, SignalTable};
 use signalbus_plugin::Sender;
 use signalbus_telemetry as telemetry;
 
@@ -19,8 +21,8 @@ use signalbus_telemetry as telemetry;
 const RECHECK: Duration = Duration::from_millis(200);
 
 /// A signal type and everything needed to send it.
-pub struct Flusher {
-    pub table: SignalTable,
+pub struct Flusher<T = SignalTable> {
+    pub table: T,
     pub sender: Arc<dyn Sender>,
     pub policy: Policy,
     /// Maximum batch size, in signals.
@@ -90,7 +92,7 @@ pub struct NextWork {
     pub claimed_for: Option<Duration>,
 }
 
-impl Flusher {
+impl<T: Claims> Flusher<T> {
     /// Runs one worker of a flush until nothing is due and nothing is claimed by other relays, or until
     /// `stop` is cancelled. With `boundary`, signals with a higher key are left alone.
     ///
@@ -138,7 +140,7 @@ impl Flusher {
                     let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
                     telemetry::claimed(&self.table.signal_type().name, claim, begun.elapsed());
                     observer.claimed(&batch);
-                    self.flush_batch(&mut worker, &batch, observer, stop).await?;
+                    self.flush_batch(&mut *worker, &batch, observer, stop).await?;
                 }
                 Claimed::Nothing { due_in, claimed_for } => return Ok(NextWork { due_in, claimed_for }),
             }
@@ -148,7 +150,7 @@ impl Flusher {
 
     async fn flush_batch(
         &self,
-        worker: &mut Worker<'_>,
+        worker: &mut dyn ClaimSession,
         batch: &Batch,
         observer: &dyn Observer,
         stop: &CancellationToken,
@@ -171,7 +173,7 @@ impl Flusher {
     }
 
     /// Calls the plugin, renewing the claim while it runs.
-    async fn send(&self, worker: &mut Worker<'_>, batch: &Batch, stop: &CancellationToken) -> Verdict {
+    async fn send(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Verdict {
         if batch.suspect {
             let reason = "the relay died twice while sending this signal";
             return Ok(vec![Outcome::retry(reason); batch.signals.len()]);
@@ -184,8 +186,7 @@ impl Flusher {
                 () = tokio::time::sleep(RENEWAL) => {}
             }
             // The plugin keeps running during the renewal; a lost claim is detected at the settle.
-            let renewal = worker.renew(batch);
-            tokio::pin!(renewal);
+            let mut renewal = worker.renew(batch);
             tokio::select! {
                 verdict = &mut sending => {
                     let _ = renewal.await;
@@ -203,7 +204,7 @@ impl Flusher {
     /// Settles the batch, retrying while the database is unreachable: giving up sends the batch again.
     async fn settle(
         &self,
-        worker: &mut Worker<'_>,
+        worker: &mut dyn ClaimSession,
         batch: &Batch,
         settlement: &Settlement,
         observer: &dyn Observer,
@@ -276,7 +277,7 @@ impl DatabaseRetry {
     async fn wait(&mut self, error: Error, stop: &CancellationToken) -> Result<(), Halt> {
         let since = *self.since.get_or_insert_with(Instant::now);
         let hopeless = !(error.is_unreachable() || error.is_passing());
-        if hopeless || since.elapsed() > self.patience {
+        if hopeless || since.elapsed() >= self.patience {
             return Err(Halt::Database(error));
         }
         telemetry::database_error(&error, error.kind());

@@ -12,6 +12,7 @@ pub mod config;
 mod files;
 pub mod flusher;
 mod live;
+mod ports;
 mod redrive;
 mod runner;
 mod sample;
@@ -34,6 +35,7 @@ use signalbus_plugin::{Engine, Generations};
 use signalbus_telemetry as telemetry;
 
 pub use live::{Live, Unknown};
+pub use ports::{ClaimSession, Claims};
 pub use redrive::{Redriven, redrive};
 pub use status::Status;
 

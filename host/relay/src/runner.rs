@@ -6,27 +6,29 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::Activity;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Halt, NextWork, Observer, Tally};
+use crate::ports::{Claims, RollsBack};
 use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Outage;
-use signalbus_outbox::{Batch, Error};
+use signalbus_outbox::{Batch, Error, SignalTable};
 use signalbus_plugin::Generations;
 use signalbus_telemetry as telemetry;
 
 /// Runs one signal type of a running relay.
-pub(super) struct SignalRunner {
+pub(super) struct SignalRunner<T = SignalTable, P = Generations> {
     pub(super) config: SignalConfig,
-    pub(super) flusher: Flusher,
-    pub(super) generations: Arc<Generations>,
+    pub(super) flusher: Flusher<T>,
+    pub(super) generations: Arc<P>,
     pub(super) tally: Tally,
     /// Stops this signal type only.
     pub(super) stop: CancellationToken,
@@ -39,23 +41,28 @@ pub(super) struct SignalRunner {
 }
 
 /// The running signal types, by name.
-#[derive(Default)]
-pub(super) struct Runners(RwLock<BTreeMap<String, Arc<SignalRunner>>>);
+pub(super) struct Runners<T = SignalTable, P = Generations>(RwLock<BTreeMap<String, Arc<SignalRunner<T, P>>>>);
 
-impl Runners {
-    pub(super) fn all(&self) -> Vec<Arc<SignalRunner>> {
+impl<T, P> Default for Runners<T, P> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<T: Claims, P: RollsBack> Runners<T, P> {
+    pub(super) fn all(&self) -> Vec<Arc<SignalRunner<T, P>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    pub(super) fn find(&self, name: &str) -> Option<Arc<SignalRunner>> {
+    pub(super) fn find(&self, name: &str) -> Option<Arc<SignalRunner<T, P>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
-    pub(super) fn put(&self, runner: Arc<SignalRunner>) {
+    pub(super) fn put(&self, runner: Arc<SignalRunner<T, P>>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(runner.name().to_owned(), runner);
     }
 
-    pub(super) fn remove(&self, name: &str) -> Option<Arc<SignalRunner>> {
+    pub(super) fn remove(&self, name: &str) -> Option<Arc<SignalRunner<T, P>>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 }
@@ -107,10 +114,10 @@ const THOROUGH_WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Maximum time without thorough polls because workers found only rows claimed by others.
 const MAX_IDLE_BACKOFF: Duration = Duration::from_millis(250);
 
-impl SignalRunner {
+impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
     pub(super) fn new(
         config: SignalConfig,
-        (flusher, generations): super::Opened,
+        (flusher, generations): (Flusher<T>, Arc<P>),
         activity: Arc<Activity>,
         stop: CancellationToken,
     ) -> Self {
@@ -304,7 +311,7 @@ impl SignalRunner {
     }
 }
 
-impl Observer for SignalRunner {
+impl<T: Claims, P: RollsBack> Observer for SignalRunner<T, P> {
     fn claimed(&self, batch: &Batch) {
         self.activity.mark();
         self.condition().idle_workers = 0;
@@ -343,7 +350,7 @@ impl Observer for SignalRunner {
 /// Sleeps until `time`, or forever if it is `None`.
 async fn sleep_until(time: Option<Instant>) {
     match time {
-        Some(time) => tokio::time::sleep_until(time.into()).await,
+        Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
     }
 }

@@ -6,14 +6,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::activity::{Activity, RECENT};
 use super::runner::{Runners, SignalRunner};
 use crate::flusher::pause;
+use crate::ports::{RollsBack, Watched};
 use signalbus_outbox::{Error, Outbox, Watch};
+use signalbus_plugin::Generations;
 use signalbus_telemetry as telemetry;
 
 /// Polling interval after recent activity.
@@ -24,16 +27,19 @@ const MAX_INTERVAL: Duration = Duration::from_secs(5);
 const RECHECK: Duration = Duration::from_secs(600);
 
 /// Wakes the runners of signal types that have something due.
-pub(super) struct Watcher {
-    pub(super) outbox: Outbox,
-    pub(super) runners: Arc<Runners>,
+pub(super) struct Watcher<O: Watched = Outbox, P = Generations> {
+    pub(super) outbox: O,
+    pub(super) runners: Arc<Runners<O::Table, P>>,
     pub(super) activity: Arc<Activity>,
     /// Whether the database notifies of every commit now.
     notified: AtomicBool,
 }
 
-impl Watcher {
-    pub(super) fn new(outbox: Outbox, runners: Arc<Runners>, activity: Arc<Activity>) -> Self {
+/// A signal type to look at, and whether from the start of its table.
+type View<'a, T, P> = (&'a Arc<SignalRunner<T, P>>, bool);
+
+impl<O: Watched, P: RollsBack> Watcher<O, P> {
+    pub(super) fn new(outbox: O, runners: Arc<Runners<O::Table, P>>, activity: Arc<Activity>) -> Self {
         Self { outbox, runners, activity, notified: AtomicBool::new(false) }
     }
 
@@ -65,14 +71,14 @@ impl Watcher {
     async fn poll_once(&self, thorough: &mut HashMap<String, Instant>, source: &'static str) -> Result<(), Error> {
         let runners = self.runners.all();
         let views = runners.iter().filter_map(|runner| Some((runner, runner.view(thorough.get(runner.name()).copied())?)));
-        let views: Vec<(&Arc<SignalRunner>, bool)> = views.collect();
+        let views: Vec<_> = views.collect();
         for (runner, _) in views.iter().filter(|(_, thorough)| *thorough) {
             thorough.insert(runner.name().to_owned(), Instant::now());
         }
         self.look_at(&views, source).await
     }
 
-    async fn look_at(&self, views: &[(&Arc<SignalRunner>, bool)], source: &'static str) -> Result<(), Error> {
+    async fn look_at(&self, views: &[View<'_, O::Table, P>], source: &'static str) -> Result<(), Error> {
         if views.is_empty() {
             return Ok(());
         }
