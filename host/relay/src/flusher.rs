@@ -308,3 +308,6 @@ pub(crate) async fn pause(duration: Duration, stop: &CancellationToken) {
         () = tokio::time::sleep(duration) => {}
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@ mod activity;
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod config;
+#[cfg(test)]
+mod fake;
 mod files;
 pub mod flusher;
 mod live;
