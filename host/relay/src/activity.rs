@@ -34,3 +34,21 @@ impl Activity {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_first_claim_after_a_quiet_time_is_a_change() {
+        let activity = Activity::new();
+        let changed = || activity.changed.notified().now_or_never().is_some();
+        for (quiet, notified) in [(Duration::ZERO, false), (RECENT, false), (RECENT * 2, true), (Duration::ZERO, false)] {
+            tokio::time::advance(quiet).await;
+            activity.mark();
+            assert_eq!((changed(), activity.last()), (notified, Instant::now()), "after {quiet:?}");
+        }
+    }
+}

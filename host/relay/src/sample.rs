@@ -30,6 +30,15 @@ pub(super) struct Sample {
 }
 
 impl Sample {
+    /// Returns the next sample: a row that is still the first has been so since this one.
+    fn followed_by(self, pending: u64, side_counts: SideCounts, first: Option<String>) -> Self {
+        let head = first.map(|key| match self.head {
+            Some((same, since)) if same == key => (key, since),
+            _ => (key, Instant::now()),
+        });
+        Self { pending, side_counts, head }
+    }
+
     /// Returns how long the first row has been the first: a lower bound on its age.
     pub(super) fn oldest(&self) -> Duration {
         self.head.as_ref().map_or(Duration::ZERO, |(_, since)| since.elapsed())
@@ -72,16 +81,28 @@ impl Samples {
             // A missing table is reported by the workers of its type.
             let Ok(pending) = watcher.outbox.pending(&runner.config.source).await else { continue };
             let head = runner.flusher.table.session().head().await?;
-            let before = self.get(runner.name()).head;
-            let head = head.map(|key| match before {
-                Some((same, since)) if same == key => (key, since),
-                _ => (key, Instant::now()),
-            });
             let side_counts = side_counts.get(runner.name()).copied().unwrap_or_default();
-            let sample = Sample { pending, side_counts, head };
+            let sample = self.get(runner.name()).followed_by(pending, side_counts, head);
             telemetry::sampled(runner.name(), pending, sample.oldest(), side_counts.deferred, side_counts.dead);
             self.put(runner.name(), sample);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_row_is_as_old_as_it_has_been_the_first() {
+        let mut sample = Sample::default();
+        for (first, oldest) in [(Some("1"), 0), (Some("1"), 15), (Some("1"), 30), (Some("2"), 0), (None, 0), (Some("2"), 0)] {
+            tokio::time::advance(INTERVAL).await;
+            sample = sample.followed_by(7, SideCounts::default(), first.map(str::to_owned));
+            assert_eq!(sample.oldest().as_secs(), oldest, "{first:?}");
+        }
+        tokio::time::advance(INTERVAL).await;
+        assert_eq!((sample.oldest(), sample.pending), (INTERVAL, 7));
     }
 }

@@ -144,3 +144,6 @@ impl<O: Watched, P: RollsBack> Watcher<O, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

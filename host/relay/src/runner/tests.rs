@@ -1,7 +1,15 @@
+use futures::FutureExt as _;
 use signalbus_core::signal::{Outcome, Verdict};
 
 use super::*;
 use crate::fake::*;
+
+impl FakeRunner {
+    /// Returns whether the runner was woken since the last call. Only for one that does not run.
+    pub(crate) fn take_woken(&self) -> bool {
+        self.wake_up.notified().now_or_never().is_some()
+    }
+}
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
