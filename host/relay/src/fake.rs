@@ -56,21 +56,29 @@ pub(super) type FakeRunner = SignalRunner<FakeTable, FakePlugin>;
 /// Returns a runner that has not started, and what its workers will ask.
 pub(super) fn runner(name: &str, activity: Arc<Activity>) -> (FakeRunner, Questions) {
     let (table, asked) = FakeTable::for_type(name);
-    let flusher = table.flusher(Patience::FOREVER);
-    let config = SignalConfig {
+    let opened = (table.flusher(Patience::FOREVER), Arc::default());
+    (SignalRunner::new(config(name), opened, activity, CancellationToken::new()), asked)
+}
+
+/// Returns the configuration of a signal type.
+pub(super) fn config(name: &str) -> SignalConfig {
+    SignalConfig {
         place: String::new(),
         source: Source { signal: name.into(), ..Source::default() },
         plugin: PathBuf::new(),
         digest: None,
-        burst_count: flusher.burst_count,
-        concurrency: flusher.concurrency,
+        burst_count: 2,
+        concurrency: 1,
         autoflush: true,
         limits: Limits::default(),
-        policy: flusher.policy.clone(),
+        policy: policy(),
         grants: Grants::default(),
         connections: Vec::new(),
-    };
-    (SignalRunner::new(config, (flusher, Arc::default()), activity, CancellationToken::new()), asked)
+    }
+}
+
+fn policy() -> Policy {
+    Policy { ordered: false, max_attempts: 5, backoff: Backoff::default() }
 }
 
 impl RollsBack for FakePlugin {
@@ -88,9 +96,8 @@ impl FakeTable {
 
     /// Returns a flusher whose batches are full with two signals.
     pub(super) fn flusher(self, patience: Patience) -> Flusher<Self> {
-        let policy = Policy { ordered: false, max_attempts: 5, backoff: Backoff::default() };
         let sender = Arc::new(self.clone());
-        Flusher { table: self, sender, policy, burst_count: 2, concurrency: 1, patience }
+        Flusher { table: self, sender, policy: policy(), burst_count: 2, concurrency: 1, patience }
     }
 
     async fn ask<A>(&self, question: impl FnOnce(oneshot::Sender<A>) -> Asked) -> A {

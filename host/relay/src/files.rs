@@ -43,7 +43,7 @@ impl Files {
     pub(super) async fn watch(&self, runners: &Arc<Runners>, stop: &CancellationToken) {
         while !stop.is_cancelled() {
             for runner in runners.all() {
-                if self.is_settled(&runner, true) {
+                if self.is_settled(&runner.config, true) {
                     load(&runner).await;
                 }
             }
@@ -54,17 +54,17 @@ impl Files {
     /// Loads changed files at once.
     pub(super) async fn load_changed(&self, runners: &Runners) {
         for runner in runners.all() {
-            if self.is_settled(&runner, false) {
+            if self.is_settled(&runner.config, false) {
                 load(&runner).await;
             }
         }
     }
 
     /// Returns whether a file has changed and, with `twice`, has stayed the same since the last check.
-    fn is_settled(&self, runner: &SignalRunner, twice: bool) -> bool {
-        let now = stamp(&runner.config.plugin);
+    fn is_settled(&self, signal: &SignalConfig, twice: bool) -> bool {
+        let now = stamp(&signal.plugin);
         let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = files.entry(runner.name().to_owned()).or_default();
+        let known = files.entry(signal.name().to_owned()).or_default();
         if now == known.loaded {
             known.changed = None;
             return false;
@@ -88,4 +88,44 @@ async fn load(runner: &Arc<SignalRunner>) {
 fn stamp(path: &Path) -> Stamp {
     let file = std::fs::metadata(path).ok()?;
     Some((file.dev(), file.ino(), file.mtime(), file.mtime_nsec(), file.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake;
+
+    fn plugin(folder: &Path) -> SignalConfig {
+        SignalConfig { plugin: folder.join("plugin.wasm"), ..fake::config("A") }
+    }
+
+    #[test]
+    fn a_changed_file_is_loaded_once_it_stays_the_same() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (files, signal) = (Files::default(), plugin(folder.path()));
+        std::fs::write(&signal.plugin, "1").unwrap();
+        files.note(&signal);
+        assert!(!files.is_settled(&signal, true));
+        for text in ["12", "123", "1234"] {
+            std::fs::write(&signal.plugin, text).unwrap();
+            assert!(!files.is_settled(&signal, true), "it may still be being written");
+        }
+        assert!(files.is_settled(&signal, true));
+        // A rollback does not change the file: it is not loaded again.
+        for _ in 0..10 {
+            assert!(!files.is_settled(&signal, true));
+        }
+    }
+
+    #[test]
+    fn a_reload_does_not_wait_for_a_changed_file() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (files, signal) = (Files::default(), plugin(folder.path()));
+        files.note(&signal);
+        std::fs::write(&signal.plugin, "1").unwrap();
+        assert!(files.is_settled(&signal, false));
+        assert!(!files.is_settled(&signal, false));
+        std::fs::remove_file(&signal.plugin).unwrap();
+        assert!(files.is_settled(&signal, false));
+    }
 }

@@ -64,8 +64,8 @@ impl Samples {
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let runners = watcher.runners.all();
-            let active = sampled.is_none_or(|sampled| watcher.activity.last() > sampled);
-            if active || runners.iter().any(|runner| runner.health() != Health::Healthy) {
+            let healthy = runners.iter().all(|runner| runner.health() == Health::Healthy);
+            if is_outdated(sampled, watcher.activity.last(), healthy) {
                 sampled = Some(begun);
                 if let Err(error) = self.count(watcher, &runners).await {
                     telemetry::database_error(&error, error.kind());
@@ -90,9 +90,24 @@ impl Samples {
     }
 }
 
+/// Returns whether the backlog may have changed: something was claimed since the last sample, or cannot be sent.
+fn is_outdated(sampled: Option<Instant>, claimed: Instant, healthy: bool) -> bool {
+    !healthy || sampled.is_none_or(|sampled| claimed > sampled)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_relay_counts_nothing() {
+        let before = Instant::now();
+        let after = before + INTERVAL;
+        assert!(is_outdated(None, before, true));
+        assert!(!is_outdated(Some(after), before, true));
+        assert!(is_outdated(Some(before), after, true));
+        assert!(is_outdated(Some(after), before, false));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_row_is_as_old_as_it_has_been_the_first() {
