@@ -84,26 +84,6 @@ on_each_database!(
     types_without_autoflush_are_left_alone,
 );
 
-/// Returns the number of transactions that the server has executed.
-async fn statements(database: &Database) -> i64 {
-    database.number("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()").await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_idle_relay_polls_every_five_seconds() {
-    let database = Database::postgres().await;
-    database.orders(1).await;
-    let relay = Running::start(&database, &section("OrderPlaced", &guest("sends"), ""));
-    until_empty(&database, &relay).await;
-    // Polling slows down: after a minute without work it has reached its longest interval.
-    tokio::time::sleep(Duration::from_secs(56)).await;
-    let before = statements(&database).await;
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let asked = statements(&database).await - before;
-    // Includes this test's own two queries; statistics also arrive late.
-    assert!(asked <= 4 + 3, "{asked} transactions in 20 s");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn notifications_replace_polling() {
     let database = Database::postgres().await;

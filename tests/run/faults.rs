@@ -88,11 +88,12 @@ async fn killed_connections_are_replaced() {
     let database = Database::postgres().await;
     database.orders(4000).await;
     let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), SLOW));
-    for _ in 0..20 {
+    for round in 1..=20 {
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
              WHERE application_name = 'signalbus' AND datname = current_database()";
         database.lines(&format!("SELECT count(*)::text FROM ({kill}) killed")).await;
-        tokio::time::sleep(Duration::from_millis(60)).await;
+        // The relay goes on before the next are killed.
+        relay.witness.wait_for(round * 100);
     }
     until_empty(&database, &relay).await;
     assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
@@ -115,7 +116,7 @@ async fn a_network_partition_loses_nothing() {
         proxy.cut();
         tokio::time::sleep(Duration::from_secs(amount(3, 60).into())).await;
         proxy.reset();
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        relay.wait("the relay is ready without a database", || relay.get("/readyz").status == 503);
         proxy.mend();
     }
     until_empty(&database, &relay).await;
