@@ -83,7 +83,7 @@ struct Writes {
 }
 
 impl Writes {
-    /// `None` where files can't be watched.
+    /// `None` if files cannot be watched.
     fn from_file(file: &Path) -> Option<Self> {
         let file = file.canonicalize().ok()?;
         let mut log = file.file_name()?.to_owned();
@@ -147,7 +147,7 @@ impl Watch for LogWatch {
     }
 }
 
-/// For ever where there is no time to wait.
+/// Waits forever if there is no time to wait for.
 async fn sleep(time: Option<Duration>) {
     match time {
         Some(time) => tokio::time::sleep(time).await,
@@ -284,7 +284,7 @@ fn dynamic(row: &SqliteRow, position: usize) -> Result<Value, Error> {
         b'R' => <f64 as Decode<sqlx::Sqlite>>::decode(raw).map(Value::Float64),
         b'T' => match <String as Decode<sqlx::Sqlite>>::decode(raw) {
             Ok(text) => Ok(Value::Text(text)),
-            // Text that is no UTF-8 is handed on byte by byte.
+            // Text that is not UTF-8 is passed on byte by byte.
             Err(_) => <Vec<u8> as Decode<sqlx::Sqlite>>::decode(row.try_get_raw(position)?).map(Value::Bytes),
         },
         _ => <Vec<u8> as Decode<sqlx::Sqlite>>::decode(raw).map(Value::Bytes),

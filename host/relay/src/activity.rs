@@ -7,17 +7,17 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// Activity counts as recent for this long; after that, polling slows down.
+/// LastActivity counts as recent for this long; after that, polling slows down.
 pub(super) const RECENT: Duration = Duration::from_secs(3);
 
 /// The time of the last claim.
-pub(super) struct Activity {
+pub(super) struct LastActivity {
     last: Mutex<Instant>,
     /// Notified on the first claim after a quiet period.
     pub(super) changed: Notify,
 }
 
-impl Activity {
+impl LastActivity {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { last: Mutex::new(Instant::now()), changed: Notify::new() })
     }
@@ -43,7 +43,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_the_first_claim_after_a_quiet_time_is_a_change() {
-        let activity = Activity::new();
+        let activity = LastActivity::new();
         let changed = || activity.changed.notified().now_or_never().is_some();
         for (quiet, notified) in [(Duration::ZERO, false), (RECENT, false), (RECENT * 2, true), (Duration::ZERO, false)] {
             tokio::time::advance(quiet).await;

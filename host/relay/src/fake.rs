@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::activity::Activity;
+use crate::activity::LastActivity;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Patience};
 use crate::ports::{ClaimSession, Claims, RollsBack};
@@ -21,6 +21,9 @@ use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use signalbus_outbox::{Batch, Claimed, Error, Settled, Source};
 use signalbus_plugin::{Grants, Limits, Sender, Sending};
+
+/// Nothing is this far off: a test that waits for longer waits for ever. Takes no time under a paused clock.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// A question, and where its answer goes.
 #[derive(Debug)]
@@ -51,7 +54,7 @@ pub(super) struct FakePlugin(pub(super) AtomicBool);
 pub(super) type FakeRunner = SignalRunner<FakeTable, FakePlugin>;
 
 /// Returns a runner that has not started, and what its workers will ask.
-pub(super) fn runner(name: &str, activity: Arc<Activity>) -> (FakeRunner, Questions) {
+pub(super) fn runner(name: &str, activity: Arc<LastActivity>) -> (FakeRunner, Questions) {
     let (table, asked) = FakeTable::for_type(name);
     let opened = (table.flusher(Patience::FOREVER), Arc::default());
     (SignalRunner::new(config(name), opened, activity, CancellationToken::new()), asked)
@@ -151,7 +154,7 @@ impl Questions {
 
     /// Waits for the next question; `None` if whoever asks has ended.
     pub(super) async fn until_ended(&mut self) -> Option<Asked> {
-        self.0.recv().await
+        tokio::time::timeout(DAY, self.0.recv()).await.expect("nothing is asked")
     }
 
     /// Lets `time` pass, in which nothing may be asked.
@@ -195,7 +198,7 @@ impl Questions {
         assert!(matches!(self.next().await, Asked::Rescan));
     }
 
-    /// Answers the next questions: a batch of so many signals is claimed, sent with this verdict, and settled.
+    /// Answers the next questions: a batch of that many signals is claimed, sent with this verdict, and settled.
     pub(super) async fn batch(&mut self, signals: usize, verdict: Verdict) -> Settlement {
         self.claim(batch(signals)).await;
         self.send().await.send(verdict).unwrap();

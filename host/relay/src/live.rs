@@ -12,12 +12,12 @@ use futures::future::join_all;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::activity::Activity;
+use super::activity::LastActivity;
 use super::files::Files;
 use super::runner::{Health, Runners, SignalRunner};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
-use super::watcher::Watcher;
+use super::watcher::OutboxWatcher;
 use super::{Opened, Redriven, Refusal, cache_folder, open_all, redrive};
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
@@ -35,7 +35,7 @@ pub struct Live {
     engine: Engine,
     buses: Buses,
     runners: Arc<Runners>,
-    watcher: Watcher,
+    watcher: OutboxWatcher,
     samples: Samples,
     files: Files,
     tasks: TaskTracker,
@@ -60,11 +60,11 @@ impl Live {
     pub fn new(path: &Path, config: Config, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
         let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
-        let (runners, activity) = (Arc::<Runners>::default(), Activity::new());
+        let (runners, activity) = (Arc::<Runners>::default(), LastActivity::new());
         Ok(Arc::new(Self {
             path: path.to_owned(),
             config: Mutex::new(config),
-            watcher: Watcher::new(outbox.clone(), runners.clone(), activity),
+            watcher: OutboxWatcher::new(outbox.clone(), runners.clone(), activity),
             outbox,
             engine,
             buses: Buses::default(),
@@ -300,4 +300,66 @@ impl Live {
 /// Returns the signal types with `autoflush`.
 fn autoflushed(config: &Config) -> Vec<SignalConfig> {
     config.signals.iter().filter(|signal| signal.autoflush).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::GRACE;
+
+    /// A relay without signal types. Its database is unreachable as long as its folder is missing.
+    fn live(folder: &Path) -> Arc<Live> {
+        let path = folder.join("signalbus.toml");
+        std::fs::write(&path, "[database]\nurl = \"sqlite://data/outbox.db?mode=rwc\"").unwrap();
+        Live::new(&path, Config::read(&path).unwrap(), CancellationToken::new()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_relay_is_not_ready_until_its_database_is_reachable() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let live = live(folder.path());
+        let started = tokio::spawn({
+            let live = live.clone();
+            async move { live.start().await }
+        });
+        while !matches!(live.outbox.require_schema().await, Err(error) if error.is_unreachable()) {}
+        assert_eq!(live.problems(), ["the relay has not started: the database is unreachable"]);
+        let prepared = folder.path().join("prepared");
+        std::fs::create_dir(&prepared).unwrap();
+        let url = format!("sqlite://{}/outbox.db?mode=rwc", prepared.display());
+        Outbox::open(&url, 1).unwrap().migrate().await.unwrap();
+        std::fs::rename(prepared, folder.path().join("data")).unwrap();
+        started.await.unwrap().unwrap();
+        assert_eq!(live.problems(), [""; 0]);
+        assert!(live.drain(GRACE).await);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_wait_for_the_database() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let live = live(folder.path());
+        live.stop.cancel();
+        live.start().await.unwrap();
+        assert!(!live.started.load(Relaxed));
+        assert!(live.drain(GRACE).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_with_the_grace_period() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let live = live(folder.path());
+        live.tasks.spawn(std::future::pending::<()>());
+        let begun = tokio::time::Instant::now();
+        assert!(!live.drain(GRACE).await);
+        assert_eq!(begun.elapsed(), GRACE);
+    }
+
+    #[tokio::test]
+    async fn a_type_that_does_not_run_is_unknown() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let live = live(folder.path());
+        assert_eq!(live.wake(None), Ok(vec![]));
+        assert_eq!(live.wake(Some("A")).unwrap_err().to_string(), "signal type \"A\" is not running");
+        assert_eq!(live.roll_back("A").unwrap_err(), live.wake(Some("A")).unwrap_err());
+    }
 }

@@ -13,7 +13,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::activity::Activity;
+use super::activity::LastActivity;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Halt, NextWork, Observer, Tally};
 use crate::ports::{Claims, RollsBack};
@@ -37,7 +37,7 @@ pub(super) struct SignalRunner<T = SignalTable, P = Generations> {
     wake_up: Notify,
     workers: AtomicUsize,
     condition: Mutex<Condition>,
-    activity: Arc<Activity>,
+    activity: Arc<LastActivity>,
 }
 
 /// The running signal types, by name.
@@ -118,7 +118,7 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
     pub(super) fn new(
         config: SignalConfig,
         (flusher, generations): (Flusher<T>, Arc<P>),
-        activity: Arc<Activity>,
+        activity: Arc<LastActivity>,
         stop: CancellationToken,
     ) -> Self {
         Self {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::runner::{Health, SignalRunner};
-use super::watcher::Watcher;
+use super::watcher::OutboxWatcher;
 use crate::flusher::pause;
 use signalbus_outbox::{Error, SideCounts};
 use signalbus_telemetry as telemetry;
@@ -59,7 +59,7 @@ impl Samples {
     }
 
     /// Samples until stopped, skipping idle periods.
-    pub(super) async fn run(&self, watcher: &Watcher, stop: &CancellationToken) {
+    pub(super) async fn run(&self, watcher: &OutboxWatcher, stop: &CancellationToken) {
         let mut sampled: Option<Instant> = None;
         while !stop.is_cancelled() {
             let begun = Instant::now();
@@ -75,7 +75,7 @@ impl Samples {
         }
     }
 
-    async fn count(&self, watcher: &Watcher, runners: &[Arc<SignalRunner>]) -> Result<(), Error> {
+    async fn count(&self, watcher: &OutboxWatcher, runners: &[Arc<SignalRunner>]) -> Result<(), Error> {
         let side_counts = watcher.outbox.side_counts().await?;
         for runner in runners {
             // A missing table is reported by the workers of its type.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::activity::{Activity, RECENT};
+use super::activity::{LastActivity, RECENT};
 use super::runner::{Runners, SignalRunner};
 use crate::flusher::pause;
 use crate::ports::{RollsBack, Watched};
@@ -27,10 +27,10 @@ const MAX_INTERVAL: Duration = Duration::from_secs(5);
 const RECHECK: Duration = Duration::from_secs(600);
 
 /// Wakes the runners of signal types that have something due.
-pub(super) struct Watcher<O: Watched = Outbox, P = Generations> {
+pub(super) struct OutboxWatcher<O: Watched = Outbox, P = Generations> {
     pub(super) outbox: O,
     pub(super) runners: Arc<Runners<O::Table, P>>,
-    pub(super) activity: Arc<Activity>,
+    pub(super) activity: Arc<LastActivity>,
     /// Whether the database notifies of every commit now.
     notified: AtomicBool,
 }
@@ -38,8 +38,8 @@ pub(super) struct Watcher<O: Watched = Outbox, P = Generations> {
 /// A signal type to look at, and whether from the start of its table.
 type View<'a, T, P> = (&'a Arc<SignalRunner<T, P>>, bool);
 
-impl<O: Watched, P: RollsBack> Watcher<O, P> {
-    pub(super) fn new(outbox: O, runners: Arc<Runners<O::Table, P>>, activity: Arc<Activity>) -> Self {
+impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
+    pub(super) fn new(outbox: O, runners: Arc<Runners<O::Table, P>>, activity: Arc<LastActivity>) -> Self {
         Self { outbox, runners, activity, notified: AtomicBool::new(false) }
     }
 

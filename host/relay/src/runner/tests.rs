@@ -20,7 +20,7 @@ fn start() -> (Arc<FakeRunner>, Questions) {
 }
 
 fn start_with(change: impl FnOnce(&mut FakeRunner)) -> (Arc<FakeRunner>, Questions) {
-    let (mut runner, asked) = runner("A", Activity::new());
+    let (mut runner, asked) = runner("A", LastActivity::new());
     change(&mut runner);
     let runner = Arc::new(runner);
     tokio::spawn(runner.clone().run());

@@ -46,7 +46,7 @@ impl Watch for Commits {
 
 /// A watcher of two signal types, which do not run.
 struct Fixture {
-    watcher: Arc<Watcher<FakeOutbox, FakePlugin>>,
+    watcher: Arc<OutboxWatcher<FakeOutbox, FakePlugin>>,
     types: [Arc<FakeRunner>; 2],
     asked: mpsc::UnboundedReceiver<Asked>,
     stop: CancellationToken,
@@ -55,10 +55,10 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let (outbox, asked) = mpsc::unbounded_channel();
-        let (runners, activity) = (Arc::<Runners<_, _>>::default(), Activity::new());
+        let (runners, activity) = (Arc::<Runners<_, _>>::default(), LastActivity::new());
         let types = ["A", "B"].map(|name| Arc::new(runner(name, activity.clone()).0));
         types.iter().for_each(|runner| runners.put(runner.clone()));
-        let watcher = Arc::new(Watcher::new(FakeOutbox(outbox), runners, activity));
+        let watcher = Arc::new(OutboxWatcher::new(FakeOutbox(outbox), runners, activity));
         Self { watcher, types, asked, stop: CancellationToken::new() }
     }
 
@@ -76,10 +76,15 @@ impl Fixture {
         fixture
     }
 
+    async fn next(&mut self) -> Asked {
+        let asked = tokio::time::timeout(DAY, self.asked.recv()).await;
+        asked.expect("nothing is asked").expect("the watcher has ended")
+    }
+
     /// Answers the next question, which must be for what is due. Returns how long it was in coming.
     async fn look(&mut self, due: Result<[bool; 2], Error>) -> Duration {
         let begun = Instant::now();
-        let Some(Asked::Look(_, answer)) = self.asked.recv().await else { panic!("not a look") };
+        let Asked::Look(_, answer) = self.next().await else { panic!("not a look") };
         answer.send(due.map(Vec::from)).unwrap();
         begun.elapsed()
     }
@@ -87,7 +92,7 @@ impl Fixture {
     /// Answers the next question, which must be for announcements. Returns how long it was in coming.
     async fn watch(&mut self, watch: Result<Option<Box<dyn Watch>>, Error>) -> Duration {
         let begun = Instant::now();
-        let Some(Asked::Watch(answer)) = self.asked.recv().await else { panic!("not a watch") };
+        let Asked::Watch(answer) = self.next().await else { panic!("not a watch") };
         assert!(answer.send(watch).is_ok());
         begun.elapsed()
     }
@@ -146,7 +151,7 @@ async fn a_claim_after_a_quiet_time_makes_polls_frequent_again() {
 #[tokio::test(start_paused = true)]
 async fn polls_take_at_most_a_tenth_of_the_time() {
     let mut watcher = Fixture::polling();
-    let Some(Asked::Look(_, answer)) = watcher.asked.recv().await else { panic!("not a look") };
+    let Asked::Look(_, answer) = watcher.next().await else { panic!("not a look") };
     watcher.none_for(MS * 200).await;
     answer.send(Ok(vec![false; 2])).unwrap();
     assert_eq!(watcher.look(Ok([false; 2])).await, SECOND * 2);
@@ -213,7 +218,7 @@ async fn an_announced_commit_of_an_unknown_type_is_looked_for_at_once() {
     let announce = watcher.announce().await;
     watcher.woken();
     announce.send(Ok(None)).unwrap();
-    let Some(Asked::Look(views, answer)) = watcher.asked.recv().await else { panic!("not a look") };
+    let Asked::Look(views, answer) = watcher.next().await else { panic!("not a look") };
     assert_eq!(views, [("A".into(), true), ("B".into(), true)]);
     answer.send(Ok(vec![false, true])).unwrap();
     watcher.none_for(MS).await;
