@@ -182,7 +182,7 @@ test:
 # Most of the tests wait for something.
 tests:
 	@echo '== running the tests'
-	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-8} cargo test --no-fail-fast $(SELECTED)
+	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --no-fail-fast $(SELECTED)
 
 # That each part works without the others; `make features ONLY=redis` tries one.
 features: setup libraries

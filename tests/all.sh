@@ -27,7 +27,7 @@ step 'plugins and guests' run ready-made guests
 step 'signalbus and its tests' run host-tests
 step 'servers and tool-chains (the wait for them)' wait "$installing"
 cat "$log"
-step 'plugins in eight languages' run languages
+step 'plugins in eight languages' run -j2 languages
 step 'tests' run tests
 step 'features, each alone (some of them)' run features ONLY='sqlite redis'
 
