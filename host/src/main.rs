@@ -1,4 +1,4 @@
-//! The `signalbus` command.
+//! The `signalbus` command. Everything it does is in the library beside it; next: `cli`.
 
 use std::process::ExitCode;
 

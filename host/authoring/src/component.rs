@@ -1,6 +1,6 @@
 //! Component files: reads and writes their metadata, and turns core modules into components.
 //!
-//! Nothing here runs a plugin.
+//! Nothing here runs a plugin. Next: the commands `plugin build` and `plugin inspect`, which call it.
 
 use std::path::Path;
 

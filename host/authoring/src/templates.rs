@@ -1,6 +1,7 @@
 //! Project templates, one per language: each builds, and passes `plugin test`, as it is.
 //!
-//! They are the samples in `plugins/`, bundled by the build script; here only names are replaced.
+//! They are the samples in `plugins/`, bundled by the build script; here only names are replaced. Next:
+//! the command `plugin new`, which writes the files.
 
 use crate::language::Language;
 

@@ -1,7 +1,7 @@
-//! MQTT 5 with QoS 1: a message counts as sent once the server has acknowledged it.
+//! MQTT 5 with QoS 1: a message counts as sent once the server has acknowledged it, and never before.
 //!
-//! `acks` matches acknowledgements with messages; `shared_connection` connects; `instrumented`
-//! measures and redacts.
+//! `acks` matches acknowledgements with messages; `shared_connection` connects; `instrumented` measures
+//! and redacts.
 
 mod acks;
 

@@ -1,6 +1,7 @@
 //! NATS with JetStream: a message counts as sent once a stream has stored it.
 //!
-//! `shared_connection` connects, and replaces a lost connection; `instrumented` measures and redacts.
+//! A subject that no stream has must never count as sent. `shared_connection` connects, and replaces a
+//! lost connection; `instrumented` measures and redacts.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

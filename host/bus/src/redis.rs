@@ -1,6 +1,7 @@
 //! Redis and Valkey streams: a message becomes an entry of the stream that its destination names.
 //!
-//! `shared_connection` connects; `instrumented` measures and redacts.
+//! A message must never count as sent before the server has answered. `shared_connection` connects;
+//! `instrumented` measures and redacts.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The certificates that all buses trust: the system's, and those of the configuration.
 //!
-//! Verification must never be turned off.
+//! Verification must never be turned off. Each bus with TLS takes its trusted certificates from here.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,7 @@
-//! The delay between the attempts to send a signal; [`settlement`](crate::settlement) applies it.
+//! The delay between the attempts to send a signal.
+//!
+//! Pure: the caller passes the random number, and waits. Next: [`settlement`](crate::settlement), which
+//! applies it.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
 //! The text form of primary keys and order keys, as [`Signal`](crate::signal::Signal) holds it.
+//!
+//! Two different keys must never have the same text. Next: `Dialect` in `signalbus-outbox`, which reads
+//! and compares keys in SQL.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
-//! "Did you mean …?" suggestions for error messages.
+//! "Did you mean …?" suggestions for error messages. Next: the configuration, in `signalbus-relay`, and
+//! the tables of users, in `signalbus-outbox`, which name what they do not know.
 
 /// Returns `; did you mean "x"?` for the known name nearest to a misspelt one, or an empty string.
 pub fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> String {

@@ -1,4 +1,6 @@
 //! Durations and sizes, as written in configuration files.
+//!
+//! A number without a unit must never be accepted. Next: `config` in `signalbus-relay`.
 
 use std::time::Duration;
 

@@ -1,4 +1,7 @@
-//! The recorded claims and deferrals that a new claim must avoid; `claim` reads and `window` applies them.
+//! The recorded claims and deferrals that a new claim must avoid.
+//!
+//! A snapshot, with the database's time: what is due must not change between one row and the next. Next:
+//! `claim`, which reads it, and `window`, which applies it.
 
 use super::database::{Cell, number};
 

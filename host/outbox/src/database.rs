@@ -1,5 +1,6 @@
 //! The port to a database: a dialect to write statements in, and sessions to run them.
 //!
+//! Names no driver. The shared algorithm uses this port alone, and must never ask which database it is.
 //! Next: `connection`, the sessions; `sqlite`, `postgres` and `mysql`, the adapters.
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! Dead letters: signals that are not retried until someone redrives them.
 //!
 //! A letter is deleted only when its row is back in its table, or when it is discarded by a command.
+//! Next: `redrive` in `signalbus-relay`; `settle` writes the letters.
 
 use super::database::{Cell, ExtraColumns, Purpose, number};
 use super::sql::{Arg, Sql};

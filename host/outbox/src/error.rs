@@ -1,4 +1,7 @@
 //! Errors of the outbox; the one place that classifies what the drivers report.
+//!
+//! A database's error that is not known to pass by itself must never count as transient. Next: `runner`
+//! in `signalbus-relay`, which pauses after an error.
 
 /// An error of the outbox.
 #[derive(Clone, Debug, thiserror::Error)]

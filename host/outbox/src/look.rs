@@ -1,6 +1,7 @@
 //! Polling: which signal types have something due, and how large the backlog is.
 //!
-//! Never claims or changes anything, except for the statements given to [`Outbox::run`].
+//! Never claims or changes anything, except for the statements given to [`Outbox::run`]. Next: `watcher`
+//! and `sample` in `signalbus-relay`, which ask.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,7 @@
 //! The MySQL and MariaDB adapter: READ COMMITTED, so that no gap of a user's table is locked.
+//!
+//! Dates of zero and keys of zero must come back as they were (see `SESSION`). `connection` runs its
+//! sessions.
 
 use std::str::FromStr;
 use std::sync::Arc;

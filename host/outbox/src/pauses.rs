@@ -1,4 +1,6 @@
 //! Pauses that leave a database's lock free for others who poll for it, such as writers of SQLite.
+//!
+//! Never pauses while nobody else writes. Next: `connection`, which waits before it takes a connection.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,7 @@
 //! The PostgreSQL adapter: binary values where they are exact and simple, the server's text elsewhere.
+//!
+//! Behind a pooler nothing may stay behind on a connection, no setting and no prepared statement.
+//! `connection` runs its sessions.
 
 use std::str::FromStr;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! A statement under construction. Keeps text and arguments apart: a value must never become text.
+//!
+//! Next: `database`, whose dialects write into it; `connection`, which binds the arguments.
 
 /// An argument of a statement.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,4 +1,7 @@
 //! The SQLite adapter: one connection, one writer at a time, and values that carry their own type.
+//!
+//! Must leave the lock free in between for other writers of the file (see `pauses`). `connection` runs
+//! its sessions.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;

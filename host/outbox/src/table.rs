@@ -1,4 +1,7 @@
 //! Descriptions of users' tables: columns, primary key, order, and names with schemas.
+//!
+//! Runs no statement: the adapters' `describe` does. Next: `schema`, which checks a description; `text`,
+//! which decodes by [`Kind`].
 
 /// How a column is read and compared; each database has its own few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

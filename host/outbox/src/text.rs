@@ -1,4 +1,7 @@
 //! Decoding of values that the database returns as text, in ISO form and UTC.
+//!
+//! Nothing may be rounded or dropped: a text that fits no case becomes `Other`. Next: the adapters,
+//! which call it.
 
 use super::table::Kind;
 use signalbus_core::signal::Value;

@@ -1,4 +1,6 @@
 //! Reading due rows: within a range of keys, leaving out what is claimed or deferred.
+//!
+//! Reads only, and locks no row. Next: `claim`, which records what was read.
 
 use super::active::RecordedClaims;
 use super::database::{ExtraColumns, Fetched, Purpose};

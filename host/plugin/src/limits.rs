@@ -1,6 +1,7 @@
 //! The limits of a call and an instance, and the counters that enforce them.
 //!
-//! `guest` installs the memory meter in each store; `call` enforces the timeout.
+//! No memory and no table of an instance may grow uncounted. `guest` installs the memory meter in each
+//! store; `call` enforces the timeout.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};

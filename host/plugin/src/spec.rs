@@ -1,4 +1,7 @@
-//! The specification that a plugin is loaded from, by `load`.
+//! The specification that a plugin is loaded from.
+//!
+//! Holds everything that a later generation of the plugin is loaded with, too. Next: `load`, which reads
+//! the file.
 
 use std::path::PathBuf;
 use std::sync::Arc;

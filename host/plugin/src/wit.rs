@@ -1,4 +1,7 @@
 //! Generated bindings of the contract with guests. Arguments are borrowed, results are owned.
+//!
+//! The contract is in `wit/signalbus.wit`, and must not be extended here. `batch` converts to and from
+//! these types.
 #![allow(clippy::all, missing_docs, reason = "generated")]
 
 wasmtime::component::bindgen!({

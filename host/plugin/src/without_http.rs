@@ -1,4 +1,6 @@
 //! Replaces `http` in a binary that is built without HTTP: plugins that import it are refused.
+//!
+//! Must offer the rest of the crate what `http` offers. `load` reports the refusal.
 
 use std::sync::Arc;
 

@@ -1,5 +1,7 @@
 //! The time of the last claim: the watcher polls more often after recent activity, and the sampler
-//! counts only after some. Next: `watcher`.
+//! counts only after some.
+//!
+//! Notes when something was claimed, and nothing else. Next: `watcher` and `sample`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! Stand-ins for the outbox and the plugin of a signal type. What the loops ask becomes a list of
 //! questions, in their order, and the test answers them; under a paused clock, nothing else takes time.
+//!
+//! Decides nothing in a test's place. Next: `ports`, what they implement; the tests of `flusher`,
+//! `runner` and `watcher`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,6 @@
-//! Redriving: puts dead letters back into their tables, to be sent again. Next: `SignalTable::redrive`.
+//! Redriving: puts dead letters back into their tables, to be sent again.
+//!
+//! A letter that cannot be put back stays a dead letter. Next: `SignalTable::redrive`.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,7 @@
-//! The status of a running relay, as the admin listener serves it; `runner` and `sample` provide the facts.
+//! The status of a running relay, as the admin listener serves it.
+//!
+//! Only shows: `runner` and `sample` provide the facts. Fields are public, and documented in
+//! `docs/src/admin.md`.
 
 use serde::Serialize;
 use std::sync::atomic::Ordering::Relaxed;

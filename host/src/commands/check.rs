@@ -1,5 +1,8 @@
 //! `check`: reports every problem in configuration, database and plugins, each with its place and a
-//! remedy. It sends nothing.
+//! remedy.
+//!
+//! It sends nothing. The problems are found in `signalbus_relay::config`, `signalbus_outbox` and
+//! `signalbus_plugin`; here is only how they are shown.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
 //! `dead`: lists, shows, redrives and discards dead letters.
+//!
+//! Text from a database is made printable before it is shown. The letters are in `signalbus_outbox`.
 
 use std::path::Path;
 

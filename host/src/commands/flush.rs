@@ -1,4 +1,8 @@
-//! `flush`, `flushmany` and `flushordered`: send what is pending, show progress, report what became of it.
+//! `flush`, `flushmany` and `flushordered`: send what is pending, show progress, report what became of
+//! it.
+//!
+//! What is sent, and how, is decided in `signalbus_relay::Relay`; here is only how it is started and
+//! shown.
 
 use std::io::IsTerminal as _;
 use std::path::Path;

@@ -1,4 +1,6 @@
 //! `init`: creates a starter project. It never overwrites a file.
+//!
+//! The files are beside this one, in `init/`; the plugins are bundled by the build script.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
 //! The commands of `plugin`: those for plugin authors, and those that change a running relay.
+//!
+//! Each is in a module of its own; here is only what they share.
 
 #[cfg(feature = "author")]
 pub(crate) mod build;

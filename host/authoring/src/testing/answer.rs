@@ -1,4 +1,7 @@
-//! Outcomes and outages as a file of rows writes them: expected ones ([`Answer`]) and actual ones ([`Found`]).
+//! Outcomes and outages as a file of rows writes them: expected ones ([`Answer`]) and actual ones
+//! ([`Found`]).
+//!
+//! A difference must never quote a secret. `expect` compares them.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};

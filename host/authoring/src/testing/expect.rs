@@ -1,4 +1,7 @@
 //! What a case expects, and the first difference between that and the result.
+//!
+//! Checks nothing that the case does not mention, and shows nothing that has not passed `redactor`.
+//! `file` reads it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
-//! A bus that records what is published, and answers as a case says. It has no connection to anything.
+//! A bus that records what is published, and answers as a case says.
+//!
+//! It has no connection to anything: nothing may leave the machine. `expect` checks what it recorded.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

@@ -1,4 +1,6 @@
-//! A suite: the cases to run a plugin with. How it is written in a file is in `file`.
+//! A suite: the cases to run a plugin with, and what is expected of each.
+//!
+//! Knows no file format. `file` reads a suite, `contract` adds cases of its own, `testing` runs them.
 
 use super::expect::Expect;
 use super::recorder::Bus;

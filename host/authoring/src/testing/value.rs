@@ -1,4 +1,7 @@
-//! SQL values as JSON, for files that people write and read. Nothing is rounded.
+//! SQL values as JSON, for files that people write and read.
+//!
+//! Nothing is rounded: what is written is read back as the same value. `file` reads them, `plugin test`
+//! shows them.
 
 use std::fmt;
 use std::marker::PhantomData;

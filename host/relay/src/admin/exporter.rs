@@ -1,4 +1,7 @@
 //! The recorder that collects the metrics of `signalbus-telemetry` and renders them for Prometheus.
+//!
+//! A process has at most one. Next: `meters` in `signalbus-telemetry`, which lists the metrics; the
+//! router in `admin`, which renders them.
 
 use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};

@@ -1,4 +1,6 @@
-//! Connections to the admin listener, limited in number and lifetime.
+//! Connections to the admin listener.
+//!
+//! Limited in number and lifetime: clients must never exhaust the relay. Next: the router in `admin`.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,4 +1,7 @@
-//! The connections to buses that may be granted to plugins; `signalbus-bus` opens them.
+//! The connections to buses that may be granted to plugins.
+//!
+//! Reads and checks them, and opens none: `signalbus-bus` connects on first use. Next: `grants`, which
+//! names them.
 
 use std::path::Path;
 use std::time::Duration;

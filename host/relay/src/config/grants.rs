@@ -1,4 +1,7 @@
 //! Grants: the settings and secrets that a plugin may read, and the connections and hosts it may reach.
+//!
+//! Nothing may be granted that the file does not name. Next: `grants` in `signalbus-plugin`, which are
+//! checked at each use.
 
 use std::path::Path;
 use std::sync::Arc;

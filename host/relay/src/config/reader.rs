@@ -1,4 +1,7 @@
-//! Reads typed values from TOML, and collects every problem with its place instead of stopping at the first.
+//! Reads typed values from TOML, and collects every problem with its place instead of stopping at the
+//! first.
+//!
+//! A problem's text must never quote a value that may be secret. Next: `config`, which knows the keys.
 
 use std::path::Path;
 use std::str::FromStr;

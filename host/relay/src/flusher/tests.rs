@@ -1,3 +1,6 @@
+//! How a flusher works through claims, and what it does after each answer; the test gives the answers
+//! through `fake`.
+
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;

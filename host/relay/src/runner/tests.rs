@@ -1,3 +1,5 @@
+//! When a runner starts, pauses and ends its workers; the test gives them their answers through `fake`.
+
 use futures::FutureExt as _;
 use signalbus_core::signal::{Outcome, Verdict};
 

@@ -1,3 +1,5 @@
+//! When the watcher polls, and which runners it wakes; the test gives it its answers, as in `fake`.
+
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 

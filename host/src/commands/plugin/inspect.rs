@@ -1,4 +1,7 @@
 //! `plugin inspect` and `plugin check`: show the metadata of a plugin, and what it needs to run.
+//!
+//! Neither gives the plugin a signal. What is read is in `signalbus_authoring::component`, what it needs
+//! in `signalbus_plugin`.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,4 +1,7 @@
-//! `plugin new`: creates a project that builds, and passes `plugin test`, as it is.
+//! `plugin new`: creates a project that builds, and passes `plugin test`, as it is. It never writes into
+//! an existing folder.
+//!
+//! The files are in `signalbus_authoring::templates`.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
-//! `plugin replay`: runs a dead letter through a plugin, on the author's machine. It publishes nothing.
+//! `plugin replay`: runs a dead letter through a plugin, on the author's machine.
+//!
+//! It publishes nothing, and the dead letter stays. The run is in `signalbus_authoring::testing`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,7 @@
-//! `plugin swap` and `plugin rollback`: change the plugin of a running relay, through its admin listener.
+//! `plugin swap` and `plugin rollback`: change the plugin of a running relay, through its admin
+//! listener.
+//!
+//! Here is only the request; `signalbus_relay::Live` does the work.
 
 use std::net::SocketAddr;
 use std::path::Path;
