@@ -20,7 +20,7 @@ SELECTED := -p signalbus $(CRATES:%=-p signalbus-%) \
 DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help build demo demo-build test tests host-tests features soak plugins ready-made languages toolchains guests bench figures lint setup servers kafka
+.PHONY: help build demo demo-build test tests host-tests features libraries soak plugins ready-made languages toolchains guests bench figures lint setup servers kafka
 
 help:
 	@echo 'make demo     build a relay for SQLite, and send a few thousand signals with it'
