@@ -46,13 +46,10 @@ async fn stuck(guest: &str, timeout: &str) -> (Database, Child) {
     database.orders(1).await;
     let more = format!("timeout = {timeout:?}");
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", guest, &more)]));
-    let log = Witness::new(database.folder()).stderr();
-    let flush = project.command(&["flushmany"]).stderr(log).spawn().unwrap();
-    let begun = Instant::now();
-    while claims(&database).await == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was claimed");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let witness = Witness::new(database.folder());
+    let flush = project.command(&["flushmany"]).stderr(witness.stderr()).spawn().unwrap();
+    // Between the claim and the call a stop would begin no call.
+    witness.wait_until("called");
     (database, flush)
 }
 

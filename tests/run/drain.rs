@@ -47,7 +47,7 @@ async fn the_grace_period_ends_a_drain() {
     relay.kill();
     let child = relay.project.command(&["run", "--grace", "0.5"]).stderr(relay.witness.stderr()).spawn().unwrap();
     // Once it is claimed, a stop may still come before the call.
-    relay.witness.wait_until("asleep");
+    relay.witness.wait_until("called");
     let begun = Instant::now();
     crate::harness::command::terminate(&child);
     let status = child.wait_with_output().unwrap().status.code();

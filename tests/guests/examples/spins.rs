@@ -1,9 +1,10 @@
-//! Never answers, and never calls the relay.
+//! Logs that it was called, and never answers nor calls the relay again.
 
-use signalbus_guest::{BulkResult, Signal, plugin};
+use signalbus_guest::{BulkResult, Signal, log, plugin};
 use signalbus_test_guests::spin;
 
 fn send_all(_: &[Signal]) -> BulkResult {
+    log::info!("called");
     spin()
 }
 
