@@ -9,15 +9,15 @@ if [ $# -eq 0 ]; then
 fi
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
 
-# Runs the unit tests of one crate, with these features only.
-unit() { cargo test --quiet -p "signalbus-$1" --no-default-features --features "$2"; }
-
-# Runs the end-to-end tests whose names contain one of these words. `admin` is always on, because the tests ask
-# the admin listener for the state of the relay. Their dev-dependencies are built whatever the features.
-e2e() {
-    local features=$1
-    shift
-    cargo test --quiet -p signalbus --no-default-features --features "$features,admin" --test e2e -- "$@"
+# Runs the unit tests of one crate, and the end-to-end tests whose names contain one of these words, with these
+# features only. `admin` is always on, because the tests ask the admin listener for the state of the relay; their
+# dev-dependencies are built whatever the features.
+tests() {
+    local crate=signalbus-$1 features=$2
+    shift 2
+    local selected=(-p signalbus -p "$crate" --no-default-features --features "signalbus/admin,signalbus/${features//,/,signalbus/}")
+    cargo test --quiet "${selected[@]}" --lib
+    cargo test --quiet "${selected[@]}" --test e2e -- "$@"
 }
 
 for feature; do
@@ -25,30 +25,25 @@ for feature; do
     case $feature in
         sqlite | postgres | mysql)
             cargo build --quiet -p signalbus --no-default-features --features "$feature"
-            unit outbox "$feature"
             database=${feature/mysql/mariadb}
             # Tests in the skipped modules may need an SQLite outbox as well.
-            e2e "$feature" "::$database" --skip run:: --skip plugins:: --skip faults:: --skip values::
+            tests outbox "$feature" "::$database" --skip run:: --skip plugins:: --skip faults:: --skip values::
             ;;
         amqp | kafka | nats | redis | mqtt | inbox)
             cargo build --quiet -p signalbus --no-default-features --features "sqlite,$feature"
-            unit bus "$feature"
-            e2e "sqlite,$feature" "buses::$feature"
+            tests bus "sqlite,$feature" "buses::$feature"
             ;;
         http)
             cargo build --quiet -p signalbus --no-default-features --features sqlite,http
-            unit plugin http
-            e2e sqlite,http webhook::
+            tests plugin sqlite,http webhook::
             ;;
         admin)
             cargo build --quiet -p signalbus --no-default-features --features sqlite,admin
-            unit relay admin
-            e2e sqlite run::admin:: --skip postgres --skip mariadb
+            tests relay sqlite run::admin:: --skip postgres --skip mariadb
             ;;
         author)
             cargo build --quiet -p signalbus --no-default-features --features sqlite,author
-            cargo test --quiet -p signalbus-authoring
-            e2e sqlite,author plugins::conformance:: plugins::authors::a_missing_tool --skip ::conforms
+            tests authoring sqlite,author plugins::conformance:: plugins::authors::a_missing_tool --skip ::conforms
             ;;
         *)
             echo "unknown feature $feature" >&2

@@ -3,6 +3,10 @@
 //! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
 //! `shared_connection` opens and reopens connections, `instrumented` measures and redacts.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox")),
+    allow(dead_code, unused_imports, reason = "the adapters share it")
+)]
 
 #[cfg(feature = "amqp")]
 mod amqp;
