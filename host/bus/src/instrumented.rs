@@ -71,7 +71,7 @@ impl Publisher for InstrumentedBus {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "amqp"))]
 mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
