@@ -71,7 +71,8 @@ impl Publisher for InstrumentedBus {
     }
 }
 
-#[cfg(all(test, feature = "amqp"))]
+#[cfg(test)]
+#[cfg(feature = "amqp")]
 mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
