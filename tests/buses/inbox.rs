@@ -10,8 +10,13 @@ use crate::harness::server::{Kind, Server};
 /// The table of the book's page on buses.
 const INBOX: &str = "CREATE TABLE inbox (id text PRIMARY KEY, key text, content_type text, headers jsonb, body bytea)";
 
+async fn database() -> Database {
+    let server = tokio::task::spawn_blocking(|| Server::shared(Kind::Postgres)).await.unwrap();
+    Database::without_outbox(System::Postgres, server).await
+}
+
 async fn inbox() -> Database {
-    let database = Database::postgres().await;
+    let database = database().await;
     database.run(INBOX).await;
     database
 }
@@ -81,7 +86,7 @@ async fn only_the_faulty_rows_become_dead_letters() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_wrong_table_defers_messages() {
-    let inbox = Database::postgres().await;
+    let inbox = database().await;
     let shop = Shop::small(&url(&inbox), "destination = 'inbox'").await;
     shop.defers(2, "relation \"inbox\" does not exist; create the table as the book's page on buses shows").await;
     inbox.run("CREATE TABLE inbox (id text PRIMARY KEY, body bytea)").await;
@@ -104,7 +109,7 @@ async fn one_destination_does_not_harm_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_costs_nothing() {
     let server = tokio::task::spawn_blocking(|| Server::start(Kind::Postgres)).await.unwrap();
-    let inbox = Database::on(System::Postgres, &server).await;
+    let inbox = Database::without_outbox(System::Postgres, &server).await;
     inbox.run(INBOX).await;
     let shop = Shop::with(12_000, &url(&inbox), "destination = 'inbox'").await;
     shop.survives(|| server.kill(), || server.up()).await;

@@ -47,13 +47,18 @@ impl Database {
 
     /// A new database on a server.
     pub async fn on(system: System, server: &Server) -> Self {
+        Self::without_outbox(system, server).await.migrated().await
+    }
+
+    /// The same, of a service that has no outbox.
+    pub async fn without_outbox(system: System, server: &Server) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let admin = server.url(if system == System::Postgres { "postgres" } else { "mysql" });
         let folder = TempDir::new().unwrap();
         let administration = Self { system, url: admin, folder };
         administration.run(&format!("CREATE DATABASE {name}")).await;
-        Self { url: server.url(&name), ..administration }.migrated().await
+        Self { url: server.url(&name), ..administration }
     }
 
     async fn migrated(self) -> Self {
