@@ -4,6 +4,7 @@ mod claims;
 mod dead;
 mod deferrals;
 mod faults;
+mod identity;
 mod keys;
 mod late;
 mod names;

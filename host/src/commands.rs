@@ -111,7 +111,7 @@ pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
 }
 
 pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
-    Ok(Outbox::open(&config.database.url, config.database.max_connections)?)
+    Ok(signalbus_relay::open_outbox(config)?)
 }
 
 /// Prints a line of the result. A closed pipe is not an error.

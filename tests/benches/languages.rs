@@ -153,7 +153,7 @@ fn signal(index: usize) -> Signal {
         Value::Timestamp("2026-02-28T23:59:59.123456Z".to_owned()),
         Value::Text("x".repeat(64)),
     ];
-    Signal { key: index.to_string(), order_key: String::new(), attempt: 1, values }
+    Signal { id: format!("Order:{index}"), key: index.to_string(), order_key: String::new(), attempt: 1, values }
 }
 
 /// The median of the seconds that `run` takes.

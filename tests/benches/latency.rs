@@ -110,7 +110,7 @@ async fn latencies(system: System, way: Way, samples: u32) -> Vec<f64> {
         let (_, ids) = line.split_once("ids=").unwrap();
         for id in ids.trim().trim_matches('"').split(',') {
             // The relay may notice a commit before its writer gets the reply.
-            latencies.push(((at - committed[id] % 86_400.0) * 1000.0).max(0.0));
+            latencies.push(((at - committed[id.split('~').next().unwrap()] % 86_400.0) * 1000.0).max(0.0));
         }
     }
     latencies.sort_by(f64::total_cmp);

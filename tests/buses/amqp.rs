@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{RECOVERY, Shop, certificates};
+use crate::harness::bus::{RECOVERY, Shop, certificates, row_of};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
@@ -121,7 +121,7 @@ async fn received(channel: &Channel, queue: &str) -> HashMap<String, Vec<Deliver
     let mut found: HashMap<String, Vec<Delivery>> = HashMap::new();
     while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
         let id = message.properties.message_id().as_ref().unwrap().to_string();
-        found.entry(id).or_default().push(message.delivery);
+        found.entry(row_of(&id).to_owned()).or_default().push(message.delivery);
     }
     found
 }

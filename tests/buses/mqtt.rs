@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates, ids, in_order};
+use crate::harness::bus::{Shop, certificates, distinct_rows_of, ids, in_order, row_of};
 use crate::harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -44,12 +44,7 @@ impl Subscriber {
     /// Waits for the messages of this many orders, and returns them.
     async fn all(&self, rows: u32) -> Vec<Publish> {
         let mut seen = self.seen.clone();
-        let whole = |seen: &Vec<Publish>| {
-            let mut arrived: Vec<String> = seen.iter().map(|message| property(message, "id")).collect();
-            arrived.sort();
-            arrived.dedup();
-            arrived == ids(rows)
-        };
+        let whole = |seen: &Vec<Publish>| distinct_rows_of(seen.iter().map(|message| property(message, "id"))) == ids(rows);
         let enough = usize::try_from(rows).unwrap();
         let arrived = seen.wait_for(|seen| seen.len() >= enough && whole(seen));
         let arrived = tokio::time::timeout(Duration::from_secs(20), arrived).await;
@@ -87,7 +82,7 @@ async fn everything_arrives() {
         assert_eq!(properties.content_type.as_deref(), Some("application/json"));
         assert!(properties.message_expiry_interval.is_some_and(|seconds| (500..=600).contains(&seconds)));
         let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
-        assert_eq!(format!("OrderPlaced:{}", body["id"]), property(&message, "id"));
+        assert_eq!(format!("OrderPlaced:{}", body["id"]), row_of(&property(&message, "id")));
         assert_eq!(body["customer"], property(&message, "key").as_str());
     }
     assert_eq!(subscriber.seen.borrow().len(), 120);

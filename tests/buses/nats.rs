@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates, ids, in_order};
+use crate::harness::bus::{Shop, certificates, equal_commits, ids, in_order, row_of, rows_of};
 use crate::harness::proxy::Proxy;
 use async_nats::jetstream::consumer::pull::Config as Pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
@@ -46,6 +46,7 @@ macro_rules! with_each_server {
 }
 
 with_each_server!(
+    equal_commits_arrive_each,
     everything_arrives,
     a_killed_server_costs_nothing,
     what_a_stream_does_not_take_waits,
@@ -63,17 +64,23 @@ async fn everything_arrives(server: Kind) {
     let shop = Shop::with(120, &url(&broker), settings).await;
     shop.sends().await;
     let messages = messages(&stream).await;
-    let mut arrived: Vec<String> = messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
+    let arrived: Vec<String> = messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
     in_order(&arrived);
-    arrived.sort_unstable();
-    assert_eq!(arrived, ids(120));
+    assert_eq!(rows_of(arrived), ids(120));
     for message in &messages {
         let told = ["Content-Type", "tenant", "trace"].map(|name| header(message, name));
         assert_eq!((message.subject.as_str(), told), ("orders", ["application/json", "a", "b"]));
         let body: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
-        assert_eq!(format!("OrderPlaced:{}", body["id"]), header(message, "Nats-Msg-Id"));
+        assert_eq!(format!("OrderPlaced:{}", body["id"]), row_of(header(message, "Nats-Msg-Id")));
         assert_eq!(body["payload"].as_str().unwrap().len(), 200);
     }
+}
+
+async fn equal_commits_arrive_each(server: Kind) {
+    let broker = Broker::start(server, "");
+    let stream = stream(&broker, Config::default()).await;
+    equal_commits(300, &url(&broker), "destination = 'orders'").await;
+    assert_eq!(messages(&stream).await.len(), 300);
 }
 
 async fn a_killed_server_costs_nothing(server: Kind) {
@@ -83,11 +90,9 @@ async fn a_killed_server_costs_nothing(server: Kind) {
     shop.survives_death_of(&broker).await;
     let client = async_nats::connect(broker.url()).await.unwrap();
     let stream = jetstream::new(client).get_stream("ORDERS").await.unwrap();
-    let mut arrived: Vec<String> =
-        messages(&stream).await.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
-    arrived.sort_unstable();
+    let messages = messages(&stream).await;
     // What was sent twice is stored once.
-    assert_eq!(arrived, ids(12_000));
+    assert_eq!(rows_of(messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned())), ids(12_000));
 }
 
 async fn what_a_stream_does_not_take_waits(server: Kind) {

@@ -9,7 +9,7 @@ use crate::harness::witness::Witness;
 use crate::on_each_database;
 
 async fn claims(database: &Database) -> i64 {
-    database.number("SELECT count(*) FROM signalbus_claim").await
+    database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await
 }
 
 async fn left(database: &Database) -> i64 {

@@ -10,7 +10,7 @@ use super::broker::Broker;
 use super::command::{Project, Said};
 use super::database::Database;
 use super::proxy::Proxy;
-use super::relay::Running;
+use super::relay::{Running, section};
 use super::server::run;
 
 /// How soon a bus that is back is used again: within five seconds, of which a busy machine makes more.
@@ -162,14 +162,47 @@ impl Shop {
 
 /// Fifty orders are one batch: those of each came in their order.
 pub fn in_order(arrived: &[String]) {
-    let number = |id: &String| id.strip_prefix("OrderPlaced:").and_then(|key| key.parse::<u32>().ok()).unwrap();
+    let number = |id: &String| row_of(id).strip_prefix("OrderPlaced:").and_then(|key| key.parse::<u32>().ok()).unwrap();
     for batch in 0..=arrived.iter().map(number).max().unwrap_or_default() / 50 {
         let of_batch: Vec<u32> = arrived.iter().map(number).filter(|number| (number - 1) / 50 == batch).collect();
         assert!(of_batch.is_sorted(), "{of_batch:?}");
     }
 }
 
-/// The identities of the orders from 1 to `rows`, sorted.
+/// Commits equal rows one by one into a table whose keys come back, and sends each with the plugin `publish`.
+pub async fn equal_commits(commits: u32, connection: &str, settings: &str) {
+    let database = Database::sqlite().await;
+    database.run("CREATE TABLE visited (id INTEGER PRIMARY KEY, page TEXT NOT NULL)").await;
+    let more = format!(
+        "[signals.Visited.grants]\nconnections = ['bus']\n[connections.bus]\n{connection}\n\
+         [signals.Visited.settings]\nconnection = 'bus'\n{settings}\n"
+    );
+    let mut relay = Running::start(&database, &section("Visited", &super::guest("signalbus_publish"), &more));
+    for _ in 0..commits {
+        database.run("INSERT INTO visited (page) VALUES ('/')").await;
+        relay.wait_empty(&database, "visited").await;
+    }
+    assert_eq!(relay.stop(), Some(0));
+}
+
+/// The type and key in a signal's id.
+pub fn row_of(id: &str) -> &str {
+    id.split('~').next().unwrap_or_default()
+}
+
+/// The rows with these ids, sorted.
+pub fn rows_of(arrived: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut rows: Vec<String> = arrived.into_iter().map(|id| row_of(&id).to_owned()).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The rows with these ids, each once, however often it arrived; it must have had the same id each time.
+pub fn distinct_rows_of(arrived: impl IntoIterator<Item = String>) -> Vec<String> {
+    rows_of(arrived.into_iter().collect::<std::collections::BTreeSet<String>>())
+}
+
+/// The types and keys of the orders from 1 to `rows`, sorted.
 pub fn ids(rows: u32) -> Vec<String> {
     let mut ids: Vec<String> = (1..=rows).map(|order| format!("OrderPlaced:{order}")).collect();
     ids.sort();

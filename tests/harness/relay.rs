@@ -102,6 +102,15 @@ impl Running {
         }
     }
 
+    /// Waits up to a minute until a table is empty.
+    pub async fn wait_empty(&self, database: &Database, table: &str) {
+        let begun = Instant::now();
+        while database.count(table).await > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{table} is not sent: {}", self.witness.text());
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     pub fn get(&self, path: &str) -> Answer {
         self.try_get(path).unwrap_or_else(|| panic!("no response from {path}: {}", self.witness.text()))
     }

@@ -76,6 +76,9 @@ mod cases {
             assert_eq!(settle(&mut worker, &batch, &Settlement::default()).await, 0);
         }
         assert_eq!(database.count("signalbus_deferral").await, 0);
+        // What may have been sent keeps its ids.
+        assert_eq!(database.count("signalbus_claim").await, 1);
+        drain(&mut worker, 3).await;
         assert_eq!(database.count("signalbus_claim").await, 0);
     }
 

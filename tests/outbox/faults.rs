@@ -83,7 +83,7 @@ mod cases {
     }
 
     pub async fn side_tables_of_a_newer_release_are_left_alone(database: Database) {
-        database.run("INSERT INTO signalbus_schema VALUES (99)").await;
+        database.run("INSERT INTO signalbus_schema VALUES (99, '')").await;
         let outbox = Outbox::open(&database.url, 2).unwrap();
         assert_eq!(outbox.schema().await.unwrap(), Schema::New(99));
         for error in [outbox.require_schema().await.unwrap_err(), outbox.migrate().await.unwrap_err()] {

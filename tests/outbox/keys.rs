@@ -52,7 +52,7 @@ async fn visit(database: &Database, relay: &Relay, limit: usize) -> Vec<String> 
     assert_eq!(batch.signals.len(), batches.iter().map(|batch| batch.signals.len()).sum::<usize>());
     assert!(attempts(&batch).iter().all(|&attempt| attempt == 2), "{:?}", keys(&batch));
     settle(&mut worker, &batch, &Settlement::default()).await;
-    database.run("DELETE FROM signalbus_deferral").await;
+    database.run("DELETE FROM signalbus_deferral; DELETE FROM signalbus_claim").await;
     let mut seen: Vec<String> = batches.iter().flat_map(keys).collect();
     seen.sort();
     seen

@@ -156,6 +156,7 @@ fn secrets_are_compared_and_not_shown() {
 
 /// Grants are for the author's own cases: the contract tests connect to nobody.
 #[test]
+#[cfg(feature = "http")]
 fn the_contract_reaches_nobody() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     server.set_nonblocking(true).unwrap();
@@ -176,6 +177,7 @@ fn the_contract_reaches_nobody() {
 
 /// The contract tests need no grants, the author's own cases do.
 #[test]
+#[cfg(feature = "http")]
 fn missing_grants_do_not_fail_the_contract_tests() {
     let folder = tempfile::TempDir::new().unwrap();
     let webhook = super::sample("webhook");

@@ -4,6 +4,7 @@ use redis::AsyncTypedCommands as _;
 
 use super::in_each_language;
 use crate::harness::broker::{Broker, Kind};
+use crate::harness::bus::row_of;
 use crate::harness::command::Project;
 use crate::harness::database::Database;
 
@@ -33,7 +34,7 @@ async fn a_retry_holds_back_only_its_own_order_key(language: &str) {
     let mut arrived = async || {
         let entries = connection.xrange_all(&stream).await.unwrap().ids;
         let ids = entries.iter().map(|entry| entry.get::<String>("id").unwrap());
-        ids.map(|id| id.trim_start_matches("OrderPlaced:").to_owned()).collect::<Vec<_>>()
+        ids.map(|id| row_of(&id).trim_start_matches("OrderPlaced:").to_owned()).collect::<Vec<_>>()
     };
 
     let said = project.run(&["flush", "-w", "0"]);

@@ -38,7 +38,7 @@ mod cases {
         assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
         assert_eq!(relay.witness.counts().len(), 150);
         assert!(relay.witness.counts().values().all(|count| *count == 1));
-        assert_eq!(database.number("SELECT count(*) FROM signalbus_claim").await, 0);
+        assert_eq!(database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await, 0);
     }
 
     /// Keys in no particular order, also below those already sent.

@@ -43,7 +43,7 @@ mod cases {
         stop(siblings);
         assert_eq!(relay.stop(), Some(0));
         assert_eq!(relay.witness.all_sent(ROWS), 0, "sent twice");
-        assert_eq!(database.number("SELECT count(*) FROM signalbus_claim").await, 0);
+        assert_eq!(database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await, 0);
     }
 
     /// A relay is killed during its batches, and another one finishes them.
@@ -53,7 +53,7 @@ mod cases {
         let mut relay =
             Running::spawn(&database, &section("OrderPlaced", &guest("counts"), &format!("timeout = \"100s\"\n{more}")), "");
         let begun = Instant::now();
-        while database.number("SELECT count(*) FROM signalbus_claim").await == 0 {
+        while database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await == 0 {
             assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

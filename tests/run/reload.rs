@@ -53,7 +53,7 @@ mod cases {
         database.run("INSERT INTO c VALUES (3, 'x'), (4, 'x')").await;
         until_empty(&database, "c", &relay).await;
         assert_eq!(relay.stop(), Some(0));
-        assert!(relay.witness.text().contains("C:3,C:4"), "{}", relay.witness.text());
+        assert!(relay.witness.order().ends_with(&["C:3".into(), "C:4".into()]), "{}", relay.witness.text());
         assert!(relay.witness.counts().values().all(|count| *count == 1));
     }
 }

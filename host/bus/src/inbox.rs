@@ -3,7 +3,7 @@
 //! A message must never count as sent before its row is committed. `shared_connection` connects;
 //! `instrumented` measures and redacts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
@@ -129,7 +129,18 @@ async fn insert(
     while let Some(part) = parts.pop() {
         let rows: Vec<&Message> = part.iter().map(|position| &messages[*position]).collect();
         let receipt = match insert_rows(connection, table, &rows).await {
-            Ok(()) => Ok(Outcome::Sent),
+            Ok(conflicts) if conflicts.is_empty() => Ok(Outcome::Sent),
+            Ok(conflicts) => {
+                for (n, position) in part.into_iter().enumerate() {
+                    let outcome = if conflicts.contains(&n) {
+                        reject(format!("inbox \"{table}\" has another message with this id"))
+                    } else {
+                        Outcome::Sent
+                    };
+                    receipts[position] = Some(Ok(outcome));
+                }
+                continue;
+            }
             Err(Fault::Row(_)) if part.len() > 1 => {
                 let (first, second) = part.split_at(part.len() / 2);
                 parts.extend([second.to_vec(), first.to_vec()]);
@@ -146,24 +157,35 @@ async fn insert(
     }
 }
 
-async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Message]) -> Result<(), Fault> {
+/// Returns which of the rows were not inserted, since the table has another message under their id.
+async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Message]) -> Result<HashSet<usize>, Fault> {
     let ids: Vec<Option<&str>> = rows.iter().map(|row| row.id.as_deref()).collect();
     let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key.as_deref()).collect();
     let types: Vec<Option<&str>> = rows.iter().map(|row| row.content_type.as_deref()).collect();
     let headers: Vec<String> = rows.iter().map(|row| headers(row)).collect();
     let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
-    let sql = format!(
-        "INSERT INTO {} (id, key, content_type, headers, body) \
+    let table = quoted(table);
+    let insert = format!(
+        "INSERT INTO {table} (id, key, content_type, headers, body) \
          SELECT i, k, c, h::jsonb, b FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[]) AS m (i, k, c, h, b) \
-         ON CONFLICT (id) DO NOTHING",
-        quoted(table)
+         ON CONFLICT (id) DO NOTHING"
     );
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(ids).bind(keys).bind(types).bind(headers).bind(bodies);
+    let others = format!(
+        "SELECT n - 1 FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS m (i, b, n) JOIN {table} t ON t.id = m.i \
+         WHERE t.body IS DISTINCT FROM m.b"
+    );
     // In a transaction, and without a prepared statement that stays: a pooler may reassign the connection.
     let inserted = async {
         let mut transaction = connection.begin().await?;
-        query.persistent(false).execute(&mut *transaction).await?;
-        transaction.commit().await
+        let query = sqlx::query(AssertSqlSafe(insert)).bind(&ids).bind(keys).bind(types).bind(headers).bind(&bodies);
+        let inserted = query.persistent(false).execute(&mut *transaction).await?.rows_affected();
+        let mut conflicts = HashSet::new();
+        if inserted < rows.len() as u64 {
+            let query = sqlx::query_scalar::<_, i64>(AssertSqlSafe(others)).bind(&ids).bind(&bodies);
+            let found = query.persistent(false).fetch_all(&mut *transaction).await?;
+            conflicts.extend(found.into_iter().filter_map(|n| usize::try_from(n).ok()));
+        }
+        transaction.commit().await.map(|()| conflicts)
     };
     inserted.await.map_err(|error| fault(&error))
 }

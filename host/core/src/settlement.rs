@@ -140,7 +140,13 @@ mod tests {
         order_keys
             .iter()
             .enumerate()
-            .map(|(n, order_key)| Signal { key: n.to_string(), order_key: (*order_key).to_string(), attempt: 1, values: vec![] })
+            .map(|(n, order_key)| Signal {
+                id: format!("Order:{n}"),
+                key: n.to_string(),
+                order_key: (*order_key).to_string(),
+                attempt: 1,
+                values: vec![],
+            })
             .collect()
     }
 

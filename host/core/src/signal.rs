@@ -54,6 +54,9 @@ pub struct SignalType {
 /// A row waiting to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {
+    /// What consumers deduplicate by: the same for every repetition of one version of one row, and never the
+    /// same for two. Plugins treat it as opaque.
+    pub id: String,
     /// The primary key as text: its parts joined with `,`, with `,`, `:` and `%` percent-encoded within
     /// each part.
     pub key: String,
@@ -63,17 +66,6 @@ pub struct Signal {
     pub attempt: u32,
     /// In the table's column order.
     pub values: Vec<Value>,
-}
-
-impl Signal {
-    /// Returns the printable, stable identity of the row: `<signal type>:<primary key>`.
-    pub fn id(&self, signal_type: &str) -> String {
-        let mut id = String::with_capacity(signal_type.len() + 1 + self.key.len());
-        id.push_str(signal_type);
-        id.push(':');
-        id.push_str(&self.key);
-        id
-    }
 }
 
 /// The plugin's verdict on one signal.

@@ -4,15 +4,24 @@
 //! `claim`, which reads it, and `window`, which applies it.
 
 use super::database::{Cell, number};
+use super::identity::Seed;
 
 /// A claim, as the side table has it.
 #[derive(Debug)]
 pub(super) struct ClaimRecord {
     pub(super) token: String,
+    /// Ranges may overlap: a row belongs to the claim with the lowest serial number that covers it.
+    pub(super) serial: i64,
+    /// That of the ids of its signals.
+    pub(super) seed: Seed,
     pub(super) mine: bool,
+    /// Nobody holds it: what was in flight under it is to be sent again.
+    pub(super) released: bool,
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
     pub(super) order_keys: Vec<String>,
+    /// How many signals of an ordered type may have been sent under it.
+    pub(super) in_flight: usize,
     pub(super) takeovers: u32,
     pub(super) expires_in: i64,
 }
@@ -32,36 +41,56 @@ pub(super) struct RecordedClaims {
 
 impl ClaimRecord {
     pub(super) fn new(from: Option<String>, to: Option<String>, order_keys: Vec<String>) -> Self {
-        let token = uuid::Uuid::new_v4().simple().to_string();
-        Self { token, mine: true, from, to, order_keys, takeovers: 0, expires_in: 0 }
+        Self {
+            token: token(),
+            serial: 0,
+            seed: Seed::random(),
+            mine: true,
+            released: false,
+            from,
+            to,
+            order_keys,
+            in_flight: 0,
+            takeovers: 0,
+            expires_in: 0,
+        }
     }
 
     pub(super) fn read(row: &[Cell], owner: &str) -> Self {
         let order_keys = serde_json::from_str(row[5].as_deref().unwrap_or_default());
         Self {
             token: row[1].clone().unwrap_or_default(),
+            seed: Seed::from_text(row[8].as_deref().unwrap_or_default()),
             mine: row[2].as_deref() == Some(owner),
+            released: row[2].as_deref() == Some(""),
             from: row[3].clone(),
             to: row[4].clone(),
             order_keys: order_keys.unwrap_or_default(),
+            in_flight: number(&row[9]),
+            serial: number(&row[10]),
             takeovers: number(&row[6]),
             expires_in: number(&row[7]),
         }
     }
 
-    /// The same range and keys, under a token of its own.
-    pub(super) fn rest(&self) -> Self {
-        Self {
-            token: uuid::Uuid::new_v4().simple().to_string(),
-            from: self.from.clone(),
-            to: self.to.clone(),
-            order_keys: self.order_keys.clone(),
-            ..*self
-        }
+    /// The same claim as its next holder has it. The ids of its signals stay as they are.
+    pub(super) fn taken_over(self) -> Self {
+        let takeovers = if self.released && self.takeovers == 0 { 0 } else { self.takeovers + 1 };
+        Self { token: token(), mine: true, released: false, takeovers, ..self }
     }
 }
 
+/// A new name for a claim.
+pub(super) fn token() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
 impl RecordedClaims {
+    /// The serial number of the next claim.
+    pub(super) fn next_serial(&self) -> i64 {
+        self.claims.iter().map(|claim| claim.serial + 1).max().unwrap_or_default()
+    }
+
     /// Some signals may be deferred, and nothing is claimed.
     pub(super) fn deferred() -> Self {
         Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: None }

@@ -12,7 +12,8 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use super::active::{ClaimRecord, RecordedClaims};
-use super::database::{Fetched, Purpose, number};
+use super::database::{Fetched, Purpose, Row, number};
+use super::identity::{Identity, Seed};
 use super::sql::{Arg, Sql};
 use super::window::Window;
 use super::{Error, LEASE, RENEWAL, Worker, millis};
@@ -26,6 +27,10 @@ const SCAN_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Batch {
     pub(super) token: String,
+    /// What the settle has to know of each signal.
+    pub(super) marks: Vec<Mark>,
+    /// What the claim covers beside the batch, once the batch is settled.
+    pub(super) rest: Option<Rest>,
     pub signals: Vec<Signal>,
     /// Two relays died while sending this one signal: it is charged an attempt instead of being sent.
     pub suspect: bool,
@@ -38,8 +43,31 @@ pub struct Batch {
 impl Batch {
     /// Creates the batch that was claimed under `token`.
     pub fn for_claim(token: String, signals: Vec<Signal>) -> Self {
-        Self { token, signals, suspect: false, taken_over: false, late: false }
+        Self { token, marks: Vec::new(), rest: None, signals, suspect: false, taken_over: false, late: false }
     }
+
+    fn of(taken: &Taking, rows: Vec<Row>, identity: &Identity) -> Self {
+        let mark = |row: &Row| Mark { version: row.version, seed: row.seed.unwrap_or(taken.claim.seed) };
+        let marks: Vec<Mark> = rows.iter().map(mark).collect();
+        let signals = rows.into_iter().zip(&marks).map(|(row, mark)| identity.signal(row, mark.seed)).collect();
+        let Taking { claim, rest, suspect, taken_over, late, .. } = taken;
+        let batch = Self::for_claim(claim.token.clone(), signals);
+        Self { marks, rest: rest.clone(), suspect: *suspect, taken_over: *taken_over, late: *late, ..batch }
+    }
+}
+
+/// What the settle has to know of a signal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) version: i64,
+    pub(super) seed: Seed,
+}
+
+/// The part of a claim that its next holder begins with.
+#[derive(Clone, Debug)]
+pub(super) struct Rest {
+    pub(super) from: Option<String>,
+    pub(super) in_flight: usize,
 }
 
 /// The result of a claim.
@@ -57,20 +85,26 @@ pub enum Claimed {
 
 /// What a transaction took, before it is decoded.
 enum Taken {
-    Rows {
-        claim: ClaimRecord,
-        rows: Fetched,
-        suspect: bool,
-        taken_over: bool,
-        late: bool,
-    },
+    Rows(Taking, Fetched),
     /// A range whose rows are still to be read.
-    Range {
-        claim: ClaimRecord,
-        active: RecordedClaims,
-        late: bool,
-    },
+    Range(Taking, RecordedClaims),
     Nothing(Claimed),
+}
+
+struct Taking {
+    claim: ClaimRecord,
+    /// Whether the side table has the claim already.
+    recorded: bool,
+    rest: Option<Rest>,
+    suspect: bool,
+    taken_over: bool,
+    late: bool,
+}
+
+impl Taking {
+    fn new(claim: ClaimRecord, late: bool) -> Self {
+        Self { claim, recorded: false, rest: None, suspect: false, taken_over: false, late }
+    }
 }
 
 /// What became of a claim that had expired.
@@ -96,7 +130,7 @@ impl Worker<'_> {
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         loop {
-            self.session.begin(Purpose::Claim).await?;
+            self.session.begin(Purpose::Write).await?;
             let mut scan = self.lane.scan.lock().await;
             let taken = match self.take_and_record(&mut scan, limit, boundary).await {
                 Ok(taken) => taken,
@@ -109,17 +143,17 @@ impl Worker<'_> {
             let recorded = Instant::now();
             // Yield, so that a worker waiting for the lane is not stuck behind our decoding.
             tokio::task::yield_now().await;
-            let (claim, rows, suspect, taken_over, late) = match taken {
+            let (taking, rows) = match taken {
                 Taken::Nothing(nothing) => return Ok(nothing),
-                Taken::Rows { claim, rows, suspect, taken_over, late } => (claim, rows, suspect, taken_over, late),
-                Taken::Range { claim, active, late } => {
-                    let rows = self.read_range(&claim, limit, &active).await;
-                    let rows = rows.inspect_err(|_| self.lane.orphaned(&claim.token))?;
-                    (claim, rows, false, false, late)
+                Taken::Rows(taking, rows) => (taking, rows),
+                Taken::Range(taking, active) => {
+                    let rows = self.read_range(&taking.claim, limit, &active).await;
+                    let rows = rows.inspect_err(|_| self.lane.orphaned(&taking.claim.token))?;
+                    (taking, rows)
                 }
             };
             // Decoding holds up nobody any more.
-            let batch = Batch { suspect, taken_over, late, ..Batch::for_claim(claim.token, rows.all()?) };
+            let batch = Batch::of(&taking, rows.all()?, &self.lane.identity);
             // Where reading took long, the claim may be another's by now.
             if recorded.elapsed() > RENEWAL && !self.renew(&batch).await? {
                 continue;
@@ -136,16 +170,18 @@ impl Worker<'_> {
         // Claims that this relay never got to send are given back.
         let orphans = self.lane.orphans.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for token in &orphans {
-            let text = "DELETE FROM signalbus_claim WHERE token = ?";
+            let text = "UPDATE signalbus_claim SET owner = '', expires_at = 0 WHERE token = ?";
             self.session.execute(self.lane.statement(text, &[token.as_str().into()])).await?;
         }
         let taken = self.take(scan, limit, boundary).await?;
         match &taken {
-            Taken::Rows { claim, .. } | Taken::Range { claim, .. } => {
-                let record = self.record(claim, LEASE);
+            Taken::Rows(taking, _) | Taken::Range(taking, _) => {
+                let recorded = match taking.recorded {
+                    true => self.session.commit().await,
+                    false => self.session.execute_and_commit(self.record(&taking.claim)).await.map(drop),
+                };
                 // Where the connection is lost, it may have been recorded all the same.
-                let recorded = self.session.execute_and_commit(record).await;
-                recorded.inspect_err(|_| self.lane.orphaned(&claim.token))?;
+                recorded.inspect_err(|_| self.lane.orphaned(&taking.claim.token))?;
             }
             Taken::Nothing(_) => self.session.commit().await?,
         }
@@ -165,7 +201,7 @@ impl Worker<'_> {
         let mut active = self.active().await?;
         while let Some(n) = active.claims.iter().position(|claim| claim.expires_in <= 0) {
             let expired = active.claims.remove(n);
-            match self.take_over(&expired, &active, limit).await? {
+            match self.take_over(expired, &mut active, limit).await? {
                 TakenOver::Rows(taken) => return Ok(taken),
                 TakenOver::Empty => {}
                 TakenOver::Changed => active = self.active().await?,
@@ -207,10 +243,10 @@ impl Worker<'_> {
         }
         // One round trip: the last row tells about the deferrals, the others are claims.
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
-             expires_at - NOW AS due, 0 AS last_due, 0 AS next_due, 0 AS clock \
+             expires_at - NOW AS due, id_seed, in_flight, serial, 0 AS last_due, 0 AS next_due, 0 AS clock \
              FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
-             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
+             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, '', 0, 0, \
              (SELECT max(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
              (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ? AND due_at > NOW) - NOW, NOW \
              ORDER BY 1, 8";
@@ -219,50 +255,63 @@ impl Worker<'_> {
         let deferrals = rows.pop().unwrap_or_default();
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
         Ok(RecordedClaims {
-            due: told(7).zip(told(8)),
-            next_due: told(9),
-            now: told(10),
+            due: told(7).zip(told(11)),
+            next_due: told(12),
+            now: told(13),
             claims: rows.iter().map(|row| ClaimRecord::read(row, &self.owner)).collect(),
         })
     }
 
-    /// Takes the rows of a claim whose owner did not come back.
+    /// Takes a claim whose owner did not come back, or has released it: its signals keep their ids.
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
-    async fn take_over(&mut self, expired: &ClaimRecord, active: &RecordedClaims, limit: usize) -> Result<TakenOver, Error> {
+    async fn take_over(&mut self, found: ClaimRecord, active: &mut RecordedClaims, limit: usize) -> Result<TakenOver, Error> {
+        let (alone, expired, old) = (found.takeovers > 0, !found.released, found.token.clone());
+        let suspect = expired && found.takeovers > 1;
+        let claim = found.taken_over();
         // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
-        let text = "DELETE FROM signalbus_claim WHERE token = ? AND expires_at <= NOW";
-        if self.session.execute(self.lane.timed(text, &[expired.token.as_str().into()])).await? != 1 {
+        let text = "UPDATE signalbus_claim SET token = ?, owner = ?, takeovers = ?, expires_at = ? + NOW \
+             WHERE token = ? AND expires_at <= NOW";
+        let args = [
+            claim.token.as_str().into(),
+            self.owner.as_str().into(),
+            claim.takeovers.into(),
+            millis(LEASE).into(),
+            old.as_str().into(),
+        ];
+        if self.session.execute(self.lane.timed(text, &args)).await? != 1 {
             return Ok(TakenOver::Changed);
         }
-        let alone = expired.takeovers > 0;
         let ordered = self.lane.table.ordered();
         let window = Window {
-            after: expired.from.as_deref(),
-            until: expired.to.as_deref(),
-            only: (ordered && !expired.order_keys.is_empty()).then_some(&expired.order_keys[..]),
+            after: claim.from.as_deref(),
+            until: claim.to.as_deref(),
+            only: (ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
             limit: if alone { 1 } else { limit },
         };
-        let rows = self.read(&window, active).await?;
-        let Some(last) = rows.last()? else { return Ok(TakenOver::Empty) };
-        if alone && !ordered {
-            // What remains of the claim waits its turn, to be taken one by one.
-            let rest = ClaimRecord { from: Some(last.key.clone()), takeovers: 1, ..expired.rest() };
-            self.session.execute(self.record(&rest, Duration::ZERO)).await?;
-        } else if alone && self.lane.table.order_key.len().min(expired.order_keys.len()) > 0 {
-            let mut rest = ClaimRecord { takeovers: 1, ..expired.rest() };
-            rest.order_keys.retain(|key| *key != last.order_key);
-            if !rest.order_keys.is_empty() {
-                self.session.execute(self.record(&rest, Duration::ZERO)).await?;
+        // A younger claim may cover the same range, but not these rows.
+        let (younger, older) = std::mem::take(&mut active.claims).into_iter().partition(|other| other.serial > claim.serial);
+        active.claims = older;
+        let rows = self.read(&window, active).await;
+        active.claims.extend::<Vec<_>>(younger);
+        let rows = rows?;
+        let Some(last) = rows.last()? else {
+            let text = "DELETE FROM signalbus_claim WHERE token = ?";
+            self.session.execute(self.lane.statement(text, &[claim.token.as_str().into()])).await?;
+            return Ok(TakenOver::Empty);
+        };
+        let more = rows.len == window.limit;
+        let rest = match ordered {
+            true if more => {
+                // What was deferred in the meantime has its id from there.
+                let read = rows.all()?.iter().filter(|row| row.seed.is_none()).count();
+                Some(Rest { from: None, in_flight: claim.in_flight.saturating_sub(read) }).filter(|rest| rest.in_flight > 0)
             }
-        }
-        let mut claim = self.recorded(expired.from.as_deref(), &last, &rows)?;
-        claim.takeovers = expired.takeovers + 1;
-        if !ordered && rows.len < window.limit {
-            claim.to.clone_from(&expired.to);
-        }
-        let suspect = expired.takeovers > 1;
-        Ok(TakenOver::Rows(Taken::Rows { claim, rows, suspect, taken_over: true, late: false }))
+            false if more && claim.to.as_ref() != Some(&last.key) => Some(Rest { from: Some(last.key), in_flight: 0 }),
+            _ => None,
+        };
+        let taking = Taking { recorded: true, rest, suspect, taken_over: expired, ..Taking::new(claim, false) };
+        Ok(TakenOver::Rows(Taken::Rows(taking, rows)))
     }
 
     async fn take_ordered(
@@ -277,7 +326,7 @@ impl Worker<'_> {
         }
         let window = Window { until: boundary, limit, ..Window::default() };
         let rows = self.read(&window, active).await?;
-        self.claimed(None, rows, false)
+        self.claimed(active, None, rows, false)
     }
 
     async fn take_range(
@@ -324,47 +373,48 @@ impl Worker<'_> {
         if self.lane.database.dialect().for_update().is_empty() {
             let rows = self.read(window, active).await?;
             let Some(last) = rows.last()? else { return Ok(None) };
-            let taken = self.claimed(window.after, rows, late)?;
+            let taken = self.claimed(active, window.after, rows, late)?;
             return Ok(taken.map(|taken| (taken, last.key)));
         }
         let Some(until) = self.range_end(window, active).await? else { return Ok(None) };
         let claim = ClaimRecord::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
-        Ok(Some((Taken::Range { claim, active: std::mem::take(active), late }, until)))
+        let claim = ClaimRecord { serial: active.next_serial(), ..claim };
+        Ok(Some((Taken::Range(Taking::new(claim, late), std::mem::take(active)), until)))
     }
 
-    fn claimed(&self, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
+    fn claimed(&self, active: &RecordedClaims, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
         let Some(last) = rows.last()? else { return Ok(None) };
-        let claim = self.recorded(after, &last, &rows)?;
-        Ok(Some(Taken::Rows { claim, rows, suspect: false, taken_over: false, late }))
-    }
-
-    /// The claim that covers these signals.
-    fn recorded(&self, after: Option<&str>, last: &Signal, rows: &Fetched) -> Result<ClaimRecord, Error> {
         let range = !self.lane.table.ordered();
         let mut order_keys = Vec::new();
         if !self.lane.table.order_key.is_empty() {
-            order_keys = rows.all()?.into_iter().map(|signal| signal.order_key).collect();
+            order_keys = rows.all()?.into_iter().map(|row| row.order_key).collect();
             order_keys.sort_unstable();
             order_keys.dedup();
         }
         let from = after.filter(|_| range).map(str::to_owned);
-        Ok(ClaimRecord::new(from, range.then(|| last.key.clone()), order_keys))
+        let to = range.then_some(last.key);
+        let serial = active.next_serial();
+        let claim = ClaimRecord { serial, in_flight: rows.len, ..ClaimRecord::new(from, to, order_keys) };
+        Ok(Some(Taken::Rows(Taking::new(claim, late), rows)))
     }
 
     /// The statement that records a claim.
-    fn record(&self, claim: &ClaimRecord, lease: Duration) -> Sql {
-        let text = "INSERT INTO signalbus_claim (token, signal_type, owner, from_key, to_key, order_keys, takeovers, expires_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ? + NOW)";
+    fn record(&self, claim: &ClaimRecord) -> Sql {
+        let text = "INSERT INTO signalbus_claim \
+             (token, signal_type, serial, owner, id_seed, from_key, to_key, order_keys, in_flight, takeovers, expires_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ? + NOW)";
         let order_keys = serde_json::json!(claim.order_keys).to_string();
         let args = [
             claim.token.as_str().into(),
             self.lane.signal_type.name.as_str().into(),
+            claim.serial.into(),
             self.owner.as_str().into(),
+            claim.seed.to_text().as_str().into(),
             claim.from.as_deref().into(),
             claim.to.as_deref().into(),
             order_keys.as_str().into(),
-            claim.takeovers.into(),
-            millis(lease).into(),
+            i64::try_from(claim.in_flight).unwrap_or_default().into(),
+            millis(LEASE).into(),
         ];
         self.lane.timed(text, &args)
     }

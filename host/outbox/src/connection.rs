@@ -2,7 +2,7 @@
 //!
 //! Must never reuse a connection that failed or was left inside a transaction. Next: the adapters.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,13 @@ use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::database::{Cell, ExtraColumns, Fetched, Purpose, Session};
+use super::database::{Cell, ExtraColumns, Fetched, Purpose, Row, Session, number};
 use super::error::Error;
+use super::identity::Seed;
 use super::pauses::Pauses;
 use super::sql::{Arg, Sql};
 use super::table::Table;
-use signalbus_core::signal::{Signal, Value};
+use signalbus_core::signal::Value;
 
 /// Prepared statements that a connection keeps: a handful for each signal type.
 pub(super) const STATEMENTS: usize = 500;
@@ -38,7 +39,7 @@ pub(super) trait Driver: Send + Sync + 'static {
     /// Whether several statements with arguments may go in one message: each costs a change of
     /// threads otherwise.
     const JOINS_STATEMENTS: bool = false;
-    /// Asks for a number that changes with every commit of another connection.
+    /// An expression for a number that changes with every commit of another connection.
     const OTHERS: Option<&'static str> = None;
 
     /// The statements that begin a transaction; `None` where each statement may stand by itself.
@@ -69,8 +70,10 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
     behind_pooler: Arc<AtomicBool>,
     plain: Option<<Db::Connection as sqlx::Connection>::Options>,
     turns: Arc<Semaphore>,
-    /// Connections that nobody uses now; the one used last is taken first.
-    idle: Mutex<Vec<PoolConnection<Db>>>,
+    /// Connections that nobody uses now, with their numbers; the one used last is taken first.
+    idle: Mutex<Vec<(u32, PoolConnection<Db>)>>,
+    /// How many connections were made.
+    made: AtomicU32,
     /// Where others wait for the same lock by trying again and again.
     pauses: Option<Mutex<Pauses>>,
 }
@@ -78,14 +81,24 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
 impl<Db: sqlx::Database> ConnectionPool<Db> {
     pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, behind_pooler: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses: None })
+        Arc::new(Self::with(pool, Arc::default(), None, turns, None))
+    }
+
+    fn with(
+        pool: Pool<Db>,
+        behind_pooler: Arc<AtomicBool>,
+        plain: Option<<Db::Connection as sqlx::Connection>::Options>,
+        turns: Arc<Semaphore>,
+        pauses: Option<Mutex<Pauses>>,
+    ) -> Self {
+        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), made: AtomicU32::new(0), pauses }
     }
 
     /// The same, for a database in which one writer locks out all others.
     pub(super) fn single_writer(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(1));
         let pauses = Some(Mutex::new(Pauses::default()));
-        Arc::new(Self { pool, behind_pooler: Arc::default(), plain: None, turns, idle: Mutex::default(), pauses })
+        Arc::new(Self::with(pool, Arc::default(), None, turns, pauses))
     }
 
     /// Whether connections are behind_pooler turns out when one is made; `plain` is how to connect to a
@@ -96,7 +109,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         plain: <Db::Connection as sqlx::Connection>::Options,
     ) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self { pool, behind_pooler, plain: Some(plain), turns, idle: Mutex::default(), pauses: None })
+        Arc::new(Self::with(pool, behind_pooler, Some(plain), turns, None))
     }
 
     /// How many connections are in use, of how many.
@@ -118,11 +131,11 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
             tokio::time::sleep(pause).await;
         }
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let (number, connection) = match idle {
+            Some(idle) => idle,
+            None => (self.made.fetch_add(1, Relaxed), self.connect().await?),
         };
-        Ok(PooledConnection { connection, beginning: None, begun: false, since: Instant::now(), _turn: turn })
+        Ok(PooledConnection { connection, number, beginning: None, begun: false, since: Instant::now(), _turn: turn })
     }
 
     async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
@@ -145,7 +158,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
 
     fn clear(&self) {
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for mut connection in idle {
+        for (_, mut connection) in idle {
             connection.close_on_drop();
         }
     }
@@ -158,13 +171,15 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         if let Some(mut pauses) = self.pauses().filter(|_| held.begun) {
             pauses.owe(held.since, Instant::now());
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(held.connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((held.number, held.connection));
     }
 }
 
 /// A connection in use, and the right to use one.
 struct PooledConnection<Db: sqlx::Database> {
     connection: PoolConnection<Db>,
+    /// No other connection of the process has it.
+    number: u32,
     /// What begins the transaction, where that goes with the first statement.
     beginning: Option<&'static str>,
     begun: bool,
@@ -180,11 +195,12 @@ pub(super) struct Connection<D: Driver> {
     held: Option<PooledConnection<D::Db>>,
     /// Of one statement.
     limit: Duration,
+    state: Option<i64>,
 }
 
 impl<D: Driver> Connection<D> {
     pub(super) fn new(connections: Arc<ConnectionPool<D::Db>>) -> Self {
-        Self { connections, held: None, limit: LONGEST }
+        Self { connections, held: None, limit: LONGEST, state: None }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
@@ -276,7 +292,12 @@ where
             let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
             let len = rows.len();
-            Ok(Fetched { len, decode: Box::new(move |n| signal::<D>(&rows[n], &table, extras)) })
+            let connection = self.held.as_ref().map_or(0, |held| held.number);
+            let decode = move |n: usize| {
+                let row = row::<D>(&rows[n], &table, extras)?;
+                Ok(if D::OTHERS.is_some() { Row { version: state(connection, row.version), ..row } } else { row })
+            };
+            Ok(Fetched { len, decode: Box::new(decode) })
         })
     }
 
@@ -290,6 +311,10 @@ where
             self.put_back();
             Ok(affected)
         })
+    }
+
+    fn state(&self) -> Option<i64> {
+        self.state
     }
 
     fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>> {
@@ -312,8 +337,8 @@ where
         if !self.connections.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
             return Ok(());
         }
-        let row = within(self.limit, self.held()?.fetch_one(AssertSqlSafe(question))).await;
-        let version = super::database::number(&D::cell(&self.checked(row)?, 0)?);
+        let row = within(self.limit, self.held()?.fetch_one(AssertSqlSafe(format!("SELECT {question}")))).await;
+        let version = number(&D::cell(&self.checked(row)?, 0)?);
         if let Some(mut pauses) = self.connections.pauses() {
             pauses.heard(version, Instant::now());
         }
@@ -332,9 +357,12 @@ where
 
     /// Several statements in one message, of which the first is asked how much it has changed.
     async fn execute_joined(&mut self, mut sql: Sql, commit: &str) -> Result<u64, Error> {
-        sql.push("; SELECT changes()").push(commit);
-        let changes = self.rows(sql).await?;
-        Ok(changes.last().map(|row| super::database::number(&row[0])).unwrap_or_default())
+        sql.push("; SELECT changes(), ").push(D::OTHERS.unwrap_or("0")).push(commit);
+        let connection = self.held.as_ref().map_or(0, |held| held.number);
+        let rows = self.rows(sql).await?;
+        let Some([changes, version]) = rows.last().map(Vec::as_slice) else { return Ok(0) };
+        self.state = Some(state(connection, number(version)));
+        Ok(number(changes))
     }
 
     async fn end(&mut self, statement: &'static str) -> Result<(), Error> {
@@ -347,7 +375,12 @@ where
     }
 }
 
-fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: ExtraColumns) -> Result<Signal, Error> {
+/// What a connection says of the state of the database; it compares with nothing that another has said.
+fn state(connection: u32, version: i64) -> i64 {
+    (i64::from(connection) << 32) + version
+}
+
+fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: ExtraColumns) -> Result<Row, Error> {
     let mut values = Vec::with_capacity(table.columns.len());
     for (position, column) in table.columns.iter().enumerate() {
         values.push(D::value(row, position, column)?);
@@ -362,12 +395,14 @@ fn signal<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras
     };
     let key = next(extras.key)?;
     let order_key = next(extras.order_key)?.unwrap_or_default();
-    let attempts: u32 = super::number(&next(extras.attempts)?);
+    let attempts: u32 = number(&next(extras.deferral)?);
+    let seed = next(extras.deferral)?.map(|text| Seed::from_text(&text));
+    let version = number(&next(extras.version)?);
     let key = match (key, table.integer_key().map(|n| &values[n])) {
         (Some(key), _) => key,
         (None, Some(Value::Int64(number))) => number.to_string(),
         (None, Some(Value::Text(text))) => signalbus_core::key::join_key(&[text]),
         _ => return Err(Error::Table(format!("table \"{}\": a row has no key", table.name.join(".")))),
     };
-    Ok(Signal { key, order_key, attempt: attempts + 1, values })
+    Ok(Row { key, order_key, attempts, seed, version, values })
 }

@@ -8,18 +8,19 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::error::Error;
+use super::identity::Seed;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
-use signalbus_core::signal::Signal;
+use signalbus_core::signal::Value;
 
 /// What a transaction is for: it decides how durable its commit must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Losing it loses a claim, never a row: its commit need not reach the disk.
-    Claim,
-    /// Deletes rows: its commit is durable.
-    Settle,
+    /// Extends a claim: its commit need not reach the disk.
+    Renew,
+    /// Records a claim, or settles it: its commit is durable. What is sent must have its id on record.
+    Write,
     /// Changes nothing.
     Read,
 }
@@ -32,21 +33,39 @@ pub(crate) type Cell = Option<String>;
 pub(crate) struct ExtraColumns {
     pub(crate) key: bool,
     pub(crate) order_key: bool,
-    pub(crate) attempts: bool,
+    /// The charged attempts and the seed of the id, where the row is deferred.
+    pub(crate) deferral: bool,
+    /// The row's version, see [`Dialect::version`].
+    pub(crate) version: bool,
+}
+
+/// A row of a user's table.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    pub(crate) key: String,
+    pub(crate) order_key: String,
+    /// Charged so far.
+    pub(crate) attempts: u32,
+    /// That of the id under which it was sent before.
+    pub(crate) seed: Option<Seed>,
+    /// Two versions of a row have different numbers where [`Dialect::guard`] can tell them apart. Where they are
+    /// compared, rows with the same number were read in the same state of the database.
+    pub(crate) version: i64,
+    pub(crate) values: Vec<Value>,
 }
 
 /// Rows of a user's table that are not decoded yet: that can wait until the transaction is over.
 pub(crate) struct Fetched {
     pub(crate) len: usize,
-    pub(crate) decode: Box<dyn Fn(usize) -> Result<Signal, Error> + Send + Sync>,
+    pub(crate) decode: Box<dyn Fn(usize) -> Result<Row, Error> + Send + Sync>,
 }
 
 impl Fetched {
-    pub(crate) fn last(&self) -> Result<Option<Signal>, Error> {
+    pub(crate) fn last(&self) -> Result<Option<Row>, Error> {
         self.len.checked_sub(1).map(&self.decode).transpose()
     }
 
-    pub(crate) fn all(&self) -> Result<Vec<Signal>, Error> {
+    pub(crate) fn all(&self) -> Result<Vec<Row>, Error> {
         (0..self.len).map(&self.decode).collect()
     }
 }
@@ -88,6 +107,9 @@ pub(crate) trait Session: Send {
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
     /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
     fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: ExtraColumns) -> BoxFuture<'_, Result<Fetched, Error>>;
+    /// The state of the database as the last statement that changed something found it, where the connection
+    /// can tell: it is the same as long as nobody else commits.
+    fn state(&self) -> Option<i64>;
     fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>>;
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 }
@@ -104,6 +126,14 @@ pub(crate) trait Dialect: Send + Sync {
     fn ensure_lane(&self) -> [&'static str; 2];
     /// The side tables, statement by statement.
     fn schema(&self) -> &'static str;
+    /// A number that is selected with every row as its version.
+    fn version(&self) -> Option<&'static str>;
+    /// Appends a condition that holds only for rows with one of these versions. Returns `false` if the versions
+    /// cannot tell, so that the rows have to be compared. Exact only for rows that one statement has read:
+    /// whatever replaced one of them is none of these versions.
+    fn guard(&self, _: &mut Sql, _: &[i64]) -> bool {
+        false
+    }
     /// Whether `(a, b) > (x, y)` uses an index.
     fn compares_rows(&self) -> bool;
 

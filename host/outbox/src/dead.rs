@@ -3,7 +3,8 @@
 //! A letter is deleted only when its row is back in its table, or when it is discarded by a command.
 //! Next: `redrive` in `signalbus-relay`; `settle` writes the letters.
 
-use super::database::{Cell, ExtraColumns, Purpose, number};
+use super::database::{Cell, ExtraColumns, Purpose, Row, number};
+use super::identity::Seed;
 use super::sql::{Arg, Sql};
 use super::{Error, Outbox, SignalTable};
 use signalbus_core::signal::Signal;
@@ -94,7 +95,7 @@ impl Outbox {
     /// The database's error.
     pub async fn discard(&self, id: i64) -> Result<bool, Error> {
         let mut session = self.database.session();
-        session.begin(Purpose::Settle).await?;
+        session.begin(Purpose::Write).await?;
         let text = "DELETE FROM signalbus_dead_letter WHERE id = ?";
         let discarded = session.execute(self.statement(text, &[id.into()])).await.map_err(super::schema::missing)?;
         session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
@@ -111,7 +112,7 @@ impl SignalTable {
     /// The database's error, such as a duplicate key or a missing column; the letter stays.
     pub async fn redrive(&self, id: i64) -> Result<bool, Error> {
         let mut session = self.database.session();
-        session.begin(Purpose::Settle).await?;
+        session.begin(Purpose::Write).await?;
         let text = "DELETE FROM signalbus_dead_letter WHERE id = ? AND signal_type = ?";
         let args = [id.into(), Arg::from(self.signal_type.name.as_str())];
         if session.execute(self.statement(text, &args)).await? != 1 {
@@ -137,7 +138,7 @@ impl SignalTable {
     /// The database's error, such as a duplicate key, a missing column or a missing privilege.
     pub async fn dead_signal(&self, letter: &DeadLetter) -> Result<Signal, Error> {
         let mut session = self.database.session();
-        session.begin(Purpose::Settle).await?;
+        session.begin(Purpose::Write).await?;
         let text = "SELECT name FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position";
         let names = session.rows(self.statement(text, &[letter.id.into()])).await?;
         session.execute(self.restore(letter.id, &names)?).await?;
@@ -145,10 +146,10 @@ impl SignalTable {
         sql.push(&self.texts.columns).push(", ").push(&self.texts.key).push(" FROM ").push(&self.texts.table).push(" t WHERE ");
         self.database.dialect().key_in(&mut sql, &self.table, &[&letter.key]);
         let extras = ExtraColumns { key: true, ..ExtraColumns::default() };
-        let signal = session.signals(sql, self.table.clone(), extras).await?.last()?;
+        let row = session.signals(sql, self.table.clone(), extras).await?.last()?;
         session.rollback().await?;
-        let signal = signal.ok_or_else(|| Error::Table(format!("dead letter {}: its row now has another key", letter.id)))?;
-        Ok(Signal { attempt: letter.attempts, ..signal })
+        let row = row.ok_or_else(|| Error::Table(format!("dead letter {}: its row now has another key", letter.id)))?;
+        Ok(self.identity.signal(Row { attempts: letter.attempts.saturating_sub(1), ..row }, Seed::random()))
     }
 
     /// One INSERT from the kept values; columns added since take their defaults.

@@ -14,6 +14,7 @@ mod connection;
 mod database;
 mod dead;
 mod error;
+mod identity;
 mod look;
 #[cfg(feature = "mysql")]
 mod mysql;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use database::{Database, Purpose, Session, number, statement};
+use identity::Identity;
 use signalbus_core::signal::{Column, SignalType};
 use sql::{Arg, Sql};
 use table::{OrderTerm, Table, name_parts};
@@ -58,12 +60,15 @@ pub struct Source {
     pub order_by: Vec<String>,
     /// Columns within whose values the order holds; empty if it holds for the whole table.
     pub order_key: Vec<String>,
+    /// The column that is the signal's id, as it is; without it, the relay makes the ids.
+    pub id: Option<String>,
 }
 
 /// A database that contains signal tables.
 #[derive(Clone)]
 pub struct Outbox {
     database: Arc<dyn Database>,
+    source_name: Option<String>,
 }
 
 /// A problem with a table that is used as an outbox.
@@ -101,7 +106,13 @@ impl Outbox {
                 return Err(Error::Table(format!("database url: unknown scheme \"{scheme}\"; use sqlite, postgres or mysql")));
             }
         };
-        Ok(Self { database })
+        Ok(Self { database, source_name: None })
+    }
+
+    /// Sets the name of the database in the ids of signals, instead of the one that `migrate` gave it.
+    #[must_use]
+    pub fn with_source(self, name: Option<String>) -> Self {
+        Self { source_name: name, ..self }
     }
 
     /// Resolves a signal type against its table.
@@ -124,10 +135,12 @@ impl Outbox {
         let ensure = self.database.dialect().ensure_lane();
         let mut sql = self.statement(ensure[0], &[]);
         sql.arg(source.signal.as_str()).push(ensure[1]);
-        session.begin(Purpose::Settle).await?;
+        session.begin(Purpose::Write).await?;
         session.execute(sql).await.map_err(schema::missing)?;
         session.commit().await?;
-        Ok(SignalTable::new(self.database.clone(), &source.signal, table))
+        let numbered = self.database.dialect().guard(&mut self.statement("", &[]), &[]);
+        let identity = Identity::new(&source.signal, &self.source().await?, table.id, numbered);
+        Ok(SignalTable::new(self.database.clone(), &source.signal, table, identity))
     }
 
     /// Returns every problem with a signal type's table.
@@ -140,6 +153,19 @@ impl Outbox {
             faults.extend(self.keyless(source, &table).await?);
         }
         Ok(faults)
+    }
+
+    /// Tells what the ids of a signal type rest on.
+    pub fn id_basis(&self, source: &Source) -> String {
+        let numbered = self.database.dialect().guard(&mut self.statement("", &[]), &[]);
+        match (&source.id, numbered) {
+            (Some(column), _) => format!("column \"{column}\", as it is; every version of a row needs its own"),
+            (None, true) => "the claim, and the transaction that wrote the row".into(),
+            (None, false) => {
+                "the claim, and the content of the row; to replace a row by an equal one while it is being sent is no change"
+                    .into()
+            }
+        }
     }
 
     /// Finds rows with NULL in their primary key, as SQLite allows: they cannot be identified, and are never sent.
@@ -207,6 +233,7 @@ pub struct SignalTable {
     database: Arc<dyn Database>,
     signal_type: SignalType,
     table: Arc<Table>,
+    identity: Identity,
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
@@ -224,7 +251,7 @@ struct Texts {
 }
 
 impl SignalTable {
-    fn new(database: Arc<dyn Database>, signal: &str, table: Table) -> Self {
+    fn new(database: Arc<dyn Database>, signal: &str, table: Table, identity: Identity) -> Self {
         let dialect = database.dialect();
         let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
         let columns: Vec<String> = (0..table.columns.len()).map(|n| dialect.selected(&table.columns[n], &quoted(n))).collect();
@@ -256,6 +283,7 @@ impl SignalTable {
             database,
             signal_type,
             table: Arc::new(table),
+            identity,
             texts,
             scan: Mutex::default(),
             orphans: std::sync::Mutex::default(),

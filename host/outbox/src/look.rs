@@ -86,7 +86,7 @@ impl Outbox {
     /// The database's error; nothing was changed.
     pub async fn run(&self, statements: &[String]) -> Result<(), Error> {
         let mut session = self.database.session();
-        session.begin(Purpose::Settle).await?;
+        session.begin(Purpose::Write).await?;
         for text in statements {
             session.execute(self.statement(text, &[])).await?;
         }

@@ -103,7 +103,8 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     let engines = "SELECT t.engine FROM information_schema.tables t \
          JOIN information_schema.engines e ON e.engine = t.engine AND e.transactions <> 'YES'";
     let unsafe_engine = session.rows(from(engines)).await?.into_iter().flatten().next().flatten();
-    Ok(Some(Description { key, indexes: super::table::grouped(parts), columns, unsafe_engine }))
+    let indexes = super::table::grouped(parts);
+    Ok(Some(Description { columns, key, indexes, unsafe_engine, ..Description::default() }))
 }
 
 /// MariaDB's JSON is a LONGTEXT with a check that its text is valid.
@@ -165,7 +166,7 @@ impl Driver for MySqlDriver {
 
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Claim | Purpose::Settle => Some("START TRANSACTION"),
+            Purpose::Renew | Purpose::Write => Some("START TRANSACTION"),
             Purpose::Read => None,
         }
     }
@@ -263,6 +264,10 @@ impl Dialect for MySqlDialect {
 
     fn schema(&self) -> &'static str {
         include_str!("schema/mysql.sql")
+    }
+
+    fn version(&self) -> Option<&'static str> {
+        None
     }
 
     fn compares_rows(&self) -> bool {

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::{Arguments, ConnectOptions as _, Executor as _, Row, ValueRef};
 
@@ -26,6 +27,9 @@ pub(super) struct Postgres {
     connections: Arc<ConnectionPool<sqlx::Postgres>>,
     options: PgConnectOptions,
 }
+
+/// The type of a transaction's number.
+const XID: Oid = Oid(28);
 
 struct PostgresDriver;
 struct PostgresDialect;
@@ -135,7 +139,7 @@ impl Notifications {
 
     /// A pooler that shares connections lets LISTEN pass, and notifications get lost.
     async fn prove(&mut self, session: &mut dyn Session) -> Result<(), Error> {
-        session.begin(Purpose::Settle).await?;
+        session.begin(Purpose::Write).await?;
         session.rows(Sql::new(Placeholder::Numbered, "SELECT pg_notify('signalbus', '')::text")).await?;
         session.commit().await?;
         match tokio::time::timeout(Self::PATIENCE, self.0.recv()).await {
@@ -194,7 +198,8 @@ async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Descri
     let mut sql = Sql::new(Placeholder::Numbered, INDEXES);
     sql.arg(name).push(") ORDER BY i.indexrelid, k.place");
     let indexes = super::table::grouped(session.rows(sql).await?);
-    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes, unsafe_engine: None }))
+    let key = key.into_iter().map(|(_, n)| n).collect();
+    Ok(Some(Description { columns, key, indexes, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {
@@ -260,11 +265,11 @@ impl Driver for PostgresDriver {
 
     fn begin(purpose: Purpose, behind_pooler: bool) -> Option<&'static str> {
         match (purpose, behind_pooler) {
-            (Purpose::Claim, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"),
-            (Purpose::Settle, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            (Purpose::Renew, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"),
+            (Purpose::Write, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
             (Purpose::Read, false) => None,
-            (Purpose::Claim, true) => Some(begin!("; SET LOCAL synchronous_commit = off")),
-            (Purpose::Settle, true) => Some(begin!("")),
+            (Purpose::Renew, true) => Some(begin!("; SET LOCAL synchronous_commit = off")),
+            (Purpose::Write, true) => Some(begin!("")),
             (Purpose::Read, true) => Some(begin!("; SET TRANSACTION READ ONLY")),
         }
     }
@@ -299,6 +304,8 @@ impl Driver for PostgresDriver {
         let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
         Ok(Some(match sqlx::TypeInfo::name(&*raw.type_info()) {
             "INT2" | "INT4" | "INT8" => integer(bytes).to_string(),
+            // (sqlx has no name for it.)
+            _ if raw.type_info().oid() == Some(XID) => bytes.try_into().map(u32::from_be_bytes).unwrap_or_default().to_string(),
             _ => utf8(bytes)?,
         }))
     }
@@ -375,6 +382,19 @@ impl Dialect for PostgresDialect {
 
     fn schema(&self) -> &'static str {
         include_str!("schema/postgres.sql")
+    }
+
+    /// The transaction that wrote the row.
+    fn version(&self) -> Option<&'static str> {
+        Some("t.xmin")
+    }
+
+    fn guard(&self, sql: &mut Sql, versions: &[i64]) -> bool {
+        let mut distinct: Vec<String> = versions.iter().map(i64::to_string).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        sql.push(" AND xmin = ANY(").arg(Arg::Texts(distinct)).push("::text[]::xid[])");
+        true
     }
 
     fn compares_rows(&self) -> bool {

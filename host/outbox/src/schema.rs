@@ -7,7 +7,7 @@ use super::table::{Description, OrderTerm, Table};
 use super::{Error, Fault, Outbox, Source};
 
 /// The version of the side tables that this release requires.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The state of the side tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +57,19 @@ impl Outbox {
         }
     }
 
-    /// Returns the SQL that creates the side tables.
-    pub fn migration(&self) -> &str {
-        self.database.dialect().schema()
+    /// Returns the SQL that creates the side tables, and gives the database a name of its own.
+    pub fn migration(&self) -> String {
+        let source = self.source_name.clone().unwrap_or_else(super::identity::source);
+        self.database.dialect().schema().replace("{source}", &source)
+    }
+
+    /// The name of this database in the ids of signals: as it is configured, or else as it was set up.
+    pub(super) async fn source(&self) -> Result<String, Error> {
+        if let Some(source) = &self.source_name {
+            return Ok(source.clone());
+        }
+        let rows = self.read(self.statement("SELECT max(source) FROM signalbus_schema", &[])).await.map_err(missing)?;
+        Ok(rows.into_iter().flatten().next().flatten().unwrap_or_default())
     }
 
     /// Creates the side tables unless they are current. Returns whether it did.
@@ -72,7 +82,7 @@ impl Outbox {
             Schema::New(_) => return self.require_schema().await.map(|()| false),
             Schema::Missing | Schema::Old(_) => {}
         }
-        self.run_script(self.migration()).await?;
+        self.run_script(&self.migration()).await?;
         Ok(true)
     }
 
@@ -99,7 +109,7 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
     let mut faults = Vec::new();
     let place = format!("signal type \"{}\"", source.signal);
     let column = |wanted: &str| described.columns.iter().position(|column| column.name == wanted);
-    let mut table = Table { name, key: described.key.clone(), order_by: vec![], order_key: vec![], columns: vec![] };
+    let mut table = Table { name, key: described.key.clone(), rewrites: described.rewrites, ..Table::default() };
     if table.key.is_empty() {
         faults.push(Fault::Fatal(format!(
             "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",
@@ -132,6 +142,12 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
         match column(wanted) {
             Some(column) => table.order_key.push(column),
             None => unknown("order_key", wanted),
+        }
+    }
+    if let Some(wanted) = &source.id {
+        table.id = column(wanted);
+        if table.id.is_none() {
+            unknown("id", wanted);
         }
     }
     let known = table.order_by.len() == source.order_by.len();

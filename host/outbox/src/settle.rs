@@ -2,12 +2,15 @@
 //!
 //! Must change nothing unless the claim is still ours: ending the claim comes first and is the fence.
 
+use std::collections::HashMap;
+
 use super::claim::Batch;
-use super::database::Purpose;
+use super::database::{ExtraColumns, Purpose};
+use super::identity::same;
 use super::sql::{Arg, Sql};
 use super::{Error, LEASE, SignalTable, Worker, millis};
 use signalbus_core::settlement::{Burial, Deferral, Settlement};
-use signalbus_core::signal::Signal;
+use signalbus_core::signal::{Signal, Value};
 
 /// How many keys one statement names at most (SQLite and MySQL bound the number of arguments).
 const KEYS_PER_STATEMENT: usize = 1000;
@@ -15,8 +18,13 @@ const KEYS_PER_STATEMENT: usize = 1000;
 /// The result of a settle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
-    /// The settlement was applied; `deleted` is the number of rows to delete that still existed.
-    Done { deleted: u64 },
+    /// The settlement was applied.
+    Done {
+        /// Rows to delete that still existed.
+        deleted: u64,
+        /// Rows to delete that were replaced since they were read: they stay, to be sent as they are now.
+        changed: usize,
+    },
     /// The claim had expired and belongs to another relay now: nothing was changed.
     Fenced,
 }
@@ -27,7 +35,7 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error; nothing was changed, unless the connection was lost during the commit.
     pub async fn settle(&mut self, batch: &Batch, settlement: &Settlement) -> Result<Settled, Error> {
-        self.session.begin(Purpose::Settle).await?;
+        self.session.begin(Purpose::Write).await?;
         let applied = self.apply(batch, settlement).await;
         match applied {
             Ok(settled @ Settled::Done { .. }) => Ok(settled),
@@ -46,40 +54,70 @@ impl Worker<'_> {
     pub async fn renew(&mut self, batch: &Batch) -> Result<bool, Error> {
         let text = "UPDATE signalbus_claim SET expires_at = ? + NOW WHERE token = ?";
         let args = [millis(LEASE).into(), batch.token.as_str().into()];
-        self.session.begin(Purpose::Claim).await?;
+        self.session.begin(Purpose::Renew).await?;
         let renewed = self.session.execute(self.lane.timed(text, &args)).await?;
         self.session.commit().await?;
         Ok(renewed == 1)
     }
 
     async fn apply(&mut self, batch: &Batch, settlement: &Settlement) -> Result<Settled, Error> {
-        let text = "DELETE FROM signalbus_claim WHERE token = ?";
-        let fence = self.lane.statement(text, &[batch.token.as_str().into()]);
-        if self.session.execute(fence).await? != 1 {
+        if self.session.execute(self.lane.end_claim(batch, settlement)).await? != 1 {
             return Ok(Settled::Fenced);
         }
-        let signals = |positions: &[usize]| -> Vec<&Signal> { positions.iter().map(|&n| &batch.signals[n]).collect() };
-        let gone = signals(&settlement.delete);
-        let plain = settlement.bury.is_empty() && settlement.defer.is_empty() && gone.iter().all(|signal| signal.attempt == 1);
-        if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT {
-            let keys: Vec<&str> = gone.iter().map(|signal| signal.key.as_str()).collect();
-            let deleted = self.session.execute_and_commit(self.lane.delete_rows(&keys)).await?;
-            return Ok(Settled::Done { deleted });
+        let (gone, replaced) = self.standing(batch, &settlement.delete).await?;
+        let plain = settlement.bury.is_empty() && settlement.defer.is_empty();
+        if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT && gone.iter().all(|&n| batch.signals[n].attempt == 1) {
+            let (delete, guarded) = self.lane.delete_rows(batch, &gone);
+            if !guarded {
+                let deleted = self.session.execute_and_commit(delete).await?;
+                return Ok(Settled::Done { deleted, changed: replaced });
+            }
         }
-        let deleted = self.delete_rows(&gone).await?;
+        let deleted = self.delete_rows(batch, &gone).await?;
+        let changed = if deleted < gone.len() as u64 { self.remaining(batch, &gone).await? } else { 0 } + replaced;
         self.bury(batch, &settlement.bury).await?;
-        let tried_before = gone.into_iter().filter(|signal| signal.attempt > 1).collect();
+        let tried_before = gone.iter().map(|&n| &batch.signals[n]).filter(|signal| signal.attempt > 1).collect();
         self.forget_deferrals(tried_before).await?;
         self.defer(batch, &settlement.defer).await?;
         self.session.commit().await?;
-        Ok(Settled::Done { deleted })
+        Ok(Settled::Done { deleted, changed })
     }
 
-    async fn delete_rows(&mut self, signals: &[&Signal]) -> Result<u64, Error> {
+    /// Returns which of these signals are still the rows that were read, as far as the deletion itself does not
+    /// see to it, and how many were replaced.
+    async fn standing(&mut self, batch: &Batch, wanted: &[usize]) -> Result<(Vec<usize>, usize), Error> {
+        let lane = self.lane;
+        let guarded = lane.database.dialect().guard(&mut lane.statement("", &[]), &[]);
+        let untouched = |state| !lane.table.rewrites && wanted.iter().all(|&n| batch.marks[n].version == state);
+        if guarded || self.session.state().is_some_and(untouched) {
+            return Ok((wanted.to_vec(), 0));
+        }
+        let mut found: HashMap<String, Vec<Value>> = HashMap::with_capacity(wanted.len());
+        for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
+            let rows = self.session.signals(lane.reread(batch, chunk), lane.table.clone(), lane.key_extras()).await?;
+            found.extend(rows.all()?.into_iter().map(|row| (row.key, row.values)));
+        }
+        let stands = |signal: &Signal| found.get(&signal.key).map(|values| same(values, &signal.values));
+        let replaced = wanted.iter().filter(|&&n| stands(&batch.signals[n]) == Some(false)).count();
+        Ok((wanted.iter().copied().filter(|&n| stands(&batch.signals[n]) == Some(true)).collect(), replaced))
+    }
+
+    /// Counts those of these rows that are still there.
+    async fn remaining(&mut self, batch: &Batch, named: &[usize]) -> Result<usize, Error> {
+        let mut count = 0;
+        for chunk in named.chunks(KEYS_PER_STATEMENT) {
+            let mut sql = self.lane.statement("SELECT count(*) FROM ", &[]);
+            sql.push(&self.lane.texts.table).push(" WHERE ");
+            self.lane.named(&mut sql, batch, chunk);
+            count += self.session.rows(sql).await?.first().map_or(0, |row| super::number::<usize>(&row[0]));
+        }
+        Ok(count)
+    }
+
+    async fn delete_rows(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let mut deleted = 0;
-        for chunk in signals.chunks(KEYS_PER_STATEMENT) {
-            let keys: Vec<&str> = chunk.iter().map(|signal| signal.key.as_str()).collect();
-            deleted += self.session.execute(self.lane.delete_rows(&keys)).await?;
+        for chunk in positions.chunks(KEYS_PER_STATEMENT) {
+            deleted += self.session.execute(self.lane.delete_rows(batch, chunk).0).await?;
         }
         Ok(deleted)
     }
@@ -101,14 +139,21 @@ impl Worker<'_> {
         let signals = deferrals.iter().map(|deferral| &batch.signals[deferral.index]);
         self.forget_deferrals(signals.filter(|signal| signal.attempt > 1).collect()).await?;
         for chunk in deferrals.chunks(KEYS_PER_STATEMENT) {
-            let text = "INSERT INTO signalbus_deferral (signal_type, signal_key, order_key, attempts, due_at, reason) VALUES ";
+            let text =
+                "INSERT INTO signalbus_deferral (signal_type, signal_key, order_key, id_seed, attempts, due_at, reason) VALUES ";
             let mut sql = self.lane.statement(text, &[]);
             let now = self.lane.database.dialect().now();
             sql.list(", ", chunk, |sql, deferral| {
                 let signal = &batch.signals[deferral.index];
                 sql.push("(").arg(self.lane.signal_type.name.as_str()).push(", ");
                 sql.arg(signal.key.as_str()).push(", ").arg(signal.order_key.as_str()).push(", ");
-                sql.arg(deferral.attempts).push(", ").arg(millis(deferral.delay)).push(" + ").push(now);
+                sql.arg(batch.marks[deferral.index].seed.to_text().as_str())
+                    .push(", ")
+                    .arg(deferral.attempts)
+                    .push(", ")
+                    .arg(millis(deferral.delay))
+                    .push(" + ")
+                    .push(now);
                 sql.push(", ").arg(shortened(&deferral.reason).as_str()).push(")");
             });
             self.session.execute(sql).await?;
@@ -141,9 +186,9 @@ impl Worker<'_> {
                 self.session.execute(lane.statement(text, &[letter.into()])).await?;
             }
         }
-        let buried: Vec<&Signal> = burials.iter().map(|burial| &batch.signals[burial.index]).collect();
-        self.delete_rows(&buried).await?;
-        self.forget_deferrals(buried).await
+        let buried: Vec<usize> = burials.iter().map(|burial| burial.index).collect();
+        self.delete_rows(batch, &buried).await?;
+        self.forget_deferrals(buried.iter().map(|&n| &batch.signals[n]).collect()).await
     }
 }
 
@@ -153,11 +198,57 @@ impl SignalTable {
         self.scan.lock().await.restart();
     }
 
-    fn delete_rows(&self, keys: &[&str]) -> Sql {
+    /// Ends the claim. What may have been sent and is not settled stays in it, released: it keeps its ids.
+    fn end_claim(&self, batch: &Batch, settlement: &Settlement) -> Sql {
+        let token = batch.token.as_str().into();
+        let settled = settlement.delete.len() + settlement.defer.len() + settlement.bury.len();
+        let set = match (settled < batch.signals.len(), &batch.rest) {
+            (false, None) => return self.statement("DELETE FROM signalbus_claim WHERE token = ?", &[token]),
+            (true, _) => self.statement("in_flight = in_flight - ?", &[Arg::Int(i64::try_from(settled).unwrap_or_default())]),
+            (false, Some(rest)) => {
+                let in_flight = Arg::Int(i64::try_from(rest.in_flight).unwrap_or_default());
+                self.statement("from_key = ?, in_flight = ?", &[rest.from.as_deref().into(), in_flight])
+            }
+        };
+        let mut sql = self.statement("UPDATE signalbus_claim SET ", &[]);
+        // Another token: a claim is settled once.
+        sql.append(set).push(", token = ").arg(super::active::token().as_str());
+        sql.push(", owner = '', expires_at = 0, takeovers = CASE WHEN takeovers > 0 THEN 1 ELSE 0 END WHERE token = ").arg(token);
+        sql
+    }
+
+    /// Appends `key IN (…)` for these signals of a batch.
+    fn named(&self, sql: &mut Sql, batch: &Batch, positions: &[usize]) {
+        let keys: Vec<&str> = positions.iter().map(|&n| batch.signals[n].key.as_str()).collect();
+        self.database.dialect().key_in(sql, &self.table, &keys);
+    }
+
+    /// Deletes rows, and whether only in the versions that were read.
+    fn delete_rows(&self, batch: &Batch, positions: &[usize]) -> (Sql, bool) {
         let mut sql = self.statement("DELETE FROM ", &[]);
         sql.push(&self.texts.table).push(" WHERE ");
-        self.database.dialect().key_in(&mut sql, &self.table, keys);
+        self.named(&mut sql, batch, positions);
+        let versions: Vec<i64> = positions.iter().map(|&n| batch.marks[n].version).collect();
+        let guarded = self.database.dialect().guard(&mut sql, &versions);
+        (sql, guarded)
+    }
+
+    /// Reads rows of a batch once more, and locks them.
+    fn reread(&self, batch: &Batch, positions: &[usize]) -> Sql {
+        let mut sql = self.statement("SELECT ", &[]);
+        sql.push(&self.texts.columns);
+        if self.key_extras().key {
+            sql.push(", ").push(&self.texts.key);
+        }
+        sql.push(" FROM ").push(&self.texts.table).push(" t WHERE ");
+        self.named(&mut sql, batch, positions);
+        sql.push(self.database.dialect().for_update());
         sql
+    }
+
+    /// A row and its key, nothing else.
+    fn key_extras(&self) -> ExtraColumns {
+        ExtraColumns { key: self.table.integer_key().is_none(), ..ExtraColumns::default() }
     }
 
     /// Copies one column of a row to the dead letter, inside the database.

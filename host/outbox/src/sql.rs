@@ -80,6 +80,14 @@ impl Sql {
         self
     }
 
+    /// Appends another statement's text and arguments. This one must not have any yet.
+    pub(crate) fn append(&mut self, other: Self) -> &mut Self {
+        debug_assert!(self.args.is_empty(), "places of arguments are numbered");
+        self.text.push_str(&other.text);
+        self.args = other.args;
+        self
+    }
+
     /// Appends `items`, each written by `write`, with `separator` between them.
     pub(crate) fn list<T>(
         &mut self,

@@ -27,6 +27,9 @@ pub(super) struct Sqlite {
     file: PathBuf,
 }
 
+/// Changes with every commit of another connection.
+const STATE: &str = "(SELECT data_version FROM pragma_data_version)";
+
 struct SqliteDriver;
 struct SqliteDialect;
 
@@ -158,6 +161,10 @@ async fn sleep(time: Option<Duration>) {
     }
 }
 
+/// Whether a deletion may change other rows: a connection does not count its own changes among those of others.
+const REACTS: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger') OR EXISTS (SELECT 1 FROM sqlite_schema s, \
+    pragma_foreign_key_list(s.name) f WHERE s.type = 'table' AND f.on_delete IN ('SET NULL', 'SET DEFAULT'))";
+
 async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<Description>, Error> {
     let (schema, table) = match name {
         [schema, table] => (schema.as_str(), table.as_str()),
@@ -186,7 +193,10 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     sql.arg(table).push(", ").arg(schema).push(") l, pragma_index_info(l.name, ").arg(schema);
     sql.push(") i WHERE l.partial = 0 ORDER BY l.seq, i.seqno");
     let indexes = super::table::grouped(session.rows(sql).await?);
-    Ok(Some(Description { columns, key: key.into_iter().map(|(_, n)| n).collect(), indexes, unsafe_engine: None }))
+    let reacts = session.rows(Sql::new(Placeholder::Question, REACTS)).await?;
+    let rewrites = reacts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
+    let key = key.into_iter().map(|(_, n)| n).collect();
+    Ok(Some(Description { columns, key, indexes, rewrites, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {
@@ -222,12 +232,12 @@ fn affinity(declared: &str) -> Kind {
 impl Driver for SqliteDriver {
     type Db = sqlx::Sqlite;
     const JOINS_STATEMENTS: bool = true;
-    const OTHERS: Option<&'static str> = Some("PRAGMA data_version");
+    const OTHERS: Option<&'static str> = Some(STATE);
 
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Claim => Some("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE"),
-            Purpose::Settle => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
+            Purpose::Renew => Some("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE"),
+            Purpose::Write => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
             Purpose::Read => None,
         }
     }
@@ -319,6 +329,10 @@ impl Dialect for SqliteDialect {
 
     fn schema(&self) -> &'static str {
         include_str!("schema/sqlite.sql")
+    }
+
+    fn version(&self) -> Option<&'static str> {
+        Some(STATE)
     }
 
     fn compares_rows(&self) -> bool {

@@ -56,6 +56,8 @@ pub(crate) struct Description {
     pub(crate) indexes: Vec<Vec<String>>,
     /// The storage engine, where it knows no transactions.
     pub(crate) unsafe_engine: Option<String>,
+    /// A deletion may make the database change other rows, on the relay's own connection.
+    pub(crate) rewrites: bool,
 }
 
 /// One term of `order_by`.
@@ -66,7 +68,7 @@ pub(crate) struct OrderTerm {
 }
 
 /// A table that can serve as an outbox: resolved against a signal type's configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     /// Parts of the name, unquoted: schema (if given) and table.
     pub(crate) name: Vec<String>,
@@ -74,6 +76,10 @@ pub(crate) struct Table {
     pub(crate) key: Vec<usize>,
     pub(crate) order_by: Vec<OrderTerm>,
     pub(crate) order_key: Vec<usize>,
+    /// The column that is the signal's id.
+    pub(crate) id: Option<usize>,
+    /// See [`Description::rewrites`].
+    pub(crate) rewrites: bool,
 }
 
 impl Table {

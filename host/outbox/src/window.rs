@@ -26,7 +26,8 @@ impl Worker<'_> {
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
-            attempts: active.due.is_some(),
+            deferral: active.due.is_some(),
+            version: true,
         };
         let mut sql = lane.statement("SELECT ", &[]);
         sql.push(&lane.texts.columns);
@@ -36,10 +37,13 @@ impl Worker<'_> {
         if extras.order_key {
             sql.push(", ").push(&lane.texts.order_key);
         }
-        if extras.attempts {
-            sql.push(", (SELECT d.attempts FROM signalbus_deferral d WHERE d.signal_type = ");
+        for column in ["attempts", "id_seed"].iter().filter(|_| extras.deferral) {
+            sql.push(&format!(", (SELECT d.{column} FROM signalbus_deferral d WHERE d.signal_type = "));
             sql.arg(lane.signal_type.name.as_str());
             sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
+        }
+        if extras.version {
+            sql.push(", ").push(lane.database.dialect().version().unwrap_or("0"));
         }
         lane.due_within(&mut sql, window, active);
         self.session.signals(sql, lane.table.clone(), extras).await

@@ -1,50 +1,30 @@
 //! Lowers a batch to the arguments of a guest call.
 //!
-//! Strings and values are borrowed from the rows; only the ids are built here. Converts the guest's
-//! outcomes back, too. `call` makes the calls.
+//! Strings and values are borrowed from the rows. Converts the guest's outcomes back, too. `call` makes the calls.
 
 use std::time::Duration;
 
 use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value};
 
-/// A batch in the form that guest calls borrow from: all ids in one string, all values in one list.
+/// A batch in the form that guest calls borrow from: all values in one list.
 pub(super) struct LoweredBatch<'a> {
     signals: &'a [Signal],
-    /// Length of `<signal type>:`, the prefix of every id.
-    prefix: usize,
-    ids: String,
     values: Vec<wit::Value<'a>>,
 }
 
 impl<'a> LoweredBatch<'a> {
-    pub(super) fn new(signal_type: &str, signals: &'a [Signal]) -> Self {
-        let prefix = signal_type.len() + 1;
-        let keys: usize = signals.iter().map(|signal| signal.key.len()).sum();
-        let values = signals.iter().map(|signal| signal.values.len()).sum();
-        let mut lowered = Self {
-            signals,
-            prefix,
-            ids: String::with_capacity(keys + signals.len() * prefix),
-            values: Vec::with_capacity(values),
-        };
-        for signal in signals {
-            lowered.ids.push_str(signal_type);
-            lowered.ids.push(':');
-            lowered.ids.push_str(&signal.key);
-            lowered.values.extend(signal.values.iter().map(value));
-        }
-        lowered
+    pub(super) fn new(signals: &'a [Signal]) -> Self {
+        Self { signals, values: signals.iter().flat_map(|signal| signal.values.iter().map(value)).collect() }
     }
 
     /// Returns the signals as arguments of a guest call.
     pub(super) fn signals(&self) -> Vec<wit::Signal<'_>> {
-        let (mut ids, mut values) = (self.ids.as_str(), self.values.as_slice());
+        let mut values = self.values.as_slice();
         let lowered = self.signals.iter().map(|signal| {
-            let (id, later_ids) = ids.split_at(self.prefix + signal.key.len());
-            let (own, later_values) = values.split_at(signal.values.len());
-            (ids, values) = (later_ids, later_values);
-            wit::Signal { id, attempt: signal.attempt, values: own }
+            let (own, later) = values.split_at(signal.values.len());
+            values = later;
+            wit::Signal { id: &signal.id, attempt: signal.attempt, values: own }
         });
         lowered.collect()
     }
@@ -123,18 +103,17 @@ mod tests {
     use super::*;
 
     fn signal(key: &str, values: Vec<Value>) -> Signal {
-        Signal { key: key.into(), order_key: String::new(), attempt: 2, values }
+        Signal { id: format!("Order:{key}"), key: key.into(), order_key: String::new(), attempt: 2, values }
     }
 
     #[test]
     fn every_signal_keeps_its_own_id_and_values() {
         let signals =
             [signal("O", vec![Value::Null, Value::Text("a".into())]), signal("", vec![]), signal("é,2", vec![Value::Int64(7)])];
-        let lowered = LoweredBatch::new("Order", &signals);
+        let lowered = LoweredBatch::new(&signals);
         let lowered = lowered.signals();
         let ids: Vec<&str> = lowered.iter().map(|signal| signal.id).collect();
         assert_eq!(ids, ["Order:O", "Order:", "Order:é,2"]);
-        assert_eq!(ids[2], signals[2].id("Order"));
         let lengths: Vec<usize> = lowered.iter().map(|signal| signal.values.len()).collect();
         assert_eq!(lengths, [2, 0, 1]);
         assert!(matches!(lowered[2].values, [wit::Value::Int64(7)]));
@@ -143,6 +122,6 @@ mod tests {
 
     #[test]
     fn an_empty_batch_lowers_to_nothing() {
-        assert!(LoweredBatch::new("Order", &[]).signals().is_empty());
+        assert!(LoweredBatch::new(&[]).signals().is_empty());
     }
 }

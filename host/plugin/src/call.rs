@@ -53,7 +53,7 @@ impl Plugin {
     async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         // A send uses its instances one after the other, so room for one is enough.
         let _room = self.engine.room(self.slots).await;
-        let lowered = LoweredBatch::new(&signal_type.name, signals);
+        let lowered = LoweredBatch::new(signals);
         let context = CallContext::new(self, signal_type);
         let patience = self.limits.patience();
         let started = Instant::now();

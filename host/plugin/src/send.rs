@@ -197,6 +197,7 @@ mod tests {
         let keys = order_keys.map(|keys| keys.chars().collect::<Vec<_>>());
         let signals: Vec<Signal> = (0..acts.len())
             .map(|n| Signal {
+                id: format!("Order:{n}"),
                 key: n.to_string(),
                 order_key: keys.as_ref().map(|keys| keys[n].to_string()).unwrap_or_default(),
                 attempt: 1,

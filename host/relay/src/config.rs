@@ -53,6 +53,8 @@ pub struct Database {
     /// May contain a password: never show it.
     pub url: String,
     pub max_connections: u32,
+    /// Part of every signal's id; without it, the name that `migrate` gave the database.
+    pub source: Option<String>,
 }
 
 /// The configuration of a signal type.
@@ -83,6 +85,7 @@ impl std::fmt::Debug for Database {
 
 const SIGNAL_KEYS: &[&str] = &[
     "table",
+    "id",
     "plugin",
     "digest",
     "order_by",
@@ -201,13 +204,21 @@ impl SignalConfig {
 }
 
 fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
-    let mut database = Database { url: String::new(), max_connections: 8 };
+    let mut database = Database { url: String::new(), max_connections: 8, source: None };
     let Some(section) = root.section("database", faults) else {
         faults.add(0, "`[database]` with a `url` is missing");
         return database;
     };
-    section.refuse_unknown(&["url", "max_connections"], faults);
+    section.refuse_unknown(&["url", "max_connections", "source"], faults);
     database.max_connections = section.number("max_connections", 8, 1, faults);
+    database.source = section.string("source", faults);
+    let plain = |name: &String| {
+        let letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        !name.is_empty() && name.len() <= 64 && name.chars().all(letter)
+    };
+    if database.source.as_ref().is_some_and(|name| !plain(name)) {
+        faults.add(section.place("source"), "`database.source` must have 1 to 64 letters, digits, `-`, `.` or `_`");
+    }
     match section.string("url", faults) {
         Some(url) => database.url = beside(&url, folder),
         None if section.find("url").is_none() => faults.add(section.offset(), "`database.url` is missing"),
@@ -267,6 +278,7 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
         table,
         order_by: section.strings("order_by", faults),
         order_key: section.strings("order_key", faults),
+        id: section.string("id", faults),
     };
     if source.order_by.is_empty() && !source.order_key.is_empty() {
         faults.add(section.place("order_key"), format!("`{}` requires `order_by`", section.named("order_key")));

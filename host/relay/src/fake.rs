@@ -211,7 +211,13 @@ impl Questions {
 
 /// A successful claim.
 pub(super) fn batch(signals: usize) -> Result<Claimed, Error> {
-    let signal = |n: usize| Signal { key: n.to_string(), order_key: String::new(), attempt: 1, values: Vec::new() };
+    let signal = |n: usize| Signal {
+        id: format!("Order:{n}"),
+        key: n.to_string(),
+        order_key: String::new(),
+        attempt: 1,
+        values: Vec::new(),
+    };
     Ok(Claimed::Batch(Batch::for_claim("token".into(), (0..signals).map(signal).collect())))
 }
 
@@ -232,7 +238,7 @@ pub(super) fn claimed_for(expiry: Duration) -> Result<Claimed, Error> {
 
 /// A successful settle.
 pub(super) fn done() -> Result<Settled, Error> {
-    Ok(Settled::Done { deleted: 0 })
+    Ok(Settled::Done { deleted: 0, changed: 0 })
 }
 
 /// The verdict on a batch of which everything was sent.

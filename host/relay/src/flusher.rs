@@ -230,7 +230,11 @@ impl<T: Claims> Flusher<T> {
         }
         observer.settled(settlement);
         telemetry::tallied(&self.table.signal_type().name, settlement);
-        if settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len() {
+        let changed = if let Settled::Done { changed, .. } = settled { changed } else { 0 };
+        if changed > 0 {
+            telemetry::changed(&self.table.signal_type().name, changed);
+        }
+        if changed > 0 || settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len() {
             self.table.rescan().await;
         }
         Ok(())

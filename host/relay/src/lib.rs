@@ -78,13 +78,22 @@ pub struct Flushed {
     pub halt: Option<Halt>,
 }
 
+/// Opens the outbox of a configuration, without a connection.
+///
+/// # Errors
+/// Its URL is not supported.
+pub fn open_outbox(config: &Config) -> Result<Outbox, Error> {
+    let database = &config.database;
+    Ok(Outbox::open(&database.url, database.max_connections)?.with_source(database.source.clone()))
+}
+
 impl Relay {
     /// Opens the outbox, resolves every table and loads every plugin.
     ///
     /// # Errors
     /// Every problem at once, or the database's error.
     pub async fn open(config: &Config, signals: &[SignalConfig]) -> Result<Self, Refusal> {
-        let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
+        let outbox = open_outbox(config)?;
         outbox.require_schema().await?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
         let opened = open_all(&outbox, &engine, &Buses::default(), signals, Patience::ONE_SHOT).await?;

@@ -58,7 +58,7 @@ impl Live {
     /// # Errors
     /// The database URL or the processor is not supported.
     pub fn new(path: &Path, config: Config, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
-        let outbox = Outbox::open(&config.database.url, config.database.max_connections)?;
+        let outbox = super::open_outbox(&config)?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
         let (runners, activity) = (Arc::<Runners>::default(), LastActivity::new());
         Ok(Arc::new(Self {

@@ -17,6 +17,7 @@ use signalbus_relay::config::{Config, SignalConfig};
 struct Report {
     errors: Vec<String>,
     warnings: Vec<String>,
+    notes: Vec<String>,
     /// The database could not be reached: its tables were not checked.
     unreachable: Option<Error>,
 }
@@ -70,6 +71,7 @@ impl Report {
     }
 
     async fn table(&mut self, outbox: &Outbox, signal: &SignalConfig) {
+        self.notes.push(format!("{}: ids rest on {}", signal.name(), outbox.id_basis(&signal.source)));
         let faults = match outbox.faults(&signal.source).await {
             Ok(faults) => faults,
             Err(error) => return self.add(Some(&signal.place), error),
@@ -115,6 +117,9 @@ impl Report {
         }
         if self.unreachable.is_some() {
             return Exit::Unreachable;
+        }
+        for note in &self.notes {
+            print(note);
         }
         let names: Vec<&str> = config.signals.iter().map(SignalConfig::name).collect();
         if !names.is_empty() {

@@ -69,12 +69,12 @@ pub fn settling(signal: &str, signals: &[Signal], settlement: &Settlement, time:
     meters::stage(signal, "send", time);
     debug!(target: TARGET, signal, signals = signals.len(), sent = settlement.sent(), "batch sent");
     for deferral in &settlement.defer {
-        let id = signals[deferral.index].id(signal);
+        let id = &signals[deferral.index].id;
         let delay_ms = deferral.delay.as_millis();
         warn!(target: TARGET, id, attempt = deferral.attempts, delay_ms, reason = deferral.reason, "signal deferred");
     }
     for burial in &settlement.bury {
-        let id = signals[burial.index].id(signal);
+        let id = &signals[burial.index].id;
         warn!(target: TARGET, id, attempt = burial.attempts, reason = burial.reason, "signal dead-lettered");
     }
     match &settlement.outage {
@@ -168,6 +168,12 @@ pub fn draining(grace: Duration) {
 /// Everything in flight was settled.
 pub fn drained() {
     info!(target: TARGET, "drained");
+}
+
+/// Rows were replaced while they were sent: they stay, to be sent as they are now.
+pub fn changed(signal: &str, rows: usize) {
+    meters::count("signalbus_changed_total", signal, rows);
+    debug!(target: TARGET, signal, rows, "rows changed while they were sent");
 }
 
 /// A dead letter was redriven.

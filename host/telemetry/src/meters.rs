@@ -31,6 +31,7 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
     ("signalbus_skipped_total", Kind::Counter, "signal", "Skipped signals (nothing to send), whose rows were deleted"),
     ("signalbus_deferred_total", Kind::Counter, "signal", "Failed attempts that will be retried"),
     ("signalbus_buried_total", Kind::Counter, "signal", "Dead-lettered signals"),
+    ("signalbus_changed_total", Kind::Counter, "signal", "Rows that were replaced while they were sent, and stayed"),
     ("signalbus_redriven_total", Kind::Counter, "signal", "Redriven dead letters"),
     ("signalbus_duplicates_suspected_total", Kind::Counter, "signal", "Signals that may have been sent twice"),
     (

@@ -69,11 +69,15 @@ impl Case {
             }
         }
         let order_key: Vec<&str> = self.attribute("order_key").map(|names| names.split(',').collect()).unwrap_or_default();
-        let signal = |(index, row): (usize, &Row)| Signal {
-            key: key(row).unwrap_or_else(|| (index + 1).to_string()),
-            order_key: joined(row, &order_key),
-            attempt: self.attempt,
-            values: columns.iter().map(|column| cell(row, &column.name)).collect(),
+        let signal = |(index, row): (usize, &Row)| {
+            let key = key(row).unwrap_or_else(|| (index + 1).to_string());
+            Signal {
+                id: format!("{signal_type}:{key}"),
+                key,
+                order_key: joined(row, &order_key),
+                attempt: self.attempt,
+                values: columns.iter().map(|column| cell(row, &column.name)).collect(),
+            }
         };
         let signals = self.rows.iter().enumerate().map(signal).collect();
         (SignalType { name: signal_type.to_owned(), columns, attributes: self.attributes.clone() }, signals)

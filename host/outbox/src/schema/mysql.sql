@@ -1,14 +1,17 @@
-CREATE TABLE IF NOT EXISTS signalbus_schema (version INT NOT NULL) ENGINE = InnoDB;
+CREATE TABLE IF NOT EXISTS signalbus_schema (version INT NOT NULL, source VARCHAR(191) CHARACTER SET ascii NOT NULL) ENGINE = InnoDB;
 CREATE TABLE IF NOT EXISTS signalbus_lane (
     signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY
 ) ENGINE = InnoDB;
 CREATE TABLE IF NOT EXISTS signalbus_claim (
     token VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY,
     signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+    serial BIGINT NOT NULL,
     owner VARCHAR(191) NOT NULL,
+    id_seed VARCHAR(64) CHARACTER SET ascii NOT NULL,
     from_key LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     to_key LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     order_keys LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    in_flight INT NOT NULL,
     takeovers INT NOT NULL,
     expires_at BIGINT NOT NULL,
     INDEX signalbus_claim_signal (signal_type)
@@ -18,6 +21,7 @@ CREATE TABLE IF NOT EXISTS signalbus_deferral (
     signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     signal_key BLOB NOT NULL,
     order_key BLOB NOT NULL,
+    id_seed VARCHAR(64) CHARACTER SET ascii NOT NULL,
     attempts INT NOT NULL,
     due_at BIGINT NOT NULL,
     reason TEXT CHARACTER SET utf8mb4 NOT NULL,
@@ -41,4 +45,4 @@ CREATE TABLE IF NOT EXISTS signalbus_dead_value (
     value LONGBLOB,
     PRIMARY KEY (letter_id, position)
 ) ENGINE = InnoDB;
-INSERT INTO signalbus_schema (version) VALUES (1)
+INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

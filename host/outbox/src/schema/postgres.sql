@@ -1,12 +1,15 @@
-CREATE TABLE IF NOT EXISTS signalbus_schema (version integer NOT NULL);
+CREATE TABLE IF NOT EXISTS signalbus_schema (version integer NOT NULL, source text NOT NULL);
 CREATE TABLE IF NOT EXISTS signalbus_lane (signal_type text PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS signalbus_claim (
     token text PRIMARY KEY,
     signal_type text NOT NULL,
+    serial bigint NOT NULL,
     owner text NOT NULL,
+    id_seed text NOT NULL,
     from_key text,
     to_key text,
     order_keys text,
+    in_flight integer NOT NULL,
     takeovers integer NOT NULL,
     expires_at bigint NOT NULL
 );
@@ -15,6 +18,7 @@ CREATE TABLE IF NOT EXISTS signalbus_deferral (
     signal_type text NOT NULL,
     signal_key text NOT NULL,
     order_key text NOT NULL,
+    id_seed text NOT NULL,
     attempts integer NOT NULL,
     due_at bigint NOT NULL,
     reason text NOT NULL,
@@ -38,4 +42,4 @@ CREATE TABLE IF NOT EXISTS signalbus_dead_value (
     value text,
     PRIMARY KEY (letter_id, position)
 );
-INSERT INTO signalbus_schema (version) VALUES (1)
+INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

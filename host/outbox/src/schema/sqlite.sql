@@ -1,12 +1,15 @@
-CREATE TABLE IF NOT EXISTS signalbus_schema (version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS signalbus_schema (version INTEGER NOT NULL, source TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS signalbus_lane (signal_type TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signalbus_claim (
     token TEXT PRIMARY KEY NOT NULL,
     signal_type TEXT NOT NULL,
+    serial INTEGER NOT NULL,
     owner TEXT NOT NULL,
+    id_seed TEXT NOT NULL,
     from_key TEXT,
     to_key TEXT,
     order_keys TEXT,
+    in_flight INTEGER NOT NULL,
     takeovers INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
@@ -14,6 +17,7 @@ CREATE TABLE IF NOT EXISTS signalbus_deferral (
     signal_type TEXT NOT NULL,
     signal_key TEXT NOT NULL,
     order_key TEXT NOT NULL,
+    id_seed TEXT NOT NULL,
     attempts INTEGER NOT NULL,
     due_at INTEGER NOT NULL,
     reason TEXT NOT NULL,
@@ -37,4 +41,4 @@ CREATE TABLE IF NOT EXISTS signalbus_dead_value (
     value,
     PRIMARY KEY (letter_id, position)
 ) WITHOUT ROWID;
-INSERT INTO signalbus_schema (version) VALUES (1)
+INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

@@ -35,10 +35,10 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     let result = test.replay(&signal_type, &signals, signal.grants.on_paper(), signal.limits).await?;
     if output == Output::Json {
         let mut document = document(&result);
-        (document["name"], document["row"]) = (signals[0].id(&letter.signal).into(), columns.into());
+        (document["name"], document["row"]) = (signals[0].id.as_str().into(), columns.into());
         print(signal.grants.redact(&document.to_string()));
     } else {
-        print(format_args!("signal {}", signals[0].id(&letter.signal)));
+        print(format_args!("signal {}", signals[0].id));
         print(signal.grants.redact(&format!("row {}", Value::from(columns))));
         details(&result).iter().for_each(|line| print(signal.grants.redact(line)));
         print("nothing was published, HTTP and TCP were refused; the dead letter stays");
