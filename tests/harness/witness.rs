@@ -47,8 +47,10 @@ impl Witness {
     /// The ids of the signals, in the order in which they were passed to the plugin.
     pub fn ids(&self) -> Vec<String> {
         let text = self.text();
-        let batches = text.lines().filter(|line| line.contains("counted")).filter_map(|line| line.split_once("ids="));
-        batches.flat_map(|(_, ids)| ids.trim().trim_matches('"').split(',').map(str::to_owned)).collect()
+        // After a line that was cut off by a kill, the next one goes on.
+        let batches = text.lines().filter(|line| line.contains("counted")).flat_map(|line| line.split("ids=").skip(1));
+        let ids = batches.flat_map(|ids| ids.trim().trim_matches('"').split(','));
+        ids.filter(|id| !id.contains(' ')).map(str::to_owned).collect()
     }
 
     /// Waits until the log contains some words.

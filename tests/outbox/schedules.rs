@@ -113,6 +113,9 @@ async fn schedule(database: &Database, seed: u64, strict: bool) {
                 live[n] = batch;
                 lost.extend(live.iter_mut().filter_map(Option::take));
                 database.expire().await;
+                for relay in &relays {
+                    relay.lane.rescan().await;
+                }
             }
             (5, batch) => {
                 live[n] = batch;

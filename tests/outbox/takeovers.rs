@@ -76,11 +76,11 @@ mod cases {
 
     pub async fn expired_claims_are_taken_over_one_by_one(database: Database) {
         database.orders(9).await;
+        for _ in 0..3 {
+            claim(&mut Relay::open(&database, &orders()).await.worker(), 3).await;
+        }
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
-        for _ in 0..3 {
-            claim(&mut worker, 3).await;
-        }
         database.expire().await;
         let mut batches = Vec::new();
         for _ in 0..3 {

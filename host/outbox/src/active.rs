@@ -6,6 +6,9 @@
 use super::database::{Cell, number};
 use super::identity::Seed;
 
+/// The keys above the first, up to the second.
+pub(super) type Range = (Option<String>, String);
+
 /// A claim, as the side table has it.
 #[derive(Debug)]
 pub(super) struct ClaimRecord {
@@ -19,6 +22,8 @@ pub(super) struct ClaimRecord {
     pub(super) released: bool,
     pub(super) from: Option<String>,
     pub(super) to: Option<String>,
+    /// Ranges in it that were settled before others: what is in them now, appeared later.
+    pub(super) settled: Vec<Range>,
     pub(super) order_keys: Vec<String>,
     /// How many signals of an ordered type may have been sent under it.
     pub(super) in_flight: usize,
@@ -27,7 +32,7 @@ pub(super) struct ClaimRecord {
 }
 
 /// What is already spoken for when a claim is taken.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct RecordedClaims {
     pub(super) claims: Vec<ClaimRecord>,
     /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
@@ -49,6 +54,7 @@ impl ClaimRecord {
             released: false,
             from,
             to,
+            settled: Vec::new(),
             order_keys,
             in_flight: 0,
             takeovers: 0,
@@ -57,6 +63,7 @@ impl ClaimRecord {
     }
 
     pub(super) fn read(row: &[Cell], owner: &str) -> Self {
+        let settled = row[11].as_deref().and_then(|text| serde_json::from_str(text).ok());
         let order_keys = serde_json::from_str(row[5].as_deref().unwrap_or_default());
         Self {
             token: row[1].clone().unwrap_or_default(),
@@ -65,6 +72,7 @@ impl ClaimRecord {
             released: row[2].as_deref() == Some(""),
             from: row[3].clone(),
             to: row[4].clone(),
+            settled: settled.unwrap_or_default(),
             order_keys: order_keys.unwrap_or_default(),
             in_flight: number(&row[9]),
             serial: number(&row[10]),

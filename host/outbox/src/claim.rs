@@ -1,6 +1,6 @@
 //! Claiming: takes due rows for a limited time, in one short transaction that locks no row of a user.
 //!
-//! A claim of an unordered type is a range of keys. The position where the next scan starts is kept in
+//! A claim of an unordered type is a range of keys, about a second's work (see `open`). The position where the next scan starts is kept in
 //! memory and is only a hint: the recorded claims alone keep relays apart, so losing it costs one scan
 //! from the start and never a row. At the end of the table, and every few seconds, the scan starts
 //! over, which finds rows that committed late and rows with random keys.
@@ -8,16 +8,17 @@
 //! An ordered type is always scanned from the start. A signal that is claimed or deferred holds back
 //! every signal with the same order key; without `order_key`, every signal. Next: `window`, then `settle`.
 
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::active::{ClaimRecord, RecordedClaims};
 use super::database::{Fetched, Purpose, Row, number};
 use super::identity::{Identity, Seed};
+use super::open::{HeldClaim, OpenClaim, Pace, Rest};
 use super::sql::{Arg, Sql};
 use super::window::Window;
 use super::{Error, LEASE, RENEWAL, Worker, millis};
-use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
@@ -26,11 +27,11 @@ const SCAN_LIMIT: Duration = Duration::from_secs(5);
 /// Signals claimed by this relay for a limited time.
 #[derive(Debug)]
 pub struct Batch {
-    pub(super) token: String,
+    pub(super) claim: Arc<HeldClaim>,
+    /// Its number within the claim.
+    pub(super) part: usize,
     /// What the settle has to know of each signal.
     pub(super) marks: Vec<Mark>,
-    /// What the claim covers beside the batch, once the batch is settled.
-    pub(super) rest: Option<Rest>,
     pub signals: Vec<Signal>,
     /// Two relays died while sending this one signal: it is charged an attempt instead of being sent.
     pub suspect: bool,
@@ -43,16 +44,15 @@ pub struct Batch {
 impl Batch {
     /// Creates the batch that was claimed under `token`.
     pub fn for_claim(token: String, signals: Vec<Signal>) -> Self {
-        Self { token, marks: Vec::new(), rest: None, signals, suspect: false, taken_over: false, late: false }
+        let claim = HeldClaim::single(token, Seed::random(), None);
+        Self { claim, part: 0, marks: Vec::new(), signals, suspect: false, taken_over: false, late: false }
     }
 
-    fn of(taken: &Taking, rows: Vec<Row>, identity: &Identity) -> Self {
-        let mark = |row: &Row| Mark { version: row.version, seed: row.seed.unwrap_or(taken.claim.seed) };
+    fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, identity: &Identity) -> Self {
+        let mark = |row: &Row| Mark { version: row.version, seed: row.seed.unwrap_or(claim.seed) };
         let marks: Vec<Mark> = rows.iter().map(mark).collect();
         let signals = rows.into_iter().zip(&marks).map(|(row, mark)| identity.signal(row, mark.seed)).collect();
-        let Taking { claim, rest, suspect, taken_over, late, .. } = taken;
-        let batch = Self::for_claim(claim.token.clone(), signals);
-        Self { marks, rest: rest.clone(), suspect: *suspect, taken_over: *taken_over, late: *late, ..batch }
+        Self { claim, part: 0, marks, signals, suspect: false, taken_over: false, late: false }
     }
 }
 
@@ -61,13 +61,6 @@ impl Batch {
 pub(super) struct Mark {
     pub(super) version: i64,
     pub(super) seed: Seed,
-}
-
-/// The part of a claim that its next holder begins with.
-#[derive(Clone, Debug)]
-pub(super) struct Rest {
-    pub(super) from: Option<String>,
-    pub(super) in_flight: usize,
 }
 
 /// The result of a claim.
@@ -86,7 +79,7 @@ pub enum Claimed {
 /// What a transaction took, before it is decoded.
 enum Taken {
     Rows(Taking, Fetched),
-    /// A range whose rows are still to be read.
+    /// A range whose rows are still to be read, batch by batch.
     Range(Taking, RecordedClaims),
     Nothing(Claimed),
 }
@@ -121,6 +114,8 @@ enum TakenOver {
 pub(super) struct Scan {
     pub(super) position: Option<String>,
     since: Option<Instant>,
+    pub(super) open: Option<OpenClaim>,
+    pace: Pace,
 }
 
 impl Worker<'_> {
@@ -130,8 +125,12 @@ impl Worker<'_> {
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         loop {
-            self.session.begin(Purpose::Write).await?;
+            if let Some(batch) = self.read_on(limit, boundary).await? {
+                return Ok(Claimed::Batch(batch));
+            }
+            // Always before the connection: there may be only one.
             let mut scan = self.lane.scan.lock().await;
+            self.session.begin(Purpose::Write).await?;
             let taken = match self.take_and_record(&mut scan, limit, boundary).await {
                 Ok(taken) => taken,
                 Err(error) => {
@@ -139,30 +138,94 @@ impl Worker<'_> {
                     return Err(error);
                 }
             };
-            drop(scan);
             let recorded = Instant::now();
-            // Yield, so that a worker waiting for the lane is not stuck behind our decoding.
-            tokio::task::yield_now().await;
             let (taking, rows) = match taken {
-                Taken::Nothing(nothing) => return Ok(nothing),
+                Taken::Nothing(nothing) => {
+                    scan.pace.idle();
+                    return Ok(nothing);
+                }
                 Taken::Rows(taking, rows) => (taking, rows),
                 Taken::Range(taking, active) => {
-                    let rows = self.read_range(&taking.claim, limit, &active).await;
-                    let rows = rows.inspect_err(|_| self.lane.orphaned(&taking.claim.token))?;
-                    (taking, rows)
+                    let Taking { claim, late, .. } = taking;
+                    let held = HeldClaim::open(&claim, self.lane.table.recurring);
+                    let boundary = boundary.map(str::to_owned);
+                    let open = OpenClaim { claim: held, position: claim.from, to: claim.to, active, late, boundary };
+                    let before = scan.open.replace(open);
+                    drop(scan);
+                    // It was opened for another boundary.
+                    if let Some(before) = before.filter(|before| before.claim.close()) {
+                        self.end(&before.claim).await?;
+                    }
+                    continue;
                 }
             };
-            // Decoding holds up nobody any more.
-            let batch = Batch::of(&taking, rows.all()?, &self.lane.identity);
+            drop(scan);
+            // Yield, so that a worker waiting for the lane is not stuck behind our decoding.
+            tokio::task::yield_now().await;
+            let Taking { claim, rest, suspect, taken_over, late, .. } = taking;
+            let claim = HeldClaim::single(claim.token, claim.seed, rest);
+            let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all()?, &self.lane.identity) };
             // Where reading took long, the claim may be another's by now.
-            if recorded.elapsed() > RENEWAL && !self.renew(&batch).await? {
-                continue;
-            }
-            if !batch.signals.is_empty() {
+            let renewed = recorded.elapsed() <= RENEWAL || {
+                let renewed = self.renew(&batch).await;
+                renewed.inspect_err(|_| self.lane.orphaned(&batch.claim.token))?
+            };
+            if renewed {
                 return Ok(Claimed::Batch(batch));
             }
-            // Somebody else has deleted the rows meanwhile.
-            self.settle(&batch, &Settlement::default()).await?;
+        }
+    }
+
+    /// Reads the next batch of the open claim, if there is one.
+    async fn read_on(&mut self, limit: usize, boundary: Option<&str>) -> Result<Option<Batch>, Error> {
+        let mut scan = self.lane.scan.lock().await;
+        let Some(open) = scan.open.as_mut().filter(|open| open.boundary.as_deref() == boundary) else { return Ok(None) };
+        let claim = open.claim.clone();
+        if claim.is_doubtful() && !self.renew_claim(&claim).await? {
+            // Another relay has it now.
+            scan.open = None;
+            scan.restart();
+            return Ok(None);
+        }
+        let window = Window { after: open.position.as_deref(), until: open.to.as_deref(), limit, only: None };
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.read(&window, &open.active).await?;
+        self.session.commit().await?;
+        let (late, last) = (open.late, rows.last()?.map(|row| row.key));
+        let whole = rows.len < limit || open.to == last;
+        let mut part = 0;
+        if let Some(to) = &last {
+            part = claim.handed_out((open.position.clone(), to.clone()));
+            scan.pace.read();
+        }
+        if let Some(open) = &mut scan.open {
+            open.position = last;
+        }
+        if whole {
+            scan.open = None;
+            if claim.close() {
+                // Its rows are gone.
+                drop(scan);
+                self.end(&claim).await?;
+                return Ok(None);
+            }
+        }
+        drop(scan);
+        // Yield, so that a worker waiting for the scan is not stuck behind our decoding.
+        tokio::task::yield_now().await;
+        let batch = Batch { late, part, ..Batch::of(claim, rows.all()?, &self.lane.identity) };
+        Ok((!batch.signals.is_empty()).then_some(batch))
+    }
+
+    /// Ends the claim that is being read, since nobody will go on reading it.
+    ///
+    /// # Errors
+    /// The database's error; the claim expires.
+    pub async fn close(&mut self) -> Result<(), Error> {
+        let open = self.lane.scan.lock().await.open.take();
+        match open {
+            Some(open) if open.claim.close() => self.end(&open.claim).await,
+            _ => Ok(()),
         }
     }
 
@@ -187,14 +250,6 @@ impl Worker<'_> {
         }
         self.lane.orphans.lock().unwrap_or_else(PoisonError::into_inner).retain(|token| !orphans.contains(token));
         Ok(taken)
-    }
-
-    async fn read_range(&mut self, claim: &ClaimRecord, limit: usize, active: &RecordedClaims) -> Result<Fetched, Error> {
-        self.session.begin(Purpose::Read).await?;
-        let window = Window { after: claim.from.as_deref(), until: claim.to.as_deref(), limit, only: None };
-        let rows = self.read(&window, active).await?;
-        self.session.commit().await?;
-        Ok(rows)
     }
 
     async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
@@ -243,10 +298,10 @@ impl Worker<'_> {
         }
         // One round trip: the last row tells about the deferrals, the others are claims.
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
-             expires_at - NOW AS due, id_seed, in_flight, serial, 0 AS last_due, 0 AS next_due, 0 AS clock \
+             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock \
              FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
-             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, '', 0, 0, \
+             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, '', 0, 0, '', \
              (SELECT max(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
              (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ? AND due_at > NOW) - NOW, NOW \
              ORDER BY 1, 8";
@@ -255,9 +310,9 @@ impl Worker<'_> {
         let deferrals = rows.pop().unwrap_or_default();
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
         Ok(RecordedClaims {
-            due: told(7).zip(told(11)),
-            next_due: told(12),
-            now: told(13),
+            due: told(7).zip(told(12)),
+            next_due: told(13),
+            now: told(14),
             claims: rows.iter().map(|row| ClaimRecord::read(row, &self.owner)).collect(),
         })
     }
@@ -292,7 +347,10 @@ impl Worker<'_> {
         // A younger claim may cover the same range, but not these rows.
         let (younger, older) = std::mem::take(&mut active.claims).into_iter().partition(|other| other.serial > claim.serial);
         active.claims = older;
+        let settled = claim.settled.iter().cloned().map(|(from, to)| ClaimRecord::new(from, Some(to), Vec::new()));
+        active.claims.extend(settled);
         let rows = self.read(&window, active).await;
+        active.claims.truncate(active.claims.len() - claim.settled.len());
         active.claims.extend::<Vec<_>>(younger);
         let rows = rows?;
         let Some(last) = rows.last()? else {
@@ -300,16 +358,12 @@ impl Worker<'_> {
             self.session.execute(self.lane.statement(text, &[claim.token.as_str().into()])).await?;
             return Ok(TakenOver::Empty);
         };
-        let more = rows.len == window.limit;
-        let rest = match ordered {
-            true if more => {
-                // What was deferred in the meantime has its id from there.
-                let read = rows.all()?.iter().filter(|row| row.seed.is_none()).count();
-                Some(Rest { from: None, in_flight: claim.in_flight.saturating_sub(read) }).filter(|rest| rest.in_flight > 0)
-            }
-            false if more && claim.to.as_ref() != Some(&last.key) => Some(Rest { from: Some(last.key), in_flight: 0 }),
-            _ => None,
-        };
+        let more = rows.len == window.limit && claim.to.as_ref() != Some(&last.key);
+        // What was deferred in the meantime has its id from there.
+        let read = rows.all()?.iter().filter(|row| row.seed.is_none()).count();
+        let in_flight = claim.in_flight.saturating_sub(if ordered || alone { read } else { 0 });
+        let rest = Rest { from: Some(last.key).filter(|_| !ordered), in_flight, takeovers: u32::from(alone && in_flight > 0) };
+        let rest = (more && (!ordered || in_flight > 0)).then_some(rest);
         let taking = Taking { recorded: true, rest, suspect, taken_over: expired, ..Taking::new(claim, false) };
         Ok(TakenOver::Rows(Taken::Rows(taking, rows)))
     }
@@ -344,12 +398,17 @@ impl Worker<'_> {
         if scan.since.is_none_or(|since| since.elapsed() > patience) {
             scan.restart();
         }
+        let single = self.lane.table.recurring && !self.lane.database.dialect().for_update().is_empty();
+        let batches = if single { 1 } else { scan.pace.next(Instant::now()) };
         let mut tail = None;
         loop {
             let after = scan.position.take();
             let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
-            if let Some((taken, position)) = self.take_window(&window, active, tail.is_some()).await? {
+            if let Some((taken, position)) = self.take_window(&window, active, batches, tail.is_some()).await? {
                 scan.position = Some(position);
+                if matches!(taken, Taken::Rows(..)) {
+                    scan.pace.read();
+                }
                 return Ok(Some(taken));
             }
             if after.is_none() {
@@ -362,23 +421,30 @@ impl Worker<'_> {
         }
     }
 
-    /// Claims what is due in a window; the last key of it. Where others wait for the lane meanwhile,
-    /// the rows themselves are read later.
+    /// Claims what is due from a window on; the last key of it. The rows are read later, batch by batch.
+    ///
+    /// Where a key and its content may come back, it must not be read again under the same claim once its row was
+    /// settled. So such a claim records which parts of it are settled, or it covers one batch only, if several
+    /// workers settle at the same time.
     async fn take_window(
         &mut self,
         window: &Window<'_>,
         active: &mut RecordedClaims,
+        batches: usize,
         late: bool,
     ) -> Result<Option<(Taken, String)>, Error> {
-        if self.lane.database.dialect().for_update().is_empty() {
+        if batches == 1 && self.lane.database.dialect().for_update().is_empty() {
             let rows = self.read(window, active).await?;
             let Some(last) = rows.last()? else { return Ok(None) };
             let taken = self.claimed(active, window.after, rows, late)?;
             return Ok(taken.map(|taken| (taken, last.key)));
         }
-        let Some(until) = self.range_end(window, active).await? else { return Ok(None) };
+        let whole = Window { limit: batches * window.limit, ..*window };
+        let Some(until) = self.range_end(&whole, active).await? else { return Ok(None) };
         let claim = ClaimRecord::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
-        let claim = ClaimRecord { serial: active.next_serial(), ..claim };
+        // At most so many were read and not settled, with what committed late among them.
+        let in_flight = 2 * window.limit * self.lane.sessions.load(Relaxed);
+        let claim = ClaimRecord { serial: active.next_serial(), in_flight, ..claim };
         Ok(Some((Taken::Range(Taking::new(claim, late), std::mem::take(active)), until)))
     }
 

@@ -292,7 +292,7 @@ where
             let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
             let len = rows.len();
-            let connection = self.held.as_ref().map_or(0, |held| held.number);
+            let connection = self.connection();
             let decode = move |n: usize| {
                 let row = row::<D>(&rows[n], &table, extras)?;
                 Ok(if D::OTHERS.is_some() { Row { version: state(connection, row.version), ..row } } else { row })
@@ -311,6 +311,10 @@ where
             self.put_back();
             Ok(affected)
         })
+    }
+
+    fn connection(&self) -> u32 {
+        self.held.as_ref().map_or(0, |held| held.number)
     }
 
     fn state(&self) -> Option<i64> {
@@ -358,7 +362,7 @@ where
     /// Several statements in one message, of which the first is asked how much it has changed.
     async fn execute_joined(&mut self, mut sql: Sql, commit: &str) -> Result<u64, Error> {
         sql.push("; SELECT changes(), ").push(D::OTHERS.unwrap_or("0")).push(commit);
-        let connection = self.held.as_ref().map_or(0, |held| held.number);
+        let connection = self.connection();
         let rows = self.rows(sql).await?;
         let Some([changes, version]) = rows.last().map(Vec::as_slice) else { return Ok(0) };
         self.state = Some(state(connection, number(version)));

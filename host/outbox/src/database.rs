@@ -21,6 +21,8 @@ pub(crate) enum Purpose {
     Renew,
     /// Records a claim, or settles it: its commit is durable. What is sent must have its id on record.
     Write,
+    /// Durable, too, in a single statement.
+    Single,
     /// Changes nothing.
     Read,
 }
@@ -107,6 +109,8 @@ pub(crate) trait Session: Send {
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
     /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
     fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: ExtraColumns) -> BoxFuture<'_, Result<Fetched, Error>>;
+    /// The number of the connection that the transaction is on; no other connection of the process has it.
+    fn connection(&self) -> u32;
     /// The state of the database as the last statement that changed something found it, where the connection
     /// can tell: it is the same as long as nobody else commits.
     fn state(&self) -> Option<i64>;
@@ -128,12 +132,18 @@ pub(crate) trait Dialect: Send + Sync {
     fn schema(&self) -> &'static str;
     /// A number that is selected with every row as its version.
     fn version(&self) -> Option<&'static str>;
-    /// Appends a condition that holds only for rows with one of these versions. Returns `false` if the versions
-    /// cannot tell, so that the rows have to be compared. Exact only for rows that one statement has read:
-    /// whatever replaced one of them is none of these versions.
-    fn guard(&self, _: &mut Sql, _: &[i64]) -> bool {
+    /// Whether versions tell two rows apart, even if they have the same content.
+    fn numbers_versions(&self) -> bool {
         false
     }
+    /// Appends a condition that holds only for the rows as they were read, by one statement, with these versions:
+    /// whatever replaced one of them has none of these. Returns `false` if it cannot be told on this connection,
+    /// so that the rows have to be compared.
+    fn guard(&self, _: &mut Sql, _: &Table, _versions: &[i64], _connection: u32) -> bool {
+        false
+    }
+    /// What follows a SELECT of the claim in a settle, so that nobody takes it over meanwhile; others may settle.
+    fn share(&self) -> &'static str;
     /// Whether `(a, b) > (x, y)` uses an index.
     fn compares_rows(&self) -> bool;
 

@@ -18,6 +18,7 @@ mod identity;
 mod look;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod open;
 mod pauses;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -31,6 +32,7 @@ mod text;
 mod window;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -128,7 +130,7 @@ impl Outbox {
                 Fault::Doubtful(_) => None,
             })
             .collect();
-        let Some(table) = table.filter(|_| fatal.is_empty()) else {
+        let Some(mut table) = table.filter(|_| fatal.is_empty()) else {
             return Err(Error::Table(fatal.join("; ")));
         };
         let mut session = self.database.session();
@@ -138,7 +140,8 @@ impl Outbox {
         session.begin(Purpose::Write).await?;
         session.execute(sql).await.map_err(schema::missing)?;
         session.commit().await?;
-        let numbered = self.database.dialect().guard(&mut self.statement("", &[]), &[]);
+        let numbered = self.database.dialect().numbers_versions();
+        table.recurring &= !numbered && table.id.is_none();
         let identity = Identity::new(&source.signal, &self.source().await?, table.id, numbered);
         Ok(SignalTable::new(self.database.clone(), &source.signal, table, identity))
     }
@@ -157,7 +160,7 @@ impl Outbox {
 
     /// Tells what the ids of a signal type rest on.
     pub fn id_basis(&self, source: &Source) -> String {
-        let numbered = self.database.dialect().guard(&mut self.statement("", &[]), &[]);
+        let numbered = self.database.dialect().numbers_versions();
         match (&source.id, numbered) {
             (Some(column), _) => format!("column \"{column}\", as it is; every version of a row needs its own"),
             (None, true) => "the claim, and the transaction that wrote the row".into(),
@@ -237,6 +240,8 @@ pub struct SignalTable {
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
+    /// The number of workers.
+    sessions: AtomicUsize,
     /// Tokens of claims that were perhaps recorded, and whose rows never reached a plugin.
     orphans: std::sync::Mutex<Vec<String>>,
 }
@@ -286,6 +291,7 @@ impl SignalTable {
             identity,
             texts,
             scan: Mutex::default(),
+            sessions: AtomicUsize::new(0),
             orphans: std::sync::Mutex::default(),
         }
     }
@@ -301,6 +307,7 @@ impl SignalTable {
 
     /// Creates a worker with a connection of its own.
     pub fn session(&self) -> Worker<'_> {
+        self.sessions.fetch_add(1, Relaxed);
         Worker { lane: self, session: self.database.session(), owner: owner() }
     }
 
@@ -319,6 +326,12 @@ pub struct Worker<'a> {
     lane: &'a SignalTable,
     session: Box<dyn Session>,
     owner: String,
+}
+
+impl Drop for Worker<'_> {
+    fn drop(&mut self) {
+        self.lane.sessions.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How long a claim lasts without renewal.

@@ -85,7 +85,9 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     };
     let mut sql = from("SELECT column_name, data_type, column_type, is_nullable, extra FROM information_schema.columns");
     sql.push(" ORDER BY ordinal_position");
-    let mut columns: Vec<TableColumn> = session.rows(sql).await?.iter().map(|row| column(row)).collect();
+    let rows = session.rows(sql).await?;
+    let counts = rows.iter().any(|row| row[4].as_deref().is_some_and(|extra| extra.contains("auto_increment")));
+    let mut columns: Vec<TableColumn> = rows.iter().map(|row| column(row)).collect();
     if columns.is_empty() {
         return Ok(None);
     }
@@ -95,7 +97,7 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     let mut sql = from("SELECT index_name, column_name FROM information_schema.statistics");
     sql.push(" AND column_name IS NOT NULL ORDER BY index_name, seq_in_index");
     let parts = session.rows(sql).await?;
-    let key = parts
+    let key: Vec<usize> = parts
         .iter()
         .filter(|row| row[0].as_deref() == Some("PRIMARY"))
         .filter_map(|row| columns.iter().position(|column| Some(&column.name) == row[1].as_ref()))
@@ -104,7 +106,8 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
          JOIN information_schema.engines e ON e.engine = t.engine AND e.transactions <> 'YES'";
     let unsafe_engine = session.rows(from(engines)).await?.into_iter().flatten().next().flatten();
     let indexes = super::table::grouped(parts);
-    Ok(Some(Description { columns, key, indexes, unsafe_engine, ..Description::default() }))
+    let unique_keys = key.len() == 1 && (counts || columns[key[0]].kind == Kind::Uuid);
+    Ok(Some(Description { columns, key, indexes, unsafe_engine, unique_keys, ..Description::default() }))
 }
 
 /// MariaDB's JSON is a LONGTEXT with a check that its text is valid.
@@ -166,7 +169,7 @@ impl Driver for MySqlDriver {
 
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Renew | Purpose::Write => Some("START TRANSACTION"),
+            Purpose::Renew | Purpose::Write | Purpose::Single => Some("START TRANSACTION"),
             Purpose::Read => None,
         }
     }
@@ -268,6 +271,10 @@ impl Dialect for MySqlDialect {
 
     fn version(&self) -> Option<&'static str> {
         None
+    }
+
+    fn share(&self) -> &'static str {
+        " LOCK IN SHARE MODE"
     }
 
     fn compares_rows(&self) -> bool {

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use sqlx::postgres::types::Oid;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::{Arguments, ConnectOptions as _, Executor as _, Row, ValueRef};
 
@@ -27,9 +26,6 @@ pub(super) struct Postgres {
     connections: Arc<ConnectionPool<sqlx::Postgres>>,
     options: PgConnectOptions,
 }
-
-/// The type of a transaction's number.
-const XID: Oid = Oid(28);
 
 struct PostgresDriver;
 struct PostgresDialect;
@@ -267,9 +263,9 @@ impl Driver for PostgresDriver {
         match (purpose, behind_pooler) {
             (Purpose::Renew, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"),
             (Purpose::Write, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
-            (Purpose::Read, false) => None,
+            (Purpose::Single | Purpose::Read, false) => None,
             (Purpose::Renew, true) => Some(begin!("; SET LOCAL synchronous_commit = off")),
-            (Purpose::Write, true) => Some(begin!("")),
+            (Purpose::Write | Purpose::Single, true) => Some(begin!("")),
             (Purpose::Read, true) => Some(begin!("; SET TRANSACTION READ ONLY")),
         }
     }
@@ -304,8 +300,6 @@ impl Driver for PostgresDriver {
         let bytes = raw.as_bytes().map_err(sqlx::Error::Decode)?;
         Ok(Some(match sqlx::TypeInfo::name(&*raw.type_info()) {
             "INT2" | "INT4" | "INT8" => integer(bytes).to_string(),
-            // (sqlx has no name for it.)
-            _ if raw.type_info().oid() == Some(XID) => bytes.try_into().map(u32::from_be_bytes).unwrap_or_default().to_string(),
             _ => utf8(bytes)?,
         }))
     }
@@ -384,17 +378,26 @@ impl Dialect for PostgresDialect {
         include_str!("schema/postgres.sql")
     }
 
-    /// The transaction that wrote the row.
+    /// The transaction that wrote the row. (As text: sqlx asks the server about types that it does not know.)
     fn version(&self) -> Option<&'static str> {
-        Some("t.xmin")
+        Some("t.xmin::text")
     }
 
-    fn guard(&self, sql: &mut Sql, versions: &[i64]) -> bool {
+    fn numbers_versions(&self) -> bool {
+        true
+    }
+
+    fn guard(&self, sql: &mut Sql, _: &Table, versions: &[i64], _: u32) -> bool {
         let mut distinct: Vec<String> = versions.iter().map(i64::to_string).collect();
         distinct.sort_unstable();
         distinct.dedup();
         sql.push(" AND xmin = ANY(").arg(Arg::Texts(distinct)).push("::text[]::xid[])");
         true
+    }
+
+    /// (A takeover changes the claim's key: only that waits for this lock.)
+    fn share(&self) -> &'static str {
+        " FOR KEY SHARE"
     }
 
     fn compares_rows(&self) -> bool {

@@ -109,7 +109,8 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
     let mut faults = Vec::new();
     let place = format!("signal type \"{}\"", source.signal);
     let column = |wanted: &str| described.columns.iter().position(|column| column.name == wanted);
-    let mut table = Table { name, key: described.key.clone(), rewrites: described.rewrites, ..Table::default() };
+    let (rewrites, recurring) = (described.rewrites, !described.unique_keys);
+    let mut table = Table { name, key: described.key.clone(), rewrites, recurring, ..Table::default() };
     if table.key.is_empty() {
         faults.push(Fault::Fatal(format!(
             "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",

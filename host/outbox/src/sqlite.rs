@@ -18,7 +18,7 @@ use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, Session, Watch, number, percent_encoded};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
-use super::table::{Description, Kind, TableColumn};
+use super::table::{Description, Kind, Table, TableColumn};
 use signalbus_core::signal::Value;
 
 /// An SQLite file.
@@ -194,9 +194,14 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     sql.push(") i WHERE l.partial = 0 ORDER BY l.seq, i.seqno");
     let indexes = super::table::grouped(session.rows(sql).await?);
     let reacts = session.rows(Sql::new(Placeholder::Question, REACTS)).await?;
+    let mut sql =
+        Sql::new(Placeholder::Question, "SELECT instr(upper(sql), 'AUTOINCREMENT') > 0 FROM sqlite_schema WHERE name = ");
+    sql.arg(table);
+    let counts = session.rows(sql).await?;
+    let unique_keys = counts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
     let rewrites = reacts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
     let key = key.into_iter().map(|(_, n)| n).collect();
-    Ok(Some(Description { columns, key, indexes, rewrites, ..Description::default() }))
+    Ok(Some(Description { columns, key, indexes, unique_keys, rewrites, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {
@@ -237,7 +242,7 @@ impl Driver for SqliteDriver {
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
             Purpose::Renew => Some("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE"),
-            Purpose::Write => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
+            Purpose::Write | Purpose::Single => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
             Purpose::Read => None,
         }
     }
@@ -333,6 +338,20 @@ impl Dialect for SqliteDialect {
 
     fn version(&self) -> Option<&'static str> {
         Some(STATE)
+    }
+
+    /// Nothing has changed as long as nobody has committed anything, on the connection that has read the rows.
+    fn guard(&self, sql: &mut Sql, table: &Table, versions: &[i64], connection: u32) -> bool {
+        let known = versions.first().filter(|first| versions.iter().all(|version| version == *first));
+        let Some(version) = known.filter(|version| **version >> 32 == i64::from(connection) && !table.rewrites) else {
+            return false;
+        };
+        sql.push(" AND ").push(STATE).push(" = ").arg(version & i64::from(u32::MAX));
+        true
+    }
+
+    fn share(&self) -> &'static str {
+        ""
     }
 
     fn compares_rows(&self) -> bool {

@@ -56,6 +56,8 @@ pub(crate) struct Description {
     pub(crate) indexes: Vec<Vec<String>>,
     /// The storage engine, where it knows no transactions.
     pub(crate) unsafe_engine: Option<String>,
+    /// The database, or chance, sees to it that no key comes back.
+    pub(crate) unique_keys: bool,
     /// A deletion may make the database change other rows, on the relay's own connection.
     pub(crate) rewrites: bool,
 }
@@ -80,6 +82,8 @@ pub(crate) struct Table {
     pub(crate) id: Option<usize>,
     /// See [`Description::rewrites`].
     pub(crate) rewrites: bool,
+    /// A key may come back, with the same content.
+    pub(crate) recurring: bool,
 }
 
 impl Table {

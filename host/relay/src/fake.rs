@@ -141,6 +141,10 @@ impl ClaimSession for &FakeTable {
     fn settle<'a>(&'a mut self, _: &'a Batch, settlement: &'a Settlement) -> BoxFuture<'a, Result<Settled, Error>> {
         Box::pin(self.ask(|answer| Asked::Settle(settlement.clone(), answer)))
     }
+
+    fn close(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 impl Sender for FakeTable {

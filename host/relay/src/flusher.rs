@@ -20,6 +20,9 @@ use signalbus_telemetry as telemetry;
 /// How often a flush checks whether another relay has settled its claims.
 const RECHECK: Duration = Duration::from_millis(200);
 
+/// How long a worker that ends waits for a silent database.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A signal type and everything needed to send it.
 pub struct Flusher<T = SignalTable> {
     pub table: T,
@@ -119,6 +122,23 @@ impl<T: Claims> Flusher<T> {
         stop: &CancellationToken,
     ) -> Result<NextWork, Halt> {
         let mut worker = self.table.session();
+        let ended = self.work_on(&mut *worker, boundary, observer, stop).await;
+        // What it claimed and did not read is given back; a silent network may keep it for the length of a lease.
+        if ended.is_err()
+            && let Ok(Err(error)) = tokio::time::timeout(PATIENCE, worker.close()).await
+        {
+            telemetry::database_error(&error, error.kind());
+        }
+        ended
+    }
+
+    async fn work_on(
+        &self,
+        worker: &mut dyn ClaimSession,
+        boundary: Option<&str>,
+        observer: &dyn Observer,
+        stop: &CancellationToken,
+    ) -> Result<NextWork, Halt> {
         let mut retry = DatabaseRetry::new(self.patience.claim);
         while !stop.is_cancelled() {
             let begun = Instant::now();
@@ -140,7 +160,7 @@ impl<T: Claims> Flusher<T> {
                     let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
                     telemetry::claimed(&self.table.signal_type().name, claim, begun.elapsed());
                     observer.claimed(&batch);
-                    self.flush_batch(&mut *worker, &batch, observer, stop).await?;
+                    self.flush_batch(worker, &batch, observer, stop).await?;
                 }
                 Claimed::Nothing { due_in, claimed_for } => return Ok(NextWork { due_in, claimed_for }),
             }
@@ -302,7 +322,7 @@ impl DatabaseRetry {
 /// claim, if it was taken, expires by itself.
 async fn overdue(stop: &CancellationToken) {
     stop.cancelled().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(PATIENCE).await;
 }
 
 /// Sleeps for `duration`, or until `stop` is cancelled.

@@ -23,6 +23,8 @@ pub trait ClaimSession: Send {
     fn claim<'a>(&'a mut self, limit: usize, boundary: Option<&'a str>) -> BoxFuture<'a, Result<Claimed, Error>>;
     fn renew<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<bool, Error>>;
     fn settle<'a>(&'a mut self, batch: &'a Batch, settlement: &'a Settlement) -> BoxFuture<'a, Result<Settled, Error>>;
+    /// The worker ends before everything that it has claimed is read: gives it back.
+    fn close(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 }
 
 /// Where the watcher learns which signal types have something due; see [`Outbox::look`] and [`Outbox::watch`].
@@ -63,6 +65,10 @@ impl ClaimSession for Worker<'_> {
 
     fn settle<'a>(&'a mut self, batch: &'a Batch, settlement: &'a Settlement) -> BoxFuture<'a, Result<Settled, Error>> {
         Box::pin(self.settle(batch, settlement))
+    }
+
+    fn close(&mut self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(self.close())
     }
 }
 

@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
     id_seed VARCHAR(64) CHARACTER SET ascii NOT NULL,
     from_key LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     to_key LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    settled_ranges LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     order_keys LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     in_flight INT NOT NULL,
     takeovers INT NOT NULL,

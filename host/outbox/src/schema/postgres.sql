@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
     id_seed text NOT NULL,
     from_key text,
     to_key text,
+    settled_ranges text,
     order_keys text,
     in_flight integer NOT NULL,
     takeovers integer NOT NULL,

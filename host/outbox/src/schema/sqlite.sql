@@ -8,6 +8,7 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
     id_seed TEXT NOT NULL,
     from_key TEXT,
     to_key TEXT,
+    settled_ranges TEXT,
     order_keys TEXT,
     in_flight INTEGER NOT NULL,
     takeovers INTEGER NOT NULL,

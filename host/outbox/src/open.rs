@@ -1,0 +1,237 @@
+//! Claims that are held: what several batches of one claim share, and the claim that is being read.
+//!
+//! A claim covers about a second's work. Its batches are read one after another from a position in memory, without
+//! a write; each settle proves in its own statement that the claim still stands, and the last one ends it. Next:
+//! `claim`, which opens claims and reads batches from them; `settle`, which ends them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::RENEWAL;
+use super::active::{ClaimRecord, Range, RecordedClaims};
+use super::identity::Seed;
+
+/// The most work that a claim covers.
+const SPAN: Duration = Duration::from_secs(1);
+/// The same in batches.
+const MOST_BATCHES: usize = 50;
+
+/// A claim that this relay holds.
+#[derive(Debug)]
+pub(super) struct HeldClaim {
+    pub(super) token: String,
+    pub(super) seed: Seed,
+    /// Its settles record which parts of it are settled.
+    pub(super) tracked: bool,
+    /// What its next holder begins with, if it is not finished with its batches.
+    pub(super) rest: Option<Rest>,
+    progress: Mutex<Progress>,
+}
+
+/// The part of a claim that is left to its next holder.
+#[derive(Clone, Debug)]
+pub(super) struct Rest {
+    pub(super) from: Option<String>,
+    pub(super) in_flight: usize,
+    /// Not zero if its signals are to be sent one by one.
+    pub(super) takeovers: u32,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// Batches that were read, and not settled.
+    batches: usize,
+    /// No more batches are read from it.
+    closed: bool,
+    /// Something that may have been sent was left in place: the claim must keep its seed.
+    leftovers: bool,
+    /// The ranges of the batches, and whether they are settled; empty unless the claim is tracked.
+    parts: Vec<(Range, bool)>,
+    renewed: Instant,
+    doubted: bool,
+}
+
+impl HeldClaim {
+    /// A claim from which batches are to be read.
+    pub(super) fn open(claim: &ClaimRecord, tracked: bool) -> Arc<Self> {
+        Self::new(claim.token.clone(), claim.seed, tracked, None, Progress::new(0, false))
+    }
+
+    /// A claim with one batch.
+    pub(super) fn single(token: String, seed: Seed, rest: Option<Rest>) -> Arc<Self> {
+        Self::new(token, seed, false, rest, Progress::new(1, true))
+    }
+
+    fn new(token: String, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
+        Arc::new(Self { token, seed, tracked, rest, progress: Mutex::new(progress) })
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is to be renewed before more is read.
+    pub(super) fn is_doubtful(&self) -> bool {
+        let progress = self.progress();
+        progress.doubted || progress.renewed.elapsed() > RENEWAL
+    }
+
+    pub(super) fn renewed(&self) {
+        let mut progress = self.progress();
+        (progress.renewed, progress.doubted) = (Instant::now(), false);
+    }
+
+    /// It is renewed before it is read again.
+    pub(super) fn doubt(&self) {
+        self.progress().doubted = true;
+    }
+
+    /// A batch was read from this range. Returns its number.
+    pub(super) fn handed_out(&self, range: Range) -> usize {
+        let mut progress = self.progress();
+        progress.batches += 1;
+        if self.tracked {
+            progress.parts.push((range, false));
+        }
+        progress.parts.len().saturating_sub(1)
+    }
+
+    /// Returns where the claim begins once this part is settled, and what is settled of it further on.
+    pub(super) fn settled_with(&self, part: usize) -> (Option<String>, Vec<Range>) {
+        let parts = &self.progress().parts;
+        let settled = |n: &usize| *n == part || parts[*n].1;
+        let first = (0..parts.len()).take_while(settled).count();
+        let from = match first.checked_sub(1) {
+            Some(last) => Some(parts[last].0.1.clone()),
+            None => parts[0].0.0.clone(),
+        };
+        (from, (first..parts.len()).filter(settled).map(|n| parts[n].0.clone()).collect())
+    }
+
+    /// No more batches are read. Returns whether nothing of it is in flight, so that it is to be ended.
+    pub(super) fn close(&self) -> bool {
+        let mut progress = self.progress();
+        progress.closed = true;
+        progress.batches == 0
+    }
+
+    /// Whether the settle of one batch ends the claim.
+    pub(super) fn ends_with_this(&self) -> bool {
+        let progress = self.progress();
+        progress.closed && progress.batches == 1
+    }
+
+    pub(super) fn has_leftovers(&self) -> bool {
+        self.progress().leftovers
+    }
+
+    /// A batch was settled, maybe in part. Returns whether nothing of the claim is in flight any more.
+    pub(super) fn settled(&self, part: usize, leftovers: bool) -> bool {
+        let mut progress = self.progress();
+        if let Some(part) = progress.parts.get_mut(part) {
+            part.1 = !leftovers;
+        }
+        progress.batches = progress.batches.saturating_sub(1);
+        progress.leftovers |= leftovers;
+        progress.closed && progress.batches == 0
+    }
+}
+
+impl Progress {
+    fn new(batches: usize, closed: bool) -> Self {
+        Self { batches, closed, leftovers: false, parts: Vec::new(), renewed: Instant::now(), doubted: false }
+    }
+}
+
+/// The claim from which batches are being read, and how far it has been read.
+#[derive(Debug)]
+pub(super) struct OpenClaim {
+    pub(super) claim: Arc<HeldClaim>,
+    /// The key that was read last.
+    pub(super) position: Option<String>,
+    pub(super) to: Option<String>,
+    /// What it must leave out.
+    pub(super) active: RecordedClaims,
+    pub(super) late: bool,
+    /// The highest key that may be sent, as it was given.
+    pub(super) boundary: Option<String>,
+}
+
+/// How many batches the next claim covers: about what was sent in the last second.
+#[derive(Debug)]
+pub(super) struct Pace {
+    batches: usize,
+    opened: Instant,
+    read: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { batches: 0, opened: Instant::now(), read: 0 }
+    }
+}
+
+impl Pace {
+    /// A batch was read.
+    pub(super) fn read(&mut self) {
+        self.read += 1;
+    }
+
+    /// Nothing was found: whatever comes next, there is little of it.
+    pub(super) fn idle(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Returns the number of batches for a claim that is opened now. It grows step by step.
+    pub(super) fn next(&mut self, now: Instant) -> usize {
+        let passed = now.duration_since(self.opened).max(Duration::from_millis(1));
+        let per_second = (self.read as f64 * SPAN.as_secs_f64() / passed.as_secs_f64()) as usize;
+        let batches = per_second.min(2 * self.batches).clamp(1, MOST_BATCHES);
+        *self = Self { batches, opened: now, read: 0 };
+        batches
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_grow_step_by_step_to_about_a_second() {
+        let mut pace = Pace::default();
+        let mut now = Instant::now();
+        let mut claims = Vec::new();
+        for _ in 0..8 {
+            let batches = pace.next(now);
+            claims.push(batches);
+            (0..batches).for_each(|_| pace.read());
+            now += Duration::from_millis(50) * u32::try_from(batches).unwrap();
+        }
+        assert_eq!(claims, [1, 2, 4, 8, 16, 20, 20, 20]);
+        // A slow plugin.
+        assert_eq!(pace.next(now + Duration::from_secs(30)), 1);
+    }
+
+    #[test]
+    fn a_tracked_claim_knows_what_is_settled() {
+        let claim = HeldClaim::new("t".into(), Seed::random(), true, None, Progress::new(0, false));
+        let range = |from: &str, to: &str| (Some(from.to_owned()), to.to_owned());
+        let parts = [range("0", "5"), range("5", "9"), range("9", "14")].map(|range| claim.handed_out(range));
+        assert_eq!(parts, [0, 1, 2]);
+        assert_eq!(claim.settled_with(1), (Some("0".into()), vec![range("5", "9")]));
+        claim.settled(1, false);
+        assert_eq!(claim.settled_with(2), (Some("0".into()), vec![range("5", "9"), range("9", "14")]));
+        claim.settled(2, true);
+        assert_eq!(claim.settled_with(0), (Some("9".into()), vec![]));
+    }
+
+    #[test]
+    fn the_last_settle_ends_a_claim() {
+        let claim = HeldClaim::new("t".into(), Seed::random(), false, None, Progress::new(0, false));
+        claim.handed_out((None, "5".into()));
+        claim.handed_out((Some("5".into()), "9".into()));
+        assert!(!claim.settled(0, false) && !claim.ends_with_this());
+        assert!(!claim.close() && claim.ends_with_this());
+        assert!(claim.settled(1, true) && claim.has_leftovers());
+    }
+}
