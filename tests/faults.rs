@@ -44,7 +44,7 @@ mod cases {
         assert!(last.status.success(), "{}", witness.text());
         assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0);
         assert_eq!(database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await, 0);
-        assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 0);
+        assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'dead'").await, 0);
         let twice = witness.all_sent(ROWS);
         assert!(twice <= ROUNDS * CONCURRENCY * BATCH, "{twice} signals were sent twice");
     }

@@ -42,42 +42,44 @@ impl Trial {
     }
 
     async fn left(&self) -> i64 {
-        self.database.number("SELECT count(*) FROM order_placed").await
+        self.database.waiting().await
     }
 
     /// Returns the key, the attempts and the reason of each row of a side table.
-    async fn reasons(&self, table: &str) -> Vec<(String, i64, String)> {
+    async fn reasons(&self, state: &str) -> Vec<(String, i64, String)> {
         let mut connection = self.database.sqlite_connection().await;
-        let query = format!("SELECT signal_key, attempts, reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)");
+        let query = format!(
+            "SELECT signal_key, attempts, reason FROM signalbus_hold WHERE state = '{state}' ORDER BY CAST(signal_key AS INTEGER)"
+        );
         let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
         rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
     }
 
     /// Asserts that all rows remain, each deferred once for a reason that contains `words`.
     async fn deferred(&self, rows: usize, words: &str) {
-        let reasons = self.reasons("deferral").await;
+        let reasons = self.reasons("retry").await;
         assert_eq!((self.left().await, reasons.len()), (i64::try_from(rows).unwrap(), rows), "{reasons:?}");
         for (_, attempts, reason) in reasons {
             assert!(attempts == 1 && reason.contains(words), "attempt {attempts}: {reason}");
         }
-        assert_eq!(self.reasons("dead_letter").await, []);
+        assert_eq!(self.reasons("dead").await, []);
     }
 
     /// Asserts that all rows are dead letters, for a reason that contains `words`.
     async fn buried(&self, rows: usize, words: &str) {
-        let reasons = self.reasons("dead_letter").await;
+        let reasons = self.reasons("dead").await;
         assert_eq!((self.left().await, reasons.len()), (0, rows), "{reasons:?}");
         for (_, attempts, reason) in reasons {
             assert!(attempts == 1 && reason.contains(words), "attempt {attempts}: {reason}");
         }
-        assert_eq!(self.reasons("deferral").await, []);
+        assert_eq!(self.reasons("retry").await, []);
     }
 
     /// Asserts that this many rows remain, and nothing was charged.
     async fn untouched(&self, rows: i64) {
         assert_eq!(self.left().await, rows);
-        assert_eq!(self.reasons("deferral").await, []);
-        assert_eq!(self.reasons("dead_letter").await, []);
+        assert_eq!(self.reasons("retry").await, []);
+        assert_eq!(self.reasons("dead").await, []);
     }
 }
 
@@ -110,7 +112,7 @@ async fn a_retry_waits_as_long_as_the_plugin_says() {
     let trial = Trial::of_guest("retries", 5, "[signals.OrderPlaced.settings]\nafter_ms = 3600000").await;
     assert_eq!(trial.flush().await.status, 1);
     trial.deferred(5, "").await;
-    let soonest = "SELECT min(due_at) - unixepoch() * 1000 FROM signalbus_deferral";
+    let soonest = "SELECT min(due_at) - unixepoch() * 1000 FROM signalbus_hold WHERE state = 'retry'";
     assert!((3_500_000..=3_601_000).contains(&trial.database.number(soonest).await));
     assert_eq!(trial.project.ok(&["flush", "-w", "0"]), "sent 0, deferred 0, buried 0\n");
 }
@@ -132,7 +134,7 @@ async fn a_trap_is_a_retry_with_the_panic_message() {
         let said = trial.flush().await;
         assert_eq!((said.status, said.stdout.as_str()), (1, "sent 3, deferred 3, buried 0\n"), "{said:#?}");
         trial.deferred(3, "panicked at ").await;
-        for (key, _, reason) in trial.reasons("deferral").await {
+        for (key, _, reason) in trial.reasons("retry").await {
             assert!(
                 reason.starts_with("plugin panicked at ") && reason.contains(&format!("poisoned by \"OrderPlaced:{key}~")),
                 "{reason}"
@@ -149,7 +151,7 @@ async fn a_poisonous_signal_is_charged_alone() {
         let said = trial.flush().await;
         assert_eq!((said.status, said.stdout.as_str()), (1, "sent 102, deferred 1, buried 0\n"), "{said:#?}");
         trial.deferred(1, "poisoned by \"OrderPlaced:42~").await;
-        assert_eq!(trial.reasons("deferral").await[0].0, "42");
+        assert_eq!(trial.reasons("retry").await[0].0, "42");
     }
 }
 
@@ -169,7 +171,7 @@ async fn a_reason_does_not_quote_output_about_another_signal() {
     let trial = Trial::of_guest("remembers", 2, "timeout = '1s'\norder_by = ['id']").await;
     trial.database.run("UPDATE order_placed SET payload = CASE id WHEN 1 THEN 'mutter' ELSE 'spin' END").await;
     assert_eq!(trial.flush().await.stdout, "sent 4, deferred 1, buried 0\n");
-    assert_eq!(trial.reasons("deferral").await, [("2".into(), 1, "plugin exceeded its deadline of 1s".into())]);
+    assert_eq!(trial.reasons("retry").await, [("2".into(), 1, "plugin exceeded its deadline of 1s".into())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -191,7 +193,7 @@ async fn a_poisonous_signal_finally_becomes_a_dead_letter() {
     while trial.left().await > 0 {
         assert_eq!(trial.flush().await.status, 1);
     }
-    let letters = trial.reasons("dead_letter").await;
+    let letters = trial.reasons("dead").await;
     assert_eq!((letters.len(), letters[0].0.as_str(), letters[0].1), (1, "4", 2));
     let reason = &letters[0].2;
     assert!(reason.contains("poisoned by \"OrderPlaced:4~") && reason.ends_with("\" (attempt 2 of 2)"), "{letters:?}");
@@ -288,7 +290,7 @@ async fn a_plugin_that_exits_does_not_end_the_relay() {
 async fn a_plugin_sees_nothing_of_the_process() {
     let trial = Trial::of_guest("reads_environment", 1, "").await;
     assert_eq!(trial.flush().await.status, 1);
-    let letters = trial.reasons("dead_letter").await;
+    let letters = trial.reasons("dead").await;
     let seen: serde_json::Value = serde_json::from_str(&letters[0].2).unwrap();
     for empty in ["variables", "arguments", "readable"] {
         let value = &seen[empty];
@@ -364,7 +366,7 @@ async fn seen(address: &str, grants: &str) -> (String, String) {
     let trial = Trial::of_guest("opens_socket", 1, &more).await;
     let said = trial.flush().await;
     assert_eq!(said.status, 1, "{said:#?}");
-    (trial.reasons("dead_letter").await.remove(0).2, said.stderr)
+    (trial.reasons("dead").await.remove(0).2, said.stderr)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,19 +45,21 @@ impl Trial {
     }
 
     async fn left(&self) -> i64 {
-        self.database.number("SELECT count(*) FROM order_placed").await
+        self.database.waiting().await
     }
 
     /// Asserts that nothing was sent, and nothing was charged.
     async fn untouched(&self, rows: i64) {
         assert_eq!(self.left().await, rows);
-        for table in ["deferral", "dead_letter", "claim WHERE owner <> ''"] {
+        for table in ["hold", "claim WHERE owner <> ''"] {
             assert_eq!(self.database.number(&format!("SELECT count(*) FROM signalbus_{table}")).await, 0, "{table}");
         }
     }
 
-    async fn reasons(&self, table: &str) -> Vec<String> {
-        self.database.lines(&format!("SELECT reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)")).await
+    async fn reasons(&self, state: &str) -> Vec<String> {
+        self.database
+            .lines(&format!("SELECT reason FROM signalbus_hold WHERE state = '{state}' ORDER BY CAST(signal_key AS INTEGER)"))
+            .await
     }
 }
 
@@ -143,9 +145,9 @@ async fn the_status_decides_the_outcome() {
     let trial = Trial::of(&format!("{}/{{path}}", receiver.url), &paths, &grant(&receiver)).await;
     let said = trial.flush();
     assert_eq!((said.status, said.stdout.as_str()), (1, "sent 1, deferred 2, buried 2\n"), "{said:#?}");
-    assert_eq!(trial.reasons("deferral").await, ["the server answered 500: because", "the server answered 503"]);
-    assert_eq!(trial.reasons("dead_letter").await, ["the receiver is gone (410)", "the server answered 422: because"]);
-    let wait = "SELECT max(due_at) - unixepoch() * 1000 FROM signalbus_deferral";
+    assert_eq!(trial.reasons("retry").await, ["the server answered 500: because", "the server answered 503"]);
+    assert_eq!(trial.reasons("dead").await, ["the receiver is gone (410)", "the server answered 422: because"]);
+    let wait = "SELECT max(due_at) - unixepoch() * 1000 FROM signalbus_hold WHERE state = 'retry'";
     assert!((3_500_000..=3_601_000).contains(&trial.database.number(wait).await));
 }
 
@@ -169,7 +171,7 @@ async fn a_server_that_does_not_answer_times_out() {
     let said = trial.flush();
     assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(said.stdout, "sent 0, deferred 2, buried 0\n", "{said:#?}");
-    assert_eq!(trial.reasons("deferral").await, ["server did not answer in time"; 2]);
+    assert_eq!(trial.reasons("retry").await, ["server did not answer in time"; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +198,7 @@ async fn a_redirect_is_not_followed() {
     let trial = Trial::of(&receiver.url, &["a"], &grant(&receiver)).await;
     assert_eq!(trial.flush().stdout, "sent 0, deferred 0, buried 1\n");
     let reason = "the server answered 302: redirect to http://169.254.169.254/latest not followed";
-    assert_eq!(trial.reasons("dead_letter").await, [reason]);
+    assert_eq!(trial.reasons("dead").await, [reason]);
     assert_eq!(receiver.requests().len(), 1);
 }
 
@@ -276,7 +278,7 @@ async fn secrets_are_inserted_into_headers_on_the_way_out() {
     let said = trial.flush();
     assert_eq!(said.stdout, "sent 0, deferred 0, buried 1\n", "{said:#?}");
     assert_eq!(receiver.requests()[0].headers["authorization"], "Bearer hidden treasure");
-    assert_eq!(trial.reasons("dead_letter").await, ["the server answered 400: Bearer [secret]"]);
+    assert_eq!(trial.reasons("dead").await, ["the server answered 400: Bearer [secret]"]);
     assert!(!said.stderr.contains("hidden treasure"));
 }
 

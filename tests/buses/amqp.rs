@@ -88,7 +88,7 @@ impl Trial {
     }
 
     async fn left(&self) -> i64 {
-        self.database.number("SELECT count(*) FROM order_placed").await
+        self.database.waiting().await
     }
 
     /// Takes all messages from the queue, by message id.
@@ -230,7 +230,7 @@ async fn wrong_credentials_are_reported_without_the_password() {
         assert!(said.stderr.contains(words), "{said:#?}");
         assert!(!said.stderr.contains("wr0ng-secret"), "{said:#?}");
         assert_eq!(trial.left().await, 5);
-        assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+        assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
     }
 }
 
@@ -251,7 +251,7 @@ async fn a_bus_that_is_down_or_blocks_charges_nothing() {
     assert_eq!(said.status, 69, "{said:#?}");
     assert!(said.stderr.contains("RabbitMQ "), "{said:#?}");
     assert_eq!(trial.left().await, 5);
-    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
 }
 
 /// Kills the broker twice while messages flow.
@@ -288,7 +288,7 @@ async fn a_killed_broker_loses_and_charges_nothing() {
         assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
     assert_eq!(relay.metric("signalbus_deferred_total{signal=\"OrderPlaced\"}"), 0.0);
     assert_eq!(relay.stop(), Some(0));
     let (_connection, channel) = consumer(&broker.url()).await;

@@ -106,7 +106,7 @@ async fn a_signal_is_retried_until_it_becomes_a_dead_letter() {
     let more = "[signals.OrderPlaced.retry]\nmax_attempts = 3\nbackoff = { first = '1ms', max = '2ms' }";
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "retries", more)]));
     let begun = Instant::now();
-    while left(&database).await > 0 {
+    while database.waiting().await > 0 {
         assert_eq!(project.run(&["flushmany"]).status, 1);
         assert!(begun.elapsed() < Duration::from_secs(30));
     }
@@ -116,8 +116,8 @@ async fn a_signal_is_retried_until_it_becomes_a_dead_letter() {
         let reason = letter["reason"].as_str().unwrap();
         assert!(reason.ends_with(" (attempt 3 of 3)"), "{reason}");
     }
-    assert_eq!(database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
-    assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 2);
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'dead'").await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

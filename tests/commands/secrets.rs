@@ -50,7 +50,7 @@ async fn secrets_that_a_plugin_leaks_are_redacted() {
         for args in [&["dead", "list"][..], &["dead", "show", "1"], &["check"], &["signals", "--json"], &["pending"]] {
             silent(&project, args);
         }
-        let stored = "SELECT count(*) FROM (SELECT reason FROM signalbus_deferral UNION ALL SELECT reason FROM signalbus_dead_letter) \
+        let stored = "SELECT count(*) FROM (SELECT reason FROM signalbus_hold WHERE state = 'retry' UNION ALL SELECT reason FROM signalbus_hold WHERE state = 'dead') \
                       WHERE reason LIKE '%Tr0ub4dor%' OR reason LIKE '%dor&3%'";
         assert_eq!(database.number(stored).await, 0, "{how}");
     }

@@ -111,7 +111,7 @@ async fn every_line_of_a_json_log_is_json() {
     for args in [&["flush", "Nonsense"][..], &["dead", "show", "99"], &["--config", "nowhere.toml", "pending"]] {
         runs.push(project.run(&[&["--log-format", "json"], args].concat()));
     }
-    database.run("DELETE FROM signalbus_deferral; UPDATE order_placed SET payload = 'unavailable'").await;
+    database.run("DELETE FROM signalbus_hold WHERE state = 'retry'; UPDATE order_placed SET payload = 'unavailable'").await;
     runs.push(project.run(&["--log-format", "json", "flush", "-w", "0"]));
     assert_eq!(runs[4].status, 69);
     for said in runs {
@@ -128,7 +128,8 @@ async fn a_reason_cannot_control_the_terminal() {
     let (database, project) = project("sends", 1, "").await;
     database
         .run(
-            "INSERT INTO signalbus_dead_letter VALUES (1, 'OrderPlaced', '1', 1, 'a' || char(27) || '[2J' || char(10) || 'b', 0)",
+            "INSERT INTO signalbus_hold VALUES (1, 'OrderPlaced', '1', '', '', '', '', 'dead', 1, 0, 0, \
+             'a' || char(27) || '[2J' || char(10) || 'b')",
         )
         .await;
     assert_eq!(project.ok(&["dead", "list"]), "      1  OrderPlaced:1  attempts 1  a\\u{1b}[2J\\nb\n");

@@ -50,20 +50,20 @@ impl Shop {
     }
 
     pub async fn left(&self) -> i64 {
-        self.database.number("SELECT count(*) FROM order_placed").await
+        self.database.waiting().await
     }
 
     /// Everything was sent.
     pub async fn sends(&self) {
         let said = self.flush();
         assert_eq!((said.status, self.left().await), (0, 0), "{said:#?}");
-        assert_eq!((self.reasons("deferral").await, self.reasons("dead_letter").await), (vec![], vec![]), "{said:#?}");
+        assert_eq!((self.reasons("retry").await, self.reasons("dead").await), (vec![], vec![]), "{said:#?}");
     }
 
-    /// The reason of each row of a side table.
-    pub async fn reasons(&self, table: &str) -> Vec<String> {
+    /// The reason of each hold in this state.
+    pub async fn reasons(&self, state: &str) -> Vec<String> {
         let mut connection = self.database.sqlite_connection().await;
-        let query = format!("SELECT reason FROM signalbus_{table} ORDER BY CAST(signal_key AS INTEGER)");
+        let query = format!("SELECT reason FROM signalbus_hold WHERE state = '{state}' ORDER BY CAST(signal_key AS INTEGER)");
         let rows = sqlx::query(AssertSqlSafe(query)).fetch_all(&mut connection).await.unwrap();
         rows.iter().map(|row| row.get(0)).collect()
     }
@@ -71,10 +71,10 @@ impl Shop {
     /// All that is left is to be tried again, for a reason with these words in it.
     pub async fn defers(&self, rows: usize, words: &str) {
         let said = self.flush();
-        let reasons = self.reasons("deferral").await;
+        let reasons = self.reasons("retry").await;
         assert_eq!((said.status, reasons.len()), (1, rows), "{reasons:?}: {said:#?}");
         assert!(reasons.iter().all(|reason| reason.contains(words)), "{reasons:?}");
-        assert_eq!((self.left().await, self.reasons("dead_letter").await), (i64::try_from(rows).unwrap(), vec![]));
+        assert_eq!((self.left().await, self.reasons("dead").await), (i64::try_from(rows).unwrap(), vec![]));
     }
 
     /// So many are dead letters, for a reason with these words in it, and the others were sent.
@@ -96,7 +96,7 @@ impl Shop {
             assert!(said.stderr.contains(words), "{words:?}: {said:#?}");
         }
         assert!(!said.stderr.contains("hunter2"), "{said:#?}");
-        assert_eq!((self.reasons("deferral").await, self.reasons("dead_letter").await), (vec![], vec![]), "{said:#?}");
+        assert_eq!((self.reasons("retry").await, self.reasons("dead").await), (vec![], vec![]), "{said:#?}");
     }
 
     /// Runs the relay, takes the bus away in mid-flow and gives it back: no attempt is charged, and
@@ -113,7 +113,7 @@ impl Shop {
         self.wait(left - 1, RECOVERY, &running).await;
         self.wait(0, Duration::from_secs(60), &running).await;
         assert_eq!(running.stop(), Some(0), "{}", running.witness.text());
-        assert_eq!((self.reasons("deferral").await, self.reasons("dead_letter").await), (vec![], vec![]));
+        assert_eq!((self.reasons("retry").await, self.reasons("dead").await), (vec![], vec![]));
     }
 
     /// The same, with a broker that is killed.

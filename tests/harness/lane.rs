@@ -112,7 +112,13 @@ impl Database {
 
     /// Makes all deferrals due.
     pub async fn make_due(&self) {
-        self.run("UPDATE signalbus_deferral SET due_at = 0").await;
+        self.run("UPDATE signalbus_hold SET due_at = 0 WHERE state = 'retry'").await;
+    }
+
+    /// The number of orders that are no dead letters.
+    pub async fn waiting(&self) -> i64 {
+        let dead = "SELECT count(*) FROM signalbus_hold WHERE state = 'dead'";
+        self.number(&format!("SELECT (SELECT count(*) FROM order_placed) - ({dead})")).await
     }
 
     pub async fn count(&self, table: &str) -> i64 {

@@ -26,12 +26,12 @@ mod cases {
         assert_eq!((keys(&batch), attempts(&batch)), (vec!["3".into()], vec![1]));
         settle(&mut worker, &batch, &sent(&batch)).await;
         near(nothing(&mut worker).await, HOUR);
-        database.run("UPDATE signalbus_deferral SET due_at = 0 WHERE signal_key = '4'").await;
+        database.run("UPDATE signalbus_hold SET due_at = 0 WHERE state = 'retry' AND signal_key = '4'").await;
         let batch = claim(&mut worker, 4).await;
         assert_eq!((keys(&batch), attempts(&batch)), (vec!["4".into()], vec![2]));
         settle(&mut worker, &batch, &sent(&batch)).await;
         near(nothing(&mut worker).await, HOUR * 2);
-        assert_eq!(database.count("signalbus_deferral").await, 1);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 1);
     }
 
     pub async fn attempts_are_counted_and_forgotten_with_the_row(database: Database) {
@@ -43,14 +43,14 @@ mod cases {
             assert_eq!(attempts(&batch), [attempt, attempt]);
             let defer = vec![deferred(&batch, 0, HOUR), deferred(&batch, 1, HOUR)];
             settle(&mut worker, &batch, &Settlement { defer, ..Settlement::default() }).await;
-            assert_eq!(database.count("signalbus_deferral").await, 2);
+            assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 2);
             nothing(&mut worker).await;
             database.make_due().await;
         }
         let batch = claim(&mut worker, 2).await;
         let settlement = Settlement { delete: vec![0], bury: vec![buried(&batch, 1)], ..Settlement::default() };
         settle(&mut worker, &batch, &settlement).await;
-        assert_eq!(database.count("signalbus_deferral").await, 0);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
         assert_eq!(relay.outbox.dead_letters(&[], 9).await.unwrap()[0].attempts, 5);
     }
 
@@ -75,7 +75,7 @@ mod cases {
             assert_eq!(attempts(&batch), [1, 1, 1]);
             assert_eq!(settle(&mut worker, &batch, &Settlement::default()).await, 0);
         }
-        assert_eq!(database.count("signalbus_deferral").await, 0);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
         // What may have been sent keeps its ids.
         assert_eq!(database.count("signalbus_claim").await, 1);
         drain(&mut worker, 3).await;
@@ -107,9 +107,9 @@ mod cases {
         let defer = vec![deferred(&batch, 0, HOUR), deferred(&batch, 1, HOUR)];
         settle(&mut worker, &batch, &Settlement { defer, ..Settlement::default() }).await;
         database.run("DELETE FROM order_placed WHERE id = 1").await;
-        database.run("UPDATE signalbus_deferral SET due_at = 0 WHERE signal_key = '1'").await;
+        database.run("UPDATE signalbus_hold SET due_at = 0 WHERE state = 'retry' AND signal_key = '1'").await;
         near(nothing(&mut worker).await, HOUR);
-        assert_eq!(database.count("signalbus_deferral").await, 1);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 1);
         database.make_due().await;
         assert_eq!(drain(&mut worker, 2).await, ["2"]);
         assert_eq!(nothing(&mut worker).await, None);
@@ -141,7 +141,7 @@ mod cases {
         let batch = claim(&mut worker, 2500).await;
         assert!(attempts(&batch).iter().all(|&attempt| attempt == 2));
         assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, 2500);
-        assert_eq!(database.count("signalbus_deferral").await, 0);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
     }
 }
 

@@ -62,7 +62,7 @@ mod cases {
 
     pub async fn missing_side_tables_are_reported_with_the_cure(database: Database) {
         database.orders(1).await;
-        for table in ["schema", "lane", "claim", "deferral", "dead_letter", "dead_value"] {
+        for table in ["schema", "lane", "claim", "hold"] {
             database.run(&format!("DROP TABLE signalbus_{table}")).await;
         }
         let outbox = Outbox::open(&database.url, 2).unwrap();
@@ -72,7 +72,7 @@ mod cases {
             outbox.signal_table(&source("order_placed")).await.map(drop).unwrap_err(),
             outbox.dead_letters(&[], 1).await.unwrap_err(),
             outbox.dead_letter(1).await.unwrap_err(),
-            outbox.discard(1).await.unwrap_err(),
+            outbox.redrive(&[1]).await.unwrap_err(),
         ] {
             assert!(error.to_string().ends_with("; run `signalbus migrate`"), "{error}");
         }
@@ -92,7 +92,7 @@ mod cases {
     }
 
     pub async fn concurrent_migrations_create_the_side_tables_once(database: Database) {
-        for table in ["schema", "lane", "claim", "deferral", "dead_letter", "dead_value"] {
+        for table in ["schema", "lane", "claim", "hold"] {
             database.run(&format!("DROP TABLE signalbus_{table}")).await;
         }
         let (one, two) = (Outbox::open(&database.url, 2).unwrap(), Outbox::open(&database.url, 2).unwrap());

@@ -77,7 +77,7 @@ mod cases {
         database.make_due().await;
         assert_eq!(drain(&mut worker, 3).await, ["99", "98"]);
         assert_eq!(nothing(&mut worker).await, None);
-        assert_eq!(database.count("signalbus_deferral").await, 0);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
     }
 
     pub async fn a_deferral_holds_back_only_its_own_key(database: Database) {

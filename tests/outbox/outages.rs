@@ -29,7 +29,11 @@ async fn survive(system: System, kind: Kind) {
     assert!(attempts(&batch).iter().all(|&attempt| attempt == 1));
     database.expire().await;
     assert_eq!(drain(&mut worker, 7).await.len() as u64, left);
-    assert_eq!(database.count("signalbus_deferral").await + database.count("signalbus_dead_letter").await, 0);
+    assert_eq!(
+        database.count("signalbus_hold WHERE state = 'retry'").await
+            + database.count("signalbus_hold WHERE state = 'dead'").await,
+        0
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,7 +20,7 @@ mod cases {
         assert_eq!(dead.settle(&lost, &sent(&lost)).await.unwrap(), Settled::Fenced);
         assert_eq!(dead.settle(&lost, &burials(&lost)).await.unwrap(), Settled::Fenced);
         assert_eq!(database.count("order_placed").await, 10);
-        assert_eq!(database.count("signalbus_dead_letter").await, 0);
+        assert_eq!(database.count("signalbus_hold WHERE state = 'dead'").await, 0);
         settle(&mut heir, &taken, &sent(&taken)).await;
         assert_eq!(database.count("order_placed").await, 6);
     }

@@ -13,7 +13,7 @@ async fn insert(database: &Database, ids: std::ops::RangeInclusive<u32>) {
 }
 
 async fn is_empty(database: &Database) -> bool {
-    database.number("SELECT count(*) FROM order_placed").await == 0
+    database.waiting().await == 0
 }
 
 async fn until_empty(database: &Database, relay: &Running) {
@@ -59,7 +59,7 @@ mod cases {
         let relay = Running::start(&database, &section("OrderPlaced", &guest("retries"), more));
         insert(&database, 1..=1).await;
         until_empty(&database, &relay).await;
-        assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter WHERE attempts = 3").await, 1);
+        assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'dead' AND attempts = 3").await, 1);
         assert_eq!(relay.metric("signalbus_buried_total{signal=\"OrderPlaced\"}"), 1.0);
     }
 

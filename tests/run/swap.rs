@@ -23,7 +23,7 @@ fn fates(relay: &Running) -> Vec<String> {
 
 async fn until_sent(database: &Database, relay: &Running) {
     let begun = std::time::Instant::now();
-    while database.number("SELECT count(*) FROM order_placed").await > 0 {
+    while database.waiting().await > 0 {
         assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -117,7 +117,7 @@ async fn a_bus_outage_does_not_roll_back() {
     relay.wait("there was no outage", || relay.metric(outages) > 8.0);
     assert_eq!(fates(&relay), ["replaced", "current"]);
     assert_eq!(relay.get("/readyz").status, 503);
-    assert_eq!(database.number("SELECT count(*) FROM signalbus_deferral").await, 0);
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
     replace(&plugin, "counts");
     until_sent(&database, &relay).await;
     relay.wait_ready();
@@ -168,14 +168,14 @@ async fn a_plugin_that_always_fails_is_paused_until_replaced() {
     let relay = Running::spawn(&database, &section("OrderPlaced", &plugin, more), "");
     relay.witness.wait_until("the plugin fails: ");
     relay.wait("the relay is still ready", || relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 503));
-    let tried = database.number("SELECT count(*) FROM signalbus_deferral").await;
+    let tried = database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await;
     assert!((1..200).contains(&tried), "{tried}");
     let said = tokio::task::block_in_place(|| relay.project.run(&["flushmany"]));
     assert_eq!(said.status, 1, "{said:#?}");
     assert!(said.stderr.contains("signal type \"OrderPlaced\": plugin failed: "), "{said:#?}");
     replace(&plugin, "counts");
     until_sent(&database, &relay).await;
-    assert_eq!(database.number("SELECT count(*) FROM signalbus_dead_letter").await, 0);
+    assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'dead'").await, 0);
     assert_eq!(relay.witness.all_sent(ROWS), 0, "sent twice");
 }
 

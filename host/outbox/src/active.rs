@@ -37,6 +37,8 @@ pub(super) struct RecordedClaims {
     pub(super) claims: Vec<ClaimRecord>,
     /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
     pub(super) due: Option<(i64, i64)>,
+    /// Whether there are dead letters.
+    pub(super) dead: bool,
     /// When the first of those that are not due yet is due, in ms from now.
     pub(super) next_due: Option<i64>,
     /// The database's clock when all this was read. It goes on while rows are read: what is due must
@@ -99,8 +101,8 @@ impl RecordedClaims {
         self.claims.iter().map(|claim| claim.serial + 1).max().unwrap_or_default()
     }
 
-    /// Some signals may be deferred, and nothing is claimed.
-    pub(super) fn deferred() -> Self {
-        Self { claims: Vec::new(), due: Some((0, 1)), next_due: None, now: None }
+    /// Some signals may be held, and nothing is claimed.
+    pub(super) fn held() -> Self {
+        Self { claims: Vec::new(), due: Some((0, 1)), dead: true, next_due: None, now: None }
     }
 }

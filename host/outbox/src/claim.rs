@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use super::active::{ClaimRecord, RecordedClaims};
 use super::database::{Fetched, Purpose, Row, number};
-use super::identity::{Identity, Seed};
+use super::identity::Seed;
 use super::open::{HeldClaim, OpenClaim, Pace, Rest};
 use super::sql::{Arg, Sql};
 use super::window::Window;
-use super::{Error, LEASE, RENEWAL, Worker, millis};
+use super::{Error, LEASE, RENEWAL, SignalTable, Worker, millis};
 use signalbus_core::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
@@ -48,10 +48,15 @@ impl Batch {
         Self { claim, part: 0, marks: Vec::new(), signals, suspect: false, taken_over: false, late: false }
     }
 
-    fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, identity: &Identity) -> Self {
-        let mark = |row: &Row| Mark { version: row.version, seed: row.seed.unwrap_or(claim.seed) };
-        let marks: Vec<Mark> = rows.iter().map(mark).collect();
-        let signals = rows.into_iter().zip(&marks).map(|(row, mark)| identity.signal(row, mark.seed)).collect();
+    fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, lane: &SignalTable) -> Self {
+        let mut marks = Vec::with_capacity(rows.len());
+        let signal = |row: Row| {
+            let bound = row.hold.as_ref().filter(|hold| hold.holds(&lane.table, &row.values));
+            let (seed, attempts) = bound.map_or((claim.seed, 0), |hold| (hold.seed, hold.attempts));
+            marks.push(Mark { version: row.version, seed, held: row.hold.is_some() });
+            lane.identity.signal(row, seed, attempts)
+        };
+        let signals = rows.into_iter().map(signal).collect();
         Self { claim, part: 0, marks, signals, suspect: false, taken_over: false, late: false }
     }
 }
@@ -61,6 +66,8 @@ impl Batch {
 pub(super) struct Mark {
     pub(super) version: i64,
     pub(super) seed: Seed,
+    /// There is a hold under its key.
+    pub(super) held: bool,
 }
 
 /// The result of a claim.
@@ -102,7 +109,7 @@ impl Taking {
 
 /// What became of a claim that had expired.
 enum TakenOver {
-    Rows(Taken),
+    Rows(Box<Taken>),
     /// Its rows are gone.
     Empty,
     /// Its owner has settled or renewed it after all.
@@ -164,7 +171,7 @@ impl Worker<'_> {
             tokio::task::yield_now().await;
             let Taking { claim, rest, suspect, taken_over, late, .. } = taking;
             let claim = HeldClaim::single(claim.token, claim.seed, rest);
-            let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all()?, &self.lane.identity) };
+            let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all()?, self.lane) };
             // Where reading took long, the claim may be another's by now.
             let renewed = recorded.elapsed() <= RENEWAL || {
                 let renewed = self.renew(&batch).await;
@@ -213,7 +220,7 @@ impl Worker<'_> {
         drop(scan);
         // Yield, so that a worker waiting for the scan is not stuck behind our decoding.
         tokio::task::yield_now().await;
-        let batch = Batch { late, part, ..Batch::of(claim, rows.all()?, &self.lane.identity) };
+        let batch = Batch { late, part, ..Batch::of(claim, rows.all()?, self.lane) };
         Ok((!batch.signals.is_empty()).then_some(batch))
     }
 
@@ -257,7 +264,7 @@ impl Worker<'_> {
         while let Some(n) = active.claims.iter().position(|claim| claim.expires_in <= 0) {
             let expired = active.claims.remove(n);
             match self.take_over(expired, &mut active, limit).await? {
-                TakenOver::Rows(taken) => return Ok(taken),
+                TakenOver::Rows(taken) => return Ok(*taken),
                 TakenOver::Empty => {}
                 TakenOver::Changed => active = self.active().await?,
             }
@@ -282,7 +289,7 @@ impl Worker<'_> {
         if first > 0 || hidden || !active.claims.is_empty() {
             return Ok(());
         }
-        let text = "DELETE FROM signalbus_deferral WHERE signal_type = ? AND due_at <= ?";
+        let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= ?";
         let args = [self.lane.signal_type.name.as_str().into(), active.now.unwrap_or_default().into()];
         self.session.execute(self.lane.statement(text, &args)).await?;
         Ok(())
@@ -296,16 +303,17 @@ impl Worker<'_> {
             let text = format!("SELECT signal_type FROM signalbus_lane WHERE signal_type = ?{}", dialect.for_update());
             self.session.rows(self.lane.statement(&text, std::slice::from_ref(&signal))).await?;
         }
-        // One round trip: the last row tells about the deferrals, the others are claims.
+        // One round trip: the last row tells about the holds, the others are claims.
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
-             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock \
+             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock, 0 AS dead \
              FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
-             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, '', 0, 0, '', \
-             (SELECT max(due_at) FROM signalbus_deferral WHERE signal_type = ?) - NOW, \
-             (SELECT min(due_at) FROM signalbus_deferral WHERE signal_type = ? AND due_at > NOW) - NOW, NOW \
+             (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry') - NOW, '', 0, 0, '', \
+             (SELECT max(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry') - NOW, \
+             (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at > NOW) - NOW, NOW, \
+             CASE WHEN EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND state = 'dead') THEN 1 ELSE 0 END \
              ORDER BY 1, 8";
-        let args = [signal.clone(), signal.clone(), signal.clone(), signal];
+        let args = std::array::from_fn::<Arg, 5, _>(|_| signal.clone());
         let mut rows = self.session.rows(self.lane.timed(text, &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
@@ -313,6 +321,7 @@ impl Worker<'_> {
             due: told(7).zip(told(12)),
             next_due: told(13),
             now: told(14),
+            dead: told(15) == Some(1),
             claims: rows.iter().map(|row| ClaimRecord::read(row, &self.owner)).collect(),
         })
     }
@@ -360,12 +369,12 @@ impl Worker<'_> {
         };
         let more = rows.len == window.limit && claim.to.as_ref() != Some(&last.key);
         // What was deferred in the meantime has its id from there.
-        let read = rows.all()?.iter().filter(|row| row.seed.is_none()).count();
+        let read = rows.all()?.iter().filter(|row| row.hold.is_none()).count();
         let in_flight = claim.in_flight.saturating_sub(if ordered || alone { read } else { 0 });
         let rest = Rest { from: Some(last.key).filter(|_| !ordered), in_flight, takeovers: u32::from(alone && in_flight > 0) };
         let rest = (more && (!ordered || in_flight > 0)).then_some(rest);
         let taking = Taking { recorded: true, rest, suspect, taken_over: expired, ..Taking::new(claim, false) };
-        Ok(TakenOver::Rows(Taken::Rows(taking, rows)))
+        Ok(TakenOver::Rows(Box::new(Taken::Rows(taking, rows))))
     }
 
     async fn take_ordered(

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::database::{Cell, ExtraColumns, Fetched, Purpose, Row, Session, number};
 use super::error::Error;
-use super::identity::Seed;
+use super::hold::Hold;
 use super::pauses::Pauses;
 use super::sql::{Arg, Sql};
 use super::table::Table;
@@ -61,6 +61,9 @@ pub(super) trait Driver: Send + Sync + 'static {
     ) -> Result<Value, Error>;
 }
 
+/// How many connections were made, of whatever pool.
+static MADE: AtomicU32 = AtomicU32::new(0);
+
 /// Connections that sessions take turns with, a transaction each. (The pool itself would ask the
 /// server for a sign of life after every one.)
 pub(super) struct ConnectionPool<Db: sqlx::Database> {
@@ -72,8 +75,7 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
     turns: Arc<Semaphore>,
     /// Connections that nobody uses now, with their numbers; the one used last is taken first.
     idle: Mutex<Vec<(u32, PoolConnection<Db>)>>,
-    /// How many connections were made.
-    made: AtomicU32,
+
     /// Where others wait for the same lock by trying again and again.
     pauses: Option<Mutex<Pauses>>,
 }
@@ -91,7 +93,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         turns: Arc<Semaphore>,
         pauses: Option<Mutex<Pauses>>,
     ) -> Self {
-        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), made: AtomicU32::new(0), pauses }
+        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses }
     }
 
     /// The same, for a database in which one writer locks out all others.
@@ -133,7 +135,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (number, connection) = match idle {
             Some(idle) => idle,
-            None => (self.made.fetch_add(1, Relaxed), self.connect().await?),
+            None => (MADE.fetch_add(1, Relaxed), self.connect().await?),
         };
         Ok(PooledConnection { connection, number, beginning: None, begun: false, since: Instant::now(), _turn: turn })
     }
@@ -399,8 +401,7 @@ fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: E
     };
     let key = next(extras.key)?;
     let order_key = next(extras.order_key)?.unwrap_or_default();
-    let attempts: u32 = number(&next(extras.deferral)?);
-    let seed = next(extras.deferral)?.map(|text| Seed::from_text(&text));
+    let hold = next(extras.hold)?.and_then(|text| Hold::parse(&text));
     let version = number(&next(extras.version)?);
     let key = match (key, table.integer_key().map(|n| &values[n])) {
         (Some(key), _) => key,
@@ -408,5 +409,5 @@ fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: E
         (None, Some(Value::Text(text))) => signalbus_core::key::join_key(&[text]),
         _ => return Err(Error::Table(format!("table \"{}\": a row has no key", table.name.join(".")))),
     };
-    Ok(Row { key, order_key, attempts, seed, version, values })
+    Ok(Row { key, order_key, hold, version, values })
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::error::Error;
-use super::identity::Seed;
+use super::hold::Hold;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
@@ -35,8 +35,8 @@ pub(crate) type Cell = Option<String>;
 pub(crate) struct ExtraColumns {
     pub(crate) key: bool,
     pub(crate) order_key: bool,
-    /// The charged attempts and the seed of the id, where the row is deferred.
-    pub(crate) deferral: bool,
+    /// What a hold says of the row.
+    pub(crate) hold: bool,
     /// The row's version, see [`Dialect::version`].
     pub(crate) version: bool,
 }
@@ -46,10 +46,8 @@ pub(crate) struct ExtraColumns {
 pub(crate) struct Row {
     pub(crate) key: String,
     pub(crate) order_key: String,
-    /// Charged so far.
-    pub(crate) attempts: u32,
-    /// That of the id under which it was sent before.
-    pub(crate) seed: Option<Seed>,
+    /// There is one under its key; it may belong to another version.
+    pub(crate) hold: Option<Hold>,
     /// Two versions of a row have different numbers where [`Dialect::guard`] can tell them apart. Where they are
     /// compared, rows with the same number were read in the same state of the database.
     pub(crate) version: i64,
@@ -161,18 +159,6 @@ pub(crate) trait Dialect: Send + Sync {
     fn key_text(&self, column: &TableColumn, reference: &str) -> String;
     /// Appends one part of a key, to be compared with its column.
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str);
-    /// A column's value as `signalbus_dead_value` keeps it.
-    fn stored(&self, column: &TableColumn, reference: &str) -> String;
-    /// The inverse of `stored`; `reference` is the kept value.
-    fn restored(&self, column: &TableColumn, reference: &str) -> String;
-    /// A kept value for people to read.
-    fn shown(&self, reference: &str) -> String {
-        reference.to_owned()
-    }
-    /// What makes an INSERT accept values for columns that the database fills itself.
-    fn overriding(&self) -> &'static str {
-        ""
-    }
 
     /// Appends `key IN (…)`.
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {

@@ -1,11 +1,15 @@
 //! Dead letters: signals that are not retried until someone redrives them.
 //!
-//! A letter is deleted only when its row is back in its table, or when it is discarded by a command.
-//! Next: `redrive` in `signalbus-relay`; `settle` writes the letters.
+//! The row stays where it is, so that redriving it is only a change of its hold: nothing was copied, and nothing
+//! that depends on the row was touched. Next: `redrive` in `signalbus-relay`; `hold` writes the letters.
 
-use super::database::{Cell, ExtraColumns, Purpose, Row, number};
-use super::identity::Seed;
-use super::sql::{Arg, Sql};
+use std::collections::HashMap;
+
+use super::database::{Cell, Purpose, Row, number};
+use super::hold::{DEAD, Hold, RETRY};
+use super::identity::text;
+use super::settle::KEYS_PER_STATEMENT;
+use super::sql::Sql;
 use super::{Error, Outbox, SignalTable};
 use signalbus_core::signal::Signal;
 
@@ -23,10 +27,10 @@ pub struct DeadLetter {
     pub died_at: i64,
 }
 
-/// The row of a dead letter: the name of each column, and its value in the database's text form.
+/// The row of a dead letter: the name of each column, and its value as text; `None` is NULL.
 pub type DeadRow = Vec<(String, Option<String>)>;
 
-const COLUMNS: &str = "SELECT id, signal_type, signal_key, attempts, reason, died_at FROM signalbus_dead_letter";
+const LETTERS: &str = "SELECT id, signal_type, signal_key, attempts, reason, since FROM signalbus_hold WHERE state = 'dead'";
 
 impl Outbox {
     /// Returns up to `limit` dead letters, oldest first, of these types, or of all types if `signals` is empty.
@@ -42,7 +46,7 @@ impl Outbox {
     /// # Errors
     /// The database's error.
     pub async fn dead_letters_after(&self, signals: &[String], after: i64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        let mut sql = self.statement(&format!("{COLUMNS} WHERE id > ?"), &[after.into()]);
+        let mut sql = self.statement(&format!("{LETTERS} AND id > ?"), &[after.into()]);
         if !signals.is_empty() {
             sql.push(" AND signal_type IN (");
             sql.list(", ", signals, |sql, signal| {
@@ -73,114 +77,113 @@ impl Outbox {
         }
     }
 
-    /// Returns a dead letter with its row, or `None` if there is none with this number.
+    /// Returns a dead letter, or `None` if there is none with this number.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn dead_letter(&self, id: i64) -> Result<Option<(DeadLetter, DeadRow)>, Error> {
-        let letter = self.read(self.statement(&format!("{COLUMNS} WHERE id = ?"), &[id.into()])).await;
-        let Some(letter) = letter.map_err(super::schema::missing)?.first().map(|row| DeadLetter::read(row)) else {
-            return Ok(None);
-        };
-        let shown = self.database.dialect().shown("value");
-        let text = format!("SELECT name, {shown} FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position");
-        let rows = self.read(self.statement(&text, &[id.into()])).await?;
-        let cell = |mut row: Vec<Cell>| (row[0].take().unwrap_or_default(), row[1].take());
-        Ok(Some((letter, rows.into_iter().map(cell).collect())))
+    pub async fn dead_letter(&self, id: i64) -> Result<Option<DeadLetter>, Error> {
+        let letter = self.read(self.statement(&format!("{LETTERS} AND id = ?"), &[id.into()])).await;
+        Ok(letter.map_err(super::schema::missing)?.first().map(|row| DeadLetter::read(row)))
     }
 
-    /// Permanently deletes a dead letter. Returns `false` if there is none with this number.
+    /// Makes dead letters wait for another attempt, due now and with no attempt charged. Returns how many there were.
     ///
     /// # Errors
-    /// The database's error.
-    pub async fn discard(&self, id: i64) -> Result<bool, Error> {
+    /// The database's error; earlier letters have been redriven.
+    pub async fn redrive(&self, letters: &[i64]) -> Result<u64, Error> {
+        let mut redriven = 0;
         let mut session = self.database.session();
-        session.begin(Purpose::Write).await?;
-        let text = "DELETE FROM signalbus_dead_letter WHERE id = ?";
-        let discarded = session.execute(self.statement(text, &[id.into()])).await.map_err(super::schema::missing)?;
-        session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
-        session.commit().await?;
-        Ok(discarded == 1)
+        for chunk in letters.chunks(KEYS_PER_STATEMENT) {
+            let mut sql = self.statement(
+                "UPDATE signalbus_hold SET state = ?, attempts = 0, due_at = 0 WHERE state = ? AND ",
+                &[RETRY.into(), DEAD.into()],
+            );
+            numbered(&mut sql, chunk);
+            session.begin(Purpose::Write).await?;
+            redriven += session.execute_and_commit(sql).await.map_err(super::schema::missing)?;
+        }
+        Ok(redriven)
     }
 }
 
 impl SignalTable {
-    /// Puts a dead letter's row back into the table unchanged, with no attempt charged. Returns `false` if
-    /// this type has no such letter.
+    /// Returns the row of a dead letter, or `None` if it is gone.
     ///
     /// # Errors
-    /// The database's error, such as a duplicate key or a missing column; the letter stays.
-    pub async fn redrive(&self, id: i64) -> Result<bool, Error> {
+    /// The database's error.
+    pub async fn dead_row(&self, letter: &DeadLetter) -> Result<Option<DeadRow>, Error> {
+        let signal = self.dead_signal(letter).await?;
+        let named = |signal: Signal| {
+            let names = self.table.columns.iter().map(|column| column.name.clone());
+            names.zip(signal.values.iter().map(text)).collect()
+        };
+        Ok(signal.map(named))
+    }
+
+    /// Returns a dead letter's row as its plugin received it last, or `None` if it is gone.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn dead_signal(&self, letter: &DeadLetter) -> Result<Option<Signal>, Error> {
+        let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
+        let text = format!("SELECT {columns} FROM signalbus_hold h WHERE h.id = ?");
         let mut session = self.database.session();
         session.begin(Purpose::Write).await?;
-        let text = "DELETE FROM signalbus_dead_letter WHERE id = ? AND signal_type = ?";
-        let args = [id.into(), Arg::from(self.signal_type.name.as_str())];
-        if session.execute(self.statement(text, &args)).await? != 1 {
-            session.rollback().await?;
-            return Ok(false);
-        }
-        let text = "SELECT name FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position";
-        let names = session.rows(self.statement(text, &[id.into()])).await?;
-        let restored = session.execute(self.restore(id, &names)?).await;
-        restored.map_err(|error| match error {
-            Error::Refused { message, passing: false } => Error::Table(format!("dead letter {id}: {message}")),
-            error => error,
-        })?;
-        session.execute(self.statement("DELETE FROM signalbus_dead_value WHERE letter_id = ?", &[id.into()])).await?;
+        let holds = session.rows(self.statement(&text, &[letter.id.into()])).await?;
+        let row = session.signals(self.reread(&[&letter.key]), self.table.clone(), self.key_extras()).await?.last()?;
         session.commit().await?;
-        Ok(true)
+        let hold = holds.first().and_then(|row| row[0].as_deref()).and_then(Hold::parse);
+        Ok(row.zip(hold).map(|(row, hold)| self.identity.signal(row, hold.seed, hold.attempts.saturating_sub(1))))
     }
 
-    /// Returns a dead letter's row as its plugin would receive it. The row is inserted, read and rolled
-    /// back, so that every value has the type of its column.
+    /// Deletes dead letters of this type, and their rows unless they were changed since. Returns how many letters
+    /// there were.
     ///
     /// # Errors
-    /// The database's error, such as a duplicate key, a missing column or a missing privilege.
-    pub async fn dead_signal(&self, letter: &DeadLetter) -> Result<Signal, Error> {
+    /// The database's error; earlier letters have been deleted.
+    pub async fn discard(&self, letters: &[DeadLetter]) -> Result<u64, Error> {
+        let mut discarded = 0;
         let mut session = self.database.session();
-        session.begin(Purpose::Write).await?;
-        let text = "SELECT name FROM signalbus_dead_value WHERE letter_id = ? ORDER BY position";
-        let names = session.rows(self.statement(text, &[letter.id.into()])).await?;
-        session.execute(self.restore(letter.id, &names)?).await?;
-        let mut sql = self.statement("SELECT ", &[]);
-        sql.push(&self.texts.columns).push(", ").push(&self.texts.key).push(" FROM ").push(&self.texts.table).push(" t WHERE ");
-        self.database.dialect().key_in(&mut sql, &self.table, &[&letter.key]);
-        let extras = ExtraColumns { key: true, ..ExtraColumns::default() };
-        let row = session.signals(sql, self.table.clone(), extras).await?.last()?;
-        session.rollback().await?;
-        let row = row.ok_or_else(|| Error::Table(format!("dead letter {}: its row now has another key", letter.id)))?;
-        Ok(self.identity.signal(Row { attempts: letter.attempts.saturating_sub(1), ..row }, Seed::random()))
-    }
-
-    /// One INSERT from the kept values; columns added since take their defaults.
-    fn restore(&self, id: i64, names: &[Vec<Cell>]) -> Result<Sql, Error> {
-        let dialect = self.database.dialect();
-        let mut columns = Vec::new();
-        let mut values = self.statement("", &[]);
-        for (position, name) in names.iter().enumerate() {
-            let name = name[0].as_deref().unwrap_or_default();
-            let Some(column) = self.table.columns.iter().find(|column| column.name == name) else {
-                return Err(Error::Table(format!(
-                    "dead letter {id}: table \"{}\" no longer has column \"{name}\"",
-                    self.table.name.join(".")
-                )));
-            };
-            if column.generated {
+        for chunk in letters.chunks(KEYS_PER_STATEMENT) {
+            let ids: Vec<i64> = chunk.iter().map(|letter| letter.id).collect();
+            session.begin(Purpose::Write).await?;
+            let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
+            let text =
+                format!("SELECT h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state = ? AND ");
+            let mut sql = self.statement(&text, &[self.signal_type.name.as_str().into(), DEAD.into()]);
+            numbered(&mut sql, &ids);
+            let found = session.rows(sql).await?;
+            let holds: HashMap<&str, Hold> =
+                found.iter().filter_map(|row| Some((row[0].as_deref()?, Hold::parse(row[1].as_deref()?)?))).collect();
+            if holds.is_empty() {
+                session.rollback().await?;
                 continue;
             }
-            let kept =
-                format!("(SELECT v.value FROM signalbus_dead_value v WHERE v.letter_id = {id} AND v.position = {position})");
-            if !columns.is_empty() {
-                values.push(", ");
+            let keys: Vec<&str> = holds.keys().copied().collect();
+            let rows = session.signals(self.reread(&keys), self.table.clone(), self.key_extras()).await?.all()?;
+            let stands = |row: &&Row| holds.get(row.key.as_str()).is_some_and(|hold| hold.holds(&self.table, &row.values));
+            let keys: Vec<&str> = rows.iter().filter(stands).map(|row| row.key.as_str()).collect();
+            if !keys.is_empty() {
+                let mut sql = self.statement("DELETE FROM ", &[]);
+                sql.push(&self.texts.table).push(" WHERE ");
+                self.database.dialect().key_in(&mut sql, &self.table, &keys);
+                session.execute(sql).await?;
             }
-            values.push(&dialect.restored(column, &kept));
-            columns.push(dialect.quote(name));
+            let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = ? AND ";
+            let mut sql = self.statement(text, &[self.signal_type.name.as_str().into(), DEAD.into()]);
+            numbered(&mut sql, &ids);
+            discarded += session.execute_and_commit(sql).await?;
         }
-        let mut sql = self.statement("INSERT INTO ", &[]);
-        sql.push(&self.texts.table).push(" (").push(&columns.join(", ")).push(")");
-        sql.push(dialect.overriding()).push(" SELECT ").push(&values.text);
-        Ok(sql)
+        Ok(discarded)
     }
+}
+
+/// Appends `id IN (…)`.
+fn numbered(sql: &mut Sql, ids: &[i64]) {
+    sql.push("id IN (").list(", ", ids, |sql, id| {
+        sql.arg(*id);
+    });
+    sql.push(")");
 }
 
 impl DeadLetter {

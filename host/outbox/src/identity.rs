@@ -3,7 +3,7 @@
 //! Neither the key nor the content of a row makes an id: a key may come back (an upsert, a table without
 //! AUTOINCREMENT, a restored backup), and so may the content with it. So the tag also covers the random seed of
 //! the claim under which the row was first sent. The seed is recorded before anything is sent, inherited by
-//! whoever takes the claim over, and kept with a deferral: every repetition of one version of a row has the same
+//! whoever takes the claim over, and kept with a hold: every repetition of one version of a row has the same
 //! id, and no other version has it. Next: `claim`, which makes ids while it reads.
 
 use std::hash::Hasher as _;
@@ -15,7 +15,7 @@ use signalbus_core::signal::{Signal, Value};
 
 /// What tells the ids of one claim from those of all others: 128 random bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seed(u128);
+pub(crate) struct Seed(u128);
 
 impl Seed {
     pub(super) fn random() -> Self {
@@ -53,9 +53,9 @@ impl Identity {
         Self { signal: signal.to_owned(), source: source.to_owned(), column, numbered }
     }
 
-    /// A signal with the id that it has under this seed.
-    pub(super) fn signal(&self, row: Row, seed: Seed) -> Signal {
-        let Row { key, order_key, attempts, values, version, .. } = row;
+    /// A signal with the id that it has under this seed, after so many attempts.
+    pub(super) fn signal(&self, row: Row, seed: Seed, attempts: u32) -> Signal {
+        let Row { key, order_key, values, version, .. } = row;
         let own = self.column.and_then(|column| text(&values[column]));
         let id = own.unwrap_or_else(|| self.id(&key, self.tag(seed, version, &values)));
         Signal { id, key, order_key, attempt: attempts + 1, values }
@@ -98,7 +98,7 @@ pub(super) fn source() -> String {
 }
 
 /// Two values have the same hash only if they have the same text, or if both are NULL.
-fn hash(hasher: &mut SipHasher13, value: &Value) {
+pub(super) fn hash(hasher: &mut SipHasher13, value: &Value) {
     let mut write = |bytes: &[u8]| {
         hasher.write(&(bytes.len() as u64 + 1).to_le_bytes());
         hasher.write(bytes);
@@ -120,7 +120,7 @@ fn hash(hasher: &mut SipHasher13, value: &Value) {
 }
 
 /// A value as text; `None` for NULL.
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     Some(match value {
         Value::Null => return None,
         Value::Boolean(value) => value.to_string(),
@@ -154,7 +154,7 @@ mod tests {
 
     fn id(identity: &Identity, key: &str, seed: u128, version: i64, values: &[Value]) -> String {
         let row = Row { key: key.into(), version, values: values.to_vec(), ..Row::default() };
-        identity.signal(row, Seed(seed)).id
+        identity.signal(row, Seed(seed), 0).id
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod connection;
 mod database;
 mod dead;
 mod error;
+mod hold;
 mod identity;
 mod look;
 #[cfg(feature = "mysql")]
@@ -191,13 +192,19 @@ impl Outbox {
         Ok((count > 0).then_some(Fault::Doubtful(text)))
     }
 
-    /// Counts the rows of a signal type's table.
+    /// Counts the rows of a signal type's table that are no dead letters.
     ///
     /// # Errors
     /// The table does not exist, or the database's error.
     pub async fn pending(&self, source: &Source) -> Result<u64, Error> {
         let name = self.database.dialect().table_name(&name_parts(&source.table));
-        let rows = self.read(self.statement(&format!("SELECT count(*) FROM {name}"), &[])).await;
+        let text =
+            "SELECT (SELECT count(*) FROM NAME) - (SELECT count(*) FROM signalbus_hold WHERE signal_type = ? AND state = 'dead')";
+        let args = [Arg::from(source.signal.as_str())];
+        let mut sql = self.statement("", &[]);
+        let (before, behind) = text.split_once("NAME").unwrap_or_default();
+        sql.push(before).push(&name).append(self.statement(behind, &args));
+        let rows = self.read(sql).await;
         let rows = rows.map_err(|error| match error {
             Error::Refused { message, .. } => Error::Table(format!("signal type \"{}\": {message}", source.signal)),
             error => error,

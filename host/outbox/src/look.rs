@@ -51,8 +51,8 @@ impl Outbox {
     /// # Errors
     /// The database's error.
     pub async fn side_counts(&self) -> Result<HashMap<String, SideCounts>, Error> {
-        let text = "SELECT 0, signal_type, count(*) FROM signalbus_deferral GROUP BY signal_type \
-             UNION ALL SELECT 1, signal_type, count(*) FROM signalbus_dead_letter GROUP BY signal_type";
+        let text = "SELECT CASE state WHEN 'retry' THEN 0 ELSE 1 END, signal_type, count(*) FROM signalbus_hold \
+             GROUP BY signal_type, state";
         let mut side_counts: HashMap<String, SideCounts> = HashMap::new();
         for row in self.read(self.statement(text, &[])).await? {
             let of = side_counts.entry(row[1].clone().unwrap_or_default()).or_default();

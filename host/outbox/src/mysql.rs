@@ -27,10 +27,12 @@ pub(super) struct MySql {
 struct MySqlDriver;
 struct MySqlDialect;
 
-/// Old values must be accepted back as they were: dates of zero, and keys of zero.
+/// Old values must be accepted back as they were: dates of zero, and keys of zero. A relay that vanishes in the midst
+/// of a transaction must not keep its locks.
 const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
     SET SESSION time_zone = '+00:00', \
-    sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION'";
+    sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION' \
+    /*M!100300 , idle_transaction_timeout = 5 */";
 
 impl MySql {
     pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
@@ -330,25 +332,6 @@ impl Dialect for MySqlDialect {
             Kind::Bytes => sql.push("UNHEX(").arg(part).push(")"),
             _ => sql.arg(part),
         };
-    }
-
-    /// Numbers and times as text; arithmetic makes a float tell all of its digits.
-    fn stored(&self, column: &TableColumn, reference: &str) -> String {
-        match column.kind {
-            Kind::Bytes | Kind::Geometry => reference.to_owned(),
-            Kind::Float => format!("CAST({reference} * 1e0 AS CHAR)"),
-            Kind::Bits => format!("CAST({reference} + 0 AS CHAR)"),
-            Kind::Text | Kind::Json => format!("CONVERT({reference} USING utf8mb4)"),
-            _ => format!("CAST({reference} AS CHAR)"),
-        }
-    }
-
-    fn restored(&self, column: &TableColumn, reference: &str) -> String {
-        match column.kind {
-            Kind::Bytes | Kind::Geometry => reference.to_owned(),
-            Kind::Bits => format!("CAST(CONVERT({reference} USING utf8mb4) AS UNSIGNED)"),
-            _ => format!("CONVERT({reference} USING utf8mb4)"),
-        }
     }
 
     /// `VALUES` lists and row constructors are not the same in MySQL and MariaDB: plain terms are.

@@ -185,7 +185,8 @@ impl Pace {
     /// Returns the number of batches for a claim that is opened now. It grows step by step.
     pub(super) fn next(&mut self, now: Instant) -> usize {
         let passed = now.duration_since(self.opened).max(Duration::from_millis(1));
-        let per_second = (self.read as f64 * SPAN.as_secs_f64() / passed.as_secs_f64()) as usize;
+        let read = SPAN * u32::try_from(self.read).unwrap_or(u32::MAX);
+        let per_second = usize::try_from(read.as_millis() / passed.as_millis()).unwrap_or(usize::MAX);
         let batches = per_second.min(2 * self.batches).clamp(1, MOST_BATCHES);
         *self = Self { batches, opened: now, read: 0 };
         batches

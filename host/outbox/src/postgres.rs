@@ -233,7 +233,14 @@ fn kind(type_name: &str) -> Kind {
 
 /// Settings that decide how values look as text, and plans that stay on the indexes: fresh
 /// statistics are rare on a table that is always being emptied.
-const SETTINGS: [(&str, &str); 7] = [
+///
+/// A relay that vanishes in the midst of a transaction must not keep its locks: the server ends the session.
+const SETTINGS: [(&str, &str); 12] = [
+    ("idle_in_transaction_session_timeout", "5s"),
+    ("tcp_keepalives_idle", "4"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "2"),
+    ("tcp_user_timeout", "8s"),
     ("datestyle", "ISO,YMD"),
     ("timezone", "UTC"),
     ("intervalstyle", "postgres"),
@@ -250,7 +257,7 @@ macro_rules! begin {
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL datestyle = 'ISO, YMD'; ",
             "SET LOCAL timezone = 'UTC'; SET LOCAL intervalstyle = 'postgres'; ",
             "SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; ",
-            "SET LOCAL enable_seqscan = off; SET LOCAL jit = off",
+            "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL idle_in_transaction_session_timeout = '5s'",
             $rest
         )
     };
@@ -425,18 +432,6 @@ impl Dialect for PostgresDialect {
             Ok(number) if column.kind == Kind::Int => sql.arg(number).push("::int8"),
             _ => sql.arg(part).push("::text::").push(&column.sql_type),
         };
-    }
-
-    fn stored(&self, column: &TableColumn, reference: &str) -> String {
-        written(column, reference)
-    }
-
-    fn restored(&self, column: &TableColumn, reference: &str) -> String {
-        format!("{reference}::{}", column.sql_type)
-    }
-
-    fn overriding(&self) -> &'static str {
-        " OVERRIDING SYSTEM VALUE"
     }
 
     /// Arrays: one argument per column, whatever the number of keys, so that one plan serves all.

@@ -80,10 +80,32 @@ impl Outbox {
         match self.schema().await? {
             Schema::Current => return Ok(false),
             Schema::New(_) => return self.require_schema().await.map(|()| false),
-            Schema::Missing | Schema::Old(_) => {}
+            Schema::Old(_) => self.prepare_upgrade().await?,
+            Schema::Missing => {}
         }
         self.run_script(&self.migration()).await?;
         Ok(true)
+    }
+
+    /// Removes the side tables of version 1, if nothing that they hold is lost with them: attempts that were charged
+    /// are forgotten, and rows stay where they are.
+    async fn prepare_upgrade(&self) -> Result<(), Error> {
+        let counts =
+            "SELECT (SELECT count(*) FROM signalbus_dead_letter), (SELECT count(*) FROM signalbus_claim WHERE expires_at > NOW)";
+        let counts = self.read(self.statement(&counts.replace("NOW", self.database.dialect().now()), &[])).await?;
+        let count = |n: usize| counts.first().map_or(0_u64, |row| number(&row[n]));
+        if count(0) > 0 {
+            return Err(Error::Table(format!(
+                "{} dead letters were moved out of their tables by version 1 of the side tables; redrive or discard them with \
+                 the release that wrote them, then migrate",
+                count(0)
+            )));
+        }
+        if count(1) > 0 {
+            return Err(Error::Table("a relay of an earlier release is running; stop it, then migrate".into()));
+        }
+        let tables = ["schema", "claim", "deferral", "dead_letter", "dead_value"];
+        self.run(&tables.map(|table| format!("DROP TABLE signalbus_{table}"))).await
     }
 
     /// Runs statements, separated by `;`, in one transaction.

@@ -1,4 +1,4 @@
-//! Settling: one durable transaction deletes, defers and dead-letters what a settlement names.
+//! Settling: one durable transaction deletes or holds what a settlement names.
 //!
 //! Must change nothing unless the claim is still ours: each settle proves it.
 
@@ -10,11 +10,11 @@ use super::identity::same;
 use super::open::HeldClaim;
 use super::sql::{Arg, Sql};
 use super::{Error, LEASE, SignalTable, Worker, millis};
-use signalbus_core::settlement::{Burial, Deferral, Settlement};
+use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::{Signal, Value};
 
 /// How many keys one statement names at most (SQLite and MySQL bound the number of arguments).
-const KEYS_PER_STATEMENT: usize = 1000;
+pub(super) const KEYS_PER_STATEMENT: usize = 1000;
 
 /// The result of a settle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,9 @@ impl Worker<'_> {
         self.session.begin(Purpose::Renew).await?;
         let renewed = self.session.execute(self.lane.extend(claim)).await?;
         self.session.commit().await?;
-        claim.renewed();
+        if renewed == 1 {
+            claim.renewed();
+        }
         Ok(renewed == 1)
     }
 
@@ -87,8 +89,8 @@ impl Worker<'_> {
     /// Deletes in one statement those of these rows of which the database can tell in it that they, and the claim,
     /// are what they were. Returns how many.
     async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
-        let tried_before = positions.iter().any(|&n| batch.signals[n].attempt > 1);
-        if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || tried_before {
+        let held = positions.iter().any(|&n| batch.marks[n].held);
+        if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held {
             return Ok(0);
         }
         self.session.begin(Purpose::Single).await?;
@@ -137,16 +139,15 @@ impl Worker<'_> {
         }
         let (gone, replaced) = self.standing(batch, &settlement.delete).await?;
         let plain = settlement.bury.is_empty() && settlement.defer.is_empty() && !self.lane.database.dialect().numbers_versions();
-        if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT && gone.iter().all(|&n| batch.signals[n].attempt == 1) {
+        if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT && !gone.iter().any(|&n| batch.marks[n].held) {
             let deleted = self.session.execute_and_commit(self.lane.delete_rows(batch, &gone)).await?;
             return Ok(Settled::Done { deleted, changed: replaced });
         }
         let deleted = self.delete_rows(batch, &gone).await?;
         let changed = if deleted < gone.len() as u64 { self.remaining(batch, &gone).await? } else { 0 } + replaced;
-        self.bury(batch, &settlement.bury).await?;
-        let tried_before = gone.iter().map(|&n| &batch.signals[n]).filter(|signal| signal.attempt > 1).collect();
-        self.forget_deferrals(tried_before).await?;
-        self.defer(batch, &settlement.defer).await?;
+        let held: Vec<usize> = gone.into_iter().filter(|&n| batch.marks[n].held).collect();
+        self.forget(batch, &held).await?;
+        let changed = changed + self.hold(batch, settlement).await?;
         self.session.commit().await?;
         Ok(Settled::Done { deleted, changed })
     }
@@ -171,9 +172,16 @@ impl Worker<'_> {
         if guarded || self.session.state().is_some_and(untouched) {
             return Ok((wanted.to_vec(), 0));
         }
+        self.compared(batch, wanted).await
+    }
+
+    /// Returns which of these signals are still the rows that were read, and how many were replaced; locks them.
+    pub(super) async fn compared(&mut self, batch: &Batch, wanted: &[usize]) -> Result<(Vec<usize>, usize), Error> {
+        let lane = self.lane;
         let mut found: HashMap<String, Vec<Value>> = HashMap::with_capacity(wanted.len());
         for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
-            let rows = self.session.signals(lane.reread(batch, chunk), lane.table.clone(), lane.key_extras()).await?;
+            let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
+            let rows = self.session.signals(lane.reread(&keys), lane.table.clone(), lane.key_extras()).await?;
             found.extend(rows.all()?.into_iter().map(|row| (row.key, row.values)));
         }
         let stands = |signal: &Signal| found.get(&signal.key).map(|values| same(values, &signal.values));
@@ -203,75 +211,6 @@ impl Worker<'_> {
             deleted += self.session.execute(delete).await?;
         }
         Ok(deleted)
-    }
-
-    async fn forget_deferrals(&mut self, signals: Vec<&Signal>) -> Result<(), Error> {
-        for chunk in signals.chunks(KEYS_PER_STATEMENT) {
-            let text = "DELETE FROM signalbus_deferral WHERE signal_type = ? AND signal_key IN (";
-            let mut sql = self.lane.statement(text, &[self.lane.signal_type.name.as_str().into()]);
-            sql.list(", ", chunk, |sql, signal| {
-                sql.arg(signal.key.as_str());
-            });
-            sql.push(")");
-            self.session.execute(sql).await?;
-        }
-        Ok(())
-    }
-
-    async fn defer(&mut self, batch: &Batch, deferrals: &[Deferral]) -> Result<(), Error> {
-        let signals = deferrals.iter().map(|deferral| &batch.signals[deferral.index]);
-        self.forget_deferrals(signals.filter(|signal| signal.attempt > 1).collect()).await?;
-        for chunk in deferrals.chunks(KEYS_PER_STATEMENT) {
-            let text =
-                "INSERT INTO signalbus_deferral (signal_type, signal_key, order_key, id_seed, attempts, due_at, reason) VALUES ";
-            let mut sql = self.lane.statement(text, &[]);
-            let now = self.lane.database.dialect().now();
-            sql.list(", ", chunk, |sql, deferral| {
-                let signal = &batch.signals[deferral.index];
-                sql.push("(").arg(self.lane.signal_type.name.as_str()).push(", ");
-                sql.arg(signal.key.as_str()).push(", ").arg(signal.order_key.as_str()).push(", ");
-                sql.arg(batch.marks[deferral.index].seed.to_text().as_str())
-                    .push(", ")
-                    .arg(deferral.attempts)
-                    .push(", ")
-                    .arg(millis(deferral.delay))
-                    .push(" + ")
-                    .push(now);
-                sql.push(", ").arg(shortened(&deferral.reason).as_str()).push(")");
-            });
-            self.session.execute(sql).await?;
-        }
-        Ok(())
-    }
-
-    /// Moves rows to the dead letters, every column of them.
-    async fn bury(&mut self, batch: &Batch, burials: &[Burial]) -> Result<(), Error> {
-        let lane = self.lane;
-        let name = Arg::from(lane.signal_type.name.as_str());
-        for burial in burials {
-            let signal = &batch.signals[burial.index];
-            let key = Arg::from(signal.key.as_str());
-            let text = "INSERT INTO signalbus_dead_letter (signal_type, signal_key, attempts, reason, died_at) \
-                 VALUES (?, ?, ?, ?, NOW)";
-            let args = [name.clone(), key.clone(), burial.attempts.into(), shortened(&burial.reason).as_str().into()];
-            self.session.execute(lane.timed(text, &args)).await?;
-            let text = "SELECT max(id) FROM signalbus_dead_letter WHERE signal_type = ? AND signal_key = ?";
-            let rows = self.session.rows(lane.statement(text, &[name.clone(), key])).await?;
-            let letter: i64 = rows.first().map(|row| super::number(&row[0])).unwrap_or_default();
-            for position in 0..lane.table.columns.len() {
-                self.session.execute(lane.store(letter, position, &signal.key)).await?;
-            }
-            let text = "SELECT count(*) FROM signalbus_dead_value WHERE letter_id = ?";
-            let stored = self.session.rows(lane.statement(text, &[letter.into()])).await?;
-            if stored.first().map(|row| super::number(&row[0])) == Some(0_u64) {
-                // The row vanished by itself: there is nothing to bury.
-                let text = "DELETE FROM signalbus_dead_letter WHERE id = ?";
-                self.session.execute(lane.statement(text, &[letter.into()])).await?;
-            }
-        }
-        let buried: Vec<usize> = burials.iter().map(|burial| burial.index).collect();
-        self.delete_rows(batch, &buried).await?;
-        self.forget_deferrals(buried.iter().map(|&n| &batch.signals[n]).collect()).await
     }
 }
 
@@ -355,43 +294,22 @@ impl SignalTable {
         }
     }
 
-    /// Reads rows of a batch once more, and locks them.
-    fn reread(&self, batch: &Batch, positions: &[usize]) -> Sql {
+    /// Reads rows once more, and locks them.
+    pub(super) fn reread(&self, keys: &[&str]) -> Sql {
         let mut sql = self.statement("SELECT ", &[]);
         sql.push(&self.texts.columns);
         if self.key_extras().key {
             sql.push(", ").push(&self.texts.key);
         }
+        sql.push(", ").push(self.database.dialect().version().unwrap_or("0"));
         sql.push(" FROM ").push(&self.texts.table).push(" t WHERE ");
-        self.named(&mut sql, batch, positions);
+        self.database.dialect().key_in(&mut sql, &self.table, keys);
         sql.push(self.database.dialect().for_update());
         sql
     }
 
-    /// A row and its key, nothing else.
-    fn key_extras(&self) -> ExtraColumns {
-        ExtraColumns { key: self.table.integer_key().is_none(), ..ExtraColumns::default() }
+    /// What `reread` selects beside the columns.
+    pub(super) fn key_extras(&self) -> ExtraColumns {
+        ExtraColumns { key: self.table.integer_key().is_none(), version: true, ..ExtraColumns::default() }
     }
-
-    /// Copies one column of a row to the dead letter, inside the database.
-    fn store(&self, letter: i64, position: usize, key: &str) -> Sql {
-        let dialect = self.database.dialect();
-        let column = &self.table.columns[position];
-        let text = "INSERT INTO signalbus_dead_value (letter_id, position, name, value) SELECT ";
-        let mut sql = self.statement(text, &[]);
-        sql.push(&format!("{letter}, {position}, ")).arg(column.name.as_str()).push(", ");
-        sql.push(&dialect.stored(column, &dialect.quote(&column.name)));
-        sql.push(" FROM ").push(&self.texts.table).push(" WHERE ");
-        dialect.key_in(&mut sql, &self.table, &[key]);
-        sql
-    }
-}
-
-/// The longest reason that is kept, in bytes.
-const LONGEST_REASON: usize = 4000;
-
-/// A reason that every database can hold: bounded, and without NUL characters.
-fn shortened(reason: &str) -> String {
-    let end = reason.floor_char_boundary(LONGEST_REASON);
-    reason[..end].replace('\0', "\u{fffd}")
 }

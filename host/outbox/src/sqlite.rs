@@ -398,18 +398,6 @@ impl Dialect for SqliteDialect {
             arg => sql.arg(arg),
         };
     }
-
-    fn stored(&self, _: &TableColumn, reference: &str) -> String {
-        reference.to_owned()
-    }
-
-    fn restored(&self, _: &TableColumn, reference: &str) -> String {
-        reference.to_owned()
-    }
-
-    fn shown(&self, reference: &str) -> String {
-        format!("CASE typeof({reference}) WHEN 'blob' THEN quote({reference}) ELSE CAST({reference} AS TEXT) END")
-    }
 }
 
 /// Reads what `key_text` wrote: an SQL literal, or plain text.

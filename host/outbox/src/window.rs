@@ -4,6 +4,7 @@
 
 use super::active::RecordedClaims;
 use super::database::{ExtraColumns, Fetched, Purpose};
+use super::hold::{DEAD, Hold, RETRY};
 use super::sql::Sql;
 use super::table::TableColumn;
 use super::{Error, SignalTable, Worker};
@@ -26,7 +27,7 @@ impl Worker<'_> {
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
-            deferral: active.due.is_some(),
+            hold: active.due.is_some() || active.dead,
             version: true,
         };
         let mut sql = lane.statement("SELECT ", &[]);
@@ -37,10 +38,11 @@ impl Worker<'_> {
         if extras.order_key {
             sql.push(", ").push(&lane.texts.order_key);
         }
-        for column in ["attempts", "id_seed"].iter().filter(|_| extras.deferral) {
-            sql.push(&format!(", (SELECT d.{column} FROM signalbus_deferral d WHERE d.signal_type = "));
+        if extras.hold {
+            let columns = lane.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
+            sql.push(", (SELECT ").push(&columns).push(" FROM signalbus_hold h WHERE h.signal_type = ");
             sql.arg(lane.signal_type.name.as_str());
-            sql.push(" AND d.signal_key = ").push(&lane.texts.key).push(")");
+            sql.push(" AND h.signal_key = ").push(&lane.texts.key).push(")");
         }
         if extras.version {
             sql.push(", ").push(lane.database.dialect().version().unwrap_or("0"));
@@ -68,22 +70,24 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error.
     pub async fn boundary(&mut self) -> Result<Option<String>, Error> {
-        self.first_key(&self.lane.descending()).await
+        self.first_key(&self.lane.descending(), &RecordedClaims::default()).await
     }
 
-    /// Returns the key of the first row, in the type's order; `None` if the table is empty.
+    /// Returns the key of the first row that is no dead letter, in the type's order; `None` if there is none.
     ///
     /// # Errors
     /// The database's error.
     pub async fn head(&mut self) -> Result<Option<String>, Error> {
-        self.first_key(&self.lane.texts.order).await
+        self.first_key(&self.lane.texts.order, &RecordedClaims { dead: true, ..RecordedClaims::default() }).await
     }
 
-    async fn first_key(&mut self, order: &str) -> Result<Option<String>, Error> {
+    async fn first_key(&mut self, order: &str, active: &RecordedClaims) -> Result<Option<String>, Error> {
         let texts = &self.lane.texts;
-        let text = format!("SELECT {} FROM {} t ORDER BY {order} LIMIT 1", texts.key, texts.table);
+        let mut sql = self.lane.statement(&format!("SELECT {} FROM {} t WHERE 1 = 1", texts.key, texts.table), &[]);
+        self.lane.leave_out(&mut sql, active);
+        sql.push(&format!(" ORDER BY {order} LIMIT 1"));
         self.session.begin(Purpose::Read).await?;
-        let rows = self.session.rows(self.lane.statement(&text, &[])).await?;
+        let rows = self.session.rows(sql).await?;
         self.session.commit().await?;
         Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
     }
@@ -133,7 +137,7 @@ impl SignalTable {
     /// another claim covers it.
     pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
         sql.push("SELECT 1");
-        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &RecordedClaims::deferred());
+        self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &RecordedClaims::held());
     }
 
     /// Appends a comparison of the whole key, in a form that the key's index serves.
@@ -189,21 +193,30 @@ impl SignalTable {
                 sql.push(")");
             }
         }
+        if active.dead {
+            self.without_hold(sql, DEAD);
+            sql.push(" AND h.signal_key = ").push(&self.texts.key).push(")");
+        }
         if active.due.is_some_and(|(_, last)| last > 0) {
-            sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_deferral d WHERE d.signal_type = ");
-            sql.arg(self.signal_type.name.as_str());
+            self.without_hold(sql, RETRY);
             match (self.table.ordered(), self.table.order_key.is_empty()) {
-                (false, _) => sql.push(" AND d.signal_key = ").push(&self.texts.key),
-                (true, false) => sql.push(" AND d.order_key = ").push(&self.texts.order_key),
+                (false, _) => sql.push(" AND h.signal_key = ").push(&self.texts.key),
+                (true, false) => sql.push(" AND h.order_key = ").push(&self.texts.order_key),
                 (true, true) => sql,
             };
-            sql.push(" AND d.due_at > ");
+            sql.push(" AND h.due_at > ");
             match active.now {
                 Some(now) => sql.arg(now),
                 None => sql.push(self.database.dialect().now()),
             };
             sql.push(")");
         }
+    }
+
+    /// Appends the beginning of a condition that no hold in this state matches.
+    fn without_hold(&self, sql: &mut Sql, state: &str) {
+        sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE h.signal_type = ");
+        sql.arg(self.signal_type.name.as_str()).push(" AND h.state = ").arg(state);
     }
 
     fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {

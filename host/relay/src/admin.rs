@@ -155,7 +155,7 @@ async fn redrive(State(state): State<AdminState>, Json(letters): Json<Letters>) 
             let mut found = Vec::new();
             for id in ids {
                 let missing = || Refused(StatusCode::NOT_FOUND, format!("dead letter {id} not found"));
-                found.push(outbox.dead_letter(id).await.map_err(unreachable)?.ok_or_else(missing)?.0);
+                found.push(outbox.dead_letter(id).await.map_err(unreachable)?.ok_or_else(missing)?);
             }
             found
         }

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ports::{ClaimSession, Claims};
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
-use signalbus_outbox::{Batch, Claimed, Error, RENEWAL, Settled, SignalTable};
+use signalbus_outbox::{Batch, Claimed, Error, LEASE, RENEWAL, Settled, SignalTable};
 use signalbus_plugin::Sender;
 use signalbus_telemetry as telemetry;
 
@@ -176,8 +176,13 @@ impl<T: Claims> Flusher<T> {
         stop: &CancellationToken,
     ) -> Result<(), Halt> {
         let begun = Instant::now();
-        let verdict = self.send(worker, batch, stop).await;
         let name = &self.table.signal_type().name;
+        let Some(verdict) = self.send(worker, batch, stop).await else {
+            // Whoever has the claim goes on with it.
+            observer.fenced();
+            telemetry::fenced(name, batch.signals.len());
+            return Ok(());
+        };
         let settlement = Settlement::from_verdict(&batch.signals, verdict, &self.policy, fastrand::f64);
         telemetry::settling(name, &batch.signals, &settlement, begun.elapsed());
         let begun = Instant::now();
@@ -192,31 +197,47 @@ impl<T: Claims> Flusher<T> {
         }
     }
 
-    /// Calls the plugin, renewing the claim while it runs.
-    async fn send(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Verdict {
+    /// Calls the plugin, renewing the claim while it runs. Returns `None` if the claim is lost, or could not be renewed
+    /// in time: then the call is cancelled, and nothing more is sent.
+    async fn send(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Option<Verdict> {
         if batch.suspect {
             let reason = "the relay died twice while sending this signal";
-            return Ok(vec![Outcome::retry(reason); batch.signals.len()]);
+            return Some(Ok(vec![Outcome::retry(reason); batch.signals.len()]));
         }
+        let name = &self.table.signal_type().name;
         let mut sending = self.sender.send(self.table.signal_type(), &batch.signals, stop);
+        let (mut renewed, mut due) = (Instant::now(), RENEWAL);
         loop {
             tokio::select! {
                 biased;
-                verdict = &mut sending => return verdict,
-                () = tokio::time::sleep(RENEWAL) => {}
+                () = tokio::time::sleep_until(renewed + due) => {}
+                verdict = &mut sending => return Some(verdict),
             }
-            // The plugin keeps running during the renewal; a lost claim is detected at the settle.
+            let begun = Instant::now();
             let mut renewal = worker.renew(batch);
-            tokio::select! {
+            let answer = tokio::select! {
+                biased;
+                // A relay that was frozen finds itself here.
+                () = tokio::time::sleep_until(renewed + LEASE) => Ok(false),
+                answer = &mut renewal => answer,
                 verdict = &mut sending => {
                     let _ = renewal.await;
-                    return verdict;
+                    return Some(verdict);
                 }
-                renewed = &mut renewal => match renewed {
-                    Ok(true) => telemetry::renewed(&self.table.signal_type().name),
-                    Ok(false) => telemetry::claim_lost(&self.table.signal_type().name),
-                    Err(error) => telemetry::database_error(&error, error.kind()),
-                },
+            };
+            match answer {
+                Ok(true) => {
+                    telemetry::renewed(name);
+                    (renewed, due) = (begun, RENEWAL);
+                }
+                Ok(false) => {
+                    telemetry::claim_lost(name);
+                    return None;
+                }
+                Err(error) => {
+                    telemetry::database_error(&error, error.kind());
+                    due = renewed.elapsed() + RENEWAL;
+                }
             }
         }
     }

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Flusher, Halt, Patience, Tally};
 use signalbus_bus::Buses;
-use signalbus_outbox::{Error, Outbox};
+use signalbus_outbox::{Error, Outbox, SignalTable};
 use signalbus_plugin::{Engine, Generations};
 use signalbus_telemetry as telemetry;
 
@@ -112,6 +112,7 @@ impl Relay {
     pub async fn flush(&self, extent: Extent, stop: &CancellationToken, begun: impl FnOnce(Vec<Arc<Tally>>)) -> Vec<Flushed> {
         let tallies: Vec<Arc<Tally>> = self.flushers.iter().map(|_| Arc::default()).collect();
         begun(tallies.clone());
+        join_all(self.flushers.iter().map(|flusher| sweep(&flusher.table))).await;
         let boundaries = match extent {
             Extent::All => vec![Ok(Boundary::Open); self.flushers.len()],
             Extent::Pending { wait } => {
@@ -197,6 +198,15 @@ impl Boundary {
             Self::UpTo(key) => Some(key),
             Self::Open | Self::Empty => None,
         }
+    }
+}
+
+/// Finds dead letters whose rows were repaired, to be sent again; a failure shows when the rows are claimed.
+async fn sweep(table: &SignalTable) {
+    const PAGE: usize = 1000;
+    let mut after = Some(0);
+    while let Some(from) = after {
+        after = table.sweep(from, PAGE).await.ok().and_then(|(next, _)| next);
     }
 }
 

@@ -1,11 +1,11 @@
-//! Redriving: puts dead letters back into their tables, to be sent again.
+//! Redriving: makes dead letters wait for another attempt.
 //!
-//! A letter that cannot be put back stays a dead letter. Next: `SignalTable::redrive`.
+//! Letters of types that are not configured stay dead: nobody would send them. Next: `Outbox::redrive`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::config::SignalConfig;
-use signalbus_outbox::{DeadLetter, Error, Outbox, SignalTable};
+use signalbus_outbox::{DeadLetter, Error, Outbox};
 use signalbus_telemetry as telemetry;
 
 /// The result of redriving dead letters.
@@ -21,30 +21,20 @@ pub struct Redriven {
 /// # Errors
 /// The database cannot be reached; earlier letters have been redriven.
 pub async fn redrive(outbox: &Outbox, signals: &[SignalConfig], letters: &[DeadLetter]) -> Result<Redriven, Error> {
-    let mut tables: HashMap<&str, SignalTable> = HashMap::new();
-    let mut result = Redriven::default();
+    let mut types: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
     for letter in letters {
-        let name = letter.signal.as_str();
-        if !tables.contains_key(name) {
-            let Some(signal) = signals.iter().find(|signal| signal.name() == name) else {
-                result.failed.push(format!(
-                    "dead letter {}: signal type \"{name}\" is not configured; configure it or discard the letter",
-                    letter.id
-                ));
-                continue;
-            };
-            tables.insert(name, outbox.signal_table(&signal.source).await?);
+        types.entry(&letter.signal).or_default().push(letter.id);
+    }
+    let mut result = Redriven::default();
+    for (name, ids) in types {
+        if signals.iter().all(|signal| signal.name() != name) {
+            let unknown = |id: i64| format!("dead letter {id}: signal type \"{name}\" is not configured; configure it");
+            result.failed.extend(ids.into_iter().map(unknown));
+            continue;
         }
-        match tables[name].redrive(letter.id).await {
-            Ok(true) => {
-                telemetry::redriven(name);
-                result.redriven += 1;
-            }
-            // Someone else was faster.
-            Ok(false) => {}
-            Err(error) if error.is_unreachable() => return Err(error),
-            Err(error) => result.failed.push(format!("dead letter {}: {error}", letter.id)),
-        }
+        let redriven = usize::try_from(outbox.redrive(&ids).await?).unwrap_or_default();
+        telemetry::redriven(name, redriven);
+        result.redriven += redriven;
     }
     Ok(result)
 }

@@ -17,6 +17,8 @@ use signalbus_telemetry as telemetry;
 
 /// The minimum time between two samples.
 const INTERVAL: Duration = Duration::from_secs(15);
+/// How many dead letters of a type are compared with their rows at a time.
+const SWEPT: usize = 500;
 /// At most 1/`SHARE` of the time is spent on counting.
 const SHARE: u32 = 100;
 
@@ -61,10 +63,12 @@ impl Samples {
     /// Samples until stopped, skipping idle periods.
     pub(super) async fn run(&self, watcher: &OutboxWatcher, stop: &CancellationToken) {
         let mut sampled: Option<Instant> = None;
+        let mut swept = HashMap::new();
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let runners = watcher.runners.all();
             let healthy = runners.iter().all(|runner| runner.health() == Health::Healthy);
+            self.sweep(&runners, &mut swept).await;
             if is_outdated(sampled, watcher.activity.last(), healthy) {
                 sampled = Some(begun);
                 if let Err(error) = self.count(watcher, &runners).await {
@@ -72,6 +76,22 @@ impl Samples {
                 }
             }
             pause(INTERVAL.max(begun.elapsed() * SHARE), stop).await;
+        }
+    }
+
+    /// Finds rows of dead letters that were repaired, or deleted, some at a time.
+    async fn sweep(&self, runners: &[Arc<SignalRunner>], swept: &mut HashMap<String, i64>) {
+        for runner in runners.iter().filter(|runner| self.get(runner.name()).side_counts.dead > 0) {
+            let after = swept.remove(runner.name()).unwrap_or_default();
+            match runner.flusher.table.sweep(after, SWEPT).await {
+                Ok((next, found)) => {
+                    swept.extend(next.map(|next| (runner.name().to_owned(), next)));
+                    if found {
+                        runner.wake("sweep");
+                    }
+                }
+                Err(error) => telemetry::database_error(&error, error.kind()),
+            }
         }
     }
 

@@ -51,8 +51,9 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
             if let Err(error) = self.poll_once(&mut thorough, "poll").await {
                 telemetry::database_error(&error, error.kind());
             }
-            // A poll of a table full of dead rows is slow: spend at most a tenth of the time on polling.
-            let interval = self.interval().max(begun.elapsed() * 10);
+            // Spend at most a tenth of the time on polling a table in which it is slow, but do not go blind after a
+            // lock or a silent network: whatever a poll took, the next one is due within seconds.
+            let interval = self.interval().max((begun.elapsed() * 10).min(MAX_INTERVAL));
             tokio::select! {
                 () = pause(interval, stop) => {}
                 () = self.activity.changed.notified(), if !self.notified.load(Relaxed) => {}

@@ -2,6 +2,7 @@
 //!
 //! Text from a database is made printable before it is shown. The letters are in `signalbus_outbox`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
@@ -40,18 +41,23 @@ pub(crate) async fn list(path: &Path, names: &[String], limit: usize, output: Ou
 }
 
 pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, Failure> {
-    let outbox = open(&read_config(path)?)?;
-    let Some((letter, row)) = outbox.dead_letter(id).await? else { return Err(not_found(id)) };
+    let config = read_config(path)?;
+    let outbox = open(&config)?;
+    let Some(letter) = outbox.dead_letter(id).await? else { return Err(not_found(id)) };
+    let row = match config.signals.iter().find(|signal| signal.name() == letter.signal) {
+        Some(signal) => outbox.signal_table(&signal.source).await?.dead_row(&letter).await?,
+        None => None,
+    };
     if output == Output::Json {
-        let row: serde_json::Map<_, _> = row.into_iter().map(|(name, value)| (name, json!(value))).collect();
+        let row = row.map(|row| row.into_iter().map(|(name, value)| (name, json!(value))).collect::<serde_json::Map<_, _>>());
         print(json!({ "dead_letter": letter, "row": row }));
         return Ok(Exit::Done);
     }
     print(format_args!("signal    {}:{}", letter.signal, printable(&letter.key)));
     print(format_args!("attempts  {}", letter.attempts));
     print(format_args!("reason    {}", printable(&letter.reason)));
-    print("row");
-    for (name, value) in row {
+    print(if row.is_some() { "row" } else { "row gone, or its signal type is not configured" });
+    for (name, value) in row.into_iter().flatten() {
         print(format_args!("  {name} = {}", value.map_or("NULL".into(), |value| printable(&value))));
     }
     Ok(Exit::Done)
@@ -75,9 +81,17 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Res
 pub(crate) async fn discard(path: &Path, choice: &Choice, output: Output) -> Result<Exit, Failure> {
     let config = read_config(path)?;
     let outbox = open(&config)?;
-    let mut discarded = 0;
+    let mut types: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
     for letter in chosen(&config, &outbox, choice).await? {
-        discarded += u64::from(outbox.discard(letter.id).await?);
+        types.entry(letter.signal.clone()).or_default().push(letter);
+    }
+    let mut discarded = 0;
+    for (name, letters) in types {
+        let signal = config.signals.iter().find(|signal| signal.name() == name).ok_or_else(|| {
+            let text = format!("dead letter {}: signal type \"{name}\" is not configured; configure it", letters[0].id);
+            Failure::new(Exit::Configuration, text)
+        })?;
+        discarded += outbox.signal_table(&signal.source).await?.discard(&letters).await?;
     }
     match output {
         Output::Json => print(json!({ "discarded": discarded })),
@@ -91,8 +105,7 @@ async fn chosen(config: &Config, outbox: &Outbox, choice: &Choice) -> Result<Vec
         Choice::Ids(ids) => {
             let mut letters = Vec::new();
             for &id in ids {
-                let (letter, _) = outbox.dead_letter(id).await?.ok_or_else(|| not_found(id))?;
-                letters.push(letter);
+                letters.push(outbox.dead_letter(id).await?.ok_or_else(|| not_found(id))?);
             }
             return Ok(letters);
         }

@@ -176,9 +176,9 @@ pub fn changed(signal: &str, rows: usize) {
     debug!(target: TARGET, signal, rows, "rows changed while they were sent");
 }
 
-/// A dead letter was redriven.
-pub fn redriven(signal: &str) {
-    meters::count("signalbus_redriven_total", signal, 1);
+/// Dead letters were redriven.
+pub fn redriven(signal: &str, letters: usize) {
+    meters::count("signalbus_redriven_total", signal, letters);
 }
 
 /// The backlog of a signal type was sampled.

@@ -90,7 +90,12 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
         "Generations that failed and were replaced by the previous one",
     ),
     ("signalbus_reloads_total", Kind::Counter, "result", "Configuration reloads by result: `done` or `refused`"),
-    ("signalbus_wakeups_total", Kind::Counter, "source", "Wake-ups by source: `poll`, `call`, `commit`, `timer`, `more`"),
+    (
+        "signalbus_wakeups_total",
+        Kind::Counter,
+        "source",
+        "Wake-ups by source: `poll`, `call`, `commit`, `timer`, `more`, `sweep`",
+    ),
     (
         "signalbus_database_errors_total",
         Kind::Counter,

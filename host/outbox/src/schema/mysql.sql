@@ -17,33 +17,21 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
     expires_at BIGINT NOT NULL,
     INDEX signalbus_claim_signal (signal_type)
 ) ENGINE = InnoDB;
-CREATE TABLE IF NOT EXISTS signalbus_deferral (
+CREATE TABLE IF NOT EXISTS signalbus_hold (
     id BIGINT AUTO_INCREMENT PRIMARY KEY,
     signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     signal_key BLOB NOT NULL,
     order_key BLOB NOT NULL,
+    fingerprint VARCHAR(64) CHARACTER SET ascii NOT NULL,
+    columns LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
     id_seed VARCHAR(64) CHARACTER SET ascii NOT NULL,
+    state VARCHAR(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
     attempts INT NOT NULL,
     due_at BIGINT NOT NULL,
+    since BIGINT NOT NULL,
     reason TEXT CHARACTER SET utf8mb4 NOT NULL,
-    INDEX signalbus_deferral_key (signal_type, signal_key(400)),
-    INDEX signalbus_deferral_due (signal_type, due_at),
-    INDEX signalbus_deferral_order (signal_type, order_key(400))
-) ENGINE = InnoDB;
-CREATE TABLE IF NOT EXISTS signalbus_dead_letter (
-    id BIGINT AUTO_INCREMENT PRIMARY KEY,
-    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    signal_key BLOB NOT NULL,
-    attempts INT NOT NULL,
-    reason TEXT CHARACTER SET utf8mb4 NOT NULL,
-    died_at BIGINT NOT NULL,
-    INDEX signalbus_dead_letter_signal (signal_type, signal_key(400))
-) ENGINE = InnoDB;
-CREATE TABLE IF NOT EXISTS signalbus_dead_value (
-    letter_id BIGINT NOT NULL,
-    position INT NOT NULL,
-    name VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-    value LONGBLOB,
-    PRIMARY KEY (letter_id, position)
+    INDEX signalbus_hold_key (signal_type, signal_key(400)),
+    INDEX signalbus_hold_due (signal_type, state, due_at),
+    INDEX signalbus_hold_order (signal_type, order_key(400))
 ) ENGINE = InnoDB;
 INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

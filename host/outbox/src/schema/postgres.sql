@@ -15,32 +15,21 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
     expires_at bigint NOT NULL
 );
 CREATE INDEX IF NOT EXISTS signalbus_claim_signal ON signalbus_claim (signal_type);
-CREATE TABLE IF NOT EXISTS signalbus_deferral (
-    signal_type text NOT NULL,
-    signal_key text NOT NULL,
-    order_key text NOT NULL,
-    id_seed text NOT NULL,
-    attempts integer NOT NULL,
-    due_at bigint NOT NULL,
-    reason text NOT NULL,
-    PRIMARY KEY (signal_type, signal_key)
-);
-CREATE INDEX IF NOT EXISTS signalbus_deferral_due ON signalbus_deferral (signal_type, due_at);
-CREATE INDEX IF NOT EXISTS signalbus_deferral_order ON signalbus_deferral (signal_type, order_key);
-CREATE TABLE IF NOT EXISTS signalbus_dead_letter (
+CREATE TABLE IF NOT EXISTS signalbus_hold (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     signal_type text NOT NULL,
     signal_key text NOT NULL,
+    order_key text NOT NULL,
+    fingerprint text NOT NULL,
+    columns text NOT NULL,
+    id_seed text NOT NULL,
+    state text NOT NULL,
     attempts integer NOT NULL,
+    due_at bigint NOT NULL,
+    since bigint NOT NULL,
     reason text NOT NULL,
-    died_at bigint NOT NULL
+    UNIQUE (signal_type, signal_key)
 );
-CREATE INDEX IF NOT EXISTS signalbus_dead_letter_signal ON signalbus_dead_letter (signal_type, signal_key);
-CREATE TABLE IF NOT EXISTS signalbus_dead_value (
-    letter_id bigint NOT NULL,
-    position integer NOT NULL,
-    name text NOT NULL,
-    value text,
-    PRIMARY KEY (letter_id, position)
-);
+CREATE INDEX IF NOT EXISTS signalbus_hold_due ON signalbus_hold (signal_type, state, due_at);
+CREATE INDEX IF NOT EXISTS signalbus_hold_order ON signalbus_hold (signal_type, order_key);
 INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

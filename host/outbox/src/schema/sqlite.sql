@@ -14,32 +14,21 @@ CREATE TABLE IF NOT EXISTS signalbus_claim (
     takeovers INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS signalbus_deferral (
-    signal_type TEXT NOT NULL,
-    signal_key TEXT NOT NULL,
-    order_key TEXT NOT NULL,
-    id_seed TEXT NOT NULL,
-    attempts INTEGER NOT NULL,
-    due_at INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    PRIMARY KEY (signal_type, signal_key)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS signalbus_deferral_due ON signalbus_deferral (signal_type, due_at);
-CREATE INDEX IF NOT EXISTS signalbus_deferral_order ON signalbus_deferral (signal_type, order_key);
-CREATE TABLE IF NOT EXISTS signalbus_dead_letter (
+CREATE TABLE IF NOT EXISTS signalbus_hold (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     signal_type TEXT NOT NULL,
     signal_key TEXT NOT NULL,
+    order_key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    columns TEXT NOT NULL,
+    id_seed TEXT NOT NULL,
+    state TEXT NOT NULL,
     attempts INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    since INTEGER NOT NULL,
     reason TEXT NOT NULL,
-    died_at INTEGER NOT NULL
+    UNIQUE (signal_type, signal_key)
 );
-CREATE INDEX IF NOT EXISTS signalbus_dead_letter_signal ON signalbus_dead_letter (signal_type, signal_key);
-CREATE TABLE IF NOT EXISTS signalbus_dead_value (
-    letter_id INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    value,
-    PRIMARY KEY (letter_id, position)
-) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS signalbus_hold_due ON signalbus_hold (signal_type, state, due_at);
+CREATE INDEX IF NOT EXISTS signalbus_hold_order ON signalbus_hold (signal_type, order_key);
 INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

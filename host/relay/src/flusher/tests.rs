@@ -116,6 +116,30 @@ async fn a_failed_renewal_is_repeated_after_the_usual_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_is_cancelled_when_its_claim_is_lost() {
+    let mut worker = Started::work(Patience::FOREVER);
+    worker.asked.claim(batch(1)).await;
+    let answer = worker.asked.send().await;
+    worker.asked.renew(Ok(false)).await;
+    // Nothing is settled.
+    worker.asked.claim(nothing()).await;
+    assert!(answer.is_closed());
+    worker.end().await.unwrap();
+}
+
+/// The database is silent, or the relay was frozen.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_cancelled_when_its_lease_is_over() {
+    let mut worker = Started::work(Patience::FOREVER);
+    worker.asked.claim(batch(1)).await;
+    let answer = worker.asked.send().await;
+    let Asked::Renew(_silent) = worker.asked.next().await else { panic!("not a renewal") };
+    assert_eq!(worker.asked.claim(nothing()).await, LEASE - RENEWAL);
+    assert!(answer.is_closed());
+    worker.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_suspect_batch_is_charged_an_attempt_without_the_plugin() {
     let mut worker = Started::work(Patience::FOREVER);
     let Ok(Claimed::Batch(mut batch)) = batch(1) else { panic!("not a batch") };

@@ -160,6 +160,16 @@ async fn polls_take_at_most_a_tenth_of_the_time() {
     assert_eq!(watcher.look(Ok([false; 2])).await, MS * 10);
 }
 
+/// However long a lock, or a silent network, has held it up.
+#[tokio::test(start_paused = true)]
+async fn a_poll_that_took_long_is_repeated_within_seconds() {
+    let mut watcher = Fixture::polling();
+    let Asked::Look(_, answer) = watcher.next().await else { panic!("not a look") };
+    watcher.none_for(SECOND * 25).await;
+    answer.send(Ok(vec![false; 2])).unwrap();
+    assert_eq!(watcher.look(Ok([false; 2])).await, SECOND * 5);
+}
+
 #[tokio::test(start_paused = true)]
 async fn types_with_something_due_are_woken() {
     let mut watcher = Fixture::polling();

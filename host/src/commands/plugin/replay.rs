@@ -17,7 +17,7 @@ use signalbus_core::signal::Outcome;
 pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: Output) -> Result<Exit, Failure> {
     let config = read_config(path)?;
     let outbox = open(&config)?;
-    let letter = outbox.dead_letter(id).await?.map(|(letter, _)| letter);
+    let letter = outbox.dead_letter(id).await?;
     let letter =
         letter.ok_or_else(|| Failure::new(Exit::Failed, format!("dead letter {id} not found; see `signalbus dead list`")))?;
     let signal = config.signals.iter().find(|signal| signal.name() == letter.signal).ok_or_else(|| {
@@ -25,7 +25,8 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
         Failure::new(Exit::Configuration, text)
     })?;
     let lane = outbox.signal_table(&signal.source).await?;
-    let row = lane.dead_signal(&letter).await?;
+    let gone = || Failure::new(Exit::Failed, format!("dead letter {id}: its row is gone"));
+    let row = lane.dead_signal(&letter).await?.ok_or_else(gone)?;
     let signal_type = lane.signal_type().clone();
     let suite = Suite::for_type(&letter.signal);
     let test = PluginTest::new(engine()?, &plugin.unwrap_or_else(|| signal.plugin.clone()), suite);

@@ -1,0 +1,242 @@
+//! Holds: why a row stays in its table. It waits for another attempt (`retry`), or is a dead letter (`dead`).
+//!
+//! Rows never move. A hold belongs to one version of a row: it keeps a fingerprint of the columns that the row had,
+//! so that a row that was changed, or another one with its key, inherits nothing from it. Next: `settle`, which
+//! writes holds; `window`, which leaves held rows out; `dead`, which lists and ends them.
+
+use std::hash::Hasher as _;
+use std::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use super::claim::Batch;
+use super::database::{Purpose, number};
+use super::identity::{Seed, hash};
+use super::settle::KEYS_PER_STATEMENT;
+use super::sql::Arg;
+use super::table::Table;
+use super::{Error, SignalTable, Worker, millis};
+use signalbus_core::settlement::Settlement;
+use signalbus_core::signal::{Signal, Value};
+
+/// Waits for its next attempt.
+pub(super) const RETRY: &str = "retry";
+/// Is not tried again until somebody redrives it.
+pub(super) const DEAD: &str = "dead";
+
+/// What a hold says of its row.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) seed: Seed,
+    pub(crate) attempts: u32,
+    fingerprint: String,
+    columns: String,
+}
+
+/// What is to be written about a signal.
+struct Entry<'a> {
+    index: usize,
+    state: &'static str,
+    attempts: u32,
+    delay: Duration,
+    reason: &'a str,
+}
+
+impl Hold {
+    /// The columns that `parse` reads, of a hold called `h`.
+    pub(super) const COLUMNS: [&str; 4] = ["h.id_seed", "h.fingerprint", "h.attempts", "h.columns"];
+
+    /// Reads its columns, joined with commas.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(4, ',');
+        let mut next = || parts.next().map(str::to_owned);
+        let (seed, fingerprint) = (Seed::from_text(&next()?), next()?);
+        Some(Self { seed, fingerprint, attempts: next()?.parse().ok()?, columns: next()? })
+    }
+
+    /// Whether it belongs to this version of its row. A column that the table has lost tells nothing.
+    pub(super) fn holds(&self, table: &Table, values: &[Value]) -> bool {
+        let covered: Option<Vec<usize>> = serde_json::from_str::<Vec<String>>(&self.columns).ok().and_then(|names| {
+            let place = |name: &String| table.columns.iter().position(|column| column.name == *name);
+            names.iter().map(place).collect()
+        });
+        covered.is_none_or(|covered| fingerprint(covered.iter().map(|&n| &values[n])) == self.fingerprint)
+    }
+}
+
+/// 128 bits from the text of values.
+fn fingerprint<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> String {
+    let half = |key: u64| {
+        let mut hasher = SipHasher13::new_with_keys(key, 0x5369_676e_616c_4275);
+        values.clone().for_each(|value| hash(&mut hasher, value));
+        hasher.finish()
+    };
+    format!("{:016x}{:016x}", half(1), half(2))
+}
+
+impl Worker<'_> {
+    /// Holds what a settlement defers or buries, as far as it still is what was read. What was replaced is sent as
+    /// it is now; returns how many rows were.
+    pub(super) async fn hold(&mut self, batch: &Batch, settlement: &Settlement) -> Result<usize, Error> {
+        let deferred = settlement.defer.iter().map(|deferral| {
+            let (index, attempts, delay) = (deferral.index, deferral.attempts, deferral.delay);
+            Entry { index, state: RETRY, attempts, delay, reason: &deferral.reason }
+        });
+        let buried = settlement.bury.iter().map(|burial| {
+            let (index, attempts) = (burial.index, burial.attempts);
+            Entry { index, state: DEAD, attempts, delay: Duration::ZERO, reason: &burial.reason }
+        });
+        let mut entries: Vec<Entry<'_>> = deferred.chain(buried).collect();
+        if entries.is_empty() {
+            return Ok(0);
+        }
+        let positions: Vec<usize> = entries.iter().map(|entry| entry.index).collect();
+        // Those of earlier attempts, and of a settle whose commit was not heard of.
+        self.forget(batch, &positions).await?;
+        let (standing, replaced) = self.compared(batch, &positions).await?;
+        entries.retain(|entry| standing.contains(&entry.index));
+        let columns = self.lane.covered();
+        for chunk in entries.chunks(KEYS_PER_STATEMENT) {
+            let text = "INSERT INTO signalbus_hold (signal_type, signal_key, order_key, fingerprint, columns, id_seed, state, \
+                 attempts, due_at, since, reason) VALUES ";
+            let mut sql = self.lane.statement(text, &[]);
+            let now = self.lane.database.dialect().now();
+            sql.list(", ", chunk, |sql, entry| {
+                let signal = &batch.signals[entry.index];
+                let seed = batch.marks[entry.index].seed.to_text();
+                let fingerprint = fingerprint(signal.values.iter());
+                let reason = shortened(entry.reason);
+                let texts = [
+                    &self.lane.signal_type.name,
+                    &signal.key,
+                    &signal.order_key,
+                    &fingerprint,
+                    &columns,
+                    &seed,
+                    &entry.state.to_owned(),
+                ];
+                sql.push("(").list(", ", texts, |sql, text| {
+                    sql.arg(text.as_str());
+                });
+                sql.push(", ").arg(entry.attempts).push(", ").arg(millis(entry.delay)).push(" + ").push(now);
+                sql.push(", ").push(now).push(", ").arg(reason.as_str()).push(")");
+            });
+            self.session.execute(sql).await?;
+        }
+        Ok(replaced)
+    }
+
+    /// Forgets the holds under the keys of these signals.
+    pub(super) async fn forget(&mut self, batch: &Batch, positions: &[usize]) -> Result<(), Error> {
+        let signals: Vec<&Signal> = positions.iter().map(|&n| &batch.signals[n]).collect();
+        for chunk in signals.chunks(KEYS_PER_STATEMENT) {
+            let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND signal_key IN (";
+            let mut sql = self.lane.statement(text, &[self.lane.signal_type.name.as_str().into()]);
+            sql.list(", ", chunk, |sql, signal| {
+                sql.arg(signal.key.as_str());
+            });
+            sql.push(")");
+            self.session.execute(sql).await?;
+        }
+        Ok(())
+    }
+}
+
+impl SignalTable {
+    /// The names of the columns that a fingerprint covers.
+    fn covered(&self) -> String {
+        let names: Vec<&str> = self.table.columns.iter().map(|column| column.name.as_str()).collect();
+        serde_json::json!(names).to_string()
+    }
+
+    /// Removes dead letters whose rows are gone or were changed: what was changed is sent as it is now. Looks
+    /// through up to `limit` of them, from the number `after` on. Returns the last one, if there may be more, and
+    /// whether any was removed.
+    ///
+    /// # Errors
+    /// The database's error; nothing was changed.
+    pub async fn sweep(&self, after: i64, limit: usize) -> Result<(Option<i64>, bool), Error> {
+        let mut session = self.database.session();
+        let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
+        let text = format!(
+            "SELECT h.id, h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state = ? AND h.id > ? \
+             ORDER BY h.id LIMIT {limit}"
+        );
+        let args = [Arg::from(self.signal_type.name.as_str()), DEAD.into(), after.into()];
+        session.begin(Purpose::Read).await?;
+        let found = session.rows(self.statement(&text, &args)).await?;
+        session.commit().await?;
+        if found.is_empty() {
+            return Ok((None, false));
+        }
+        session.begin(Purpose::Write).await?;
+        let mut lost: Vec<i64> = Vec::new();
+        for chunk in found.chunks(KEYS_PER_STATEMENT) {
+            let keys: Vec<&str> = chunk.iter().map(|row| row[1].as_deref().unwrap_or_default()).collect();
+            let rows = session.signals(self.reread(&keys), self.table.clone(), self.key_extras()).await?.all()?;
+            for (row, key) in chunk.iter().zip(keys) {
+                let hold = row[2].as_deref().and_then(Hold::parse);
+                let stands = rows.iter().find(|row| row.key == key);
+                if !stands.zip(hold).is_some_and(|(row, hold)| hold.holds(&self.table, &row.values)) {
+                    lost.push(number(&row[0]));
+                }
+            }
+        }
+        for chunk in lost.chunks(KEYS_PER_STATEMENT) {
+            let mut sql = self.statement("DELETE FROM signalbus_hold WHERE id IN (", &[]);
+            sql.list(", ", chunk, |sql, id| {
+                sql.arg(*id);
+            });
+            sql.push(")");
+            session.execute(sql).await?;
+        }
+        session.commit().await?;
+        let more = (found.len() == limit).then(|| found.last().map(|row| number(&row[0]))).flatten();
+        if !lost.is_empty() {
+            self.rescan().await;
+        }
+        Ok((more, !lost.is_empty()))
+    }
+}
+
+/// The longest reason that is kept, in bytes.
+const LONGEST_REASON: usize = 4000;
+
+/// A reason that every database can hold: bounded, and without NUL characters.
+fn shortened(reason: &str) -> String {
+    let end = reason.floor_char_boundary(LONGEST_REASON);
+    reason[..end].replace('\0', "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::{Kind, TableColumn};
+
+    fn table(names: &[&str]) -> Table {
+        let column = |name: &&str| TableColumn {
+            name: (*name).to_owned(),
+            db_type: String::new(),
+            sql_type: String::new(),
+            kind: Kind::Text,
+            nullable: true,
+            generated: false,
+        };
+        Table { columns: names.iter().map(column).collect(), ..Table::default() }
+    }
+
+    #[test]
+    fn a_hold_belongs_to_one_version_of_a_row() {
+        let text = |text: &str| Value::Text(text.into());
+        let kept = fingerprint([Value::Int64(1), text("ann")].iter());
+        let hold = Hold::parse(&format!("00,{kept},3,[\"id\",\"name\"]")).unwrap();
+        assert_eq!(hold.attempts, 3);
+        assert!(hold.holds(&table(&["id", "name"]), &[Value::Int64(1), text("ann")]));
+        // The same values in other types, in another order, with another column.
+        assert!(hold.holds(&table(&["id", "name"]), &[Value::Decimal("1".into()), text("ann")]));
+        assert!(hold.holds(&table(&["name", "new", "id"]), &[text("ann"), text("x"), Value::Int64(1)]));
+        assert!(hold.holds(&table(&["id"]), &[Value::Int64(1)]));
+        assert!(!hold.holds(&table(&["id", "name"]), &[Value::Int64(1), text("bob")]));
+        assert!(!hold.holds(&table(&["id", "name"]), &[Value::Int64(1), Value::Null]));
+    }
+}
