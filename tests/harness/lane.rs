@@ -48,6 +48,14 @@ pub async fn claim(worker: &mut Worker<'_>, limit: usize) -> Batch {
     }
 }
 
+/// Claims a batch of which nothing is heard again, as if its relay had died; returns the keys.
+pub async fn lose(worker: &mut Worker<'_>, limit: usize) -> Vec<String> {
+    let batch = claim(worker, limit).await;
+    let keys = keys(&batch);
+    std::mem::forget(batch);
+    keys
+}
+
 /// Asserts that nothing can be claimed; returns when the earliest deferral is due.
 pub async fn nothing(worker: &mut Worker<'_>) -> Option<Duration> {
     match worker.claim(100, None).await.unwrap() {

@@ -6,7 +6,7 @@ mod cases {
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, attempts, buried, claim, deferred, drain, keys, nothing, ordered, sent, settle};
+    use crate::harness::lane::{Relay, attempts, buried, claim, deferred, drain, keys, lose, nothing, ordered, sent, settle};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -45,7 +45,7 @@ mod cases {
         assert_eq!(keys(&batch), ["98", "97"]);
         nothing(&mut one).await;
         database.expire().await;
-        assert_eq!(keys(&claim(&mut one, 2).await), ["98", "97"]);
+        assert_eq!(lose(&mut one, 2).await, ["98", "97"]);
         nothing(&mut two).await;
     }
 
@@ -107,7 +107,7 @@ mod cases {
         let third = claim(&mut three, 5).await;
         assert_eq!(keys(&third), ["95"]);
         settle(&mut one, &first, &sent(&first)).await;
-        assert_eq!(keys(&claim(&mut one, 5).await), ["98", "96"]);
+        assert_eq!(lose(&mut one, 5).await, ["98", "96"]);
     }
 
     pub async fn rows_with_a_null_order_key_keep_their_order(database: Database) {
@@ -116,19 +116,19 @@ mod cases {
         let (mut one, mut two) = (relay.worker(), relay.worker());
         let first = claim(&mut one, 1).await;
         assert_eq!(keys(&first), ["100"]);
-        assert_eq!(keys(&claim(&mut two, 5).await), ["99", "97"]);
+        assert_eq!(lose(&mut two, 5).await, ["99", "97"]);
         settle(&mut one, &first, &sent(&first)).await;
-        assert_eq!(keys(&claim(&mut one, 5).await), ["98"]);
+        assert_eq!(lose(&mut one, 5).await, ["98"]);
     }
 
     pub async fn a_takeover_keeps_the_order_of_each_key(database: Database) {
         moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b"), Some("c")]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
         let (mut one, mut two) = (relay.worker(), relay.worker());
-        claim(&mut one, 2).await;
-        claim(&mut two, 1).await;
+        lose(&mut one, 2).await;
+        lose(&mut two, 1).await;
         database.expire().await;
-        let mut again = [keys(&claim(&mut one, 9).await), keys(&claim(&mut two, 9).await)];
+        let mut again = [lose(&mut one, 9).await, lose(&mut two, 9).await];
         again.sort();
         assert_eq!(again, [vec!["100".to_owned(), "99".into(), "98".into(), "97".into()], vec!["96".into()]]);
         database.expire().await;
@@ -149,10 +149,10 @@ mod cases {
         moves(&database, &[Some("a"), Some("A"), Some("a "), Some("ä")]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
         let (mut one, mut two, mut heir) = (relay.worker(), relay.worker(), relay.worker());
-        assert_eq!(keys(&claim(&mut one, 1).await), ["100"]);
-        assert_eq!(keys(&claim(&mut two, 9).await), ["99", "98", "97"]);
+        assert_eq!(lose(&mut one, 1).await, ["100"]);
+        assert_eq!(lose(&mut two, 9).await, ["99", "98", "97"]);
         database.run("UPDATE signalbus_claim SET expires_at = 0 WHERE order_keys = '[\"a\"]'").await;
-        assert_eq!(keys(&claim(&mut heir, 9).await), ["100"], "the others are still claimed");
+        assert_eq!(lose(&mut heir, 9).await, ["100"], "the others are still claimed");
     }
 
     pub async fn composite_order_keys_are_distinguished(database: Database) {

@@ -4,7 +4,7 @@ mod cases {
     use signalbus::outbox::Settled;
 
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, burials, claim, drain, keys, nothing, orders, sent, settle};
+    use crate::harness::lane::{Relay, burials, claim, drain, keys, lose, nothing, orders, sent, settle};
 
     pub async fn an_expired_claim_is_taken_over_once(database: Database) {
         database.orders(10).await;
@@ -15,7 +15,7 @@ mod cases {
         let taken = claim(&mut heir, 4).await;
         assert_eq!(keys(&taken), keys(&lost));
         assert!(!taken.suspect);
-        assert_eq!(keys(&claim(&mut third, 4).await), ["5", "6", "7", "8"]);
+        assert_eq!(lose(&mut third, 4).await, ["5", "6", "7", "8"]);
         assert!(!dead.renew(&lost).await.unwrap());
         assert_eq!(dead.settle(&lost, &sent(&lost)).await.unwrap(), Settled::Fenced);
         assert_eq!(dead.settle(&lost, &burials(&lost)).await.unwrap(), Settled::Fenced);
@@ -41,9 +41,9 @@ mod cases {
         database.orders(4).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
-        claim(&mut worker, 4).await;
+        lose(&mut worker, 4).await;
         database.expire().await;
-        assert_eq!(keys(&claim(&mut worker, 4).await), ["1", "2", "3", "4"]);
+        assert_eq!(lose(&mut worker, 4).await, ["1", "2", "3", "4"]);
         database.expire().await;
         let alone = claim(&mut worker, 4).await;
         assert_eq!((keys(&alone), alone.suspect), (vec!["1".into()], false));
@@ -63,11 +63,24 @@ mod cases {
         assert_eq!(database.count("signalbus_claim").await, 0);
     }
 
+    /// After an error, a batch may be dropped unsettled: nobody waits until its claim expires.
+    pub async fn a_claim_that_is_left_behind_is_taken_at_once(database: Database) {
+        database.orders(6).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let (mut worker, mut other) = (relay.worker(), relay.worker());
+        let first: Vec<String> = claim(&mut worker, 3).await.signals.into_iter().map(|signal| signal.id).collect();
+        let again = claim(&mut other, 3).await;
+        assert_eq!((again.signals.iter().map(|signal| signal.id.clone()).collect::<Vec<_>>(), again.taken_over), (first, false));
+        assert_eq!(drain(&mut worker, 3).await, ["4", "5", "6"]);
+        settle(&mut other, &again, &sent(&again)).await;
+        assert_eq!(database.count("signalbus_claim").await, 0);
+    }
+
     pub async fn a_claim_whose_rows_are_gone_is_forgotten(database: Database) {
         database.orders(4).await;
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
-        claim(&mut worker, 2).await;
+        lose(&mut worker, 2).await;
         database.expire().await;
         database.run("DELETE FROM order_placed WHERE id <= 2").await;
         assert_eq!(drain(&mut worker, 9).await, ["3", "4"]);
@@ -77,7 +90,7 @@ mod cases {
     pub async fn expired_claims_are_taken_over_one_by_one(database: Database) {
         database.orders(9).await;
         for _ in 0..3 {
-            claim(&mut Relay::open(&database, &orders()).await.worker(), 3).await;
+            lose(&mut Relay::open(&database, &orders()).await.worker(), 3).await;
         }
         let relay = Relay::open(&database, &orders()).await;
         let mut worker = relay.worker();
@@ -97,7 +110,7 @@ mod cases {
         database.orders(9).await;
         let relays = [Relay::open(&database, &orders()).await, Relay::open(&database, &orders()).await];
         let (mut dead, mut heir) = (relays[0].worker(), relays[1].worker());
-        claim(&mut dead, 9).await;
+        lose(&mut dead, 9).await;
         database.expire().await;
         let mut seen = drain(&mut heir, 2).await;
         seen.sort();
@@ -130,6 +143,7 @@ crate::on_each_database!(
     an_expired_claim_is_taken_over_once,
     a_renewed_claim_stays,
     the_signal_that_kills_its_relay_is_isolated,
+    a_claim_that_is_left_behind_is_taken_at_once,
     a_claim_whose_rows_are_gone_is_forgotten,
     expired_claims_are_taken_over_one_by_one,
     rows_left_by_a_smaller_takeover_are_claimed_later,

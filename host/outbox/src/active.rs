@@ -5,6 +5,7 @@
 
 use super::database::{Cell, number};
 use super::identity::Seed;
+use super::open::Live;
 
 /// The keys above the first, up to the second.
 pub(super) type Range = (Option<String>, String);
@@ -83,9 +84,15 @@ impl ClaimRecord {
         }
     }
 
+    /// Whether this process holds it, and does not work on it any more: something has failed.
+    pub(super) fn is_left_behind(&self) -> bool {
+        self.mine && !Live::is(&self.token)
+    }
+
     /// The same claim as its next holder has it. The ids of its signals stay as they are.
     pub(super) fn taken_over(self) -> Self {
-        let takeovers = if self.released && self.takeovers == 0 { 0 } else { self.takeovers + 1 };
+        let released = self.released || self.is_left_behind();
+        let takeovers = if released && self.takeovers == 0 { 0 } else { self.takeovers + 1 };
         Self { token: token(), mine: true, released: false, takeovers, ..self }
     }
 }

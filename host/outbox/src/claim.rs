@@ -8,14 +8,15 @@
 //! An ordered type is always scanned from the start. A signal that is claimed or deferred holds back
 //! every signal with the same order key; without `order_key`, every signal. Next: `window`, then `settle`.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::active::{ClaimRecord, RecordedClaims};
+use super::active::{ClaimRecord, Range, RecordedClaims};
 use super::database::{Fetched, Purpose, Row, number};
 use super::identity::Seed;
-use super::open::{HeldClaim, OpenClaim, Pace, Rest};
+use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
 use super::sql::{Arg, Sql};
 use super::window::Window;
 use super::{Error, LEASE, RENEWAL, SignalTable, Worker, millis};
@@ -43,8 +44,8 @@ pub struct Batch {
 
 impl Batch {
     /// Creates the batch that was claimed under `token`.
-    pub fn for_claim(token: String, signals: Vec<Signal>) -> Self {
-        let claim = HeldClaim::single(token, Seed::random(), None);
+    pub fn for_claim(token: &str, signals: Vec<Signal>) -> Self {
+        let claim = HeldClaim::single(Live::new(token), Seed::random(), None);
         Self { claim, part: 0, marks: Vec::new(), signals, suspect: false, taken_over: false, late: false }
     }
 
@@ -86,13 +87,15 @@ pub enum Claimed {
 /// What a transaction took, before it is decoded.
 enum Taken {
     Rows(Taking, Fetched),
-    /// A range whose rows are still to be read, batch by batch.
-    Range(Taking, RecordedClaims),
+    /// A range whose rows are still to be read, part by part.
+    Range(Taking, RecordedClaims, VecDeque<Range>),
     Nothing(Claimed),
 }
 
 struct Taking {
     claim: ClaimRecord,
+    /// From before it is recorded on.
+    live: Live,
     /// Whether the side table has the claim already.
     recorded: bool,
     rest: Option<Rest>,
@@ -103,7 +106,7 @@ struct Taking {
 
 impl Taking {
     fn new(claim: ClaimRecord, late: bool) -> Self {
-        Self { claim, recorded: false, rest: None, suspect: false, taken_over: false, late }
+        Self { live: Live::new(&claim.token), claim, recorded: false, rest: None, suspect: false, taken_over: false, late }
     }
 }
 
@@ -132,8 +135,10 @@ impl Worker<'_> {
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         loop {
-            if let Some(batch) = self.read_on(limit, boundary).await? {
-                return Ok(Claimed::Batch(batch));
+            while self.lane.scan.lock().await.is_open(boundary) {
+                if let Some(batch) = self.read_on(limit, boundary).await? {
+                    return Ok(Claimed::Batch(batch));
+                }
             }
             // Always before the connection: there may be only one.
             let mut scan = self.lane.scan.lock().await;
@@ -152,11 +157,11 @@ impl Worker<'_> {
                     return Ok(nothing);
                 }
                 Taken::Rows(taking, rows) => (taking, rows),
-                Taken::Range(taking, active) => {
-                    let Taking { claim, late, .. } = taking;
-                    let held = HeldClaim::open(&claim, self.lane.table.recurring);
+                Taken::Range(taking, active, parts) => {
+                    let Taking { claim, live, late, .. } = taking;
+                    let held = HeldClaim::open(live, claim.seed, self.lane.table.recurring);
                     let boundary = boundary.map(str::to_owned);
-                    let open = OpenClaim { claim: held, position: claim.from, to: claim.to, active, late, boundary };
+                    let open = OpenClaim { claim: held, parts, active: Arc::new(active), late, boundary };
                     let before = scan.open.replace(open);
                     drop(scan);
                     // It was opened for another boundary.
@@ -169,59 +174,62 @@ impl Worker<'_> {
             drop(scan);
             // Yield, so that a worker waiting for the lane is not stuck behind our decoding.
             tokio::task::yield_now().await;
-            let Taking { claim, rest, suspect, taken_over, late, .. } = taking;
-            let claim = HeldClaim::single(claim.token, claim.seed, rest);
+            let Taking { claim, live, rest, suspect, taken_over, late, .. } = taking;
+            let claim = HeldClaim::single(live, claim.seed, rest);
             let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all()?, self.lane) };
             // Where reading took long, the claim may be another's by now.
-            let renewed = recorded.elapsed() <= RENEWAL || {
-                let renewed = self.renew(&batch).await;
-                renewed.inspect_err(|_| self.lane.orphaned(&batch.claim.token))?
-            };
-            if renewed {
+            if recorded.elapsed() <= RENEWAL || self.renew(&batch).await? {
                 return Ok(Claimed::Batch(batch));
             }
         }
     }
 
-    /// Reads the next batch of the open claim, if there is one.
+    /// Reads the next batch of the open claim, if there is one. Workers read at the same time, each a part of its own.
     async fn read_on(&mut self, limit: usize, boundary: Option<&str>) -> Result<Option<Batch>, Error> {
         let mut scan = self.lane.scan.lock().await;
         let Some(open) = scan.open.as_mut().filter(|open| open.boundary.as_deref() == boundary) else { return Ok(None) };
-        let claim = open.claim.clone();
+        let (claim, late) = (open.claim.clone(), open.late);
         if claim.is_doubtful() && !self.renew_claim(&claim).await? {
             // Another relay has it now.
             scan.open = None;
             scan.restart();
             return Ok(None);
         }
-        let window = Window { after: open.position.as_deref(), until: open.to.as_deref(), limit, only: None };
-        self.session.begin(Purpose::Read).await?;
-        let rows = self.read(&window, &open.active).await?;
-        self.session.commit().await?;
-        let (late, last) = (open.late, rows.last()?.map(|row| row.key));
-        let whole = rows.len < limit || open.to == last;
-        let mut part = 0;
-        if let Some(to) = &last {
-            part = claim.handed_out((open.position.clone(), to.clone()));
-            scan.pace.read();
-        }
-        if let Some(open) = &mut scan.open {
-            open.position = last;
-        }
-        if whole {
-            scan.open = None;
-            if claim.close() {
-                // Its rows are gone.
-                drop(scan);
-                self.end(&claim).await?;
-                return Ok(None);
-            }
+        let Some(range) = open.parts.pop_front() else { return Ok(None) };
+        let active = open.active.clone();
+        let part = claim.handed_out(range.clone());
+        scan.pace.read();
+        if scan.open.take_if(|open| open.parts.is_empty()).is_some() {
+            claim.close();
         }
         drop(scan);
-        // Yield, so that a worker waiting for the scan is not stuck behind our decoding.
-        tokio::task::yield_now().await;
-        let batch = Batch { late, part, ..Batch::of(claim, rows.all()?, self.lane) };
-        Ok((!batch.signals.is_empty()).then_some(batch))
+        let window = Window { after: range.0.as_deref(), until: Some(&range.1), limit, only: None };
+        let rows = match self.read_part(&window, &active).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                // It is read by whoever takes the claim up again.
+                claim.settled(part, true);
+                return Err(error);
+            }
+        };
+        if rows.is_empty() {
+            if claim.settled(part, false) {
+                self.end(&claim).await?;
+            }
+            return Ok(None);
+        }
+        if rows.len() == limit && rows.last().is_some_and(|row| row.key != range.1) {
+            // Rows have appeared in the part: the last ones are left for another claim.
+            self.lane.scan.lock().await.restart();
+        }
+        Ok(Some(Batch { late, part, ..Batch::of(claim, rows, self.lane) }))
+    }
+
+    async fn read_part(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Vec<Row>, Error> {
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.read(window, active).await?;
+        self.session.commit().await?;
+        rows.all()
     }
 
     /// Ends the claim that is being read, since nobody will go on reading it.
@@ -237,31 +245,24 @@ impl Worker<'_> {
     }
 
     async fn take_and_record(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
-        // Claims that this relay never got to send are given back.
-        let orphans = self.lane.orphans.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for token in &orphans {
-            let text = "UPDATE signalbus_claim SET owner = '', expires_at = 0 WHERE token = ?";
-            self.session.execute(self.lane.statement(text, &[token.as_str().into()])).await?;
-        }
         let taken = self.take(scan, limit, boundary).await?;
         match &taken {
-            Taken::Rows(taking, _) | Taken::Range(taking, _) => {
-                let recorded = match taking.recorded {
-                    true => self.session.commit().await,
-                    false => self.session.execute_and_commit(self.record(&taking.claim)).await.map(drop),
-                };
-                // Where the connection is lost, it may have been recorded all the same.
-                recorded.inspect_err(|_| self.lane.orphaned(&taking.claim.token))?;
+            Taken::Rows(taking, _) | Taken::Range(taking, ..) => {
+                if taking.recorded {
+                    self.session.commit().await?;
+                } else {
+                    self.session.execute_and_commit(self.record(&taking.claim)).await?;
+                }
             }
             Taken::Nothing(_) => self.session.commit().await?,
         }
-        self.lane.orphans.lock().unwrap_or_else(PoisonError::into_inner).retain(|token| !orphans.contains(token));
         Ok(taken)
     }
 
     async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
         let mut active = self.active().await?;
-        while let Some(n) = active.claims.iter().position(|claim| claim.expires_in <= 0) {
+        let free = |claim: &ClaimRecord| claim.expires_in <= 0 || claim.is_left_behind();
+        while let Some(n) = active.claims.iter().position(free) {
             let expired = active.claims.remove(n);
             match self.take_over(expired, &mut active, limit).await? {
                 TakenOver::Rows(taken) => return Ok(*taken),
@@ -330,18 +331,20 @@ impl Worker<'_> {
     ///
     /// The second time one signal by itself, so that the one that kills its relay is found.
     async fn take_over(&mut self, found: ClaimRecord, active: &mut RecordedClaims, limit: usize) -> Result<TakenOver, Error> {
-        let (alone, expired, old) = (found.takeovers > 0, !found.released, found.token.clone());
+        let left_behind = found.is_left_behind();
+        let (alone, expired, old) = (found.takeovers > 0, !found.released && !left_behind, found.token.clone());
         let suspect = expired && found.takeovers > 1;
         let claim = found.taken_over();
         // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
         let text = "UPDATE signalbus_claim SET token = ?, owner = ?, takeovers = ?, expires_at = ? + NOW \
-             WHERE token = ? AND expires_at <= NOW";
+             WHERE token = ? AND expires_at <= NOW + ?";
         let args = [
             claim.token.as_str().into(),
             self.owner.as_str().into(),
             claim.takeovers.into(),
             millis(LEASE).into(),
             old.as_str().into(),
+            if left_behind { millis(LEASE * 10) } else { 0 }.into(),
         ];
         if self.session.execute(self.lane.timed(text, &args)).await? != 1 {
             return Ok(TakenOver::Changed);
@@ -448,13 +451,16 @@ impl Worker<'_> {
             let taken = self.claimed(active, window.after, rows, late)?;
             return Ok(taken.map(|taken| (taken, last.key)));
         }
-        let whole = Window { limit: batches * window.limit, ..*window };
-        let Some(until) = self.range_end(&whole, active).await? else { return Ok(None) };
-        let claim = ClaimRecord::new(window.after.map(str::to_owned), Some(until.clone()), Vec::new());
+        let ends = self.part_ends(window, batches, active).await?;
+        let Some(until) = ends.last().cloned() else { return Ok(None) };
+        let after = window.after.map(str::to_owned);
+        let starts = std::iter::once(after.clone()).chain(ends.iter().cloned().map(Some));
+        let parts = starts.zip(ends.iter().cloned()).collect();
+        let claim = ClaimRecord::new(after, Some(until.clone()), Vec::new());
         // At most so many were read and not settled, with what committed late among them.
         let in_flight = 2 * window.limit * self.lane.sessions.load(Relaxed);
         let claim = ClaimRecord { serial: active.next_serial(), in_flight, ..claim };
-        Ok(Some((Taken::Range(Taking::new(claim, late), std::mem::take(active)), until)))
+        Ok(Some((Taken::Range(Taking::new(claim, late), std::mem::take(active), parts), until)))
     }
 
     fn claimed(&self, active: &RecordedClaims, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
@@ -496,6 +502,11 @@ impl Worker<'_> {
 }
 
 impl Scan {
+    /// Whether there is a claim from which batches can be read.
+    fn is_open(&self, boundary: Option<&str>) -> bool {
+        self.open.as_ref().is_some_and(|open| open.boundary.as_deref() == boundary)
+    }
+
     /// Looks from the start next time: something may lie behind the position.
     pub(super) fn restart(&mut self) {
         self.position = None;

@@ -249,8 +249,6 @@ pub struct SignalTable {
     scan: Mutex<claim::Scan>,
     /// The number of workers.
     sessions: AtomicUsize,
-    /// Tokens of claims that were perhaps recorded, and whose rows never reached a plugin.
-    orphans: std::sync::Mutex<Vec<String>>,
 }
 
 struct Texts {
@@ -299,12 +297,7 @@ impl SignalTable {
             texts,
             scan: Mutex::default(),
             sessions: AtomicUsize::new(0),
-            orphans: std::sync::Mutex::default(),
         }
-    }
-
-    fn orphaned(&self, token: &str) {
-        self.orphans.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(token.to_owned());
     }
 
     /// Returns the signal type as plugins see it.

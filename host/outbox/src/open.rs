@@ -1,14 +1,14 @@
 //! Claims that are held: what several batches of one claim share, and the claim that is being read.
 //!
-//! A claim covers about a second's work. Its batches are read one after another from a position in memory, without
-//! a write; each settle proves in its own statement that the claim still stands, and the last one ends it. Next:
+//! A claim covers about a second's work. It is read in parts, a batch each, without a write; each settle proves in its own statement that the claim still stands, and the last one ends it. Next:
 //! `claim`, which opens claims and reads batches from them; `settle`, which ends them.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::RENEWAL;
-use super::active::{ClaimRecord, Range, RecordedClaims};
+use super::active::{Range, RecordedClaims};
 use super::identity::Seed;
 
 /// The most work that a claim covers.
@@ -16,10 +16,36 @@ const SPAN: Duration = Duration::from_secs(1);
 /// The same in batches.
 const MOST_BATCHES: usize = 50;
 
+/// The claims that this process works on, by token.
+static LIVE: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Keeps a claim among those that this process works on. A claim of this process that is not among them was left
+/// behind by an error, and is free to be taken at once.
+#[derive(Debug)]
+pub(super) struct Live(String);
+
+impl Live {
+    pub(super) fn new(token: &str) -> Self {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).insert(token.to_owned());
+        Self(token.to_owned())
+    }
+
+    /// Whether this process works on a claim.
+    pub(super) fn is(token: &str) -> bool {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).contains(token)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
+
 /// A claim that this relay holds.
 #[derive(Debug)]
 pub(super) struct HeldClaim {
-    pub(super) token: String,
+    live: Live,
     pub(super) seed: Seed,
     /// Its settles record which parts of it are settled.
     pub(super) tracked: bool,
@@ -53,17 +79,21 @@ struct Progress {
 
 impl HeldClaim {
     /// A claim from which batches are to be read.
-    pub(super) fn open(claim: &ClaimRecord, tracked: bool) -> Arc<Self> {
-        Self::new(claim.token.clone(), claim.seed, tracked, None, Progress::new(0, false))
+    pub(super) fn open(live: Live, seed: Seed, tracked: bool) -> Arc<Self> {
+        Self::new(live, seed, tracked, None, Progress::new(0, false))
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.live.0
     }
 
     /// A claim with one batch.
-    pub(super) fn single(token: String, seed: Seed, rest: Option<Rest>) -> Arc<Self> {
-        Self::new(token, seed, false, rest, Progress::new(1, true))
+    pub(super) fn single(live: Live, seed: Seed, rest: Option<Rest>) -> Arc<Self> {
+        Self::new(live, seed, false, rest, Progress::new(1, true))
     }
 
-    fn new(token: String, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
-        Arc::new(Self { token, seed, tracked, rest, progress: Mutex::new(progress) })
+    fn new(live: Live, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
+        Arc::new(Self { live, seed, tracked, rest, progress: Mutex::new(progress) })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -143,15 +173,14 @@ impl Progress {
     }
 }
 
-/// The claim from which batches are being read, and how far it has been read.
+/// The claim from which batches are being read.
 #[derive(Debug)]
 pub(super) struct OpenClaim {
     pub(super) claim: Arc<HeldClaim>,
-    /// The key that was read last.
-    pub(super) position: Option<String>,
-    pub(super) to: Option<String>,
+    /// What is still to be read, a batch each; never empty.
+    pub(super) parts: VecDeque<Range>,
     /// What it must leave out.
-    pub(super) active: RecordedClaims,
+    pub(super) active: Arc<RecordedClaims>,
     pub(super) late: bool,
     /// The highest key that may be sent, as it was given.
     pub(super) boundary: Option<String>,
@@ -215,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_tracked_claim_knows_what_is_settled() {
-        let claim = HeldClaim::new("t".into(), Seed::random(), true, None, Progress::new(0, false));
+        let claim = HeldClaim::new(Live::new("t"), Seed::random(), true, None, Progress::new(0, false));
         let range = |from: &str, to: &str| (Some(from.to_owned()), to.to_owned());
         let parts = [range("0", "5"), range("5", "9"), range("9", "14")].map(|range| claim.handed_out(range));
         assert_eq!(parts, [0, 1, 2]);
@@ -228,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_last_settle_ends_a_claim() {
-        let claim = HeldClaim::new("t".into(), Seed::random(), false, None, Progress::new(0, false));
+        let claim = HeldClaim::new(Live::new("t"), Seed::random(), false, None, Progress::new(0, false));
         claim.handed_out((None, "5".into()));
         claim.handed_out((Some("5".into()), "9".into()));
         assert!(!claim.settled(0, false) && !claim.ends_with_this());

@@ -106,7 +106,7 @@ impl Worker<'_> {
         if !self.lane.guard(&mut delete, batch, positions, connection) {
             return self.session.rollback().await.map(|()| 0);
         }
-        delete.push(" AND EXISTS (SELECT 1 FROM signalbus_claim WHERE token = ").arg(batch.claim.token.as_str());
+        delete.push(" AND EXISTS (SELECT 1 FROM signalbus_claim WHERE token = ").arg(batch.claim.token());
         delete.push(self.lane.database.dialect().share()).push(")");
         self.session.execute_and_commit(delete).await
     }
@@ -159,7 +159,7 @@ impl Worker<'_> {
             return Ok(self.session.execute(self.lane.extend(claim)).await? == 1);
         }
         let text = format!("SELECT token FROM signalbus_claim WHERE token = ?{share}");
-        let rows = self.session.rows(self.lane.statement(&text, &[claim.token.as_str().into()])).await?;
+        let rows = self.session.rows(self.lane.statement(&text, &[claim.token().into()])).await?;
         Ok(rows.len() == 1)
     }
 
@@ -228,12 +228,12 @@ impl SignalTable {
     /// Extends a claim, and proves that it stands.
     fn extend(&self, claim: &HeldClaim) -> Sql {
         let text = "UPDATE signalbus_claim SET expires_at = ? + NOW WHERE token = ?";
-        self.timed(text, &[millis(LEASE).into(), claim.token.as_str().into()])
+        self.timed(text, &[millis(LEASE).into(), claim.token().into()])
     }
 
     /// Ends a claim. What may have been sent and is not settled stays in it, released: it keeps its ids.
     fn end_claim(&self, claim: &HeldClaim, settled: usize, leftovers: bool) -> Sql {
-        let token = claim.token.as_str().into();
+        let token = claim.token().into();
         let number = |number: usize| Arg::Int(i64::try_from(number).unwrap_or_default());
         let set = match (leftovers || claim.has_leftovers(), &claim.rest) {
             (false, None) => return self.statement("DELETE FROM signalbus_claim WHERE token = ?", &[token]),
@@ -276,7 +276,7 @@ impl SignalTable {
     fn track(&self, batch: &Batch) -> Sql {
         let (from, settled) = batch.claim.settled_with(batch.part);
         let settled = serde_json::json!(settled).to_string();
-        let args = [from.as_deref().into(), settled.as_str().into(), batch.claim.token.as_str().into()];
+        let args = [from.as_deref().into(), settled.as_str().into(), batch.claim.token().into()];
         self.statement("UPDATE signalbus_claim SET from_key = ?, settled_ranges = ? WHERE token = ?", &args)
     }
 
@@ -289,7 +289,7 @@ impl SignalTable {
     /// A claim belongs to another relay now: it is read no more.
     async fn lost(&self, claim: &HeldClaim) {
         let mut scan = self.scan.lock().await;
-        if scan.open.take_if(|open| open.claim.token == claim.token).is_some() {
+        if scan.open.take_if(|open| open.claim.token() == claim.token()).is_some() {
             scan.restart();
         }
     }

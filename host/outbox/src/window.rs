@@ -51,8 +51,41 @@ impl Worker<'_> {
         self.session.signals(sql, lane.table.clone(), extras).await
     }
 
+    /// The last key of each of up to `batches` batches of what is due from a window on. All but a single one are full.
+    pub(super) async fn part_ends(
+        &mut self,
+        window: &Window<'_>,
+        batches: usize,
+        active: &RecordedClaims,
+    ) -> Result<Vec<String>, Error> {
+        if batches > 1 {
+            let ends = self.full_ends(window, batches, active).await?;
+            if !ends.is_empty() {
+                return Ok(ends);
+            }
+        }
+        Ok(self.range_end(window, active).await?.into_iter().collect())
+    }
+
+    async fn full_ends(&mut self, window: &Window<'_>, batches: usize, active: &RecordedClaims) -> Result<Vec<String>, Error> {
+        let lane = self.lane;
+        let dialect = lane.database.dialect();
+        let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
+        let columns = lane.table.key_columns().map(quoted).collect::<Vec<_>>().join(", ");
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.key).push(" FROM (SELECT ").push(&columns);
+        sql.push(", row_number() OVER (ORDER BY ")
+            .push(&lane.compared_key().join(", "))
+            .push(") AS signalbus_place FROM (SELECT ");
+        sql.push(&columns);
+        lane.due_within(&mut sql, &Window { limit: batches * window.limit, ..*window }, active);
+        sql.push(&format!(") t) t WHERE signalbus_place % {} = 0 ORDER BY signalbus_place", window.limit));
+        let rows = self.session.rows(sql).await?;
+        Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+    }
+
     /// The last key of what is due within a window.
-    pub(super) async fn range_end(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Option<String>, Error> {
+    async fn range_end(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Option<String>, Error> {
         let lane = self.lane;
         let dialect = lane.database.dialect();
         let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));

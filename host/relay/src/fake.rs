@@ -222,7 +222,7 @@ pub(super) fn batch(signals: usize) -> Result<Claimed, Error> {
         attempt: 1,
         values: Vec::new(),
     };
-    Ok(Claimed::Batch(Batch::for_claim("token".into(), (0..signals).map(signal).collect())))
+    Ok(Claimed::Batch(Batch::for_claim("token", (0..signals).map(signal).collect())))
 }
 
 /// A claim that finds nothing, now or later.
