@@ -96,8 +96,8 @@ impl Outbox {
         let count = |n: usize| counts.first().map_or(0_u64, |row| number(&row[n]));
         if count(0) > 0 {
             return Err(Error::Table(format!(
-                "{} dead letters were moved out of their tables by version 1 of the side tables; redrive or discard them with \
-                 the release that wrote them, then migrate",
+                "version 1 of the side tables holds {} of your rows as dead letters; redrive or discard them with the release \
+                 that wrote them, then migrate",
                 count(0)
             )));
         }
