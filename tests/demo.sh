@@ -32,7 +32,7 @@ cat <<END
 cd target/demo-project
 export PATH=\$PATH:$(dirname "$signalbus")
 signalbus dead show 1         # the row that could not be sent
-signalbus dead redrive 1      # puts it back into its table, to be sent again
+signalbus dead redrive 1      # makes it due again
 signalbus pending
 signalbus flush --wait 0
 signalbus run                 # the relay: sends whatever is inserted, until Ctrl-C

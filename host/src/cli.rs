@@ -239,7 +239,7 @@ enum Dead {
         #[command(flatten)]
         output: Json,
     },
-    /// Put dead letters back into their tables, to be sent again
+    /// Make dead letters due again
     Redrive {
         #[command(flatten)]
         letters: Letters,
