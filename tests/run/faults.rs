@@ -67,6 +67,25 @@ async fn the_relay_recovers_from_a_mariadb_restart() {
     restarted(System::Mariadb, Kind::Mariadb).await;
 }
 
+/// As after a switchover, when the name leads to another server and the old connections are still open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_server_is_left_as_soon_as_another_one_answers() {
+    let database = Database::postgres().await;
+    database.orders(10).await;
+    let (_, name) = database.url.rsplit_once('/').unwrap();
+    let read_only =
+        |on: &str| format!("BEGIN READ WRITE; ALTER DATABASE {name} SET default_transaction_read_only = {on}; COMMIT");
+    database.run(&read_only("on")).await;
+    let mut relay = Running::spawn(&database, &section("OrderPlaced", &guest("counts"), ""), "");
+    relay.witness.wait_until("read-only transaction");
+    assert_eq!(relay.get("/readyz").status, 503);
+    database.run(&read_only("off")).await;
+    relay.wait_ready();
+    until_empty(&database, &relay).await;
+    assert_eq!(relay.stop(), Some(0), "{}", relay.witness.text());
+    assert_eq!(relay.witness.all_sent(10), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_relay_waits_for_a_database_that_starts_later() {
     let server = server(Kind::Postgres).await;

@@ -59,8 +59,9 @@ impl From<sqlx::Error> for Error {
 }
 
 /// SQLSTATE classes 08 (connection), 28 (authorization), 3D (unknown database) and 57P (shutdown) mean
-/// "unreachable", and so do MariaDB's 1044, 1045 and 1049. 40001 and 40P01 (PostgreSQL, MariaDB) and
-/// SQLite's 5 and 6 (busy, locked) are transient.
+/// "unreachable", and so do MariaDB's 1044, 1045 and 1049. So does a session that the server has ended (25P03; 1927,
+/// 4031), and a server that has become read-only in a switchover (25006; 1290, 1836): new connections may lead to
+/// another one. 40001 and 40P01 (PostgreSQL, MariaDB) and SQLite's 5 and 6 (busy, locked) are transient.
 fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
     let message = error.message().to_owned();
     let code = error.code().unwrap_or_default();
@@ -69,7 +70,8 @@ fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
     #[cfg(not(feature = "mysql"))]
     let number: Option<u16> = None;
     let class = ["08", "28", "3D", "57P"].iter().any(|class| code.starts_with(class));
-    if class || code == "53300" || matches!(number, Some(1044 | 1045 | 1049)) {
+    let ended = matches!(&*code, "53300" | "25P03" | "25006");
+    if class || ended || matches!(number, Some(1044 | 1045 | 1049 | 1290 | 1836 | 1927 | 4031)) {
         return Error::Unreachable(message);
     }
     let lock_timeout = matches!(number, Some(1205 | 1213));
