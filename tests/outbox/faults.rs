@@ -150,6 +150,38 @@ crate::on_each_database!(
     an_unknown_url_scheme_is_rejected,
 );
 
+/// The relay's role may read and delete signals, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_to_update_is_not_needed() {
+    use crate::harness::lane::{Relay, buried, claim, deferred, orders, settle};
+    use signalbus::settlement::Settlement;
+
+    let mut database = crate::harness::database::Database::postgres().await;
+    database.orders(4).await;
+    let (role, name) = ("only_deletes", database.url.rsplit_once('/').unwrap().1.to_owned());
+    database
+        .run(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT SELECT, DELETE ON order_placed TO {role}; GRANT ALL ON DATABASE {name} TO {role}; \
+             GRANT ALL ON signalbus_schema, signalbus_lane, signalbus_claim, signalbus_hold TO {role}"
+        ))
+        .await;
+    let owner = database.url.clone();
+    let (scheme, rest) = owner.split_once("://").unwrap();
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    database.url = format!("{scheme}://{role}@{host}");
+    let relay = Relay::open(&database, &orders()).await;
+    let mut worker = relay.worker();
+    let batch = claim(&mut worker, 4).await;
+    let defer = vec![deferred(&batch, 1, std::time::Duration::ZERO)];
+    let bury = vec![buried(&batch, 2), buried(&batch, 3)];
+    settle(&mut worker, &batch, &Settlement { delete: vec![0], defer, bury, ..Settlement::default() }).await;
+    let letters = relay.outbox.dead_letters(&[], 9).await.unwrap();
+    assert_eq!(relay.lane.sweep(0, 9).await.unwrap(), (None, false));
+    assert_eq!(relay.lane.discard(&letters[..1]).await.unwrap(), 1);
+    assert!(relay.lane.dead_row(&letters[1]).await.unwrap().is_some());
+    assert_eq!(database.count("order_placed").await, 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_without_transactions_is_rejected() {
     use crate::harness::lane::source;

@@ -1,9 +1,9 @@
 //! Claiming: takes due rows for a limited time, in one short transaction that locks no row of a user.
 //!
-//! A claim of an unordered type is a range of keys, about a second's work (see `open`). The position where the next scan starts is kept in
-//! memory and is only a hint: the recorded claims alone keep relays apart, so losing it costs one scan
-//! from the start and never a row. At the end of the table, and every few seconds, the scan starts
-//! over, which finds rows that committed late and rows with random keys.
+//! A claim of an unordered type is a range of keys, about a second's work (see `open`). The position where the next
+//! scan starts is kept in memory and is only a hint: the recorded claims alone keep relays apart, so losing it costs
+//! one scan from the start and never a row. At the end of the table, and every few seconds, the scan starts over,
+//! which finds rows that committed late and rows with random keys.
 //!
 //! An ordered type is always scanned from the start. A signal that is claimed or deferred holds back
 //! every signal with the same order key; without `order_key`, every signal. Next: `window`, then `settle`.

@@ -140,6 +140,11 @@ pub(crate) trait Dialect: Send + Sync {
     fn guard(&self, _: &mut Sql, _: &Table, _versions: &[i64], _connection: u32) -> bool {
         false
     }
+    /// What keeps rows that are compared as they are until they are deleted. Nothing is needed where the deletion
+    /// compares versions (to lock a row, PostgreSQL asks for the right to update it).
+    fn lock_compared(&self) -> &'static str {
+        ""
+    }
     /// What follows a SELECT of the claim in a settle, so that nobody takes it over meanwhile; others may settle.
     fn share(&self) -> &'static str;
     /// Whether `(a, b) > (x, y)` uses an index.

@@ -162,11 +162,14 @@ impl SignalTable {
             let keys: Vec<&str> = holds.keys().copied().collect();
             let rows = session.signals(self.reread(&keys), self.table.clone(), self.key_extras()).await?.all()?;
             let stands = |row: &&Row| holds.get(row.key.as_str()).is_some_and(|hold| hold.holds(&self.table, &row.values));
-            let keys: Vec<&str> = rows.iter().filter(stands).map(|row| row.key.as_str()).collect();
+            let standing: Vec<&Row> = rows.iter().filter(stands).collect();
+            let keys: Vec<&str> = standing.iter().map(|row| row.key.as_str()).collect();
             if !keys.is_empty() {
                 let mut sql = self.statement("DELETE FROM ", &[]);
                 sql.push(&self.texts.table).push(" WHERE ");
                 self.database.dialect().key_in(&mut sql, &self.table, &keys);
+                let versions: Vec<i64> = standing.iter().map(|row| row.version).collect();
+                self.database.dialect().guard(&mut sql, &self.table, &versions, session.connection());
                 session.execute(sql).await?;
             }
             let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = ? AND ";

@@ -275,6 +275,10 @@ impl Dialect for MySqlDialect {
         None
     }
 
+    fn lock_compared(&self) -> &'static str {
+        " FOR UPDATE"
+    }
+
     fn share(&self) -> &'static str {
         " LOCK IN SHARE MODE"
     }

@@ -1,7 +1,7 @@
 //! Claims that are held: what several batches of one claim share, and the claim that is being read.
 //!
-//! A claim covers about a second's work. It is read in parts, a batch each, without a write; each settle proves in its own statement that the claim still stands, and the last one ends it. Next:
-//! `claim`, which opens claims and reads batches from them; `settle`, which ends them.
+//! A claim covers about a second's work. It is read in parts, a batch each, without a write; each settle proves in
+//! its own statement that the claim still stands, and the last one ends it. Next: `claim`, which opens claims and reads batches from them; `settle`, which ends them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -175,7 +175,7 @@ impl Worker<'_> {
         self.compared(batch, wanted).await
     }
 
-    /// Returns which of these signals are still the rows that were read, and how many were replaced; locks them.
+    /// Returns which of these signals are still the rows that were read, and how many were replaced.
     pub(super) async fn compared(&mut self, batch: &Batch, wanted: &[usize]) -> Result<(Vec<usize>, usize), Error> {
         let lane = self.lane;
         let mut found: HashMap<String, Vec<Value>> = HashMap::with_capacity(wanted.len());
@@ -294,7 +294,7 @@ impl SignalTable {
         }
     }
 
-    /// Reads rows once more, and locks them.
+    /// Reads rows once more, to be compared.
     pub(super) fn reread(&self, keys: &[&str]) -> Sql {
         let mut sql = self.statement("SELECT ", &[]);
         sql.push(&self.texts.columns);
@@ -304,7 +304,7 @@ impl SignalTable {
         sql.push(", ").push(self.database.dialect().version().unwrap_or("0"));
         sql.push(" FROM ").push(&self.texts.table).push(" t WHERE ");
         self.database.dialect().key_in(&mut sql, &self.table, keys);
-        sql.push(self.database.dialect().for_update());
+        sql.push(self.database.dialect().lock_compared());
         sql
     }
 

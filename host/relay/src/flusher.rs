@@ -217,8 +217,8 @@ impl<T: Claims> Flusher<T> {
             let mut renewal = worker.renew(batch);
             let answer = tokio::select! {
                 biased;
-                // A relay that was frozen finds itself here.
-                () = tokio::time::sleep_until(renewed + LEASE) => Ok(false),
+                // A relay that was frozen finds itself here. (A claim may be as old as one renewal when it is read.)
+                () = tokio::time::sleep_until(renewed + LEASE - RENEWAL) => Ok(false),
                 answer = &mut renewal => answer,
                 verdict = &mut sending => {
                     let _ = renewal.await;
