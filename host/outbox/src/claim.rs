@@ -19,7 +19,7 @@ use super::identity::Seed;
 use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
 use super::sql::{Arg, Sql};
 use super::window::Window;
-use super::{Error, LEASE, RENEWAL, SignalTable, Worker, millis};
+use super::{Error, FRESH, LEASE, SignalTable, Worker, millis};
 use signalbus_core::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
@@ -178,7 +178,7 @@ impl Worker<'_> {
             let claim = HeldClaim::single(live, claim.seed, rest);
             let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all()?, self.lane) };
             // Where reading took long, the claim may be another's by now.
-            if recorded.elapsed() <= RENEWAL || self.renew(&batch).await? {
+            if recorded.elapsed() <= FRESH || self.renew(&batch).await? {
                 return Ok(Claimed::Batch(batch));
             }
         }

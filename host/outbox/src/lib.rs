@@ -338,6 +338,8 @@ impl Drop for Worker<'_> {
 pub const LEASE: Duration = Duration::from_secs(8);
 /// How often a claim is renewed while its plugin runs.
 pub const RENEWAL: Duration = Duration::from_secs(2);
+/// How old a claim may be, since it was recorded or renewed, when a batch of it is handed out.
+pub const FRESH: Duration = Duration::from_secs(1);
 
 /// Returns the name of this process in the claims that it takes.
 fn owner() -> String {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::RENEWAL;
+use super::FRESH;
 use super::active::{Range, RecordedClaims};
 use super::identity::Seed;
 
@@ -103,7 +103,7 @@ impl HeldClaim {
     /// Whether it is to be renewed before more is read.
     pub(super) fn is_doubtful(&self) -> bool {
         let progress = self.progress();
-        progress.doubted || progress.renewed.elapsed() > RENEWAL
+        progress.doubted || progress.renewed.elapsed() > FRESH
     }
 
     pub(super) fn renewed(&self) {

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ports::{ClaimSession, Claims};
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
-use signalbus_outbox::{Batch, Claimed, Error, LEASE, RENEWAL, Settled, SignalTable};
+use signalbus_outbox::{Batch, Claimed, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
 use signalbus_plugin::Sender;
 use signalbus_telemetry as telemetry;
 
@@ -217,8 +217,8 @@ impl<T: Claims> Flusher<T> {
             let mut renewal = worker.renew(batch);
             let answer = tokio::select! {
                 biased;
-                // A relay that was frozen finds itself here. (A claim may be as old as one renewal when it is read.)
-                () = tokio::time::sleep_until(renewed + LEASE - RENEWAL) => Ok(false),
+                // A relay that was frozen finds itself here. (Its claim was not quite new.)
+                () = tokio::time::sleep_until(renewed + LEASE - FRESH) => Ok(false),
                 answer = &mut renewal => answer,
                 verdict = &mut sending => {
                     let _ = renewal.await;

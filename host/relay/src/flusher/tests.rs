@@ -134,7 +134,7 @@ async fn a_call_is_cancelled_when_its_lease_is_over() {
     worker.asked.claim(batch(1)).await;
     let answer = worker.asked.send().await;
     let Asked::Renew(_silent) = worker.asked.next().await else { panic!("not a renewal") };
-    assert_eq!(worker.asked.claim(nothing()).await, LEASE - 2 * RENEWAL);
+    assert_eq!(worker.asked.claim(nothing()).await, LEASE - FRESH - RENEWAL);
     assert!(answer.is_closed());
     worker.end().await.unwrap();
 }
