@@ -19,8 +19,9 @@ pub(crate) enum Format {
     Json,
 }
 
-/// The filter unless `RUST_LOG` is set. Bus clients are silent: the relay logs their failures itself.
-const USUAL: &str = "info,sqlx=error,async_nats=off,lapin=off,rdkafka=off,rumqttc=off";
+/// The filter unless `RUST_LOG` is set. Bus clients are silent: the relay logs their failures itself. So
+/// is the plugin cache, which warns when two relays compile the same plugin at once.
+const USUAL: &str = "info,sqlx=error,async_nats=off,lapin=off,rdkafka=off,rumqttc=off,wasmtime_internal_cache=off";
 
 static FORMAT: OnceLock<Format> = OnceLock::new();
 static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);

@@ -20,7 +20,9 @@ async fn every_problem_is_reported_at_once() {
     )
     .await;
     let said = project.run(&["check"]);
-    assert_eq!((said.status, said.stderr.as_str()), (78, ""), "{said:#?}");
+    assert_eq!(said.status, 78, "{said:#?}");
+    // On a slow machine it says what it waits for.
+    assert!(said.stderr.lines().all(|line| line.contains("compiling plugin")), "{said:#?}");
     let told: Vec<&str> = said.stdout.lines().collect();
     for (place, thing, cure) in [
         ("4:1", "unknown key `defaults.burst_cuont`", "did you mean \"burst_count\"?"),

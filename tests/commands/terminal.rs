@@ -146,6 +146,21 @@ async fn an_unusable_cache_is_not_needed() {
     assert!(said.stderr.contains("plugin cache disabled"), "{said:#?}");
 }
 
+/// Relays that start together compile the same plugin, and one of them finds the other's unfinished file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_in_use_by_another_relay_is_no_warning() {
+    let (database, project) = project("sends", 3, "").await;
+    let cache = database.folder().join("cache");
+    let check = || Said::from(project.command(&["check"]).env("XDG_CACHE_HOME", &cache).output().unwrap());
+    assert_eq!(check().status, 0);
+    let folder = std::fs::read_dir(cache.join("signalbus/modules")).unwrap().next().unwrap().unwrap().path();
+    for file in std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()) {
+        std::fs::rename(&file, file.with_extension("wip-atomic-write-mod")).unwrap();
+    }
+    let said = check();
+    assert!(said.status == 0 && !said.stderr.contains("WARN"), "{said:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_log_filter_is_reported() {
     let (_database, project) = project("sends", 1, "").await;
