@@ -10,5 +10,6 @@ mod late;
 mod names;
 mod order;
 mod outages;
+mod resistance;
 mod schedules;
 mod takeovers;

@@ -8,3 +8,4 @@ mod many;
 mod reload;
 mod supervised;
 mod swap;
+mod tables;

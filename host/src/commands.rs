@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging;
-use signalbus_outbox::{Error, Outbox};
+use signalbus_outbox::{Error, Outbox, Undeleted};
 use signalbus_relay::Refusal;
 use signalbus_relay::config::Config;
 
@@ -65,7 +65,7 @@ impl From<Error> for Failure {
         match &error {
             Error::Unreachable(_) => Self::new(Exit::Unreachable, unreachable(&error)),
             Error::Refused { .. } => Self::new(Exit::Failed, error.to_string()),
-            Error::Schema(_) | Error::Table(_) => Self::new(Exit::Configuration, error.to_string()),
+            Error::Schema(_) | Error::Table(_) | Error::Altered(_) => Self::new(Exit::Configuration, error.to_string()),
         }
     }
 }
@@ -191,10 +191,11 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     for signal in &config.signals {
         counts.push((outbox.pending(&signal.source).await?, signal.name()));
     }
+    let undeleted = outbox.undeleted().await?;
     let total: u64 = counts.iter().map(|(count, _)| count).sum();
     if output == Output::Json {
         let signals: Vec<_> = counts.iter().map(|(count, name)| json!({ "type": name, "pending": count })).collect();
-        print(json!({ "signals": signals, "total": total }));
+        print(json!({ "signals": signals, "total": total, "undeleted": undeleted }));
         return Ok(Exit::Done);
     }
     counts.sort_unstable();
@@ -203,6 +204,9 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     }
     print("-".repeat(25));
     print(format_args!("Total pending: {total}"));
+    for Undeleted { signal, count, reason } in undeleted {
+        print(format_args!("{count:>7} of type \"{signal}\" were sent and could not be deleted: {reason}"));
+    }
     Ok(Exit::Done)
 }
 

@@ -152,7 +152,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
-    let policy = Policy { ordered: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
+    let policy = Policy { ordered: false, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let patience = Patience::ONE_SHOT;
     let relay = Relay::from_flushers(vec![Flusher { table, sender, policy, burst_count: BATCH, concurrency: WORKERS, patience }]);
     let begun = Instant::now();

@@ -66,6 +66,22 @@ async fn names_and_exclusions_select_signal_types() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ordered_type_may_wait_behind_its_dead_letters() {
+    let database = Database::sqlite().await;
+    database.run("CREATE TABLE order_placed (id INTEGER PRIMARY KEY, customer TEXT, payload TEXT)").await;
+    database
+        .run("INSERT INTO order_placed VALUES (1, 'a', 'sent'), (2, 'a', 'reject'), (3, 'a', 'sent'), (4, 'b', 'sent'), (5, 'a', 'sent')")
+        .await;
+    let order = "order_by = ['id']\norder_key = ['customer']\non_dead = 'hold'";
+    let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "outcomes", order)]));
+    let flush = || project.run(&["flush", "-w", "0"]).stdout;
+    assert_eq!(flush(), "sent 2, deferred 0, buried 1\n");
+    assert_eq!(flush(), "sent 0, deferred 0, buried 0\n");
+    project.ok(&["dead", "discard", "--all"]);
+    assert_eq!(flush(), "sent 2, deferred 0, buried 0\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_repeated_flush_runs_until_told_to_stop() {
     let database = Database::sqlite().await;
     database.orders(3).await;

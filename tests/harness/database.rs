@@ -122,6 +122,11 @@ impl Database {
 
     /// One of three texts, by the system.
     pub fn either<'a>(&self, sqlite: &'a str, postgres: &'a str, mariadb: &'a str) -> &'a str {
+        self.choose(sqlite, postgres, mariadb)
+    }
+
+    /// One of three things, by the system.
+    pub fn choose<T>(&self, sqlite: T, postgres: T, mariadb: T) -> T {
         match self.system {
             System::Sqlite => sqlite,
             System::Postgres => postgres,

@@ -95,7 +95,7 @@ pub fn burials(batch: &Batch) -> Settlement {
 /// Settles a batch whose claim must still be ours; returns the number of deleted rows.
 pub async fn settle(worker: &mut Worker<'_>, batch: &Batch, settlement: &Settlement) -> u64 {
     match worker.settle(batch, settlement).await.unwrap() {
-        Settled::Done { deleted, .. } => deleted,
+        Settled::Done(deletions) => deletions.deleted,
         Settled::Fenced => panic!("the claim was lost: {:?}", keys(batch)),
     }
 }

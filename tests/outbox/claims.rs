@@ -4,7 +4,7 @@ mod cases {
     use std::collections::HashSet;
     use std::time::Duration;
 
-    use signalbus::outbox::{Claimed, Settled};
+    use signalbus::outbox::{Claimed, Deletions, Settled};
     use signalbus::settlement::Settlement;
     use sqlx::{Connection as _, Executor as _};
 
@@ -19,7 +19,10 @@ mod cases {
         let batch = claim(&mut worker, 4).await;
         assert_eq!(keys(&batch), ["1", "2", "3", "4"]);
         let settlement = Settlement { delete: vec![0, 2], ..Settlement::default() };
-        assert_eq!(worker.settle(&batch, &settlement).await.unwrap(), Settled::Done { deleted: 2, changed: 0 });
+        assert_eq!(
+            worker.settle(&batch, &settlement).await.unwrap(),
+            Settled::Done(Deletions { deleted: 2, ..Deletions::default() })
+        );
         assert_eq!(relay.outbox.pending(&orders()).await.unwrap(), 8);
     }
 
@@ -167,7 +170,9 @@ mod cases {
                 "RENAME TABLE gone TO order_placed",
             ))
             .await;
-        assert_eq!(drain(&mut worker, 2).await, ["1", "2", "3"]);
+        // (SQLite writes the name in another way now.)
+        let again = Relay::open(&database, &orders()).await;
+        assert_eq!(drain(&mut again.worker(), 2).await, ["1", "2", "3"]);
     }
 }
 

@@ -18,7 +18,7 @@ mod cases {
     /// Settles everything as sent; returns how many rows were deleted, and how many had changed.
     async fn settle_all(worker: &mut Worker<'_>, batch: &Batch) -> (u64, usize) {
         match worker.settle(batch, &sent(batch)).await.unwrap() {
-            Settled::Done { deleted, changed } => (deleted, changed),
+            Settled::Done(done) => (done.deleted, done.changed),
             Settled::Fenced => panic!("the claim was lost"),
         }
     }

@@ -3,10 +3,13 @@
 mod cases {
     use std::time::Duration;
 
+    use signalbus::outbox::Source;
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, attempts, buried, claim, deferred, drain, keys, lose, nothing, ordered, sent, settle};
+    use crate::harness::lane::{
+        Relay, attempts, burials, buried, claim, deferred, drain, keys, lose, nothing, ordered, sent, settle,
+    };
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -32,6 +35,29 @@ mod cases {
         let relay = Relay::open(&database, &ordered("moves", &["account desc", "at DESC"], &[])).await;
         assert_eq!(drain(&mut relay.worker(), 2).await, ["97", "99", "98", "1", "100"]);
         assert_eq!(relay.lane.signal_type().attributes, [("ordered".into(), "true".into())]);
+    }
+
+    /// What follows a dead letter waits until somebody acts on it.
+    pub async fn a_dead_letter_may_hold_back_what_follows(database: Database) {
+        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b"), Some("a")]).await;
+        for (order_key, left) in [(&["account"][..], &["99", "97"][..]), (&[], &[])] {
+            let source = Source { holds_dead: true, ..ordered("moves", &["at"], order_key) };
+            let relay = Relay::open(&database, &source).await;
+            let mut worker = relay.worker();
+            let batch = claim(&mut worker, 1).await;
+            let dead = keys(&batch);
+            settle(&mut worker, &batch, &burials(&batch)).await;
+            assert_eq!(drain(&mut worker, 9).await, left, "after {dead:?}");
+            assert_eq!(relay.outbox.look(&[(&relay.lane, true)]).await.unwrap(), [false]);
+            let letters = relay.outbox.dead_letters(&[], 9).await.unwrap();
+            if order_key.is_empty() {
+                assert_eq!(relay.outbox.redrive(&[letters[0].id]).await.unwrap(), 1);
+                assert_eq!(drain(&mut worker, 9).await, ["98", "96"]);
+            } else {
+                assert_eq!(relay.lane.discard(&letters).await.unwrap(), 1);
+            }
+        }
+        assert_eq!((database.count("moves").await, database.count("signalbus_hold").await), (0, 0));
     }
 
     pub async fn only_one_claim_is_live_at_a_time(database: Database) {
@@ -172,6 +198,7 @@ mod cases {
 crate::on_each_database!(
     rows_are_claimed_in_order,
     rows_are_claimed_in_descending_order,
+    a_dead_letter_may_hold_back_what_follows,
     only_one_claim_is_live_at_a_time,
     a_deferral_holds_back_everything,
     the_deferral_of_a_deleted_row_holds_back_nothing_once_due,

@@ -132,7 +132,7 @@ mod cases {
             let left = database.count("order_placed").await;
             match settled.unwrap() {
                 Settled::Fenced => assert!(handed_out && left == 20, "{handed_out} {left}"),
-                Settled::Done { deleted, .. } => assert!(deleted == 20 && !handed_out && left == 0, "{handed_out} {left}"),
+                Settled::Done(done) => assert!(done.deleted == 20 && !handed_out && left == 0, "{handed_out} {left}"),
             }
             database.run("DELETE FROM signalbus_claim").await;
         }

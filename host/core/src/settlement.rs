@@ -14,6 +14,8 @@ use crate::signal::{Outage, Outcome, Signal, Verdict};
 pub struct Policy {
     /// Whether a signal that is not settled holds back the signals behind it.
     pub ordered: bool,
+    /// Whether a dead letter of an ordered type does, too.
+    pub holds_dead: bool,
     /// Number of charged attempts after which a signal becomes a dead letter.
     pub max_attempts: u32,
     pub backoff: Backoff,
@@ -83,6 +85,7 @@ impl Settlement {
             if policy.ordered && matches!(outcome, Outcome::Retry { .. }) {
                 retried.insert(order_key);
             }
+            let buried = settlement.bury.len();
             match outcome {
                 Outcome::Sent => settlement.delete.push(index),
                 Outcome::Skip => {
@@ -111,6 +114,10 @@ impl Settlement {
                         reason,
                     });
                 }
+            }
+            if policy.holds_dead && settlement.bury.len() > buried {
+                retried.insert(order_key);
+                held.insert(order_key);
             }
         }
         if untried && settlement.delete.is_empty() {
@@ -151,11 +158,23 @@ mod tests {
     }
 
     fn policy(ordered: bool) -> Policy {
-        Policy { ordered, max_attempts: 3, backoff: Backoff::default() }
+        Policy { ordered, holds_dead: false, max_attempts: 3, backoff: Backoff::default() }
     }
 
     fn settle(order_keys: &[&str], ordered: bool, verdict: Verdict) -> Settlement {
         Settlement::from_verdict(&signals(order_keys), verdict, &policy(ordered), || 0.0)
+    }
+
+    #[test]
+    fn a_dead_letter_may_hold_back_its_key() {
+        let reject = || Outcome::Reject { reason: "no".into() };
+        let outcomes = vec![reject(), Outcome::Sent, Outcome::Sent];
+        let keys = signals(&["a", "a", "b"]);
+        let settled = Settlement::from_verdict(&keys, Ok(outcomes.clone()), &policy(true), || 0.0);
+        assert_eq!(settled.delete, [1, 2]);
+        let holds = Policy { holds_dead: true, ..policy(true) };
+        let settled = Settlement::from_verdict(&keys, Ok(outcomes), &holds, || 0.0);
+        assert_eq!((settled.delete, settled.bury.len(), settled.stalled), (vec![2], 1, None));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub(super) struct RecordedClaims {
     pub(super) due: Option<(i64, i64)>,
     /// Whether there are dead letters.
     pub(super) dead: bool,
+    /// When the next deletion of a row that was sent is tried again, in ms from now.
+    pub(super) undeleted: Option<i64>,
     /// When the first of those that are not due yet is due, in ms from now.
     pub(super) next_due: Option<i64>,
     /// The database's clock when all this was read. It goes on while rows are read: what is due must
@@ -110,6 +112,6 @@ impl RecordedClaims {
 
     /// Some signals may be held, and nothing is claimed.
     pub(super) fn held() -> Self {
-        Self { claims: Vec::new(), due: Some((0, 1)), dead: true, next_due: None, now: None }
+        Self { due: Some((0, 1)), dead: true, ..Self::default() }
     }
 }

@@ -15,15 +15,19 @@ use std::time::{Duration, Instant};
 
 use super::active::{ClaimRecord, Range, RecordedClaims};
 use super::database::{Fetched, Purpose, Row, number};
+use super::hold::SentRow;
 use super::identity::Seed;
 use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
 use super::sql::{Arg, Sql};
 use super::window::Window;
-use super::{Error, FRESH, LEASE, SignalTable, Worker, millis};
+use super::{Cause, Error, FRESH, LEASE, SignalTable, Worker, millis};
 use signalbus_core::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
 const SCAN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a claim waits for others that claim.
+const LANE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Signals claimed by this relay for a limited time.
 #[derive(Debug)]
@@ -54,11 +58,22 @@ impl Batch {
         let signal = |row: Row| {
             let bound = row.hold.as_ref().filter(|hold| hold.holds(&lane.table, &row.values));
             let (seed, attempts) = bound.map_or((claim.seed, 0), |hold| (hold.seed, hold.attempts));
-            marks.push(Mark { version: row.version, seed, held: row.hold.is_some() });
+            marks.push(Mark { version: row.version, seed, held: row.hold.is_some(), tries: None });
             lane.identity.signal(row, seed, attempts)
         };
         let signals = rows.into_iter().map(signal).collect();
         Self { claim, part: 0, marks, signals, suspect: false, taken_over: false, late: false }
+    }
+
+    /// Rows that were sent, and are to be deleted.
+    pub(super) fn sent(rows: Vec<(Row, SentRow)>) -> Self {
+        let mut batch = Self::for_claim("", Vec::with_capacity(rows.len()));
+        for (Row { key, values, version, .. }, sent) in rows {
+            let tries = Some((sent.hold.attempts, sent.since));
+            batch.marks.push(Mark { version, seed: sent.hold.seed, held: true, tries });
+            batch.signals.push(Signal { id: String::new(), key, order_key: sent.order_key, attempt: 0, values });
+        }
+        batch
     }
 }
 
@@ -69,6 +84,8 @@ pub(super) struct Mark {
     pub(super) seed: Seed,
     /// There is a hold under its key.
     pub(super) held: bool,
+    /// How often its deletion was tried, and since when, if it is on record as sent.
+    pub(super) tries: Option<(u32, i64)>,
 }
 
 /// The result of a claim.
@@ -134,7 +151,29 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
+        match self.claim_any(limit, boundary).await {
+            // A column, or the table itself, may be gone.
+            Err(error @ Error::Refused { cause: Cause::Final, .. }) => Err(self.altered().await.unwrap_or(error)),
+            claimed => claimed,
+        }
+    }
+
+    /// Looks whether the table was altered.
+    async fn altered(&mut self) -> Option<Error> {
+        let (text, args) = self.lane.database.dialect().shape(&self.lane.table.name);
+        self.session.begin(Purpose::Read).await.ok()?;
+        let rows = self.session.rows(self.lane.statement(text, &args)).await.ok()?;
+        self.session.commit().await.ok()?;
+        self.lane.expect_shape(rows.first().and_then(|row| row[0].as_ref())).err()
+    }
+
+    async fn claim_any(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
+        let begun = Instant::now();
         loop {
+            let undeleted = std::mem::take(&mut self.undeleted);
+            if !undeleted.is_empty() {
+                self.delete_sent(undeleted).await?;
+            }
             while self.lane.scan.lock().await.is_open(boundary) {
                 if let Some(batch) = self.read_on(limit, boundary).await? {
                     return Ok(Claimed::Batch(batch));
@@ -147,11 +186,18 @@ impl Worker<'_> {
                 Ok(taken) => taken,
                 Err(error) => {
                     let _ = self.session.rollback().await;
+                    drop(scan);
+                    // Relays take turns.
+                    if error.is_passing() && begun.elapsed() < LANE_PATIENCE {
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        continue;
+                    }
                     return Err(error);
                 }
             };
             let recorded = Instant::now();
             let (taking, rows) = match taken {
+                Taken::Nothing(_) if !self.undeleted.is_empty() => continue,
                 Taken::Nothing(nothing) => {
                     scan.pace.idle();
                     return Ok(nothing);
@@ -261,6 +307,9 @@ impl Worker<'_> {
 
     async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
         let mut active = self.active().await?;
+        if active.undeleted.is_some_and(|due| due <= 0) {
+            self.undeleted = self.take_undeleted().await?;
+        }
         let free = |claim: &ClaimRecord| claim.expires_in <= 0 || claim.is_left_behind();
         while let Some(n) = active.claims.iter().position(free) {
             let expired = active.claims.remove(n);
@@ -306,23 +355,27 @@ impl Worker<'_> {
         }
         // One round trip: the last row tells about the holds, the others are claims.
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
-             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock, 0 AS dead \
+             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock, 0 AS dead, 0 AS undeleted, '' AS shape \
              FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
              (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry') - NOW, '', 0, 0, '', \
              (SELECT max(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry') - NOW, \
              (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at > NOW) - NOW, NOW, \
-             CASE WHEN EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND state = 'dead') THEN 1 ELSE 0 END \
+             CASE WHEN EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND state = 'dead') THEN 1 ELSE 0 END, \
+             (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'sent') - NOW, (SHAPE) \
              ORDER BY 1, 8";
-        let args = std::array::from_fn::<Arg, 5, _>(|_| signal.clone());
-        let mut rows = self.session.rows(self.lane.timed(text, &args)).await?;
+        let (shape, named) = dialect.shape(&self.lane.table.name);
+        let args: Vec<Arg> = std::iter::repeat_n(signal, 6).chain(named).collect();
+        let mut rows = self.session.rows(self.lane.timed(&text.replace("SHAPE", shape), &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
+        self.lane.expect_shape(deferrals.get(17).and_then(Option::as_ref))?;
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
         Ok(RecordedClaims {
             due: told(7).zip(told(12)),
             next_due: told(13),
             now: told(14),
             dead: told(15) == Some(1),
+            undeleted: told(16),
             claims: rows.iter().map(|row| ClaimRecord::read(row, &self.owner)).collect(),
         })
     }
@@ -501,6 +554,13 @@ impl Worker<'_> {
     }
 }
 
+impl SignalTable {
+    /// The table must be what it was when it was opened.
+    fn expect_shape(&self, shape: Option<&String>) -> Result<(), Error> {
+        if shape == self.shape.as_ref() { Ok(()) } else { Err(Error::Altered(self.table.name.join("."))) }
+    }
+}
+
 impl Scan {
     /// Whether there is a claim from which batches can be read.
     fn is_open(&self, boundary: Option<&str>) -> bool {
@@ -518,5 +578,6 @@ impl Scan {
 fn nothing(active: &RecordedClaims) -> Claimed {
     let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
     let others = active.claims.iter().filter(|claim| !claim.mine);
-    Claimed::Nothing { due_in: active.next_due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
+    let due = active.next_due.into_iter().chain(active.undeleted).min();
+    Claimed::Nothing { due_in: due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
 }

@@ -46,6 +46,10 @@ pub(super) trait Driver: Send + Sync + 'static {
     /// A connection is `lent` where a pooler hands it on between transactions.
     fn begin(purpose: Purpose, behind_pooler: bool) -> Option<&'static str>;
     fn bind(args: Vec<Arg>) -> Result<<Self::Db as sqlx::Database>::Arguments, Error>;
+    /// Whether a column of a result has a type that `value` reads.
+    fn fits(_: &super::table::TableColumn, _result: &str) -> bool {
+        true
+    }
     fn affected(result: &<Self::Db as sqlx::Database>::QueryResult) -> u64;
     /// A cell that holds text or an integer, as text.
     fn cell(row: &<Self::Db as sqlx::Database>::Row, position: usize) -> Result<Cell, Error>;
@@ -214,7 +218,8 @@ impl<D: Driver> Connection<D> {
     fn checked<T>(&mut self, result: Result<T, sqlx::Error>) -> Result<T, Error> {
         result.map_err(|error| {
             let error = Error::from(error);
-            if error.is_unreachable() {
+            // (What is altered, is prepared again.)
+            if error.is_unreachable() || error.is_altered() {
                 self.drop_connection();
                 self.connections.clear();
             }
@@ -294,6 +299,9 @@ where
             let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
             let len = rows.len();
+            if rows.first().is_some_and(|row| !fits::<D>(row, &table)) {
+                return Err(Error::Altered(table.name.join(".")));
+            }
             let connection = self.connection();
             let decode = move |n: usize| {
                 let row = row::<D>(&rows[n], &table, extras)?;
@@ -379,6 +387,11 @@ where
         self.put_back();
         Ok(())
     }
+}
+
+fn fits<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table) -> bool {
+    let columns = sqlx::Row::columns(row).iter().zip(&table.columns);
+    columns.into_iter().all(|(result, column)| D::fits(column, sqlx::TypeInfo::name(sqlx::Column::type_info(result))))
 }
 
 /// What a connection says of the state of the database; it compares with nothing that another has said.

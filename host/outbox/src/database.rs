@@ -19,9 +19,11 @@ use signalbus_core::signal::Value;
 pub(crate) enum Purpose {
     /// Extends a claim: its commit need not reach the disk.
     Renew,
-    /// Records a claim, or settles it: its commit is durable. What is sent must have its id on record.
+    /// Records a claim: its commit is durable. What is sent must have its id on record.
     Write,
-    /// Durable, too, in a single statement.
+    /// Settles, durably; it does not wait for rows that others have locked.
+    Settle,
+    /// Settles in a single statement.
     Single,
     /// Changes nothing.
     Read,
@@ -29,6 +31,9 @@ pub(crate) enum Purpose {
 
 /// One cell of a row that the relay reads from its own tables.
 pub(crate) type Cell = Option<String>;
+
+/// The version of a row that the transaction itself has written, where versions are numbered.
+pub(crate) const OWN_VERSION: i64 = -1;
 
 /// What a result set holds beside the user's columns, in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -140,16 +145,35 @@ pub(crate) trait Dialect: Send + Sync {
     fn guard(&self, _: &mut Sql, _: &Table, _versions: &[i64], _connection: u32) -> bool {
         false
     }
-    /// What keeps rows that are compared as they are until they are deleted. Nothing is needed where the deletion
-    /// compares versions (to lock a row, PostgreSQL asks for the right to update it).
-    fn lock_compared(&self) -> &'static str {
+    /// The version of a row that is read again within a transaction: [`OWN_VERSION`] if that has written it.
+    fn version_now(&self) -> Option<&'static str> {
+        self.version()
+    }
+    /// What follows a SELECT of rows that are to be deleted, so that those that others have locked are left out, and
+    /// the rest is locked. Without the right to lock rows nothing does that.
+    fn lock_rows(&self, _may_lock: bool) -> &'static str {
         ""
+    }
+    /// A condition that keeps the rest of a statement from waiting for locked rows.
+    fn impatient(&self) -> &'static str {
+        ""
+    }
+    /// The beginning of a deletion from a table, up to its condition. It must look at the named rows only: any other
+    /// may be locked.
+    fn delete_from(&self, table: &str) -> String {
+        format!("DELETE FROM {table} WHERE ")
+    }
+    /// Whether a user may lack the right to do something.
+    fn has_rights(&self) -> bool {
+        true
     }
     /// What follows a SELECT of the claim in a settle, so that nobody takes it over meanwhile; others may settle.
     fn share(&self) -> &'static str;
     /// Whether `(a, b) > (x, y)` uses an index.
     fn compares_rows(&self) -> bool;
 
+    /// A query for one cell, which changes whenever the table is altered, and its arguments.
+    fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>);
     /// A column, written so that the session can decode it exactly.
     fn selected(&self, column: &TableColumn, reference: &str) -> String;
     /// A key column as it is compared and sorted: both must come to the same order.

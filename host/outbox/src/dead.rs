@@ -130,7 +130,7 @@ impl SignalTable {
         let mut session = self.database.session();
         session.begin(Purpose::Write).await?;
         let holds = session.rows(self.statement(&text, &[letter.id.into()])).await?;
-        let row = session.signals(self.reread(&[&letter.key]), self.table.clone(), self.key_extras()).await?.last()?;
+        let row = session.signals(self.reread(&[&letter.key], ""), self.table.clone(), self.key_extras()).await?.last()?;
         session.commit().await?;
         let hold = holds.first().and_then(|row| row[0].as_deref()).and_then(Hold::parse);
         Ok(row.zip(hold).map(|(row, hold)| self.identity.signal(row, hold.seed, hold.attempts.saturating_sub(1))))
@@ -160,17 +160,25 @@ impl SignalTable {
                 continue;
             }
             let keys: Vec<&str> = holds.keys().copied().collect();
-            let rows = session.signals(self.reread(&keys), self.table.clone(), self.key_extras()).await?.all()?;
+            let lock = self.database.dialect().lock_rows(self.table.lockable);
+            let lock = lock.trim_end_matches(" SKIP LOCKED");
+            let rows = session.signals(self.reread(&keys, lock), self.table.clone(), self.key_extras()).await?.all()?;
             let stands = |row: &&Row| holds.get(row.key.as_str()).is_some_and(|hold| hold.holds(&self.table, &row.values));
             let standing: Vec<&Row> = rows.iter().filter(stands).collect();
             let keys: Vec<&str> = standing.iter().map(|row| row.key.as_str()).collect();
             if !keys.is_empty() {
-                let mut sql = self.statement("DELETE FROM ", &[]);
-                sql.push(&self.texts.table).push(" WHERE ");
+                let mut sql = self.statement(&self.database.dialect().delete_from(&self.texts.table), &[]);
                 self.database.dialect().key_in(&mut sql, &self.table, &keys);
                 let versions: Vec<i64> = standing.iter().map(|row| row.version).collect();
                 self.database.dialect().guard(&mut sql, &self.table, &versions, session.connection());
-                session.execute(sql).await?;
+                let deleted = session.execute(sql).await?;
+                if deleted < keys.len() as u64 {
+                    session.rollback().await?;
+                    let name = self.table.name.join(".");
+                    return Err(Error::Table(format!(
+                        "table \"{name}\": the database keeps rows from being deleted; see its triggers, rules and policies"
+                    )));
+                }
             }
             let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = ? AND ";
             let mut sql = self.statement(text, &[self.signal_type.name.as_str().into(), DEAD.into()]);

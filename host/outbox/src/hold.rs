@@ -1,4 +1,5 @@
-//! Holds: why a row stays in its table. It waits for another attempt (`retry`), or is a dead letter (`dead`).
+//! Holds: why a row stays in its table. It waits for another attempt (`retry`), is a dead letter (`dead`), or was
+//! sent and could not be deleted (`sent`).
 //!
 //! Rows never move. A hold belongs to one version of a row: it keeps a fingerprint of the columns that the row had,
 //! so that a row that was changed, or another one with its key, inherits nothing from it. Next: `settle`, which
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use super::claim::Batch;
+use super::claim::{Batch, Mark};
 use super::database::{Purpose, number};
 use super::identity::{Seed, hash};
 use super::settle::KEYS_PER_STATEMENT;
@@ -17,12 +18,15 @@ use super::sql::Arg;
 use super::table::Table;
 use super::{Error, SignalTable, Worker, millis};
 use signalbus_core::settlement::Settlement;
-use signalbus_core::signal::{Signal, Value};
+use signalbus_core::signal::Value;
 
 /// Waits for its next attempt.
 pub(super) const RETRY: &str = "retry";
 /// Is not tried again until somebody redrives it.
 pub(super) const DEAD: &str = "dead";
+
+/// Was sent, and could not be deleted: only its deletion is tried again.
+pub(super) const SENT: &str = "sent";
 
 /// What a hold says of its row.
 #[derive(Clone, Debug)]
@@ -33,13 +37,52 @@ pub(crate) struct Hold {
     columns: String,
 }
 
+/// A row that is on record as sent.
+pub(super) struct SentRow {
+    pub(super) key: String,
+    pub(super) order_key: String,
+    pub(super) since: i64,
+    pub(super) hold: Hold,
+}
+
 /// What is to be written about a signal.
-struct Entry<'a> {
+pub(super) struct Entry<'a> {
     index: usize,
     state: &'static str,
     attempts: u32,
     delay: Duration,
-    reason: &'a str,
+    pub(super) reason: &'a str,
+    since: Option<i64>,
+    /// The row as it is now, if it is not the one that was read.
+    values: Option<Vec<Value>>,
+}
+
+impl<'a> Entry<'a> {
+    /// What a settlement defers and buries.
+    pub(super) fn of(settlement: &'a Settlement) -> impl Iterator<Item = Self> {
+        let deferred = settlement.defer.iter().map(|deferral| {
+            let (index, attempts, delay) = (deferral.index, deferral.attempts, deferral.delay);
+            Self { index, state: RETRY, attempts, delay, reason: &deferral.reason, since: None, values: None }
+        });
+        let buried = settlement.bury.iter().map(|burial| {
+            let (index, attempts, delay) = (burial.index, burial.attempts, Duration::ZERO);
+            Self { index, state: DEAD, attempts, delay, reason: &burial.reason, since: None, values: None }
+        });
+        deferred.chain(buried)
+    }
+
+    /// A signal that was sent and is still there, as these values unless they are those that were read.
+    pub(super) fn sent(index: usize, mark: &Mark, reason: &'a str, values: Option<Vec<Value>>) -> Self {
+        let (tries, since) = mark.tries.map_or((0, None), |(tries, since)| (tries, Some(since)));
+        let delay = Duration::from_secs(1 << tries.min(9));
+        Self { index, state: SENT, attempts: tries + 1, delay, reason, since, values }
+    }
+
+    /// A signal that was sent, and whose row somebody has locked: maybe to change it.
+    pub(super) fn locked(index: usize, mark: &Mark) -> Self {
+        let entry = Self::sent(index, mark, "the row is locked by another transaction", None);
+        Self { delay: entry.delay.min(Duration::from_secs(4)), ..entry }
+    }
 }
 
 impl Hold {
@@ -75,26 +118,18 @@ fn fingerprint<'a>(values: impl Iterator<Item = &'a Value> + Clone) -> String {
 }
 
 impl Worker<'_> {
-    /// Holds what a settlement defers or buries, as far as it still is what was read. What was replaced is sent as
-    /// it is now; returns how many rows were.
-    pub(super) async fn hold(&mut self, batch: &Batch, settlement: &Settlement) -> Result<usize, Error> {
-        let deferred = settlement.defer.iter().map(|deferral| {
-            let (index, attempts, delay) = (deferral.index, deferral.attempts, deferral.delay);
-            Entry { index, state: RETRY, attempts, delay, reason: &deferral.reason }
-        });
-        let buried = settlement.bury.iter().map(|burial| {
-            let (index, attempts) = (burial.index, burial.attempts);
-            Entry { index, state: DEAD, attempts, delay: Duration::ZERO, reason: &burial.reason }
-        });
-        let mut entries: Vec<Entry<'_>> = deferred.chain(buried).collect();
+    /// Writes holds of rows that still are what was read. What was replaced is sent as it is now; returns how many
+    /// rows were.
+    pub(super) async fn hold(&mut self, batch: &Batch, mut entries: Vec<Entry<'_>>) -> Result<usize, Error> {
         if entries.is_empty() {
             return Ok(0);
         }
         let positions: Vec<usize> = entries.iter().map(|entry| entry.index).collect();
         // Those of earlier attempts, and of a settle whose commit was not heard of.
         self.forget(batch, &positions).await?;
-        let (standing, replaced) = self.compared(batch, &positions).await?;
-        entries.retain(|entry| standing.contains(&entry.index));
+        let unread: Vec<usize> = entries.iter().filter(|entry| entry.values.is_none()).map(|entry| entry.index).collect();
+        let standing = self.compared(batch, &unread, "").await?;
+        entries.retain(|entry| entry.values.is_some() || standing.here.contains(&entry.index));
         let columns = self.lane.covered();
         for chunk in entries.chunks(KEYS_PER_STATEMENT) {
             let text = "INSERT INTO signalbus_hold (signal_type, signal_key, order_key, fingerprint, columns, id_seed, state, \
@@ -104,7 +139,7 @@ impl Worker<'_> {
             sql.list(", ", chunk, |sql, entry| {
                 let signal = &batch.signals[entry.index];
                 let seed = batch.marks[entry.index].seed.to_text();
-                let fingerprint = fingerprint(signal.values.iter());
+                let fingerprint = fingerprint(entry.values.as_ref().unwrap_or(&signal.values).iter());
                 let reason = shortened(entry.reason);
                 let texts = [
                     &self.lane.signal_type.name,
@@ -119,21 +154,58 @@ impl Worker<'_> {
                     sql.arg(text.as_str());
                 });
                 sql.push(", ").arg(entry.attempts).push(", ").arg(millis(entry.delay)).push(" + ").push(now);
-                sql.push(", ").push(now).push(", ").arg(reason.as_str()).push(")");
+                sql.push(", ");
+                match entry.since {
+                    Some(since) => sql.arg(since),
+                    None => sql.push(now),
+                };
+                sql.push(", ").arg(reason.as_str()).push(")");
             });
             self.session.execute(sql).await?;
         }
-        Ok(replaced)
+        Ok(standing.replaced.len())
+    }
+
+    /// Takes rows that are on record as sent, to try their deletion again. Others leave them alone for a while.
+    pub(super) async fn take_undeleted(&mut self) -> Result<Vec<SentRow>, Error> {
+        let lane = self.lane;
+        let signal = Arg::from(lane.signal_type.name.as_str());
+        let columns = lane.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
+        let text = format!(
+            "SELECT h.id, h.signal_key, h.order_key, h.since, {columns} FROM signalbus_hold h WHERE h.signal_type = ? \
+             AND h.state = ? AND h.due_at <= NOW ORDER BY h.due_at LIMIT {KEYS_PER_STATEMENT}"
+        );
+        let rows = self.session.rows(lane.timed(&text, &[signal, SENT.into()])).await?;
+        if rows.is_empty() {
+            return Ok(Vec::new());
+        }
+        let args = [millis(Duration::from_secs(30)).into()];
+        let mut sql = lane.timed("UPDATE signalbus_hold SET due_at = NOW + ? WHERE id IN (", &args);
+        sql.list(", ", &rows, |sql, row| {
+            sql.arg(number::<i64>(&row[0]));
+        });
+        sql.push(")");
+        self.session.execute(sql).await?;
+        let text = |cell: &Option<String>| cell.clone().unwrap_or_default();
+        let sent = |row: Vec<Option<String>>| {
+            let hold = row[4].as_deref().and_then(Hold::parse)?;
+            Some(SentRow { key: text(&row[1]), order_key: text(&row[2]), since: number(&row[3]), hold })
+        };
+        Ok(rows.into_iter().filter_map(sent).collect())
     }
 
     /// Forgets the holds under the keys of these signals.
     pub(super) async fn forget(&mut self, batch: &Batch, positions: &[usize]) -> Result<(), Error> {
-        let signals: Vec<&Signal> = positions.iter().map(|&n| &batch.signals[n]).collect();
-        for chunk in signals.chunks(KEYS_PER_STATEMENT) {
+        let keys: Vec<&str> = positions.iter().map(|&n| batch.signals[n].key.as_str()).collect();
+        self.forget_keys(&keys).await
+    }
+
+    pub(super) async fn forget_keys(&mut self, keys: &[impl AsRef<str>]) -> Result<(), Error> {
+        for chunk in keys.chunks(KEYS_PER_STATEMENT) {
             let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND signal_key IN (";
             let mut sql = self.lane.statement(text, &[self.lane.signal_type.name.as_str().into()]);
-            sql.list(", ", chunk, |sql, signal| {
-                sql.arg(signal.key.as_str());
+            sql.list(", ", chunk, |sql, key| {
+                sql.arg(key.as_ref());
             });
             sql.push(")");
             self.session.execute(sql).await?;
@@ -173,7 +245,7 @@ impl SignalTable {
         let mut lost: Vec<i64> = Vec::new();
         for chunk in found.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|row| row[1].as_deref().unwrap_or_default()).collect();
-            let rows = session.signals(self.reread(&keys), self.table.clone(), self.key_extras()).await?.all()?;
+            let rows = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras()).await?.all()?;
             for (row, key) in chunk.iter().zip(keys) {
                 let hold = row[2].as_deref().and_then(Hold::parse);
                 let stands = rows.iter().find(|row| row.key == key);

@@ -33,7 +33,7 @@ mod text;
 mod window;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -47,10 +47,10 @@ use table::{OrderTerm, Table, name_parts};
 pub use claim::{Batch, Claimed};
 pub use database::Watch;
 pub use dead::{DeadLetter, DeadRow};
-pub use error::Error;
-pub use look::SideCounts;
+pub use error::{Cause, Error};
+pub use look::{SideCounts, Undeleted};
 pub use schema::Schema;
-pub use settle::Settled;
+pub use settle::{Deletions, Settled};
 
 /// The table that holds the signals of a type, and the order in which they are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Source {
     pub order_key: Vec<String>,
     /// The column that is the signal's id, as it is; without it, the relay makes the ids.
     pub id: Option<String>,
+    /// Whether a dead letter of an ordered type keeps what follows it, with the same order key, from being sent.
+    pub holds_dead: bool,
 }
 
 /// A database that contains signal tables.
@@ -123,6 +125,9 @@ impl Outbox {
     /// # Errors
     /// Every fatal problem of the table at once, or the database's error.
     pub async fn signal_table(&self, source: &Source) -> Result<SignalTable, Error> {
+        // Before the rest: what is altered meanwhile shows later.
+        let (text, args) = self.database.dialect().shape(&name_parts(&source.table));
+        let shape = self.read(self.statement(text, &args)).await?.into_iter().flatten().next().flatten();
         let (table, faults) = self.examine(source).await?;
         let fatal: Vec<String> = faults
             .into_iter()
@@ -144,7 +149,7 @@ impl Outbox {
         let numbered = self.database.dialect().numbers_versions();
         table.recurring &= !numbered && table.id.is_none();
         let identity = Identity::new(&source.signal, &self.source().await?, table.id, numbered);
-        Ok(SignalTable::new(self.database.clone(), &source.signal, table, identity))
+        Ok(SignalTable::new(self.database.clone(), &source.signal, table, identity, shape))
     }
 
     /// Returns every problem with a signal type's table.
@@ -192,14 +197,13 @@ impl Outbox {
         Ok((count > 0).then_some(Fault::Doubtful(text)))
     }
 
-    /// Counts the rows of a signal type's table that are no dead letters.
+    /// Counts the rows of a signal type's table that are to be sent: no dead letters, and nothing that was sent.
     ///
     /// # Errors
     /// The table does not exist, or the database's error.
     pub async fn pending(&self, source: &Source) -> Result<u64, Error> {
         let name = self.database.dialect().table_name(&name_parts(&source.table));
-        let text =
-            "SELECT (SELECT count(*) FROM NAME) - (SELECT count(*) FROM signalbus_hold WHERE signal_type = ? AND state = 'dead')";
+        let text = "SELECT (SELECT count(*) FROM NAME) - (SELECT count(*) FROM signalbus_hold WHERE signal_type = ? AND state <> 'retry')";
         let args = [Arg::from(source.signal.as_str())];
         let mut sql = self.statement("", &[]);
         let (before, behind) = text.split_once("NAME").unwrap_or_default();
@@ -222,7 +226,36 @@ impl Outbox {
             );
             return Ok((None, vec![Fault::Fatal(text)]));
         };
-        Ok(schema::resolve(source, name, described))
+        let (table, mut faults) = schema::resolve(source, name, described);
+        if let Some(table) = &table
+            && let Err(error) = self.try_deletion(table).await
+        {
+            match error {
+                Error::Refused { message, .. } => faults.push(Fault::Fatal(format!(
+                    "signal type \"{}\": rows of table \"{}\" cannot be deleted: {message}; grant DELETE on it",
+                    source.signal, source.table
+                ))),
+                error => return Err(error),
+            }
+        }
+        Ok((table, faults))
+    }
+
+    /// Proves the right to delete rows.
+    async fn try_deletion(&self, table: &Table) -> Result<(), Error> {
+        let dialect = self.database.dialect();
+        if !dialect.has_rights() {
+            return Ok(());
+        }
+        let mut session = self.database.session();
+        session.begin(Purpose::Write).await?;
+        let text = format!("DELETE FROM {} WHERE 1 = 0", dialect.table_name(&table.name));
+        let tried = session.execute(self.statement(&text, &[])).await;
+        match tried {
+            // A lock tells nothing about rights.
+            Err(error) if !error.is_locked() => Err(error),
+            _ => session.rollback().await,
+        }
     }
 
     async fn read(&self, sql: Sql) -> Result<Vec<Vec<database::Cell>>, Error> {
@@ -244,9 +277,13 @@ pub struct SignalTable {
     signal_type: SignalType,
     table: Arc<Table>,
     identity: Identity,
+    /// See [`database::Dialect::shape`].
+    shape: database::Cell,
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
+    /// How many settles are still to look closer.
+    wary: AtomicU32,
     /// The number of workers.
     sessions: AtomicUsize,
 }
@@ -261,7 +298,7 @@ struct Texts {
 }
 
 impl SignalTable {
-    fn new(database: Arc<dyn Database>, signal: &str, table: Table, identity: Identity) -> Self {
+    fn new(database: Arc<dyn Database>, signal: &str, table: Table, identity: Identity, shape: database::Cell) -> Self {
         let dialect = database.dialect();
         let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
         let columns: Vec<String> = (0..table.columns.len()).map(|n| dialect.selected(&table.columns[n], &quoted(n))).collect();
@@ -282,6 +319,9 @@ impl SignalTable {
         let mut attributes = Vec::new();
         if table.ordered() {
             attributes.push(("ordered".to_owned(), "true".to_owned()));
+            if table.holds_dead {
+                attributes.push(("on_dead".to_owned(), "hold".to_owned()));
+            }
         }
         if !table.order_key.is_empty() {
             let names: Vec<&str> = table.order_key.iter().map(|&n| table.columns[n].name.as_str()).collect();
@@ -294,8 +334,10 @@ impl SignalTable {
             signal_type,
             table: Arc::new(table),
             identity,
+            shape,
             texts,
             scan: Mutex::default(),
+            wary: AtomicU32::new(0),
             sessions: AtomicUsize::new(0),
         }
     }
@@ -308,7 +350,7 @@ impl SignalTable {
     /// Creates a worker with a connection of its own.
     pub fn session(&self) -> Worker<'_> {
         self.sessions.fetch_add(1, Relaxed);
-        Worker { lane: self, session: self.database.session(), owner: owner() }
+        Worker { lane: self, session: self.database.session(), owner: owner(), undeleted: Vec::new() }
     }
 
     fn statement(&self, text: &str, args: &[Arg]) -> Sql {
@@ -326,6 +368,8 @@ pub struct Worker<'a> {
     lane: &'a SignalTable,
     session: Box<dyn Session>,
     owner: String,
+    /// What is on record as sent, and is to be deleted now.
+    undeleted: Vec<hold::SentRow>,
 }
 
 impl Drop for Worker<'_> {

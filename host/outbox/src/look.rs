@@ -12,13 +12,25 @@ use super::{Error, Outbox, SignalTable, Source};
 /// Time limit of a poll.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The number of deferrals and dead letters of a signal type.
+/// How many rows of a signal type are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SideCounts {
     /// Signals waiting for their next attempt.
     pub deferred: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Rows that were sent, and that the database does not let go.
+    pub undeleted: u64,
+}
+
+/// Rows of a signal type that were sent, and that the database does not let go.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Undeleted {
+    #[serde(rename = "type")]
+    pub signal: String,
+    pub count: u64,
+    /// Why one of them is not deleted, in the database's words.
+    pub reason: String,
 }
 
 impl Outbox {
@@ -46,22 +58,39 @@ impl Outbox {
         Ok(due)
     }
 
-    /// Returns the number of deferrals and dead letters by signal type.
+    /// Returns how many rows are held, by signal type.
     ///
     /// # Errors
     /// The database's error.
     pub async fn side_counts(&self) -> Result<HashMap<String, SideCounts>, Error> {
-        let text = "SELECT CASE state WHEN 'retry' THEN 0 ELSE 1 END, signal_type, count(*) FROM signalbus_hold \
+        let text = "SELECT CASE state WHEN 'retry' THEN 0 WHEN 'dead' THEN 1 ELSE 2 END, signal_type, count(*) FROM signalbus_hold \
              GROUP BY signal_type, state";
         let mut side_counts: HashMap<String, SideCounts> = HashMap::new();
         for row in self.read(self.statement(text, &[])).await? {
             let of = side_counts.entry(row[1].clone().unwrap_or_default()).or_default();
             match number::<u8>(&row[0]) {
                 0 => of.deferred = number(&row[2]),
-                _ => of.dead = number(&row[2]),
+                1 => of.dead = number(&row[2]),
+                _ => of.undeleted = number(&row[2]),
             }
         }
         Ok(side_counts)
+    }
+
+    /// Returns why rows that were sent are not deleted: for each signal type one reason, and how many rows there are.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn undeleted(&self) -> Result<Vec<Undeleted>, Error> {
+        let text = "SELECT signal_type, count(*), max(reason) FROM signalbus_hold WHERE state = 'sent' GROUP BY signal_type \
+             ORDER BY signal_type";
+        let rows = self.read(self.statement(text, &[])).await.map_err(super::schema::missing)?;
+        let undeleted = |row: Vec<super::database::Cell>| {
+            let count = number(&row[1]);
+            let [signal, _, reason] = <[_; 3]>::try_from(row).unwrap_or_default().map(Option::unwrap_or_default);
+            Undeleted { signal, count, reason }
+        };
+        Ok(rows.into_iter().map(undeleted).collect())
     }
 
     /// Starts listening for commits. Returns `None` if the database does not support it, or if it has not

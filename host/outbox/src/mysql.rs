@@ -30,7 +30,7 @@ struct MySqlDialect;
 /// Old values must be accepted back as they were: dates of zero, and keys of zero. A relay that vanishes in the midst
 /// of a transaction must not keep its locks.
 const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-    SET SESSION time_zone = '+00:00', \
+    SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 1, lock_wait_timeout = 5, \
     sql_mode = 'STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO,ALLOW_INVALID_DATES,NO_ENGINE_SUBSTITUTION' \
     /*M!100300 , idle_transaction_timeout = 5 */";
 
@@ -108,8 +108,35 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
          JOIN information_schema.engines e ON e.engine = t.engine AND e.transactions <> 'YES'";
     let unsafe_engine = session.rows(from(engines)).await?.into_iter().flatten().next().flatten();
     let indexes = super::table::grouped(parts);
+    let obstacles = obstacles(session, name).await?;
     let unique_keys = key.len() == 1 && (counts || columns[key[0]].kind == Kind::Uuid);
-    Ok(Some(Description { columns, key, indexes, unsafe_engine, unique_keys, ..Description::default() }))
+    Ok(Some(Description { columns, key, indexes, unsafe_engine, unique_keys, obstacles, ..Description::default() }))
+}
+
+/// What may refuse to let a row be deleted.
+async fn obstacles(session: &mut dyn Session, name: &[String]) -> Result<Vec<String>, Error> {
+    let table = name.last().map_or("", String::as_str);
+    let schema = |sql: &mut Sql| {
+        match name {
+            [schema, _] => sql.arg(schema.as_str()),
+            _ => sql.push("database()"),
+        };
+    };
+    let mut sql = Sql::new(
+        Placeholder::Question,
+        "SELECT concat('foreign key \"', constraint_name, '\" of table \"', table_name, '\"') \
+         FROM information_schema.referential_constraints WHERE delete_rule NOT IN ('CASCADE', 'SET NULL') \
+         AND referenced_table_name = ",
+    );
+    sql.arg(table).push(" AND unique_constraint_schema = ");
+    schema(&mut sql);
+    sql.push(
+        " UNION ALL SELECT concat('trigger \"', trigger_name, '\"') FROM information_schema.triggers \
+         WHERE event_manipulation = 'DELETE' AND event_object_table = ",
+    );
+    sql.arg(table).push(" AND event_object_schema = ");
+    schema(&mut sql);
+    Ok(session.rows(sql).await?.into_iter().flatten().flatten().collect())
 }
 
 /// MariaDB's JSON is a LONGTEXT with a check that its text is valid.
@@ -171,7 +198,7 @@ impl Driver for MySqlDriver {
 
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Renew | Purpose::Write | Purpose::Single => Some("START TRANSACTION"),
+            Purpose::Renew | Purpose::Write | Purpose::Settle | Purpose::Single => Some("START TRANSACTION"),
             Purpose::Read => None,
         }
     }
@@ -191,6 +218,17 @@ impl Driver for MySqlDriver {
             .map_err(sqlx::Error::Encode)?;
         }
         Ok(bound)
+    }
+
+    fn fits(column: &TableColumn, result: &str) -> bool {
+        let unsigned = result.contains("UNSIGNED");
+        match column.kind {
+            Kind::Int => result.contains("INT") && !unsigned,
+            Kind::Unsigned => result.contains("INT") && unsigned || result == "YEAR",
+            Kind::Float => matches!(result, "FLOAT" | "DOUBLE"),
+            // Texts and bytes: numbers are not written like them.
+            _ => !(result.contains("INT") || matches!(result, "FLOAT" | "DOUBLE" | "DECIMAL" | "YEAR")),
+        }
     }
 
     fn affected(result: &sqlx::mysql::MySqlQueryResult) -> u64 {
@@ -275,8 +313,20 @@ impl Dialect for MySqlDialect {
         None
     }
 
-    fn lock_compared(&self) -> &'static str {
-        " FOR UPDATE"
+    fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
+        let text = "SELECT CAST(SUM(CRC32(CONCAT_WS(' ', ordinal_position, column_name, column_type, column_key, is_nullable, extra))) AS CHAR) \
+             FROM information_schema.columns WHERE table_name = ? AND table_schema = coalesce(?, database())";
+        let schema = if let [schema, _] = name { Some(schema.as_str()) } else { None };
+        (text, vec![name.last().map_or("", String::as_str).into(), schema.into()])
+    }
+
+    /// (Of a small table, every row is looked at otherwise.)
+    fn delete_from(&self, table: &str) -> String {
+        format!("DELETE t FROM {table} t FORCE INDEX (PRIMARY) WHERE ")
+    }
+
+    fn lock_rows(&self, _: bool) -> &'static str {
+        " FOR UPDATE SKIP LOCKED"
     }
 
     fn share(&self) -> &'static str {

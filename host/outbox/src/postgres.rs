@@ -180,6 +180,23 @@ const INDEXES: &str = "SELECT i.indexrelid::text, a.attname::text FROM pg_index 
     LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
     WHERE i.indisvalid AND i.indpred IS NULL AND i.indrelid = to_regclass(";
 
+const SHAPE: &str = "SELECT concat(c.oid, c.relhasrules, c.relrowsecurity, (SELECT md5(string_agg(concat_ws(' ', attname, atttypid, \
+    atttypmod, attnotnull, attgenerated), ',' ORDER BY attnum)) FROM pg_attribute \
+    WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), \
+    (SELECT md5(string_agg(concat_ws(' ', tgname, tgenabled), ',' ORDER BY tgname)) FROM pg_trigger \
+    WHERE tgrelid = c.oid AND NOT tgisinternal AND tgtype & 8 <> 0), \
+    (SELECT indkey::text FROM pg_index WHERE indrelid = c.oid AND indisprimary)) FROM pg_class c WHERE c.oid = to_regclass(?)";
+
+/// What may keep a row from being deleted, and whether rows may be locked.
+const OBSTACLES: &str = "SELECT o.kind, o.name FROM (\
+    SELECT 'refuses' AS kind, 'foreign key \"' || conname || '\" of table \"' || conrelid::regclass || '\"' AS name, confrelid AS rel \
+    FROM pg_constraint WHERE contype = 'f' AND confdeltype IN ('a', 'r') UNION ALL \
+    SELECT 'rewrites', 'trigger \"' || tgname || '\"', tgrelid FROM pg_trigger \
+    WHERE NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 8 <> 0 UNION ALL \
+    SELECT 'rewrites', 'rule \"' || rulename || '\"', ev_class FROM pg_rewrite WHERE ev_type = '4' UNION ALL \
+    SELECT 'rewrites', 'row-level security', oid FROM pg_class WHERE relrowsecurity UNION ALL \
+    SELECT 'lockable', '', oid FROM pg_class WHERE has_any_column_privilege(oid, 'UPDATE')) o WHERE o.rel = to_regclass(";
+
 async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Description>, Error> {
     let mut sql = Sql::new(Placeholder::Numbered, COLUMNS);
     sql.arg(name).push(") AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum");
@@ -195,7 +212,14 @@ async fn describe(session: &mut dyn Session, name: &str) -> Result<Option<Descri
     sql.arg(name).push(") ORDER BY i.indexrelid, k.place");
     let indexes = super::table::grouped(session.rows(sql).await?);
     let key = key.into_iter().map(|(_, n)| n).collect();
-    Ok(Some(Description { columns, key, indexes, ..Description::default() }))
+    let mut sql = Sql::new(Placeholder::Numbered, OBSTACLES);
+    sql.arg(name).push(")");
+    let rows = session.rows(sql).await?;
+    let is = |row: &Vec<Cell>, kind: &str| row[0].as_deref() == Some(kind);
+    let obstacles = rows.iter().filter(|row| !is(row, "lockable")).filter_map(|row| row[1].clone()).collect();
+    let rewrites = rows.iter().any(|row| is(row, "rewrites"));
+    let lockable = rows.iter().any(|row| is(row, "lockable"));
+    Ok(Some(Description { columns, key, indexes, rewrites, lockable, obstacles, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {
@@ -235,7 +259,8 @@ fn kind(type_name: &str) -> Kind {
 /// statistics are rare on a table that is always being emptied.
 ///
 /// A relay that vanishes in the midst of a transaction must not keep its locks: the server ends the session.
-const SETTINGS: [(&str, &str); 12] = [
+const SETTINGS: [(&str, &str); 13] = [
+    ("lock_timeout", "5s"),
     ("idle_in_transaction_session_timeout", "5s"),
     ("tcp_keepalives_idle", "4"),
     ("tcp_keepalives_interval", "2"),
@@ -257,7 +282,8 @@ macro_rules! begin {
             "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL datestyle = 'ISO, YMD'; ",
             "SET LOCAL timezone = 'UTC'; SET LOCAL intervalstyle = 'postgres'; ",
             "SET LOCAL bytea_output = 'hex'; SET LOCAL extra_float_digits = 1; ",
-            "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL idle_in_transaction_session_timeout = '5s'",
+            "SET LOCAL enable_seqscan = off; SET LOCAL jit = off; SET LOCAL idle_in_transaction_session_timeout = '5s'; ",
+            "SET LOCAL lock_timeout = '5s'",
             $rest
         )
     };
@@ -270,6 +296,8 @@ impl Driver for PostgresDriver {
         match (purpose, behind_pooler) {
             (Purpose::Renew, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL synchronous_commit = off"),
             (Purpose::Write, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
+            (Purpose::Settle, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '200ms'"),
+            (Purpose::Settle, true) => Some(begin!("; SET LOCAL lock_timeout = '200ms'")),
             (Purpose::Single | Purpose::Read, false) => None,
             (Purpose::Renew, true) => Some(begin!("; SET LOCAL synchronous_commit = off")),
             (Purpose::Write | Purpose::Single, true) => Some(begin!("")),
@@ -293,6 +321,21 @@ impl Driver for PostgresDriver {
             .map_err(sqlx::Error::Encode)?;
         }
         Ok(bound)
+    }
+
+    fn fits(column: &TableColumn, result: &str) -> bool {
+        match column.kind {
+            Kind::Boolean => result == "BOOL",
+            Kind::Int => matches!(result, "INT2" | "INT4" | "INT8"),
+            Kind::Float => matches!(result, "FLOAT4" | "FLOAT8"),
+            Kind::Bytes => result == "BYTEA",
+            Kind::Uuid => result == "UUID",
+            Kind::Jsonb => result == "JSONB",
+            Kind::Json => result == "JSON",
+            Kind::Text => matches!(result, "TEXT" | "VARCHAR" | "NAME" | "UNKNOWN"),
+            // Written as text by the statement.
+            _ => true,
+        }
     }
 
     fn affected(result: &sqlx::postgres::PgQueryResult) -> u64 {
@@ -390,8 +433,25 @@ impl Dialect for PostgresDialect {
         Some("t.xmin::text")
     }
 
+    fn version_now(&self) -> Option<&'static str> {
+        Some("CASE WHEN t.xmin = pg_current_xact_id_if_assigned()::xid THEN '-1' ELSE t.xmin::text END")
+    }
+
     fn numbers_versions(&self) -> bool {
         true
+    }
+
+    fn lock_rows(&self, may_lock: bool) -> &'static str {
+        if may_lock { " FOR UPDATE SKIP LOCKED" } else { "" }
+    }
+
+    fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
+        (SHAPE, vec![self.table_name(name).as_str().into()])
+    }
+
+    /// (The table itself is locked before, with more patience.)
+    fn impatient(&self) -> &'static str {
+        " AND set_config('lock_timeout', '200ms', true) <> ''"
     }
 
     fn guard(&self, sql: &mut Sql, _: &Table, versions: &[i64], _: u32) -> bool {

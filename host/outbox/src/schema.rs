@@ -130,9 +130,8 @@ pub(super) fn missing(error: Error) -> Error {
 pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description) -> (Option<Table>, Vec<Fault>) {
     let mut faults = Vec::new();
     let place = format!("signal type \"{}\"", source.signal);
-    let column = |wanted: &str| described.columns.iter().position(|column| column.name == wanted);
-    let (rewrites, recurring) = (described.rewrites, !described.unique_keys);
-    let mut table = Table { name, key: described.key.clone(), rewrites, recurring, ..Table::default() };
+    let (rewrites, lockable, recurring) = (described.rewrites, described.lockable, !described.unique_keys);
+    let mut table = Table { name, key: described.key.clone(), rewrites, lockable, recurring, ..Table::default() };
     if table.key.is_empty() {
         faults.push(Fault::Fatal(format!(
             "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",
@@ -146,6 +145,31 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
             source.table, source.table
         )));
     }
+    name_columns(source, &described, &mut table, &mut faults);
+    let known = table.order_by.len() == source.order_by.len();
+    if known && table.ordered() && !serves(&described, source) {
+        faults.push(Fault::Doubtful(format!(
+            "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
+            source.table,
+            source.order_by.join(", ")
+        )));
+    }
+    if !described.obstacles.is_empty() {
+        faults.push(Fault::Doubtful(format!(
+            "{place}: table \"{}\" has what may keep a row from being deleted: {}; such a row is sent once, and its deletion tried again",
+            source.table,
+            described.obstacles.join(", ")
+        )));
+    }
+    table.columns = described.columns;
+    let fit = !faults.iter().any(|fault| matches!(fault, Fault::Fatal(_)));
+    (fit.then_some(table), faults)
+}
+
+/// Finds the columns that a configuration names.
+fn name_columns(source: &Source, described: &Description, table: &mut Table, faults: &mut Vec<Fault>) {
+    let place = format!("signal type \"{}\"", source.signal);
+    let column = |wanted: &str| described.columns.iter().position(|column| column.name == wanted);
     let mut unknown = |setting: &str, wanted: &str| {
         let known = described.columns.iter().map(|column| column.name.as_str());
         let nearest = signalbus_core::suggest::nearest(wanted, known);
@@ -154,6 +178,7 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
             source.table
         )));
     };
+    table.holds_dead = source.holds_dead && !source.order_by.is_empty();
     for term in &source.order_by {
         let (wanted, descending) = order_term(term);
         match column(wanted).or_else(|| column(term)) {
@@ -173,17 +198,6 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
             unknown("id", wanted);
         }
     }
-    let known = table.order_by.len() == source.order_by.len();
-    if known && table.ordered() && !serves(&described, source) {
-        faults.push(Fault::Doubtful(format!(
-            "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
-            source.table,
-            source.order_by.join(", ")
-        )));
-    }
-    table.columns = described.columns;
-    let fit = !faults.iter().any(|fault| matches!(fault, Fault::Fatal(_)));
-    (fit.then_some(table), faults)
 }
 
 fn order_term(term: &str) -> (&str, bool) {

@@ -3,63 +3,229 @@
 //! Must change nothing unless the claim is still ours: each settle proves it.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use super::claim::Batch;
-use super::database::{ExtraColumns, Purpose};
+use super::database::{ExtraColumns, OWN_VERSION, Purpose, Row};
+use super::hold::{Entry, SentRow};
 use super::identity::same;
 use super::open::HeldClaim;
 use super::sql::{Arg, Sql};
 use super::{Error, LEASE, SignalTable, Worker, millis};
 use signalbus_core::settlement::Settlement;
-use signalbus_core::signal::{Signal, Value};
+use signalbus_core::signal::Value;
 
 /// How many keys one statement names at most (SQLite and MySQL bound the number of arguments).
 pub(super) const KEYS_PER_STATEMENT: usize = 1000;
 
 /// The result of a settle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settled {
     /// The settlement was applied.
-    Done {
-        /// Rows to delete that still existed.
-        deleted: u64,
-        /// Rows to delete that were replaced since they were read: they stay, to be sent as they are now.
-        changed: usize,
-    },
+    Done(Deletions),
     /// The claim had expired and belongs to another relay now: nothing was changed.
     Fenced,
 }
 
-impl Settled {
-    /// The same, with rows that were deleted before.
-    fn with(self, more: u64) -> Self {
-        match self {
-            Self::Done { deleted, changed } => Self::Done { deleted: deleted + more, changed },
-            Self::Fenced => Self::Fenced,
-        }
+/// What became of the rows to delete. Those that were gone are not among them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deletions {
+    pub deleted: u64,
+    /// Were replaced since they were read: they stay, to be sent as they are now.
+    pub changed: usize,
+    /// Are locked by somebody: they are held as sent, and their deletion is tried again.
+    pub locked: usize,
+    /// The database refuses to delete them, or does not do it: likewise.
+    pub refused: usize,
+    /// Why the last one of the last two is not deleted.
+    pub reason: Option<String>,
+}
+
+impl Deletions {
+    fn add(&mut self, more: Self) {
+        self.deleted += more.deleted;
+        self.changed += more.changed;
+        self.locked += more.locked;
+        self.refused += more.refused;
+        self.reason = more.reason.or(self.reason.take());
     }
 }
+
+/// What one transaction of a settle changes.
+#[derive(Clone, Copy)]
+struct Changes<'a> {
+    proof: Proof,
+    delete: &'a [usize],
+    /// What is deferred and buried.
+    hold: Option<&'a Settlement>,
+    /// Rows that resisted an earlier transaction, and why.
+    resisting: &'a [(usize, String)],
+    /// Whether to look for locked rows first.
+    skip_locked: bool,
+}
+
+/// How a transaction proves that its claim stands.
+#[derive(Clone, Copy)]
+enum Proof {
+    /// It ends the claim.
+    End {
+        settled: usize,
+        leftovers: bool,
+    },
+    /// It records that the batch is settled as a whole.
+    Track,
+    Share,
+    /// There is no claim: deletes what is on record as sent.
+    Sent,
+}
+
+/// How many rows that cannot be deleted are found one by one while none can, and how long it may take to find them.
+const REFUSED: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(3);
+
+const SUPPRESSED: &str = "the database left it where it is: a trigger, a rule or a policy keeps rows from being deleted";
+
+/// How many settles look closer after one that found changed rows.
+const WARY: u32 = 100;
 
 impl Worker<'_> {
     /// Applies a settlement to its batch, and ends the claim with the last of its batches.
     ///
+    /// Rows that the database does not let go are held as sent.
+    ///
     /// # Errors
-    /// The database's error; nothing was changed, unless the connection was lost during the commit.
+    /// The database's error; what was not settled can be settled again.
     pub async fn settle(&mut self, batch: &Batch, settlement: &Settlement) -> Result<Settled, Error> {
-        let leftovers = settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len();
+        let count = settlement.delete.len() + settlement.defer.len() + settlement.bury.len();
+        let leftovers = count < batch.signals.len();
         let ends = batch.claim.ends_with_this();
-        let plain = !ends && settlement.bury.is_empty() && settlement.defer.is_empty();
-        let at_once = if plain && !leftovers { self.delete_at_once(batch, &settlement.delete).await? } else { 0 };
-        let settled = match at_once == settlement.delete.len() as u64 {
-            true if plain && !leftovers => Settled::Done { deleted: at_once, changed: 0 },
-            _ => self.apply(batch, settlement, ends.then_some(leftovers)).await?.with(at_once),
+        let proof = match (ends, leftovers) {
+            (true, leftovers) => Proof::End { settled: count, leftovers },
+            (false, false) if batch.claim.tracked => Proof::Track,
+            (false, _) => Proof::Share,
         };
+        let at_once = !ends && !leftovers && settlement.delete.len() == count;
+        let settled = self.settle_with(batch, settlement, proof, at_once).await?;
         if settled == Settled::Fenced {
             self.lane.lost(&batch.claim).await;
         } else if batch.claim.settled(batch.part, leftovers) && !ends {
             self.end(&batch.claim).await?;
         }
         Ok(settled)
+    }
+
+    async fn settle_with(
+        &mut self,
+        batch: &Batch,
+        settlement: &Settlement,
+        proof: Proof,
+        at_once: bool,
+    ) -> Result<Settled, Error> {
+        let mut deletions = Deletions::default();
+        let mut resisted = None;
+        if at_once {
+            match self.delete_at_once(batch, &settlement.delete).await {
+                Ok(deleted) if deleted == settlement.delete.len() as u64 => {
+                    return Ok(Settled::Done(Deletions { deleted, ..deletions }));
+                }
+                Ok(deleted) => deletions.deleted = deleted,
+                Err(error) if error.is_resistance() => resisted = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        let delete = &settlement.delete[..];
+        let changes = Changes { proof, delete, hold: Some(settlement), resisting: &[], skip_locked: false };
+        if resisted.is_none() {
+            match self.apply(batch, &changes).await {
+                Err(error) if error.is_resistance() && !delete.is_empty() => {}
+                Ok(Some(more)) => {
+                    if at_once && more.changed > 0 {
+                        // A trigger may have changed them instead of letting them go.
+                        self.lane.wary.store(WARY, Relaxed);
+                    }
+                    deletions.add(more);
+                    return Ok(Settled::Done(deletions));
+                }
+                Ok(None) => return Ok(Settled::Fenced),
+                Err(error) => return Err(error),
+            }
+        }
+        let piece = Changes { proof: Proof::Share, hold: None, skip_locked: true, ..changes };
+        let Some((more, resisting)) = self.insist(batch, &piece).await? else { return Ok(Settled::Fenced) };
+        deletions.add(more);
+        let rest = Changes { delete: &[], resisting: &resisting, ..changes };
+        match self.apply(batch, &rest).await? {
+            Some(more) => deletions.add(more),
+            None => return Ok(Settled::Fenced),
+        }
+        Ok(Settled::Done(deletions))
+    }
+
+    /// Deletes piece by piece, each in a transaction of its own, and finds the rows that the database does not let
+    /// go. (Savepoints would not do: a deferred constraint speaks at the commit.) Returns `None` if the claim is lost.
+    async fn insist(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<(Deletions, Vec<(usize, String)>)>, Error> {
+        let begun = Instant::now();
+        let mut deletions = Deletions::default();
+        let mut resisting: Vec<(usize, String)> = Vec::new();
+        let mut pieces = vec![changes.delete];
+        while let Some(piece) = pieces.pop() {
+            match self.apply(batch, &Changes { delete: piece, ..*changes }).await {
+                Ok(Some(more)) => deletions.add(more),
+                Ok(None) => return Ok(None),
+                Err(error) if error.is_resistance() => {
+                    let one_cause = deletions.deleted == 0 && resisting.len() >= REFUSED;
+                    let spent = one_cause || begun.elapsed() > PATIENCE;
+                    if piece.len() > 1 && !spent {
+                        let (first, second) = piece.split_at(piece.len() / 2);
+                        pieces.extend([second, first]);
+                        continue;
+                    }
+                    let count = if error.is_locked() { &mut deletions.locked } else { &mut deletions.refused };
+                    *count += piece.len();
+                    let reason = error.to_string();
+                    resisting.extend(piece.iter().map(|&n| (n, reason.clone())));
+                    deletions.reason = Some(reason);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some((deletions, resisting)))
+    }
+
+    /// Tries again to delete what is on record as sent. What was changed meanwhile is sent as it is now.
+    pub(super) async fn delete_sent(&mut self, sent: Vec<SentRow>) -> Result<(), Error> {
+        let lane = self.lane;
+        let keys: Vec<&str> = sent.iter().map(|sent| sent.key.as_str()).collect();
+        self.session.begin(Purpose::Read).await?;
+        let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
+        self.session.commit().await?;
+        let mut rows: HashMap<String, Row> = rows.all()?.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let mut lost = Vec::new();
+        let mut found = Vec::new();
+        for sent in sent {
+            match rows.remove(&sent.key).filter(|row| sent.hold.holds(&lane.table, &row.values)) {
+                Some(row) => found.push((row, sent)),
+                None => lost.push(sent.key),
+            }
+        }
+        if !lost.is_empty() {
+            self.session.begin(Purpose::Write).await?;
+            self.forget_keys(&lost).await?;
+            self.session.commit().await?;
+            lane.rescan().await;
+        }
+        // What was in the way last time may be so again.
+        fastrand::shuffle(&mut found);
+        let batch = Batch::sent(found);
+        let all: Vec<usize> = (0..batch.signals.len()).collect();
+        let changes = Changes { proof: Proof::Sent, delete: &all, hold: None, resisting: &[], skip_locked: true };
+        if let Some((_, resisting)) = self.insist(&batch, &changes).await?
+            && !resisting.is_empty()
+        {
+            self.apply(&batch, &Changes { delete: &[], resisting: &resisting, ..changes }).await?;
+        }
+        Ok(())
     }
 
     /// Extends a claim by another lease. Returns `false` if it belongs to another relay now.
@@ -90,7 +256,8 @@ impl Worker<'_> {
     /// are what they were. Returns how many.
     async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let held = positions.iter().any(|&n| batch.marks[n].held);
-        if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held {
+        let told = self.lane.database.dialect().version().is_some() && !self.lane.is_wary();
+        if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held || !told {
             return Ok(0);
         }
         self.session.begin(Purpose::Single).await?;
@@ -106,18 +273,19 @@ impl Worker<'_> {
         if !self.lane.guard(&mut delete, batch, positions, connection) {
             return self.session.rollback().await.map(|()| 0);
         }
+        let dialect = self.lane.database.dialect();
         delete.push(" AND EXISTS (SELECT 1 FROM signalbus_claim WHERE token = ").arg(batch.claim.token());
-        delete.push(self.lane.database.dialect().share()).push(")");
+        delete.push(dialect.impatient()).push(dialect.share()).push(")");
         self.session.execute_and_commit(delete).await
     }
 
-    /// Applies a settlement in one transaction. `ends` tells that it ends the claim, and whether signals are left.
-    async fn apply(&mut self, batch: &Batch, settlement: &Settlement, ends: Option<bool>) -> Result<Settled, Error> {
-        self.session.begin(Purpose::Write).await?;
-        let applied = self.apply_within(batch, settlement, ends).await;
+    /// Makes changes in one transaction. Returns `None` if the claim is lost.
+    async fn apply(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
+        self.session.begin(Purpose::Settle).await?;
+        let applied = self.apply_within(batch, changes).await;
         match applied {
-            Ok(settled @ Settled::Done { .. }) => Ok(settled),
-            Ok(Settled::Fenced) => self.session.rollback().await.map(|()| Settled::Fenced),
+            Ok(Some(deletions)) => Ok(Some(deletions)),
+            Ok(None) => self.session.rollback().await.map(|()| None),
             Err(error) => {
                 let _ = self.session.rollback().await;
                 Err(error)
@@ -125,80 +293,123 @@ impl Worker<'_> {
         }
     }
 
-    async fn apply_within(&mut self, batch: &Batch, settlement: &Settlement, ends: Option<bool>) -> Result<Settled, Error> {
-        let settled = settlement.delete.len() + settlement.defer.len() + settlement.bury.len();
-        let stands = match ends {
-            Some(leftovers) => self.session.execute(self.lane.end_claim(&batch.claim, settled, leftovers)).await? == 1,
-            None if batch.claim.tracked && settled == batch.signals.len() => {
-                self.session.execute(self.lane.track(batch)).await? == 1
-            }
-            None => self.share(&batch.claim).await?,
-        };
-        if !stands {
-            return Ok(Settled::Fenced);
+    async fn apply_within(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
+        if !self.prove(batch, changes.proof).await? {
+            return Ok(None);
         }
-        let (gone, replaced) = self.standing(batch, &settlement.delete).await?;
-        let plain = settlement.bury.is_empty() && settlement.defer.is_empty() && !self.lane.database.dialect().numbers_versions();
-        if plain && !gone.is_empty() && gone.len() <= KEYS_PER_STATEMENT && !gone.iter().any(|&n| batch.marks[n].held) {
-            let deleted = self.session.execute_and_commit(self.lane.delete_rows(batch, &gone)).await?;
-            return Ok(Settled::Done { deleted, changed: replaced });
+        let lane = self.lane;
+        let Standing { here, locked, replaced } = self.standing(batch, changes).await?;
+        let held: Vec<usize> = changes.delete.iter().copied().filter(|&n| batch.marks[n].held).collect();
+        let nothing_held = changes.hold.is_none_or(|settlement| settlement.bury.is_empty() && settlement.defer.is_empty());
+        let last = nothing_held && held.is_empty() && locked.is_empty() && changes.resisting.is_empty();
+        if last && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
+            let deleted = self.session.execute_and_commit(lane.delete_rows(batch, &here)).await?;
+            return Ok(Some(Deletions { deleted, changed: replaced.len(), ..Deletions::default() }));
         }
-        let deleted = self.delete_rows(batch, &gone).await?;
-        let changed = if deleted < gone.len() as u64 { self.remaining(batch, &gone).await? } else { 0 } + replaced;
-        let held: Vec<usize> = gone.into_iter().filter(|&n| batch.marks[n].held).collect();
+        let deleted = self.delete_rows(batch, &here).await?;
+        let mut deletions = Deletions { deleted, changed: replaced.len(), ..Deletions::default() };
+        let mut entries = Vec::new();
+        if deletions.deleted < here.len() as u64 {
+            let (suppressed, changed) = self.suppressed(batch, &here).await?;
+            deletions.changed += changed;
+            deletions.refused = suppressed.len();
+            let entry = |(n, values)| Entry::sent(n, &batch.marks[n], SUPPRESSED, Some(values));
+            entries.extend(suppressed.into_iter().map(entry));
+        }
+        deletions.locked = locked.len();
+        entries.extend(locked.iter().map(|&n| Entry::locked(n, &batch.marks[n])));
+        deletions.reason = entries.last().map(|entry| entry.reason.to_owned());
+        entries.extend(changes.resisting.iter().map(|(n, reason)| Entry::sent(*n, &batch.marks[*n], reason, None)));
+        if let Some(settlement) = changes.hold {
+            entries.extend(Entry::of(settlement));
+        }
         self.forget(batch, &held).await?;
-        let changed = changed + self.hold(batch, settlement).await?;
+        deletions.changed += self.hold(batch, entries).await?;
         self.session.commit().await?;
-        Ok(Settled::Done { deleted, changed })
+        Ok(Some(deletions))
     }
 
     /// Proves that a claim stands, and keeps others from taking it over until the transaction ends.
-    async fn share(&mut self, claim: &HeldClaim) -> Result<bool, Error> {
-        let share = self.lane.database.dialect().share();
-        if share.is_empty() {
-            return Ok(self.session.execute(self.lane.extend(claim)).await? == 1);
-        }
-        let text = format!("SELECT token FROM signalbus_claim WHERE token = ?{share}");
-        let rows = self.session.rows(self.lane.statement(&text, &[claim.token().into()])).await?;
-        Ok(rows.len() == 1)
+    async fn prove(&mut self, batch: &Batch, proof: Proof) -> Result<bool, Error> {
+        let lane = self.lane;
+        let share = lane.database.dialect().share();
+        let proof = match proof {
+            Proof::Sent => return Ok(true),
+            Proof::End { settled, leftovers } => lane.end_claim(&batch.claim, settled, leftovers),
+            Proof::Track => lane.track(batch),
+            Proof::Share if share.is_empty() => lane.extend(&batch.claim),
+            Proof::Share => {
+                let text = format!("SELECT token FROM signalbus_claim WHERE token = ?{share}");
+                return Ok(self.session.rows(lane.statement(&text, &[batch.claim.token().into()])).await?.len() == 1);
+            }
+        };
+        Ok(self.session.execute(proof).await? == 1)
     }
 
-    /// Returns which of these signals are still the rows that were read, as far as the deletion itself does not
-    /// see to it, and how many were replaced.
-    async fn standing(&mut self, batch: &Batch, wanted: &[usize]) -> Result<(Vec<usize>, usize), Error> {
+    /// Returns which of the rows to delete are still what was read, as far as the deletion itself does not see to it.
+    async fn standing(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Standing, Error> {
         let lane = self.lane;
+        let wanted = changes.delete;
         let guarded = lane.database.dialect().numbers_versions();
         let untouched = |state| !lane.table.rewrites && wanted.iter().all(|&n| batch.marks[n].version == state);
-        if guarded || self.session.state().is_some_and(untouched) {
-            return Ok((wanted.to_vec(), 0));
+        if guarded && !changes.skip_locked || self.session.state().is_some_and(untouched) || wanted.is_empty() {
+            return Ok(Standing { here: wanted.to_vec(), ..Standing::default() });
         }
-        self.compared(batch, wanted).await
+        let lock = lane.database.dialect().lock_rows(lane.table.lockable);
+        let mut standing = self.compared(batch, wanted, lock).await?;
+        if !lock.is_empty() {
+            // What was passed over is gone, or locked.
+            let passed = |n: &usize| !standing.here.contains(n) && !standing.replaced.contains(n);
+            let passed: Vec<usize> = wanted.iter().copied().filter(passed).collect();
+            let seen = self.compared(batch, &passed, "").await?;
+            standing.locked = seen.here;
+            standing.replaced.extend(seen.replaced);
+        }
+        Ok(standing)
     }
 
-    /// Returns which of these signals are still the rows that were read, and how many were replaced.
-    pub(super) async fn compared(&mut self, batch: &Batch, wanted: &[usize]) -> Result<(Vec<usize>, usize), Error> {
+    /// Returns which of these signals are still the rows that were read.
+    pub(super) async fn compared(&mut self, batch: &Batch, wanted: &[usize], lock: &str) -> Result<Standing, Error> {
         let lane = self.lane;
-        let mut found: HashMap<String, Vec<Value>> = HashMap::with_capacity(wanted.len());
+        let numbered = lane.database.dialect().numbers_versions();
+        let mut standing = Standing::default();
         for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-            let rows = self.session.signals(lane.reread(&keys), lane.table.clone(), lane.key_extras()).await?;
-            found.extend(rows.all()?.into_iter().map(|row| (row.key, row.values)));
+            let rows = self.session.signals(lane.reread(&keys, lock), lane.table.clone(), lane.key_extras()).await?;
+            let found: HashMap<String, Row> = rows.all()?.into_iter().map(|row| (row.key.clone(), row)).collect();
+            for &n in chunk {
+                let Some(row) = found.get(&batch.signals[n].key) else { continue };
+                let stands = match numbered {
+                    true => row.version == batch.marks[n].version,
+                    false => same(&row.values, &batch.signals[n].values),
+                };
+                if stands { standing.here.push(n) } else { standing.replaced.push(n) }
+            }
         }
-        let stands = |signal: &Signal| found.get(&signal.key).map(|values| same(values, &signal.values));
-        let replaced = wanted.iter().filter(|&&n| stands(&batch.signals[n]) == Some(false)).count();
-        Ok((wanted.iter().copied().filter(|&n| stands(&batch.signals[n]) == Some(true)).collect(), replaced))
+        Ok(standing)
     }
 
-    /// Counts those of these rows that are still there.
-    async fn remaining(&mut self, batch: &Batch, named: &[usize]) -> Result<usize, Error> {
-        let mut count = 0;
-        for chunk in named.chunks(KEYS_PER_STATEMENT) {
-            let mut sql = self.lane.statement("SELECT count(*) FROM ", &[]);
-            sql.push(&self.lane.texts.table).push(" WHERE ");
-            self.lane.named(&mut sql, batch, chunk);
-            count += self.session.rows(sql).await?.first().map_or(0, |row| super::number::<usize>(&row[0]));
+    /// Returns those of these rows that were deleted, and are there all the same, each as it is now; and how many
+    /// were replaced by others.
+    async fn suppressed(&mut self, batch: &Batch, deleted: &[usize]) -> Result<(Vec<(usize, Vec<Value>)>, usize), Error> {
+        let lane = self.lane;
+        let numbered = lane.database.dialect().numbers_versions();
+        let (mut suppressed, mut changed) = (Vec::new(), 0);
+        for chunk in deleted.chunks(KEYS_PER_STATEMENT) {
+            let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
+            let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
+            let mut found: HashMap<String, Row> = rows.all()?.into_iter().map(|row| (row.key.clone(), row)).collect();
+            for &n in chunk {
+                let Some(row) = found.remove(&batch.signals[n].key) else { continue };
+                // Where versions are not numbered, nobody else can change a row between the comparison and here.
+                if !numbered || row.version == OWN_VERSION || row.version == batch.marks[n].version {
+                    suppressed.push((n, row.values));
+                } else {
+                    changed += 1;
+                }
+            }
         }
-        Ok(count)
+        Ok((suppressed, changed))
     }
 
     async fn delete_rows(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
@@ -212,6 +423,16 @@ impl Worker<'_> {
         }
         Ok(deleted)
     }
+}
+
+/// What was found of rows that are to be deleted.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// Are what was read.
+    pub(super) here: Vec<usize>,
+    /// Likewise, and locked by somebody.
+    locked: Vec<usize>,
+    pub(super) replaced: Vec<usize>,
 }
 
 impl SignalTable {
@@ -268,7 +489,7 @@ impl SignalTable {
     }
 
     fn push_delete(&self, sql: &mut Sql, batch: &Batch, positions: &[usize]) {
-        sql.push("DELETE FROM ").push(&self.texts.table).push(" WHERE ");
+        sql.push(&self.database.dialect().delete_from(&self.texts.table));
         self.named(sql, batch, positions);
     }
 
@@ -294,17 +515,28 @@ impl SignalTable {
         }
     }
 
-    /// Reads rows once more, to be compared.
-    pub(super) fn reread(&self, keys: &[&str]) -> Sql {
+    /// Whether a deletion may leave a row where it is without a word.
+    fn may_resist(&self) -> bool {
+        self.table.rewrites || self.database.dialect().numbers_versions()
+    }
+
+    /// Whether a deletion may be a trigger's change, so that it has to be looked at in its transaction.
+    fn is_wary(&self) -> bool {
+        let counted = self.wary.fetch_update(Relaxed, Relaxed, |wary| wary.checked_sub(1)).is_ok();
+        counted || self.table.rewrites && self.database.dialect().numbers_versions()
+    }
+
+    /// Reads rows once more, to be compared; `lock` is one of the dialect's.
+    pub(super) fn reread(&self, keys: &[&str], lock: &str) -> Sql {
         let mut sql = self.statement("SELECT ", &[]);
         sql.push(&self.texts.columns);
         if self.key_extras().key {
             sql.push(", ").push(&self.texts.key);
         }
-        sql.push(", ").push(self.database.dialect().version().unwrap_or("0"));
+        sql.push(", ").push(self.database.dialect().version_now().unwrap_or("0"));
         sql.push(" FROM ").push(&self.texts.table).push(" t WHERE ");
         self.database.dialect().key_in(&mut sql, &self.table, keys);
-        sql.push(self.database.dialect().lock_compared());
+        sql.push(lock);
         sql
     }
 

@@ -165,6 +165,13 @@ async fn sleep(time: Option<Duration>) {
 const REACTS: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger') OR EXISTS (SELECT 1 FROM sqlite_schema s, \
     pragma_foreign_key_list(s.name) f WHERE s.type = 'table' AND f.on_delete IN ('SET NULL', 'SET DEFAULT'))";
 
+/// What may refuse to let a row be deleted: these foreign keys (where they are enforced), and these triggers.
+const OBSTACLES: &str = "SELECT DISTINCT 'a foreign key of table \"' || s.name || '\"' FROM sqlite_schema s, \
+    pragma_foreign_key_list(s.name) f WHERE s.type = 'table' AND f.on_delete IN ('NO ACTION', 'RESTRICT') \
+    AND (SELECT foreign_keys FROM pragma_foreign_keys) AND f.\"table\" = ";
+const TRIGGERS: &str = "SELECT 'trigger \"' || name || '\"' FROM sqlite_schema WHERE type = 'trigger' \
+    AND upper(sql) LIKE '% DELETE %' AND tbl_name = ";
+
 async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<Description>, Error> {
     let (schema, table) = match name {
         [schema, table] => (schema.as_str(), table.as_str()),
@@ -201,7 +208,10 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     let unique_keys = counts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
     let rewrites = reacts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
     let key = key.into_iter().map(|(_, n)| n).collect();
-    Ok(Some(Description { columns, key, indexes, unique_keys, rewrites, ..Description::default() }))
+    let mut sql = Sql::new(Placeholder::Question, OBSTACLES);
+    sql.arg(table).push(" UNION ALL ").push(TRIGGERS).arg(table);
+    let obstacles = session.rows(sql).await?.into_iter().flatten().flatten().collect();
+    Ok(Some(Description { columns, key, indexes, unique_keys, rewrites, obstacles, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {
@@ -242,7 +252,7 @@ impl Driver for SqliteDriver {
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
             Purpose::Renew => Some("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE"),
-            Purpose::Write | Purpose::Single => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
+            Purpose::Write | Purpose::Settle | Purpose::Single => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
             Purpose::Read => None,
         }
     }
@@ -348,6 +358,15 @@ impl Dialect for SqliteDialect {
         };
         sql.push(" AND ").push(STATE).push(" = ").arg(version & i64::from(u32::MAX));
         true
+    }
+
+    fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
+        let text = "SELECT group_concat(coalesce(sql, name), ';') FROM sqlite_schema WHERE tbl_name = ? COLLATE NOCASE";
+        (text, vec![name.last().map_or("", String::as_str).into()])
+    }
+
+    fn has_rights(&self) -> bool {
+        false
     }
 
     fn share(&self) -> &'static str {

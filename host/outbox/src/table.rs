@@ -59,7 +59,12 @@ pub(crate) struct Description {
     /// The database, or chance, sees to it that no key comes back.
     pub(crate) unique_keys: bool,
     /// A deletion may make the database change other rows, on the relay's own connection.
+    /// Or it may keep the row.
     pub(crate) rewrites: bool,
+    /// The relay has the right to lock rows, where it needs one of its own.
+    pub(crate) lockable: bool,
+    /// What may refuse to let a row be deleted, in words.
+    pub(crate) obstacles: Vec<String>,
 }
 
 /// One term of `order_by`.
@@ -82,6 +87,10 @@ pub(crate) struct Table {
     pub(crate) id: Option<usize>,
     /// See [`Description::rewrites`].
     pub(crate) rewrites: bool,
+    /// See [`Description::lockable`].
+    pub(crate) lockable: bool,
+    /// A dead letter keeps what follows it from being sent.
+    pub(crate) holds_dead: bool,
     /// A key may come back, with the same content.
     pub(crate) recurring: bool,
 }

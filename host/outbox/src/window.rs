@@ -27,7 +27,7 @@ impl Worker<'_> {
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
-            hold: active.due.is_some() || active.dead,
+            hold: active.due.is_some() || active.dead || active.undeleted.is_some(),
             version: true,
         };
         let mut sql = lane.statement("SELECT ", &[]);
@@ -106,7 +106,7 @@ impl Worker<'_> {
         self.first_key(&self.lane.descending(), &RecordedClaims::default()).await
     }
 
-    /// Returns the key of the first row that is no dead letter, in the type's order; `None` if there is none.
+    /// Returns the key of the first row that is to be sent, in the type's order; `None` if there is none.
     ///
     /// # Errors
     /// The database's error.
@@ -226,12 +226,19 @@ impl SignalTable {
                 sql.push(")");
             }
         }
-        if active.dead {
-            self.without_hold(sql, DEAD);
+        if active.dead || active.undeleted.is_some() {
+            self.without_hold(sql, "<>", RETRY);
             sql.push(" AND h.signal_key = ").push(&self.texts.key).push(")");
         }
+        if active.dead && self.table.holds_dead {
+            self.without_hold(sql, "=", DEAD);
+            if !self.table.order_key.is_empty() {
+                sql.push(" AND h.order_key = ").push(&self.texts.order_key);
+            }
+            sql.push(")");
+        }
         if active.due.is_some_and(|(_, last)| last > 0) {
-            self.without_hold(sql, RETRY);
+            self.without_hold(sql, "=", RETRY);
             match (self.table.ordered(), self.table.order_key.is_empty()) {
                 (false, _) => sql.push(" AND h.signal_key = ").push(&self.texts.key),
                 (true, false) => sql.push(" AND h.order_key = ").push(&self.texts.order_key),
@@ -246,10 +253,10 @@ impl SignalTable {
         }
     }
 
-    /// Appends the beginning of a condition that no hold in this state matches.
-    fn without_hold(&self, sql: &mut Sql, state: &str) {
+    /// Appends the beginning of a condition that no hold matches that is in this state (`=`), or is not (`<>`).
+    fn without_hold(&self, sql: &mut Sql, operator: &str, state: &str) {
         sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE h.signal_type = ");
-        sql.arg(self.signal_type.name.as_str()).push(" AND h.state = ").arg(state);
+        sql.arg(self.signal_type.name.as_str()).push(" AND h.state ").push(operator).push(" ").arg(state);
     }
 
     fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {

@@ -59,10 +59,9 @@ impl Plugin {
         let started = Instant::now();
         let mut guests =
             BatchCalls { context, signals: &lowered.signals(), alive: None, unattributed: None, started, stop, patience };
-        let strategy = SendStrategy {
-            ordered: signal_type.attributes.iter().any(|(key, value)| key == "ordered" && value == "true"),
-            patience,
-        };
+        let is =
+            |wanted: (&str, &str)| signal_type.attributes.iter().any(|(key, value)| (key.as_str(), value.as_str()) == wanted);
+        let strategy = SendStrategy { ordered: is(("ordered", "true")), holds_dead: is(("on_dead", "hold")), patience };
         let verdict = strategy.send(signals, &mut guests).await;
         guests.report_unattributed();
         verdict

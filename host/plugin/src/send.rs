@@ -42,6 +42,8 @@ pub(super) trait GuestCalls: Send {
 pub(super) struct SendStrategy {
     /// Whether a retried signal holds back those behind it with the same order key.
     pub(super) ordered: bool,
+    /// Whether a rejected signal does, too.
+    pub(super) holds_dead: bool,
     /// No further call starts after this time.
     pub(super) patience: Duration,
 }
@@ -89,7 +91,9 @@ impl SendStrategy {
                 (Ok(Err(outage)), _) => return Err(outage),
             };
             for (position, outcome) in positions.into_iter().zip(answers) {
-                if self.ordered && matches!(outcome, Outcome::Retry { .. }) {
+                let stops =
+                    matches!(outcome, Outcome::Retry { .. }) || self.holds_dead && matches!(outcome, Outcome::Reject { .. });
+                if self.ordered && stops {
                     stopped.insert(signals[position].order_key.as_str());
                 }
                 outcomes[position] = outcome;
@@ -205,7 +209,7 @@ mod tests {
             })
             .collect();
         let mut script = Script { bulk, acts: acts.to_vec(), called: vec![], spent: Duration::ZERO, stop_after };
-        let strategy = SendStrategy { ordered: keys.is_some(), patience: 4 * TIMEOUT };
+        let strategy = SendStrategy { ordered: keys.is_some(), holds_dead: false, patience: 4 * TIMEOUT };
         (strategy.send(&signals, &mut script).await, script.called)
     }
 

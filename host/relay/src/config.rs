@@ -90,6 +90,7 @@ const SIGNAL_KEYS: &[&str] = &[
     "digest",
     "order_by",
     "order_key",
+    "on_dead",
     "burst_count",
     "concurrency",
     "autoflush",
@@ -273,13 +274,21 @@ pub fn sqlite_url(path: &Path, rest: &str) -> String {
 
 fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Connection], faults: &mut Faults<'_>) -> SignalConfig {
     let table = section.string("table", faults).unwrap_or_else(|| snake_case(name));
+    let on_dead = section.string("on_dead", faults);
     let source = Source {
         signal: name.to_owned(),
         table,
         order_by: section.strings("order_by", faults),
         order_key: section.strings("order_key", faults),
         id: section.string("id", faults),
+        holds_dead: on_dead.as_deref() == Some("hold"),
     };
+    if on_dead.as_ref().is_some_and(|what| what != "skip" && what != "hold") {
+        faults.add(section.place("on_dead"), format!("`{}` must be \"skip\" or \"hold\"", section.named("on_dead")));
+    }
+    if source.order_by.is_empty() && source.holds_dead {
+        faults.add(section.place("on_dead"), format!("`{}` = \"hold\" requires `order_by`", section.named("on_dead")));
+    }
     if source.order_by.is_empty() && !source.order_key.is_empty() {
         faults.add(section.place("order_key"), format!("`{}` requires `order_by`", section.named("order_key")));
     }
@@ -317,7 +326,7 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
         concurrency: if strict { 1 } else { concurrency },
         autoflush: section.boolean("autoflush", true, faults),
         limits: Limits { timeout, memory: section.size("memory", Limits::default().memory, faults) },
-        policy: policy(section, !source.order_by.is_empty(), faults),
+        policy: policy(section, &source, faults),
         connections: connections.iter().filter(granted).filter_map(|connection| connection.config.clone()).collect(),
         grants,
         source,
@@ -328,8 +337,9 @@ fn texts(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(Stri
     section.section(key, faults).map(|section| section.texts(faults)).unwrap_or_default()
 }
 
-fn policy(section: &Section<'_>, ordered: bool, faults: &mut Faults<'_>) -> Policy {
-    let mut policy = Policy { ordered, max_attempts: 20, backoff: Backoff::default() };
+fn policy(section: &Section<'_>, source: &Source, faults: &mut Faults<'_>) -> Policy {
+    let (ordered, holds_dead) = (!source.order_by.is_empty(), source.holds_dead);
+    let mut policy = Policy { ordered, holds_dead, max_attempts: 20, backoff: Backoff::default() };
     let Some(retry) = section.section("retry", faults) else { return policy };
     retry.refuse_unknown(&["max_attempts", "backoff"], faults);
     policy.max_attempts = retry.number("max_attempts", 20, 1, faults);

@@ -22,7 +22,7 @@ use crate::runner::SignalRunner;
 use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
-use signalbus_outbox::{Batch, Claimed, Error, Settled, Source};
+use signalbus_outbox::{Batch, Cause, Claimed, Deletions, Error, Settled, Source};
 use signalbus_plugin::{Grants, Limits, Sender, Sending};
 
 /// Nothing is this far off: a test that waits for longer waits for ever. Takes no time under a paused clock.
@@ -81,7 +81,7 @@ pub(super) fn config(name: &str) -> SignalConfig {
 }
 
 fn policy() -> Policy {
-    Policy { ordered: false, max_attempts: 5, backoff: Backoff::default() }
+    Policy { ordered: false, holds_dead: false, max_attempts: 5, backoff: Backoff::default() }
 }
 
 impl RollsBack for FakePlugin {
@@ -242,7 +242,7 @@ pub(super) fn claimed_for(expiry: Duration) -> Result<Claimed, Error> {
 
 /// A successful settle.
 pub(super) fn done() -> Result<Settled, Error> {
-    Ok(Settled::Done { deleted: 0, changed: 0 })
+    Ok(Settled::Done(Deletions::default()))
 }
 
 /// The verdict on a batch of which everything was sent.
@@ -260,5 +260,5 @@ pub(super) fn unreachable() -> Error {
 }
 
 pub(super) fn refused(passing: bool) -> Error {
-    Error::Refused { message: "no".into(), passing }
+    Error::Refused { message: "no".into(), cause: if passing { Cause::Passing } else { Cause::Final } }
 }

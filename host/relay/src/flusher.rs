@@ -13,12 +13,15 @@ use tokio_util::sync::CancellationToken;
 use crate::ports::{ClaimSession, Claims};
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
-use signalbus_outbox::{Batch, Claimed, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
+use signalbus_outbox::{Batch, Claimed, Deletions, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
 use signalbus_plugin::Sender;
 use signalbus_telemetry as telemetry;
 
 /// How often a flush checks whether another relay has settled its claims.
 const RECHECK: Duration = Duration::from_millis(200);
+
+/// So many rows of a batch that cannot be deleted, and none that can, have one cause.
+const HOPELESS: usize = 16;
 
 /// How long a worker that ends waits for a silent database.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -271,14 +274,26 @@ impl<T: Claims> Flusher<T> {
         }
         observer.settled(settlement);
         telemetry::tallied(&self.table.signal_type().name, settlement);
-        let changed = if let Settled::Done { changed, .. } = settled { changed } else { 0 };
-        if changed > 0 {
-            telemetry::changed(&self.table.signal_type().name, changed);
+        let deletions = if let Settled::Done(deletions) = settled { deletions } else { Deletions::default() };
+        let name = &self.table.signal_type().name;
+        if deletions.changed > 0 {
+            telemetry::changed(name, deletions.changed);
         }
-        if changed > 0 || settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len() {
+        let left = settlement.delete.len() + settlement.defer.len() + settlement.bury.len() < batch.signals.len();
+        if deletions.changed > 0 || left {
             self.table.rescan().await;
         }
-        Ok(())
+        match deletions.reason {
+            None => Ok(()),
+            // One cause for all: it is to be mended before more is sent.
+            Some(reason) if deletions.deleted == 0 && deletions.refused >= HOPELESS => {
+                Err(Halt::Database(Error::Table(format!("nothing that was sent can be deleted: {reason}"))))
+            }
+            Some(reason) => {
+                telemetry::undeleted(name, deletions.locked + deletions.refused, &reason);
+                Ok(())
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod fake;
 mod files;
 pub mod flusher;
 mod live;
+mod parked;
 mod ports;
 mod redrive;
 mod runner;
@@ -298,7 +299,7 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
             Error::Unreachable(_) | Error::Refused { .. } => Self::Database(error),
-            Error::Schema(_) | Error::Table(_) => Self::Faults(vec![error.to_string()]),
+            Error::Schema(_) | Error::Table(_) | Error::Altered(_) => Self::Faults(vec![error.to_string()]),
         }
     }
 }
@@ -333,7 +334,7 @@ mod tests {
         let flusher = Flusher {
             table: outbox.signal_table(&source).await.unwrap(),
             sender: Arc::new(Stuck(stop.clone())),
-            policy: Policy { ordered: false, max_attempts: 1, backoff: Backoff::default() },
+            policy: Policy { ordered: false, holds_dead: false, max_attempts: 1, backoff: Backoff::default() },
             burst_count: 1,
             concurrency: 2,
             patience: Patience::ONE_SHOT,

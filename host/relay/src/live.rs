@@ -14,11 +14,12 @@ use tokio_util::task::TaskTracker;
 
 use super::activity::LastActivity;
 use super::files::Files;
+use super::parked::Parked;
 use super::runner::{Health, Runners, SignalRunner};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
 use super::watcher::OutboxWatcher;
-use super::{Opened, Redriven, Refusal, cache_folder, open_all, redrive};
+use super::{Opened, Redriven, Refusal, cache_folder, open_all, open_one, redrive};
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
 use signalbus_bus::Buses;
@@ -26,6 +27,9 @@ use signalbus_core::suggest;
 use signalbus_outbox::{DeadLetter, Error, Outbox};
 use signalbus_plugin::{Engine, LoadError};
 use signalbus_telemetry as telemetry;
+
+/// How often to look for signal types that are to be opened again.
+const TENDING: Duration = Duration::from_millis(100);
 
 /// A relay that runs until it is stopped.
 pub struct Live {
@@ -38,6 +42,7 @@ pub struct Live {
     watcher: OutboxWatcher,
     samples: Samples,
     files: Files,
+    parked: Parked,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Serialises configuration reloads.
@@ -71,6 +76,7 @@ impl Live {
             runners,
             samples: Samples::default(),
             files: Files::default(),
+            parked: Parked::default(),
             tasks: TaskTracker::new(),
             stop,
             changing: tokio::sync::Mutex::default(),
@@ -79,18 +85,16 @@ impl Live {
         }))
     }
 
-    /// Opens every signal type with `autoflush` and starts sending, once the database is reachable.
+    /// Opens every signal type with `autoflush` and starts sending, once the database is reachable. A type whose table
+    /// or plugin is unfit is parked.
     ///
     /// # Errors
-    /// Every problem at once; none of them is transient.
+    /// No type can be started: every problem at once; none of them is transient.
     pub async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
         let signals = autoflushed(&self.config());
         for tries in 1_u32.. {
-            match self.open(&signals).await {
-                Ok(opened) => {
-                    self.start_runners(&signals, opened);
-                    break;
-                }
+            match self.start_all(&signals).await {
+                Ok(()) => break,
                 Err(Refusal::Database(error)) if error.is_unreachable() || error.is_passing() => {
                     telemetry::database_error(&error, error.kind());
                     pause(Duration::from_millis(100) * tries.min(20), &self.stop).await;
@@ -110,6 +114,7 @@ impl Live {
                     live.watcher.listen(&live.stop),
                     live.samples.run(&live.watcher, &live.stop),
                     live.files.watch(&live.runners, &live.stop),
+                    live.tend(),
                 )
             };
             live.stop.run_until_cancelled(all).await
@@ -122,6 +127,91 @@ impl Live {
         self.outbox.require_schema().await?;
         signals.iter().for_each(|signal| self.files.note(signal));
         open_all(&self.outbox, &self.engine, &self.buses, signals, Patience::FOREVER).await
+    }
+
+    /// Starts what can be started and parks the rest.
+    async fn start_all(&self, signals: &[SignalConfig]) -> Result<(), Refusal> {
+        self.outbox.require_schema().await?;
+        let opening = join_all(signals.iter().map(|signal| self.open_again(signal))).await;
+        let (mut opened, mut refused) = (Vec::new(), Vec::new());
+        for (signal, one) in signals.iter().zip(opening) {
+            match one {
+                Ok(one) => opened.push((signal, one)),
+                Err(Refusal::Database(error)) if error.is_unreachable() || error.is_passing() => return Err(error.into()),
+                Err(Refusal::Database(error)) => refused.push((signal, vec![format!("{}: {error}", signal.place)])),
+                Err(Refusal::Faults(faults)) => refused.push((signal, faults)),
+            }
+        }
+        if opened.is_empty() && !refused.is_empty() {
+            return Err(Refusal::Faults(refused.into_iter().flat_map(|(_, faults)| faults).collect()));
+        }
+        for (signal, faults) in refused {
+            self.park(signal, faults.join("; "));
+        }
+        for (signal, opened) in opened {
+            self.start_runners(std::slice::from_ref(signal), vec![opened]);
+        }
+        Ok(())
+    }
+
+    async fn open_again(&self, signal: &SignalConfig) -> Result<Opened, Refusal> {
+        self.files.note(signal);
+        open_one(&self.outbox, &self.engine, &self.buses, signal, Patience::FOREVER).await
+    }
+
+    fn park(&self, signal: &SignalConfig, reason: String) {
+        let words = reason.clone();
+        if self.parked.put(signal, reason) {
+            telemetry::parked(signal.name(), &words);
+        }
+    }
+
+    /// Opens again what is parked, and what has an altered table, until stopped.
+    async fn tend(self: &Arc<Self>) {
+        while !self.stop.is_cancelled() {
+            let altered = self.runners.all().into_iter().filter(|runner| runner.take_altered());
+            let altered = altered.map(|runner| (runner.config.clone(), Some(runner)));
+            let parked = self.parked.take_due().into_iter().map(|config| (config, None));
+            for (config, runner) in altered.chain(parked) {
+                let live = self.clone();
+                self.tasks.spawn(async move { live.stop.run_until_cancelled(live.start_again(config, runner)).await });
+            }
+            pause(TENDING, &self.stop).await;
+        }
+    }
+
+    /// Starts a signal type again, or parks it.
+    async fn start_again(&self, config: SignalConfig, runner: Option<Arc<SignalRunner>>) {
+        let opened = self.open_again(&config).await;
+        if let Err(Refusal::Database(error)) = &opened
+            && (error.is_unreachable() || error.is_passing())
+        {
+            // It is noticed again.
+            return;
+        }
+        let _changing = self.changing.lock().await;
+        let current = match &runner {
+            Some(runner) => self.runners.find(config.name()).is_some_and(|found| Arc::ptr_eq(&found, runner)),
+            None => self.parked.holds(&config),
+        };
+        if !current {
+            return;
+        }
+        if let Some(runner) = runner {
+            self.runners.remove(config.name());
+            runner.stop.cancel();
+            runner.ended.cancelled().await;
+        }
+        match opened {
+            Ok(opened) => {
+                self.parked.remove(config.name());
+                telemetry::unparked(config.name());
+                self.start_runners(std::slice::from_ref(&config), vec![opened]);
+                self.runners.find(config.name()).iter().for_each(|runner| runner.wake("call"));
+            }
+            Err(Refusal::Faults(faults)) => self.park(&config, faults.join("; ")),
+            Err(Refusal::Database(error)) => self.park(&config, error.to_string()),
+        }
     }
 
     fn start_runners(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
@@ -157,7 +247,8 @@ impl Live {
         }
         let signals = autoflushed(&wanted);
         let same = |signal: &SignalConfig| {
-            self.runners.find(signal.name()).is_some_and(|runner| runner.config.clone().at(&signal.place) == *signal)
+            let running = self.runners.find(signal.name());
+            running.is_some_and(|runner| runner.config.clone().at(&signal.place) == *signal) || self.parked.holds(signal)
         };
         let fresh: Vec<SignalConfig> = signals.iter().filter(|signal| !same(signal)).cloned().collect();
         let opened = self.open(&fresh).await.map_err(|refusal| match refusal {
@@ -180,6 +271,12 @@ impl Live {
             runner.ended.cancelled().await;
         }))
         .await;
+        for name in self.parked.names() {
+            if !signals.iter().any(|signal| self.parked.holds(signal) && *signal.name() == name) {
+                self.parked.remove(&name);
+            }
+        }
+        self.parked.hurry();
         self.start_runners(&fresh, opened);
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
         telemetry::reloaded(&started, &left, &changed);
@@ -263,29 +360,36 @@ impl Live {
             Health::Healthy => None,
             Health::Paused { reason } | Health::Failing { reason } => Some(format!("{}: {reason}", runner.name())),
         };
-        self.runners.all().iter().filter_map(problem).collect()
+        self.runners.all().iter().filter_map(problem).chain(self.parked.reasons()).collect()
     }
 
     /// Returns the status of the relay and of every signal type.
     pub fn status(&self) -> Status {
-        let runners = self.runners.all();
+        let running = self.runners.all();
+        let running = running.iter().map(|runner| SignalStatus::from_runner(runner, &self.samples.get(runner.name())));
+        let mut signals: Vec<SignalStatus> = running.chain(self.parked.status()).collect();
+        signals.sort_by(|a, b| a.name.cmp(&b.name));
         Status {
             version: env!("CARGO_PKG_VERSION"),
             uptime_seconds: self.begun.elapsed().as_secs(),
             ready: self.problems().is_empty(),
-            signals: runners.iter().map(|runner| SignalStatus::from_runner(runner, &self.samples.get(runner.name()))).collect(),
+            signals,
         }
     }
 
     /// Updates the gauges that are only set when the metrics are read.
     pub fn measure(&self) {
         let ready = |runner: &Arc<SignalRunner>| (runner.name().to_owned(), runner.health() == Health::Healthy);
-        let ready: Vec<_> = self.runners.all().iter().map(ready).collect();
+        let parked = self.parked.names().into_iter().map(|name| (name, false));
+        let ready: Vec<_> = self.runners.all().iter().map(ready).chain(parked).collect();
         telemetry::update_gauges(self.outbox.connections(), self.engine.generations(), &ready);
     }
 
     fn find(&self, name: &str) -> Result<Arc<SignalRunner>, Unknown> {
         self.runners.find(name).ok_or_else(|| {
+            if let Some(reason) = self.parked.reason(name) {
+                return Unknown(format!("signal type \"{name}\" is not running: {reason}"));
+            }
             let runners = self.runners.all();
             let nearest = suggest::nearest(name, runners.iter().map(|runner| runner.name()));
             Unknown(format!("signal type \"{name}\" is not running{nearest}"))

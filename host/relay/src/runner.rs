@@ -4,7 +4,7 @@
 //! with the stop. Next: `flusher`, what a worker does; `watcher`, which wakes the runner.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct SignalRunner<T = SignalTable, P = Generations> {
     /// Cancelled once the runner has stopped and everything in flight is settled.
     pub(super) ended: CancellationToken,
     wake_up: Notify,
+    /// Its table was altered: it is to be opened again.
+    altered: AtomicBool,
     workers: AtomicUsize,
     condition: Mutex<Condition>,
     activity: Arc<LastActivity>,
@@ -129,6 +131,7 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
             stop,
             ended: CancellationToken::new(),
             wake_up: Notify::new(),
+            altered: AtomicBool::new(false),
             workers: AtomicUsize::new(0),
             condition: Mutex::default(),
             activity,
@@ -152,6 +155,11 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
         condition.failed_batches = 0;
         drop(condition);
         self.wake("call");
+    }
+
+    /// Whether its table was altered since it was opened; `true` once.
+    pub(super) fn take_altered(&self) -> bool {
+        self.altered.swap(false, Relaxed)
     }
 
     pub(super) fn workers(&self) -> usize {
@@ -270,6 +278,10 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
             Halt::Stalled(reason) => {
                 let wait = if self.generations.take_rolled_back() { Duration::ZERO } else { self.backoff(1000, 60) };
                 self.pause(wait, format!("the plugin fails: {reason}"));
+            }
+            Halt::Database(error) if error.is_altered() => {
+                self.altered.store(true, Relaxed);
+                self.pause(Duration::from_secs(1), error.to_string());
             }
             Halt::Database(error) => {
                 telemetry::database_error(&error, error.kind());

@@ -103,7 +103,8 @@ impl Samples {
             let head = runner.flusher.table.session().head().await?;
             let side_counts = side_counts.get(runner.name()).copied().unwrap_or_default();
             let sample = self.get(runner.name()).followed_by(pending, side_counts, head);
-            telemetry::sampled(runner.name(), pending, sample.oldest(), side_counts.deferred, side_counts.dead);
+            let SideCounts { deferred, dead, undeleted } = side_counts;
+            telemetry::sampled(runner.name(), pending, sample.oldest(), telemetry::Held { deferred, dead, undeleted });
             self.put(runner.name(), sample);
         }
         Ok(())

@@ -21,7 +21,7 @@ pub struct Status {
 }
 
 /// The status of a signal type.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct SignalStatus {
     #[serde(rename = "type")]
     pub name: String,
@@ -31,11 +31,13 @@ pub struct SignalStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     pub workers: usize,
-    /// Pending rows when last sampled; likewise the next three.
+    /// Pending rows when last sampled; likewise the next four.
     pub pending: u64,
     pub oldest_age_seconds: u64,
     pub deferred_now: u64,
     pub dead_letters: u64,
+    /// Rows that were sent and could not be deleted.
+    pub undeleted: u64,
     pub sent: u64,
     pub skipped: u64,
     pub deferred: u64,
@@ -45,7 +47,7 @@ pub struct SignalStatus {
 }
 
 /// The status of a signal type's plugin.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct PluginStatus {
     pub path: String,
     pub digest: String,
@@ -70,6 +72,7 @@ impl SignalStatus {
             oldest_age_seconds: sample.oldest().as_secs(),
             deferred_now: sample.side_counts.deferred,
             dead_letters: sample.side_counts.dead,
+            undeleted: sample.side_counts.undeleted,
             sent: runner.tally.sent.load(Relaxed),
             skipped: runner.tally.skipped.load(Relaxed),
             deferred: runner.tally.deferred.load(Relaxed),

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::{Exit, Failure, open, print, unreachable};
-use signalbus_outbox::{Error, Fault, Outbox};
+use signalbus_outbox::{Error, Fault, Outbox, Undeleted};
 use signalbus_plugin::{Engine, Plugin};
 use signalbus_relay::cache_folder;
 use signalbus_relay::config::{Config, SignalConfig};
@@ -68,6 +68,10 @@ impl Report {
             }
             self.table(&outbox, signal).await;
         }
+        let undeleted = outbox.undeleted().await.unwrap_or_default();
+        self.warnings.extend(undeleted.into_iter().map(|Undeleted { signal, count, reason }| {
+            format!("signal type \"{signal}\": {count} rows were sent and could not be deleted: {reason}")
+        }));
     }
 
     async fn table(&mut self, outbox: &Outbox, signal: &SignalConfig) {

@@ -176,17 +176,43 @@ pub fn changed(signal: &str, rows: usize) {
     debug!(target: TARGET, signal, rows, "rows changed while they were sent");
 }
 
+/// Rows were sent, and the database does not delete them now. They are not sent again.
+pub fn undeleted(signal: &str, rows: usize, reason: &str) {
+    meters::count("signalbus_undeleted_total", signal, rows);
+    warn!(target: TARGET, signal, rows, reason, "rows were sent and cannot be deleted now; they are not sent again");
+}
+
+/// A signal type cannot run: its table or its plugin is unfit. It is tried again now and then.
+pub fn parked(signal: &str, reason: &str) {
+    error!(target: TARGET, signal, reason, "signal type cannot run; trying again every few seconds");
+}
+
+/// A signal type runs that could not run, or whose table was altered.
+pub fn unparked(signal: &str) {
+    info!(target: TARGET, signal, "signal type started again");
+}
+
 /// Dead letters were redriven.
 pub fn redriven(signal: &str, letters: usize) {
     meters::count("signalbus_redriven_total", signal, letters);
 }
 
 /// The backlog of a signal type was sampled.
-pub fn sampled(signal: &str, pending: u64, oldest: Duration, deferred: u64, dead: u64) {
+pub fn sampled(signal: &str, pending: u64, oldest: Duration, held: Held) {
     meters::level("signalbus_pending", signal, pending);
     meters::level("signalbus_oldest_age_seconds", signal, oldest.as_secs());
-    meters::level("signalbus_deferred", signal, deferred);
-    meters::level("signalbus_dead_letters", signal, dead);
+    meters::level("signalbus_deferred", signal, held.deferred);
+    meters::level("signalbus_dead_letters", signal, held.dead);
+    meters::level("signalbus_undeleted", signal, held.undeleted);
+}
+
+/// How many rows of a signal type are held.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Held {
+    pub deferred: u64,
+    pub dead: u64,
+    /// Were sent, and could not be deleted.
+    pub undeleted: u64,
 }
 
 /// Updates the gauges that are only set when the metrics are read.

@@ -25,6 +25,7 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
     ("signalbus_oldest_age_seconds", Kind::Gauge, "signal", "Lower bound on the age of the oldest pending row; sampled"),
     ("signalbus_deferred", Kind::Gauge, "signal", "Signals waiting for their next attempt; sampled"),
     ("signalbus_dead_letters", Kind::Gauge, "signal", "Dead letters; sampled"),
+    ("signalbus_undeleted", Kind::Gauge, "signal", "Rows that were sent and could not be deleted; sampled"),
     ("signalbus_batches_in_flight", Kind::Gauge, "signal", "Batches claimed but not yet settled"),
     ("signalbus_claimed_total", Kind::Counter, "signal", "Claimed signals"),
     ("signalbus_sent_total", Kind::Counter, "signal", "Sent signals, whose rows were deleted"),
@@ -32,6 +33,7 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
     ("signalbus_deferred_total", Kind::Counter, "signal", "Failed attempts that will be retried"),
     ("signalbus_buried_total", Kind::Counter, "signal", "Dead-lettered signals"),
     ("signalbus_changed_total", Kind::Counter, "signal", "Rows that were replaced while they were sent, and stayed"),
+    ("signalbus_undeleted_total", Kind::Counter, "signal", "Rows that were sent and could not be deleted at once"),
     ("signalbus_redriven_total", Kind::Counter, "signal", "Redriven dead letters"),
     ("signalbus_duplicates_suspected_total", Kind::Counter, "signal", "Signals that may have been sent twice"),
     (
