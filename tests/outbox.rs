@@ -13,3 +13,4 @@ mod outages;
 mod resistance;
 mod schedules;
 mod takeovers;
+mod views;

@@ -160,9 +160,9 @@ impl Worker<'_> {
 
     /// Looks whether the table was altered.
     async fn altered(&mut self) -> Option<Error> {
-        let (text, args) = self.lane.database.dialect().shape(&self.lane.table.name);
+        let shape = &self.lane.shape;
         self.session.begin(Purpose::Read).await.ok()?;
-        let rows = self.session.rows(self.lane.statement(text, &args)).await.ok()?;
+        let rows = self.session.rows(self.lane.statement(&shape.text, &shape.args)).await.ok()?;
         self.session.commit().await.ok()?;
         self.lane.expect_shape(rows.first().and_then(|row| row[0].as_ref())).err()
     }
@@ -364,9 +364,9 @@ impl Worker<'_> {
              CASE WHEN EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND state = 'dead') THEN 1 ELSE 0 END, \
              (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'sent') - NOW, (SHAPE) \
              ORDER BY 1, 8";
-        let (shape, named) = dialect.shape(&self.lane.table.name);
-        let args: Vec<Arg> = std::iter::repeat_n(signal, 6).chain(named).collect();
-        let mut rows = self.session.rows(self.lane.timed(&text.replace("SHAPE", shape), &args)).await?;
+        let shape = &self.lane.shape;
+        let args: Vec<Arg> = std::iter::repeat_n(signal, 6).chain(shape.args.iter().cloned()).collect();
+        let mut rows = self.session.rows(self.lane.timed(&text.replace("SHAPE", &shape.text), &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
         self.lane.expect_shape(deferrals.get(17).and_then(Option::as_ref))?;
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
@@ -557,7 +557,7 @@ impl Worker<'_> {
 impl SignalTable {
     /// The table must be what it was when it was opened.
     fn expect_shape(&self, shape: Option<&String>) -> Result<(), Error> {
-        if shape == self.shape.as_ref() { Ok(()) } else { Err(Error::Altered(self.table.name.join("."))) }
+        if shape == self.shape.shown.as_ref() { Ok(()) } else { Err(Error::Altered(self.table.name.join("."))) }
     }
 }
 

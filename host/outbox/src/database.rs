@@ -163,6 +163,10 @@ pub(crate) trait Dialect: Send + Sync {
     fn delete_from(&self, table: &str) -> String {
         format!("DELETE FROM {table} WHERE ")
     }
+    /// The same, for what is set in the row instead.
+    fn mark(&self, table: &str, set: &str) -> String {
+        format!("UPDATE {table} SET {set} WHERE ")
+    }
     /// Whether a user may lack the right to do something.
     fn has_rights(&self) -> bool {
         true

@@ -161,13 +161,16 @@ impl SignalTable {
             }
             let keys: Vec<&str> = holds.keys().copied().collect();
             let lock = self.database.dialect().lock_rows(self.table.lockable);
-            let lock = lock.trim_end_matches(" SKIP LOCKED");
+            let lock = if self.table.view.is_some() { "" } else { lock.trim_end_matches(" SKIP LOCKED") };
             let rows = session.signals(self.reread(&keys, lock), self.table.clone(), self.key_extras()).await?.all()?;
             let stands = |row: &&Row| holds.get(row.key.as_str()).is_some_and(|hold| hold.holds(&self.table, &row.values));
             let standing: Vec<&Row> = rows.iter().filter(stands).collect();
             let keys: Vec<&str> = standing.iter().map(|row| row.key.as_str()).collect();
             if !keys.is_empty() {
-                let mut sql = self.statement(&self.database.dialect().delete_from(&self.texts.table), &[]);
+                for delete in self.delete_children(&keys) {
+                    session.execute(delete).await?;
+                }
+                let mut sql = self.statement(&self.texts.remove, &[]);
                 self.database.dialect().key_in(&mut sql, &self.table, &keys);
                 let versions: Vec<i64> = standing.iter().map(|row| row.version).collect();
                 self.database.dialect().guard(&mut sql, &self.table, &versions, session.connection());

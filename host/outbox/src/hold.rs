@@ -130,7 +130,7 @@ impl Worker<'_> {
         let unread: Vec<usize> = entries.iter().filter(|entry| entry.values.is_none()).map(|entry| entry.index).collect();
         let standing = self.compared(batch, &unread, "").await?;
         entries.retain(|entry| entry.values.is_some() || standing.here.contains(&entry.index));
-        let columns = self.lane.covered();
+        let (stored, columns) = self.lane.covered();
         for chunk in entries.chunks(KEYS_PER_STATEMENT) {
             let text = "INSERT INTO signalbus_hold (signal_type, signal_key, order_key, fingerprint, columns, id_seed, state, \
                  attempts, due_at, since, reason) VALUES ";
@@ -139,7 +139,8 @@ impl Worker<'_> {
             sql.list(", ", chunk, |sql, entry| {
                 let signal = &batch.signals[entry.index];
                 let seed = batch.marks[entry.index].seed.to_text();
-                let fingerprint = fingerprint(entry.values.as_ref().unwrap_or(&signal.values).iter());
+                let values = entry.values.as_ref().unwrap_or(&signal.values);
+                let fingerprint = fingerprint(stored.iter().map(|&n| &values[n]));
                 let reason = shortened(entry.reason);
                 let texts = [
                     &self.lane.signal_type.name,
@@ -215,10 +216,12 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
-    /// The names of the columns that a fingerprint covers.
-    fn covered(&self) -> String {
-        let names: Vec<&str> = self.table.columns.iter().map(|column| column.name.as_str()).collect();
-        serde_json::json!(names).to_string()
+    /// The columns that a fingerprint covers, and their names.
+    fn covered(&self) -> (Vec<usize>, String) {
+        let stored: Vec<usize> = (0..self.table.columns.len()).filter(|n| !self.table.computed.contains(n)).collect();
+        let names: Vec<&str> = stored.iter().map(|&n| self.table.columns[n].name.as_str()).collect();
+        let names = serde_json::json!(names).to_string();
+        (stored, names)
     }
 
     /// Removes dead letters whose rows are gone or were changed: what was changed is sent as it is now. Looks

@@ -11,6 +11,7 @@ use std::hash::Hasher as _;
 use siphasher::sip::SipHasher13;
 
 use super::database::Row;
+use super::table::Table;
 use signalbus_core::signal::{Signal, Value};
 
 /// What tells the ids of one claim from those of all others: 128 random bits.
@@ -46,11 +47,14 @@ pub(super) struct Identity {
     column: Option<usize>,
     /// Whether the database numbers the versions of a row, so that its content need not be hashed.
     numbered: bool,
+    /// See [`Table::computed`].
+    computed: Vec<usize>,
 }
 
 impl Identity {
-    pub(super) fn new(signal: &str, source: &str, column: Option<usize>, numbered: bool) -> Self {
-        Self { signal: signal.to_owned(), source: source.to_owned(), column, numbered }
+    pub(super) fn new(signal: &str, source: &str, table: &Table, numbered: bool) -> Self {
+        let (column, computed) = (table.id, table.computed.clone());
+        Self { signal: signal.to_owned(), source: source.to_owned(), column, numbered, computed }
     }
 
     /// A signal with the id that it has under this seed, after so many attempts.
@@ -66,7 +70,8 @@ impl Identity {
         if self.numbered {
             hasher.write(&version.to_le_bytes());
         } else {
-            values.iter().for_each(|value| hash(&mut hasher, value));
+            let stored = values.iter().enumerate().filter(|(n, _)| !self.computed.contains(n));
+            stored.for_each(|(_, value)| hash(&mut hasher, value));
         }
         hasher.finish()
     }
@@ -139,13 +144,14 @@ pub(super) fn text(value: &Value) -> Option<String> {
     })
 }
 
-/// Whether two rows have the same content, to the bit.
-pub(super) fn same(left: &[Value], right: &[Value]) -> bool {
+/// Whether two rows have the same content, to the bit, apart from what is computed.
+pub(super) fn same(left: &[Value], right: &[Value], computed: &[usize]) -> bool {
     let equal = |(left, right): (&Value, &Value)| match (left, right) {
         (Value::Float64(left), Value::Float64(right)) => left.to_bits() == right.to_bits(),
         (left, right) => left == right,
     };
-    left.len() == right.len() && left.iter().zip(right).all(equal)
+    let mut cells = left.iter().zip(right).enumerate();
+    left.len() == right.len() && cells.all(|(n, cells)| computed.contains(&n) || equal(cells))
 }
 
 #[cfg(test)]
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_id_names_type_key_claim_and_version_and_database() {
-        let identity = Identity::new("Order", "shop", None, true);
+        let identity = Identity::new("Order", "shop", &Table::default(), true);
         let first = id(&identity, "a~b@c", 7, 1, &[]);
         assert!(first.starts_with("Order:a%7Eb%40c~") && first.ends_with("@shop"), "{first}");
         assert_eq!(first.len(), "Order:a%7Eb%40c~".len() + 12 + "@shop".len());
@@ -171,18 +177,21 @@ mod tests {
 
     #[test]
     fn without_numbers_the_content_tells_versions_apart() {
-        let identity = Identity::new("Order", "shop", None, false);
+        let identity = Identity::new("Order", "shop", &Table { computed: vec![2], ..Table::default() }, false);
         let text = |text: &str| Value::Text(text.into());
         let rows =
             [vec![text("ab"), text("c")], vec![text("a"), text("bc")], vec![text(""), Value::Null], vec![Value::Null, text("")]];
         let ids: std::collections::HashSet<String> = rows.iter().map(|row| id(&identity, "1", 7, 0, row)).collect();
         assert_eq!(ids.len(), rows.len());
         assert_eq!(id(&identity, "1", 7, 0, &rows[0]), id(&identity, "1", 7, 9, &rows[0]));
+        // What is computed may be another each time.
+        let with_time = [text("ab"), text("c"), Value::Timestamp("2026-11-27".into())];
+        assert_eq!(id(&identity, "1", 7, 0, &rows[0]), id(&identity, "1", 7, 0, &with_time));
     }
 
     #[test]
     fn a_column_may_be_the_id() {
-        let identity = Identity::new("Order", "shop", Some(1), true);
+        let identity = Identity::new("Order", "shop", &Table { id: Some(1), ..Table::default() }, true);
         let event = |value: Value| id(&identity, "1", 7, 1, &[Value::Int64(1), value]);
         assert_eq!(event(Value::Uuid("0b5e".into())), "0b5e");
         assert!(event(Value::Null).starts_with("Order:1~"));
@@ -190,9 +199,10 @@ mod tests {
 
     #[test]
     fn content_is_compared_to_the_bit() {
-        assert!(same(&[Value::Float64(f64::NAN)], &[Value::Float64(f64::NAN)]));
-        assert!(!same(&[Value::Float64(0.0)], &[Value::Float64(-0.0)]));
-        assert!(!same(&[Value::Int64(1)], &[Value::Text("1".into())]));
+        assert!(same(&[Value::Float64(f64::NAN)], &[Value::Float64(f64::NAN)], &[]));
+        assert!(!same(&[Value::Float64(0.0)], &[Value::Float64(-0.0)], &[]));
+        assert!(!same(&[Value::Int64(1)], &[Value::Text("1".into())], &[]));
+        assert!(same(&[Value::Int64(1)], &[Value::Text("1".into())], &[0]));
     }
 
     #[test]

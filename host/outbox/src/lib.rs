@@ -59,6 +59,12 @@ pub struct Source {
     pub signal: String,
     /// The table's name, qualified with a schema if needed.
     pub table: String,
+    /// A view that shows its key: rows are read from there.
+    pub view: Option<String>,
+    /// `TABLE.COLUMN`: rows of other tables that are deleted with their signal, before it.
+    pub also_delete: Vec<String>,
+    /// Columns, each with an SQL expression: what a row is set to when it was sent, instead of being deleted.
+    pub on_sent: Vec<(String, String)>,
     /// Columns, each optionally followed by ` desc`.
     pub order_by: Vec<String>,
     /// Columns within whose values the order holds; empty if it holds for the whole table.
@@ -67,6 +73,13 @@ pub struct Source {
     pub id: Option<String>,
     /// Whether a dead letter of an ordered type keeps what follows it, with the same order key, from being sent.
     pub holds_dead: bool,
+}
+
+impl Source {
+    /// Whether SQL of the configuration is part of what removes a row.
+    fn is_complex(&self) -> bool {
+        !self.also_delete.is_empty() || !self.on_sent.is_empty()
+    }
 }
 
 /// A database that contains signal tables.
@@ -126,8 +139,9 @@ impl Outbox {
     /// Every fatal problem of the table at once, or the database's error.
     pub async fn signal_table(&self, source: &Source) -> Result<SignalTable, Error> {
         // Before the rest: what is altered meanwhile shows later.
-        let (text, args) = self.database.dialect().shape(&name_parts(&source.table));
-        let shape = self.read(self.statement(text, &args)).await?.into_iter().flatten().next().flatten();
+        let shape = Shape::of(self.database.dialect(), source);
+        let shown = self.read(self.statement(&shape.text, &shape.args)).await?.into_iter().flatten().next().flatten();
+        let shape = Shape { shown, ..shape };
         let (table, faults) = self.examine(source).await?;
         let fatal: Vec<String> = faults
             .into_iter()
@@ -148,7 +162,7 @@ impl Outbox {
         session.commit().await?;
         let numbered = self.database.dialect().numbers_versions();
         table.recurring &= !numbered && table.id.is_none();
-        let identity = Identity::new(&source.signal, &self.source().await?, table.id, numbered);
+        let identity = Identity::new(&source.signal, &self.source().await?, &table, numbered);
         Ok(SignalTable::new(self.database.clone(), &source.signal, table, identity, shape))
     }
 
@@ -202,7 +216,7 @@ impl Outbox {
     /// # Errors
     /// The table does not exist, or the database's error.
     pub async fn pending(&self, source: &Source) -> Result<u64, Error> {
-        let name = self.database.dialect().table_name(&name_parts(&source.table));
+        let name = self.database.dialect().table_name(&name_parts(source.view.as_ref().unwrap_or(&source.table)));
         let text = "SELECT (SELECT count(*) FROM NAME) - (SELECT count(*) FROM signalbus_hold WHERE signal_type = ? AND state <> 'retry')";
         let args = [Arg::from(source.signal.as_str())];
         let mut sql = self.statement("", &[]);
@@ -217,45 +231,58 @@ impl Outbox {
     }
 
     async fn examine(&self, source: &Source) -> Result<(Option<Table>, Vec<Fault>), Error> {
-        let name = name_parts(&source.table);
-        let described = self.database.describe(&name).await?;
-        let Some(described) = described else {
+        let missing = |what: &str, name: &str| {
             let text = format!(
-                "signal type \"{}\": table \"{}\" does not exist; create it, or set `table` to another",
-                source.signal, source.table
+                "signal type \"{}\": {what} \"{name}\" does not exist; create it, or set `{what}` to another",
+                source.signal
             );
-            return Ok((None, vec![Fault::Fatal(text)]));
+            Ok((None, vec![Fault::Fatal(text)]))
         };
-        let (table, mut faults) = schema::resolve(source, name, described);
-        if let Some(table) = &table
-            && let Err(error) = self.try_deletion(table).await
-        {
-            match error {
-                Error::Refused { message, .. } => faults.push(Fault::Fatal(format!(
-                    "signal type \"{}\": rows of table \"{}\" cannot be deleted: {message}; grant DELETE on it",
-                    source.signal, source.table
-                ))),
-                error => return Err(error),
-            }
+        let name = name_parts(&source.table);
+        let Some(described) = self.database.describe(&name).await? else { return missing("table", &source.table) };
+        let view = match &source.view {
+            Some(view) => match self.database.describe(&name_parts(view)).await? {
+                Some(described) => Some(described.columns),
+                None => return missing("view", view),
+            },
+            None => None,
+        };
+        let (table, mut faults) = schema::resolve(source, name, described, view);
+        for child in table.iter().flat_map(|table| &table.children) {
+            let described = self.database.describe(&child.name).await?;
+            faults.extend(schema::missing_child(source, child, described.as_ref()));
+        }
+        if let Some(table) = table.as_ref().filter(|_| faults.iter().all(|fault| matches!(fault, Fault::Doubtful(_)))) {
+            faults.extend(self.try_removal(source, table).await?);
         }
         Ok((table, faults))
     }
 
-    /// Proves the right to delete rows.
-    async fn try_deletion(&self, table: &Table) -> Result<(), Error> {
+    /// Proves the right to delete or mark rows.
+    async fn try_removal(&self, source: &Source, table: &Table) -> Result<Vec<Fault>, Error> {
         let dialect = self.database.dialect();
-        if !dialect.has_rights() {
-            return Ok(());
+        let children = table.children.iter().map(|child| {
+            let name = child.name.join(".");
+            (name, dialect.delete_from(&dialect.table_name(&child.name)), "DELETE")
+        });
+        let right = if table.mark.is_empty() { "DELETE" } else { "UPDATE" };
+        let removals = children.chain([(source.table.clone(), removal(dialect, table), right)]);
+        let mut faults = Vec::new();
+        for (name, removal, right) in removals.filter(|_| dialect.has_rights() || source.is_complex()) {
+            let mut session = self.database.session();
+            session.begin(Purpose::Write).await?;
+            match session.execute(self.statement(&format!("{removal}1 = 0"), &[])).await {
+                // A lock tells nothing about rights.
+                Err(Error::Refused { message, cause }) if cause != Cause::Locked => faults.push(Fault::Fatal(format!(
+                    "signal type \"{}\": rows of table \"{name}\" cannot be removed: {message}; grant {right} on it, or correct \
+                     the configuration",
+                    source.signal
+                ))),
+                Err(error) if error.is_unreachable() => return Err(error),
+                _ => session.rollback().await?,
+            }
         }
-        let mut session = self.database.session();
-        session.begin(Purpose::Write).await?;
-        let text = format!("DELETE FROM {} WHERE 1 = 0", dialect.table_name(&table.name));
-        let tried = session.execute(self.statement(&text, &[])).await;
-        match tried {
-            // A lock tells nothing about rights.
-            Err(error) if !error.is_locked() => Err(error),
-            _ => session.rollback().await,
-        }
+        Ok(faults)
     }
 
     async fn read(&self, sql: Sql) -> Result<Vec<Vec<database::Cell>>, Error> {
@@ -277,8 +304,7 @@ pub struct SignalTable {
     signal_type: SignalType,
     table: Arc<Table>,
     identity: Identity,
-    /// See [`database::Dialect::shape`].
-    shape: database::Cell,
+    shape: Shape,
     /// Statement texts that never change.
     texts: Texts,
     scan: Mutex<claim::Scan>,
@@ -289,7 +315,13 @@ pub struct SignalTable {
 }
 
 struct Texts {
-    table: String,
+    /// The view, or the table.
+    from: String,
+    /// The beginning of what deletes or marks rows, up to its condition.
+    remove: String,
+    /// A row's version, while it is read, and in the transaction that settles it.
+    version: String,
+    version_now: String,
     /// The selected columns, without the key.
     columns: String,
     key: String,
@@ -298,7 +330,7 @@ struct Texts {
 }
 
 impl SignalTable {
-    fn new(database: Arc<dyn Database>, signal: &str, table: Table, identity: Identity, shape: database::Cell) -> Self {
+    fn new(database: Arc<dyn Database>, signal: &str, table: Table, identity: Identity, shape: Shape) -> Self {
         let dialect = database.dialect();
         let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
         let columns: Vec<String> = (0..table.columns.len()).map(|n| dialect.selected(&table.columns[n], &quoted(n))).collect();
@@ -308,8 +340,12 @@ impl SignalTable {
         };
         let by_key = table.key.iter().map(|&n| dialect.compared(&table.columns[n], &quoted(n)));
         let order: Vec<String> = table.order_by.iter().map(order).chain(by_key).collect();
+        let version = |version: Option<&str>| version.map_or("0".to_owned(), |version| versioned(dialect, &table, version));
         let texts = Texts {
-            table: dialect.table_name(&table.name),
+            from: dialect.table_name(table.view.as_ref().unwrap_or(&table.name)),
+            remove: removal(dialect, &table),
+            version: version(dialect.version()),
+            version_now: version(dialect.version_now()),
             columns: columns.join(", "),
             key: dialect.joined_text(&table, &table.key),
             order_key: dialect.joined_text(&table, &table.order_key),
@@ -376,6 +412,40 @@ impl Drop for Worker<'_> {
     fn drop(&mut self) {
         self.lane.sessions.fetch_sub(1, Relaxed);
     }
+}
+
+/// The shape of a table, and of its view: what shows when they are altered.
+struct Shape {
+    text: String,
+    args: Vec<Arg>,
+    /// What the query has shown when the table was opened.
+    shown: database::Cell,
+}
+
+impl Shape {
+    fn of(dialect: &dyn database::Dialect, source: &Source) -> Self {
+        let shapes = std::iter::once(&source.table).chain(&source.view).map(|name| dialect.shape(&name_parts(name)));
+        let (texts, args): (Vec<_>, Vec<_>) = shapes.unzip();
+        let texts: Vec<String> = texts.into_iter().map(|text| format!("coalesce(({text}), '')")).collect();
+        Self { text: format!("SELECT {}", dialect.concatenated(&texts)), args: args.concat(), shown: None }
+    }
+}
+
+/// The beginning of what deletes or marks rows of a table, up to its condition.
+fn removal(dialect: &dyn database::Dialect, table: &Table) -> String {
+    let name = dialect.table_name(&table.name);
+    let set: Vec<String> = table.mark.iter().map(|(column, value)| format!("{} = {value}", dialect.quote(column))).collect();
+    if set.is_empty() { dialect.delete_from(&name) } else { dialect.mark(&name, &set.join(", ")) }
+}
+
+/// The version of a row: a view has none of its own.
+fn versioned(dialect: &dyn database::Dialect, table: &Table, version: &str) -> String {
+    if table.view.is_none() || !dialect.numbers_versions() {
+        return version.to_owned();
+    }
+    let key = table.key_columns().map(|column| format!("b.{0} = t.{0}", dialect.quote(&column.name)));
+    let key: Vec<String> = key.collect();
+    format!("(SELECT {} FROM {} b WHERE {})", version.replace("t.", "b."), dialect.table_name(&table.name), key.join(" AND "))
 }
 
 /// How long a claim lasts without renewal.

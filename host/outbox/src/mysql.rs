@@ -325,6 +325,10 @@ impl Dialect for MySqlDialect {
         format!("DELETE t FROM {table} t FORCE INDEX (PRIMARY) WHERE ")
     }
 
+    fn mark(&self, table: &str, set: &str) -> String {
+        format!("UPDATE {table} t FORCE INDEX (PRIMARY) SET {set} WHERE ")
+    }
+
     fn lock_rows(&self, _: bool) -> &'static str {
         " FOR UPDATE SKIP LOCKED"
     }

@@ -3,7 +3,7 @@
 //! Never changes a user's table. Next: `table`, the description of a table that fits.
 
 use super::database::number;
-use super::table::{Description, OrderTerm, Table};
+use super::table::{Child, Description, OrderTerm, Table, TableColumn, name_parts};
 use super::{Error, Fault, Outbox, Source};
 
 /// The version of the side tables that this release requires.
@@ -127,11 +127,30 @@ pub(super) fn missing(error: Error) -> Error {
 }
 
 /// Checks a signal type's configuration against its table.
-pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description) -> (Option<Table>, Vec<Fault>) {
+///
+/// `view` are the columns of its view, if it has one.
+pub(super) fn resolve(
+    source: &Source,
+    name: Vec<String>,
+    mut described: Description,
+    view: Option<Vec<TableColumn>>,
+) -> (Option<Table>, Vec<Fault>) {
     let mut faults = Vec::new();
     let place = format!("signal type \"{}\"", source.signal);
     let (rewrites, lockable, recurring) = (described.rewrites, described.lockable, !described.unique_keys);
-    let mut table = Table { name, key: described.key.clone(), rewrites, lockable, recurring, ..Table::default() };
+    let computed = view.map(|view| show(source, &mut described, view, &mut faults)).unwrap_or_default();
+    let view = source.view.as_deref().map(name_parts);
+    let mut table = Table {
+        name,
+        view,
+        computed,
+        mark: source.on_sent.clone(),
+        key: described.key.clone(),
+        rewrites,
+        lockable,
+        recurring,
+        ..Table::default()
+    };
     if table.key.is_empty() {
         faults.push(Fault::Fatal(format!(
             "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",
@@ -146,6 +165,7 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
         )));
     }
     name_columns(source, &described, &mut table, &mut faults);
+    name_children(source, &mut table, &mut faults);
     let known = table.order_by.len() == source.order_by.len();
     if known && table.ordered() && !serves(&described, source) {
         faults.push(Fault::Doubtful(format!(
@@ -164,6 +184,66 @@ pub(super) fn resolve(source: &Source, name: Vec<String>, described: Description
     table.columns = described.columns;
     let fit = !faults.iter().any(|fault| matches!(fault, Fault::Fatal(_)));
     (fit.then_some(table), faults)
+}
+
+/// Puts a view's columns in the place of its table's, which know more of the key. Returns those that are not the
+/// table's own.
+fn show(source: &Source, described: &mut Description, view: Vec<TableColumn>, faults: &mut Vec<Fault>) -> Vec<usize> {
+    let own = std::mem::replace(&mut described.columns, view);
+    let mut key = Vec::new();
+    for &n in &described.key {
+        match described.columns.iter().position(|shown| shown.name == own[n].name) {
+            Some(position) => {
+                described.columns[position] = own[n].clone();
+                key.push(position);
+            }
+            None => faults.push(Fault::Fatal(format!(
+                "signal type \"{}\": view \"{}\" does not show \"{}\", which is part of the primary key of table \"{}\"; add it",
+                source.signal,
+                source.view.as_deref().unwrap_or_default(),
+                own[n].name,
+                source.table
+            ))),
+        }
+    }
+    described.key = key;
+    let is_own = |column: &TableColumn| own.iter().any(|own| own.name == column.name);
+    (0..described.columns.len()).filter(|&n| !is_own(&described.columns[n])).collect()
+}
+
+/// Finds the tables of which rows go with their signal.
+fn name_children(source: &Source, table: &mut Table, faults: &mut Vec<Fault>) {
+    let place = format!("signal type \"{}\"", source.signal);
+    for wanted in &source.also_delete {
+        let mut parts = name_parts(wanted);
+        match parts.pop().filter(|_| !parts.is_empty()) {
+            Some(column) => table.children.push(Child { name: parts, column }),
+            None => faults.push(Fault::Fatal(format!("{place}: `also_delete` holds \"{wanted}\"; write \"TABLE.COLUMN\""))),
+        }
+    }
+    if !table.children.is_empty() && table.key.len() > 1 {
+        faults.push(Fault::Fatal(format!(
+            "{place}: `also_delete` needs a primary key of one column, and table \"{}\" has {}; use ON DELETE CASCADE",
+            source.table,
+            table.key.len()
+        )));
+    }
+}
+
+/// Says what is wrong with a table of which rows are to go with their signal.
+pub(super) fn missing_child(source: &Source, child: &Child, described: Option<&Description>) -> Option<Fault> {
+    let (signal, name, column) = (&source.signal, child.name.join("."), &child.column);
+    let Some(described) = described else {
+        return Some(Fault::Fatal(format!(
+            "signal type \"{signal}\": `also_delete` names table \"{name}\", which does not exist"
+        )));
+    };
+    let names = || described.columns.iter().map(|column| column.name.as_str());
+    let nearest = signalbus_core::suggest::nearest(column, names());
+    let text = format!(
+        "signal type \"{signal}\": `also_delete` names column \"{column}\", which table \"{name}\" does not have{nearest}"
+    );
+    (!names().any(|name| name == column)).then_some(Fault::Fatal(text))
 }
 
 /// Finds the columns that a configuration names.

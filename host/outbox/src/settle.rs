@@ -2,7 +2,7 @@
 //!
 //! Must change nothing unless the claim is still ours: each settle proves it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::hold::{Entry, SentRow};
 use super::identity::same;
 use super::open::HeldClaim;
 use super::sql::{Arg, Sql};
-use super::{Error, LEASE, SignalTable, Worker, millis};
+use super::{Cause, Error, LEASE, SignalTable, Worker, millis};
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Value;
 
@@ -256,7 +256,8 @@ impl Worker<'_> {
     /// are what they were. Returns how many.
     async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let held = positions.iter().any(|&n| batch.marks[n].held);
-        let told = self.lane.database.dialect().version().is_some() && !self.lane.is_wary();
+        let told =
+            self.lane.database.dialect().version().is_some() && self.lane.table.children.is_empty() && !self.lane.is_wary();
         if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held || !told {
             return Ok(0);
         }
@@ -302,7 +303,7 @@ impl Worker<'_> {
         let held: Vec<usize> = changes.delete.iter().copied().filter(|&n| batch.marks[n].held).collect();
         let nothing_held = changes.hold.is_none_or(|settlement| settlement.bury.is_empty() && settlement.defer.is_empty());
         let last = nothing_held && held.is_empty() && locked.is_empty() && changes.resisting.is_empty();
-        if last && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
+        if last && lane.table.children.is_empty() && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
             let deleted = self.session.execute_and_commit(lane.delete_rows(batch, &here)).await?;
             return Ok(Some(Deletions { deleted, changed: replaced.len(), ..Deletions::default() }));
         }
@@ -310,6 +311,10 @@ impl Worker<'_> {
         let mut deletions = Deletions { deleted, changed: replaced.len(), ..Deletions::default() };
         let mut entries = Vec::new();
         if deletions.deleted < here.len() as u64 {
+            if !lane.table.children.is_empty() {
+                // They stay with what stays.
+                return Err(Error::Refused { message: SUPPRESSED.into(), cause: Cause::Final });
+            }
             let (suppressed, changed) = self.suppressed(batch, &here).await?;
             deletions.changed += changed;
             deletions.refused = suppressed.len();
@@ -356,7 +361,12 @@ impl Worker<'_> {
             return Ok(Standing { here: wanted.to_vec(), ..Standing::default() });
         }
         let lock = lane.database.dialect().lock_rows(lane.table.lockable);
-        let mut standing = self.compared(batch, wanted, lock).await?;
+        let mut standing = if lane.table.view.is_some() && !lock.is_empty() {
+            let free = self.lock_keys(batch, wanted, lock).await?;
+            self.compared(batch, &free, "").await?
+        } else {
+            self.compared(batch, wanted, lock).await?
+        };
         if !lock.is_empty() {
             // What was passed over is gone, or locked.
             let passed = |n: &usize| !standing.here.contains(n) && !standing.replaced.contains(n);
@@ -366,6 +376,23 @@ impl Worker<'_> {
             standing.replaced.extend(seen.replaced);
         }
         Ok(standing)
+    }
+
+    /// Locks rows of a table that is read through a view, and returns those that could be locked.
+    async fn lock_keys(&mut self, batch: &Batch, wanted: &[usize], lock: &str) -> Result<Vec<usize>, Error> {
+        let lane = self.lane;
+        let mut locked: HashSet<String> = HashSet::with_capacity(wanted.len());
+        for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
+            let mut sql = lane.statement("SELECT ", &[]);
+            sql.push(&lane.texts.key)
+                .push(" FROM ")
+                .push(&lane.database.dialect().table_name(&lane.table.name))
+                .push(" t WHERE ");
+            lane.named(&mut sql, batch, chunk);
+            sql.push(lock);
+            locked.extend(self.session.rows(sql).await?.into_iter().flatten().flatten());
+        }
+        Ok(wanted.iter().copied().filter(|&n| locked.contains(&batch.signals[n].key)).collect())
     }
 
     /// Returns which of these signals are still the rows that were read.
@@ -381,7 +408,7 @@ impl Worker<'_> {
                 let Some(row) = found.get(&batch.signals[n].key) else { continue };
                 let stands = match numbered {
                     true => row.version == batch.marks[n].version,
-                    false => same(&row.values, &batch.signals[n].values),
+                    false => same(&row.values, &batch.signals[n].values, &lane.table.computed),
                 };
                 if stands { standing.here.push(n) } else { standing.replaced.push(n) }
             }
@@ -415,6 +442,10 @@ impl Worker<'_> {
     async fn delete_rows(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let mut deleted = 0;
         for chunk in positions.chunks(KEYS_PER_STATEMENT) {
+            let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
+            for delete in self.lane.delete_children(&keys) {
+                self.session.execute(delete).await?;
+            }
             let mut delete = self.lane.delete_rows(batch, chunk);
             if self.lane.database.dialect().numbers_versions() {
                 self.lane.guard(&mut delete, batch, chunk, self.session.connection());
@@ -488,8 +519,20 @@ impl SignalTable {
         sql
     }
 
+    /// What deletes the rows of other tables that go with these.
+    pub(super) fn delete_children(&self, keys: &[&str]) -> Vec<Sql> {
+        let dialect = self.database.dialect();
+        let delete = |child| {
+            let child = self.table.keyed(child);
+            let mut sql = self.statement(&dialect.delete_from(&dialect.table_name(&child.name)), &[]);
+            dialect.key_in(&mut sql, &child, keys);
+            sql
+        };
+        self.table.children.iter().map(delete).collect()
+    }
+
     fn push_delete(&self, sql: &mut Sql, batch: &Batch, positions: &[usize]) {
-        sql.push(&self.database.dialect().delete_from(&self.texts.table));
+        sql.push(&self.texts.remove);
         self.named(sql, batch, positions);
     }
 
@@ -533,8 +576,8 @@ impl SignalTable {
         if self.key_extras().key {
             sql.push(", ").push(&self.texts.key);
         }
-        sql.push(", ").push(self.database.dialect().version_now().unwrap_or("0"));
-        sql.push(" FROM ").push(&self.texts.table).push(" t WHERE ");
+        sql.push(", ").push(&self.texts.version_now);
+        sql.push(" FROM ").push(&self.texts.from).push(" t WHERE ");
         self.database.dialect().key_in(&mut sql, &self.table, keys);
         sql.push(lock);
         sql

@@ -79,8 +79,16 @@ pub(crate) struct OrderTerm {
 pub(crate) struct Table {
     /// Parts of the name, unquoted: schema (if given) and table.
     pub(crate) name: Vec<String>,
+    /// The view that rows are read from, instead of the table.
+    pub(crate) view: Option<Vec<String>>,
     pub(crate) columns: Vec<TableColumn>,
+    /// Columns that a view has and the table does not: they are no part of a row's version.
+    pub(crate) computed: Vec<usize>,
     pub(crate) key: Vec<usize>,
+    /// Tables with a column that names the key: their rows are deleted with the signal.
+    pub(crate) children: Vec<Child>,
+    /// Columns, each with an SQL expression: what a row is set to instead of being deleted.
+    pub(crate) mark: Vec<(String, String)>,
     pub(crate) order_by: Vec<OrderTerm>,
     pub(crate) order_key: Vec<usize>,
     /// The column that is the signal's id.
@@ -95,7 +103,20 @@ pub(crate) struct Table {
     pub(crate) recurring: bool,
 }
 
+/// A table of which rows go with their signal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Child {
+    pub(crate) name: Vec<String>,
+    pub(crate) column: String,
+}
+
 impl Table {
+    /// A child, as a table with the parent's key.
+    pub(crate) fn keyed(&self, child: &Child) -> Self {
+        let column = |&n: &usize| TableColumn { name: child.column.clone(), ..self.columns[n].clone() };
+        Self { name: child.name.clone(), columns: self.key.iter().take(1).map(column).collect(), key: vec![0], ..Self::default() }
+    }
+
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = &TableColumn> {
         self.key.iter().map(|&n| &self.columns[n])
     }

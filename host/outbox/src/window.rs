@@ -45,7 +45,7 @@ impl Worker<'_> {
             sql.push(" AND h.signal_key = ").push(&lane.texts.key).push(")");
         }
         if extras.version {
-            sql.push(", ").push(lane.database.dialect().version().unwrap_or("0"));
+            sql.push(", ").push(&lane.texts.version);
         }
         lane.due_within(&mut sql, window, active);
         self.session.signals(sql, lane.table.clone(), extras).await
@@ -116,7 +116,7 @@ impl Worker<'_> {
 
     async fn first_key(&mut self, order: &str, active: &RecordedClaims) -> Result<Option<String>, Error> {
         let texts = &self.lane.texts;
-        let mut sql = self.lane.statement(&format!("SELECT {} FROM {} t WHERE 1 = 1", texts.key, texts.table), &[]);
+        let mut sql = self.lane.statement(&format!("SELECT {} FROM {} t WHERE 1 = 1", texts.key, texts.from), &[]);
         self.lane.leave_out(&mut sql, active);
         sql.push(&format!(" ORDER BY {order} LIMIT 1"));
         self.session.begin(Purpose::Read).await?;
@@ -142,7 +142,7 @@ impl SignalTable {
 
     /// Appends the part of a query behind its columns: what is due within a window.
     fn due_within(&self, sql: &mut Sql, window: &Window<'_>, active: &RecordedClaims) {
-        sql.push(" FROM ").push(&self.texts.table).push(" t WHERE 1 = 1");
+        sql.push(" FROM ").push(&self.texts.from).push(" t WHERE 1 = 1");
         // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
         for column in self.table.key_columns().filter(|column| column.nullable) {
             sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(" IS NOT NULL");

@@ -85,6 +85,9 @@ impl std::fmt::Debug for Database {
 
 const SIGNAL_KEYS: &[&str] = &[
     "table",
+    "view",
+    "also_delete",
+    "on_sent",
     "id",
     "plugin",
     "digest",
@@ -272,12 +275,16 @@ pub fn sqlite_url(path: &Path, rest: &str) -> String {
     format!("sqlite://{}{rest}", percent_encode(path.as_os_str().as_bytes(), SPECIAL))
 }
 
-fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Connection], faults: &mut Faults<'_>) -> SignalConfig {
+/// Where a signal type's rows are, and how they are read and removed.
+fn source(name: &str, section: &Section<'_>, faults: &mut Faults<'_>) -> Source {
     let table = section.string("table", faults).unwrap_or_else(|| snake_case(name));
     let on_dead = section.string("on_dead", faults);
     let source = Source {
         signal: name.to_owned(),
         table,
+        view: section.string("view", faults),
+        also_delete: section.strings("also_delete", faults),
+        on_sent: on_sent(section, faults),
         order_by: section.strings("order_by", faults),
         order_key: section.strings("order_key", faults),
         id: section.string("id", faults),
@@ -292,6 +299,11 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
     if source.order_by.is_empty() && !source.order_key.is_empty() {
         faults.add(section.place("order_key"), format!("`{}` requires `order_by`", section.named("order_key")));
     }
+    source
+}
+
+fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Connection], faults: &mut Faults<'_>) -> SignalConfig {
+    let source = source(name, section, faults);
     if name.is_empty() || name.contains(':') || name.len() > 190 {
         faults.add(section.offset(), format!("invalid signal type name \"{name}\"; use 1 to 190 bytes without a colon"));
     }
@@ -331,6 +343,24 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
         grants,
         source,
     }
+}
+
+/// What a row is set to when it was sent, instead of being deleted.
+fn on_sent(section: &Section<'_>, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    let Some(own) = section.section("on_sent", faults) else { return Vec::new() };
+    own.refuse_unknown(&["set"], faults);
+    let set = texts(&own, "set", faults);
+    let named = section.named("on_sent");
+    if set.is_empty() {
+        faults.add(own.offset(), format!("`{named}` needs `set`, as in {{ set = {{ sent_at = \"CURRENT_TIMESTAMP\" }} }}"));
+    }
+    if section.find("view").is_none() {
+        faults.add(own.offset(), format!("`{named}` needs a `view` that leaves out the rows that are marked"));
+    }
+    if section.find("also_delete").is_some() {
+        faults.add(own.offset(), format!("`{named}` and `{}` exclude each other", section.named("also_delete")));
+    }
+    set
 }
 
 fn texts(section: &Section<'_>, key: &str, faults: &mut Faults<'_>) -> Vec<(String, String)> {
