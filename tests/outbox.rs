@@ -1,5 +1,6 @@
 //! The outbox on every database: one suite, three adapters, real servers.
 
+mod broken;
 mod claims;
 mod dead;
 mod deferrals;

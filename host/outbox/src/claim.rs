@@ -38,6 +38,8 @@ pub struct Batch {
     /// What the settle has to know of each signal.
     pub(super) marks: Vec<Mark>,
     pub signals: Vec<Signal>,
+    /// Signals that cannot be sent, since a value of theirs cannot be decoded, and why: their positions, in order.
+    pub broken: Vec<(usize, String)>,
     /// Two relays died while sending this one signal: it is charged an attempt instead of being sent.
     pub suspect: bool,
     /// The claim was taken over from a relay that died: the batch may have been sent already.
@@ -50,19 +52,31 @@ impl Batch {
     /// Creates the batch that was claimed under `token`.
     pub fn for_claim(token: &str, signals: Vec<Signal>) -> Self {
         let claim = HeldClaim::single(Live::new(token), Seed::random(), None);
-        Self { claim, part: 0, marks: Vec::new(), signals, suspect: false, taken_over: false, late: false }
+        let (marks, broken) = (Vec::new(), Vec::new());
+        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
     }
 
     fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, lane: &SignalTable) -> Self {
         let mut marks = Vec::with_capacity(rows.len());
-        let signal = |row: Row| {
+        let mut broken = Vec::new();
+        let signal = |mut row: Row| {
+            broken.extend(row.broken.take().map(|reason| (marks.len(), reason)));
             let bound = row.hold.as_ref().filter(|hold| hold.holds(&lane.table, &row.values));
             let (seed, attempts) = bound.map_or((claim.seed, 0), |hold| (hold.seed, hold.attempts));
             marks.push(Mark { version: row.version, seed, held: row.hold.is_some(), tries: None });
             lane.identity.signal(row, seed, attempts)
         };
         let signals = rows.into_iter().map(signal).collect();
-        Self { claim, part: 0, marks, signals, suspect: false, taken_over: false, late: false }
+        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
+    }
+
+    /// The part of it that could be decoded, to be sent and not to be settled.
+    #[must_use]
+    pub fn without_broken(&self) -> Self {
+        let whole = |n: &usize| self.broken.iter().all(|(broken, _)| broken != n);
+        let signals = (0..self.signals.len()).filter(whole).map(|n| self.signals[n].clone()).collect();
+        let (marks, broken) = (Vec::new(), Vec::new());
+        Self { claim: self.claim.clone(), signals, marks, broken, ..*self }
     }
 
     /// Rows that were sent, and are to be deleted.
@@ -222,7 +236,7 @@ impl Worker<'_> {
             tokio::task::yield_now().await;
             let Taking { claim, live, rest, suspect, taken_over, late, .. } = taking;
             let claim = HeldClaim::single(live, claim.seed, rest);
-            let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all()?, self.lane) };
+            let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all(), self.lane) };
             // Where reading took long, the claim may be another's by now.
             if recorded.elapsed() <= FRESH || self.renew(&batch).await? {
                 return Ok(Claimed::Batch(batch));
@@ -272,10 +286,20 @@ impl Worker<'_> {
     }
 
     async fn read_part(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Vec<Row>, Error> {
-        self.session.begin(Purpose::Read).await?;
-        let rows = self.read(window, active).await?;
-        self.session.commit().await?;
-        rows.all()
+        let mut limit = window.limit;
+        loop {
+            self.session.begin(Purpose::Read).await?;
+            let rows = self.read(&Window { limit, ..*window }, active).await?;
+            self.session.commit().await?;
+            let (found, mut rows) = (rows.len, rows.all());
+            if rows.len() < window.limit && rows.len() < found && found == limit {
+                // Rows of which nothing can be recorded are in the way.
+                limit *= 16;
+                continue;
+            }
+            rows.truncate(window.limit);
+            return Ok(rows);
+        }
     }
 
     /// Ends the claim that is being read, since nobody will go on reading it.
@@ -418,14 +442,14 @@ impl Worker<'_> {
         active.claims.truncate(active.claims.len() - claim.settled.len());
         active.claims.extend::<Vec<_>>(younger);
         let rows = rows?;
-        let Some(last) = rows.last()? else {
+        let Some(last) = rows.last() else {
             let text = "DELETE FROM signalbus_claim WHERE token = ?";
             self.session.execute(self.lane.statement(text, &[claim.token.as_str().into()])).await?;
             return Ok(TakenOver::Empty);
         };
         let more = rows.len == window.limit && claim.to.as_ref() != Some(&last.key);
         // What was deferred in the meantime has its id from there.
-        let read = rows.all()?.iter().filter(|row| row.hold.is_none()).count();
+        let read = rows.all().iter().filter(|row| row.hold.is_none()).count();
         let in_flight = claim.in_flight.saturating_sub(if ordered || alone { read } else { 0 });
         let rest = Rest { from: Some(last.key).filter(|_| !ordered), in_flight, takeovers: u32::from(alone && in_flight > 0) };
         let rest = (more && (!ordered || in_flight > 0)).then_some(rest);
@@ -500,7 +524,7 @@ impl Worker<'_> {
     ) -> Result<Option<(Taken, String)>, Error> {
         if batches == 1 && self.lane.database.dialect().for_update().is_empty() {
             let rows = self.read(window, active).await?;
-            let Some(last) = rows.last()? else { return Ok(None) };
+            let Some(last) = rows.last() else { return Ok(None) };
             let taken = self.claimed(active, window.after, rows, late)?;
             return Ok(taken.map(|taken| (taken, last.key)));
         }
@@ -517,11 +541,11 @@ impl Worker<'_> {
     }
 
     fn claimed(&self, active: &RecordedClaims, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
-        let Some(last) = rows.last()? else { return Ok(None) };
+        let Some(last) = rows.last() else { return Ok(None) };
         let range = !self.lane.table.ordered();
         let mut order_keys = Vec::new();
         if !self.lane.table.order_key.is_empty() {
-            order_keys = rows.all()?.into_iter().map(|row| row.order_key).collect();
+            order_keys = rows.all().into_iter().map(|row| row.order_key).collect();
             order_keys.sort_unstable();
             order_keys.dedup();
         }

@@ -287,9 +287,10 @@ where
             let query = self.query(sql)?;
             let rows = within(self.limit, query.fetch_all(self.held()?)).await;
             let rows = self.checked(rows)?;
-            let cells =
-                |row: &<D::Db as sqlx::Database>::Row| (0..sqlx::Row::len(row)).map(|position| D::cell(row, position)).collect();
-            rows.iter().map(cells).collect()
+            // What cannot be decoded is a user's key: nothing can be recorded of it.
+            let cell = |row: &<D::Db as sqlx::Database>::Row, position: usize| D::key(row, position).unwrap_or_default();
+            let cells = |row| (0..sqlx::Row::len(row)).map(|position| cell(row, position)).collect();
+            Ok(rows.iter().map(cells).collect())
         })
     }
 
@@ -305,7 +306,7 @@ where
             let connection = self.connection();
             let decode = move |n: usize| {
                 let row = row::<D>(&rows[n], &table, extras)?;
-                Ok(if D::OTHERS.is_some() { Row { version: state(connection, row.version), ..row } } else { row })
+                Some(if D::OTHERS.is_some() { Row { version: state(connection, row.version), ..row } } else { row })
             };
             Ok(Fetched { len, decode: Box::new(decode) })
         })
@@ -399,18 +400,23 @@ fn state(connection: u32, version: i64) -> i64 {
     (i64::from(connection) << 32) + version
 }
 
-fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: ExtraColumns) -> Result<Row, Error> {
+/// Decodes a row. Returns `None` if its key cannot be decoded: then nothing can be recorded of it, and it stays.
+fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: ExtraColumns) -> Option<Row> {
     let mut values = Vec::with_capacity(table.columns.len());
+    let mut broken = None;
     for (position, column) in table.columns.iter().enumerate() {
-        values.push(D::value(row, position, column)?);
+        values.push(D::value(row, position, column).unwrap_or_else(|error| {
+            broken = Some(format!("column \"{}\" cannot be decoded: {error}", column.name));
+            Value::Null
+        }));
     }
     let mut position = table.columns.len();
     let mut next = |wanted: bool| {
         if !wanted {
-            return Ok(None);
+            return Some(None);
         }
         position += 1;
-        D::key(row, position - 1)
+        D::key(row, position - 1).ok()
     };
     let key = next(extras.key)?;
     let order_key = next(extras.order_key)?.unwrap_or_default();
@@ -420,7 +426,7 @@ fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: E
         (Some(key), _) => key,
         (None, Some(Value::Int64(number))) => number.to_string(),
         (None, Some(Value::Text(text))) => signalbus_core::key::join_key(&[text]),
-        _ => return Err(Error::Table(format!("table \"{}\": a row has no key", table.name.join(".")))),
+        _ => return None,
     };
-    Ok(Row { key, order_key, hold, version, values })
+    Some(Row { key, order_key, hold, version, values, broken })
 }

@@ -56,22 +56,26 @@ pub(crate) struct Row {
     /// Two versions of a row have different numbers where [`Dialect::guard`] can tell them apart. Where they are
     /// compared, rows with the same number were read in the same state of the database.
     pub(crate) version: i64,
+    /// NULL where a value cannot be decoded.
     pub(crate) values: Vec<Value>,
+    /// Why a value cannot be decoded.
+    pub(crate) broken: Option<String>,
 }
 
 /// Rows of a user's table that are not decoded yet: that can wait until the transaction is over.
 pub(crate) struct Fetched {
     pub(crate) len: usize,
-    pub(crate) decode: Box<dyn Fn(usize) -> Result<Row, Error> + Send + Sync>,
+    /// `None` if nothing can be recorded of a row, since its key cannot be decoded.
+    pub(crate) decode: Box<dyn Fn(usize) -> Option<Row> + Send + Sync>,
 }
 
 impl Fetched {
-    pub(crate) fn last(&self) -> Result<Option<Row>, Error> {
-        self.len.checked_sub(1).map(&self.decode).transpose()
+    pub(crate) fn last(&self) -> Option<Row> {
+        (0..self.len).rev().find_map(&self.decode)
     }
 
-    pub(crate) fn all(&self) -> Result<Vec<Row>, Error> {
-        (0..self.len).map(&self.decode).collect()
+    pub(crate) fn all(&self) -> Vec<Row> {
+        (0..self.len).filter_map(&self.decode).collect()
     }
 }
 

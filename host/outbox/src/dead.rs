@@ -130,7 +130,7 @@ impl SignalTable {
         let mut session = self.database.session();
         session.begin(Purpose::Write).await?;
         let holds = session.rows(self.statement(&text, &[letter.id.into()])).await?;
-        let row = session.signals(self.reread(&[&letter.key], ""), self.table.clone(), self.key_extras()).await?.last()?;
+        let row = session.signals(self.reread(&[&letter.key], ""), self.table.clone(), self.key_extras()).await?.last();
         session.commit().await?;
         let hold = holds.first().and_then(|row| row[0].as_deref()).and_then(Hold::parse);
         Ok(row.zip(hold).map(|(row, hold)| self.identity.signal(row, hold.seed, hold.attempts.saturating_sub(1))))
@@ -162,7 +162,7 @@ impl SignalTable {
             let keys: Vec<&str> = holds.keys().copied().collect();
             let lock = self.database.dialect().lock_rows(self.table.lockable);
             let lock = if self.table.view.is_some() { "" } else { lock.trim_end_matches(" SKIP LOCKED") };
-            let rows = session.signals(self.reread(&keys, lock), self.table.clone(), self.key_extras()).await?.all()?;
+            let rows = session.signals(self.reread(&keys, lock), self.table.clone(), self.key_extras()).await?.all();
             let stands = |row: &&Row| holds.get(row.key.as_str()).is_some_and(|hold| hold.holds(&self.table, &row.values));
             let standing: Vec<&Row> = rows.iter().filter(stands).collect();
             let keys: Vec<&str> = standing.iter().map(|row| row.key.as_str()).collect();

@@ -223,11 +223,12 @@ impl Driver for MySqlDriver {
     fn fits(column: &TableColumn, result: &str) -> bool {
         let unsigned = result.contains("UNSIGNED");
         match column.kind {
-            Kind::Int => result.contains("INT") && !unsigned,
+            // (`TINYINT(1)` is a BOOLEAN.)
+            Kind::Int => result.contains("INT") && !unsigned || result == "BOOLEAN",
             Kind::Unsigned => result.contains("INT") && unsigned || result == "YEAR",
             Kind::Float => matches!(result, "FLOAT" | "DOUBLE"),
             // Texts and bytes: numbers are not written like them.
-            _ => !(result.contains("INT") || matches!(result, "FLOAT" | "DOUBLE" | "DECIMAL" | "YEAR")),
+            _ => !(result.contains("INT") || matches!(result, "BOOLEAN" | "FLOAT" | "DOUBLE" | "DECIMAL" | "YEAR")),
         }
     }
 

@@ -48,8 +48,14 @@ impl Postgres {
                 let found = found.clone();
                 Box::pin(async move {
                     // A pooler may have dropped the settings.
-                    let seqscan = connection.fetch_one("SELECT current_setting('enable_seqscan')").await?;
-                    found.fetch_or(seqscan.try_get::<&str, _>(0)? == "on", Relaxed);
+                    let settings = "SELECT current_setting('enable_seqscan'), current_setting('server_encoding')";
+                    let settings = connection.fetch_one(settings).await?;
+                    let behind_pooler = settings.try_get::<&str, _>(0)? == "on";
+                    found.fetch_or(behind_pooler, Relaxed);
+                    // Such a server refuses a whole result for one byte that is not UTF-8.
+                    if settings.try_get::<&str, _>(1)? == "SQL_ASCII" && !behind_pooler {
+                        connection.execute("SET client_encoding = 'SQL_ASCII'").await?;
+                    }
                     Ok(())
                 })
             })

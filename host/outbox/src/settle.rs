@@ -200,7 +200,7 @@ impl Worker<'_> {
         self.session.begin(Purpose::Read).await?;
         let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
         self.session.commit().await?;
-        let mut rows: HashMap<String, Row> = rows.all()?.into_iter().map(|row| (row.key.clone(), row)).collect();
+        let mut rows: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut lost = Vec::new();
         let mut found = Vec::new();
         for sent in sent {
@@ -403,7 +403,7 @@ impl Worker<'_> {
         for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
             let rows = self.session.signals(lane.reread(&keys, lock), lane.table.clone(), lane.key_extras()).await?;
-            let found: HashMap<String, Row> = rows.all()?.into_iter().map(|row| (row.key.clone(), row)).collect();
+            let found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
             for &n in chunk {
                 let Some(row) = found.get(&batch.signals[n].key) else { continue };
                 let stands = match numbered {
@@ -425,7 +425,7 @@ impl Worker<'_> {
         for chunk in deleted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
             let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
-            let mut found: HashMap<String, Row> = rows.all()?.into_iter().map(|row| (row.key.clone(), row)).collect();
+            let mut found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
             for &n in chunk {
                 let Some(row) = found.remove(&batch.signals[n].key) else { continue };
                 // Where versions are not numbered, nobody else can change a row between the comparison and here.

@@ -84,18 +84,20 @@ impl Worker<'_> {
         Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
     }
 
-    /// The last key of what is due within a window.
+    /// The last key of what is due within a window. (Of some keys nothing can be recorded: if there are no others, the
+    /// window grows.)
     async fn range_end(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Option<String>, Error> {
-        let lane = self.lane;
-        let dialect = lane.database.dialect();
-        let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
-        let columns: Vec<String> = lane.table.key_columns().map(quoted).collect();
-        let mut sql = lane.statement("SELECT ", &[]);
-        sql.push(&lane.texts.key).push(" FROM (SELECT ").push(&columns.join(", "));
-        lane.due_within(&mut sql, window, active);
-        sql.push(") t ORDER BY ").push(&lane.descending()).push(" LIMIT 1");
-        let rows = self.session.rows(sql).await?;
-        Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
+        let (mut limit, mut wanted) = (window.limit, 1);
+        loop {
+            let rows = self.session.rows(self.lane.last_keys(&Window { limit, ..*window }, active, wanted)).await?;
+            let found = rows.len();
+            let key = rows.into_iter().flatten().flatten().next();
+            if key.is_some() || found == 0 || wanted > 1 && found < limit {
+                return Ok(key);
+            }
+            (limit, wanted) = if wanted == 1 { (limit, limit) } else { (limit * 16, limit * 16) };
+            wanted = wanted.max(2);
+        }
     }
 
     /// Returns the highest key at present; `None` if the table is empty.
@@ -127,6 +129,18 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
+    /// A query for the last keys within a window, the last one first.
+    fn last_keys(&self, window: &Window<'_>, active: &RecordedClaims, count: usize) -> Sql {
+        let dialect = self.database.dialect();
+        let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
+        let columns: Vec<String> = self.table.key_columns().map(quoted).collect();
+        let mut sql = self.statement("SELECT ", &[]);
+        sql.push(&self.texts.key).push(" FROM (SELECT ").push(&columns.join(", "));
+        self.due_within(&mut sql, window, active);
+        sql.push(") t ORDER BY ").push(&self.descending()).push(" LIMIT ").push(&count.to_string());
+        sql
+    }
+
     /// The key's columns, as they are compared and sorted.
     fn compared_key(&self) -> Vec<String> {
         let dialect = self.database.dialect();

@@ -208,6 +208,9 @@ impl<T: Claims> Flusher<T> {
             return Some(Ok(vec![Outcome::retry(reason); batch.signals.len()]));
         }
         let name = &self.table.signal_type().name;
+        if !batch.broken.is_empty() {
+            return self.send_whole(worker, batch, stop).await;
+        }
         let mut sending = self.sender.send(self.table.signal_type(), &batch.signals, stop);
         let (mut renewed, mut due) = (Instant::now(), RENEWAL);
         loop {
@@ -243,6 +246,26 @@ impl<T: Claims> Flusher<T> {
                 }
             }
         }
+    }
+
+    /// Sends what could be decoded of a batch, and rejects the rest.
+    async fn send_whole(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Option<Verdict> {
+        let whole = batch.without_broken();
+        let verdict = match whole.signals.is_empty() {
+            true => Ok(Vec::new()),
+            // (Of another type than this function's own future.)
+            false => Box::pin(self.send(worker, &whole, stop)).await?,
+        };
+        Some(verdict.map(|outcomes| {
+            let mut outcomes = match outcomes.len() == whole.signals.len() {
+                true => outcomes,
+                false => signalbus_core::settlement::wrong_length(whole.signals.len(), outcomes.len()),
+            };
+            for (position, reason) in &batch.broken {
+                outcomes.insert(*position, Outcome::Reject { reason: reason.clone() });
+            }
+            outcomes
+        }))
     }
 
     /// Settles the batch, retrying while the database is unreachable: giving up sends the batch again.
