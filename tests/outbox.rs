@@ -14,4 +14,5 @@ mod outages;
 mod resistance;
 mod schedules;
 mod takeovers;
+mod urls;
 mod views;

@@ -165,7 +165,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
 async fn raw(url: &str) -> (u64, Duration) {
     let begun_and_rows: BoxFuture<'_, (u64, Duration)> = if url.starts_with("sqlite") {
         Box::pin(async {
-            let options: sqlx::sqlite::SqliteConnectOptions = url.parse().unwrap();
+            let options: sqlx::sqlite::SqliteConnectOptions = url.replace("&foreign_keys=on", "").parse().unwrap();
             let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
             let options = options.synchronous(sqlx::sqlite::SqliteSynchronous::Full);
             let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();

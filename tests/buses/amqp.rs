@@ -315,3 +315,14 @@ async fn tls_needs_a_trusted_certificate() {
     Shop::small(&format!("{url}\nca = {:?}", file("ca.pem")), settings).await.sends().await;
     Shop::small(&url, settings).await.cannot(69, &["connection \"bus\"", "certificate"]).await;
 }
+
+/// An IPv6 address is what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_leads_to_its_server() {
+    let broker = Broker::shared(Kind::Rabbitmq);
+    let proxy = crate::harness::proxy::Proxy::at("[::1]:0", broker.port());
+    let settings = "destination = 'amq.direct'\nkey = 'customer'";
+    Shop::with(3, &format!("url = 'amqp://guest:guest@[::1]:{}/%2f'", proxy.port), settings).await.sends().await;
+    let refused = Shop::small("url = 'amqp://localhost?heartbaet=3'", settings).await.flush();
+    assert!(refused.stderr.contains("unknown parameter \"?heartbaet=\""), "{refused:#?}");
+}

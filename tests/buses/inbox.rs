@@ -159,3 +159,16 @@ async fn a_killed_server_costs_nothing() {
     let nobody = format!("url = 'postgres://ann:hunter2@127.0.0.1:{port}/x'");
     Shop::small(&nobody, "").await.cannot(69, &[&format!("PostgreSQL at 127.0.0.1:{port}: ")]).await;
 }
+
+/// An IPv6 address is what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_leads_to_its_server() {
+    let inbox = inbox().await;
+    let (server, name) = inbox.url.rsplit_once('/').unwrap();
+    let port = server.rsplit_once(':').unwrap().1.parse().unwrap();
+    let proxy = Proxy::at("[::1]:0", port);
+    let url = format!("url = 'postgres://signalbus@[::1]:{}/{name}'", proxy.port);
+    Shop::with(3, &url, "destination = 'inbox'").await.sends().await;
+    let refused = Shop::small(&url.replace(name, &format!("{name}?sslmod=off")), "destination = 'inbox'").await.flush();
+    assert!(refused.stderr.contains("unknown parameter \"?sslmod=\""), "{refused:#?}");
+}

@@ -337,3 +337,12 @@ async fn it_travels_encrypted() {
     Shop::small(&format!("{}\n{ca}", url("hunter2")), &topic.destination()).await.cannot(78, &words).await;
     assert_eq!(topic.records().len(), 2);
 }
+
+/// An IPv6 address is what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_leads_to_its_server() {
+    let topic = Topic::new().await;
+    let port = topic.servers.rsplit_once(':').unwrap().1.parse().unwrap();
+    let proxy = crate::harness::proxy::Proxy::at("[::1]:0", port);
+    Shop::with(3, &format!("url = 'kafka://[::1]:{}'", proxy.port), &topic.destination()).await.sends().await;
+}

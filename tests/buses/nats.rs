@@ -180,3 +180,12 @@ async fn where_nobody_listens_nothing_is_charged() {
     shop.cannot(69, &[&format!("NATS at 127.0.0.1:{port}: ")]).await;
     shop.stops().await;
 }
+
+/// An IPv6 address is what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_leads_to_its_server() {
+    let broker = Broker::start(Kind::Nats, "");
+    let _stream = stream(&broker, Config::default()).await;
+    let proxy = Proxy::at("[::1]:0", broker.port());
+    Shop::with(3, &format!("url = 'nats://[::1]:{}'", proxy.port), "").await.sends().await;
+}

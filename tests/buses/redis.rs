@@ -139,3 +139,11 @@ async fn a_restart_between_two_signals_is_not_noticed() {
     })
     .await;
 }
+
+/// An IPv6 address is what it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ipv6_address_leads_to_its_server() {
+    let broker = Broker::shared(Kind::Redis);
+    let proxy = Proxy::at("[::1]:0", broker.port());
+    Shop::with(3, &format!("url = 'redis://[::1]:{}'", proxy.port), "destination = 'six'").await.sends().await;
+}

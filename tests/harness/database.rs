@@ -25,7 +25,8 @@ pub struct Database {
 impl Database {
     pub async fn sqlite() -> Self {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite://{}?mode=rwc", folder.path().join("outbox.db").display());
+        // As most applications that have foreign keys do.
+        let url = format!("sqlite://{}?mode=rwc&foreign_keys=on", folder.path().join("outbox.db").display());
         Self { system: System::Sqlite, url, folder }.migrated().await
     }
 
@@ -136,7 +137,7 @@ impl Database {
 
     /// As patient as an application that shares its file with others should be.
     pub async fn sqlite_connection(&self) -> sqlx::SqliteConnection {
-        let options: sqlx::sqlite::SqliteConnectOptions = self.url.parse().unwrap();
+        let options: sqlx::sqlite::SqliteConnectOptions = self.url.replace("&foreign_keys=on", "").parse().unwrap();
         sqlx::SqliteConnection::connect_with(&options.busy_timeout(std::time::Duration::from_secs(60))).await.unwrap()
     }
 

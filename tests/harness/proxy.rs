@@ -21,7 +21,12 @@ struct Wire {
 
 impl Proxy {
     pub fn to(target: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::at("127.0.0.1:0", target)
+    }
+
+    /// The same, listening on this address.
+    pub fn at(address: &str, target: u16) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let wire =
             Arc::new(Wire { target: target.into(), silent: Mutex::default(), mended: Condvar::new(), streams: Mutex::default() });

@@ -188,7 +188,7 @@ impl Drop for Running {
 }
 
 fn config(url: &str, port: u16, admin: &str, signals: &str) -> String {
-    format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n[database]\nurl = {url:?}\n{signals}")
+    format!("[admin]\nlisten = \"127.0.0.1:{port}\"\n{admin}\n[database]\nurl = \"{url}\"\n{signals}")
 }
 
 /// The configuration section of a signal type.

@@ -119,7 +119,7 @@ mod cases {
              UPDATE order_placed SET id = 2 WHERE id = 3";
         match database.system {
             System::Sqlite => {
-                let options: sqlx::sqlite::SqliteConnectOptions = database.url.parse().unwrap();
+                let options: sqlx::sqlite::SqliteConnectOptions = database.url.replace("&foreign_keys=on", "").parse().unwrap();
                 let options = options.busy_timeout(Duration::from_millis(100));
                 let mut writer = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
                 writer.execute(statements).await.unwrap();

@@ -55,7 +55,12 @@ impl Amqp {
         if !config.options.is_empty() {
             return Err("RabbitMQ takes no `options`; configure it in the URL".into());
         }
-        let uri: AMQPUri = config.url.as_str().parse()?;
+        config.refuse_unknown(&["auth_mechanism", "channel_max", "connection_timeout", "frame_max", "heartbeat"])?;
+        let mut uri: AMQPUri = config.url.as_str().parse()?;
+        // (The parser takes an IPv6 address for none at all.)
+        if let Some(host) = config.host() {
+            uri.authority.host = host;
+        }
         let tls = OwnedTLSConfig { cert_chain: config.ca.clone(), ..OwnedTLSConfig::default() };
         Ok(Self { uri, tls, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
     }

@@ -42,7 +42,12 @@ enum Fault {
 impl Inbox {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
         refuse_options("PostgreSQL", config)?;
+        config.refuse_unknown(&["host", "options", "sslmode", "sslrootcert", "sslcert", "sslkey"])?;
         let options: PgConnectOptions = config.url.as_str().parse().map_err(|error: sqlx::Error| error.to_string())?;
+        let options = match config.host().filter(|_| matches!(config.url.host(), Some(url::Host::Ipv6(_)))) {
+            Some(host) => options.host(&host),
+            None => options,
+        };
         let options = options.application_name("signalbus").extra_float_digits(None).disable_statement_logging();
         let options = match &config.ca {
             Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),

@@ -132,6 +132,12 @@ impl ConnectionConfig {
         options.chain([written.to_owned(), decoded(written)]).collect()
     }
 
+    /// Returns the host of the first server; an IPv6 address without its brackets.
+    fn host(&self) -> Option<String> {
+        let host = self.url.host_str().filter(|host| !host.is_empty())?;
+        Some(decoded(host.trim_start_matches('[').trim_end_matches(']')))
+    }
+
     /// Returns the servers as `host:port`, for a bus that can connect to any of them.
     fn servers(&self, port: u16) -> Vec<String> {
         let first = format!("{}:{}", self.url.host_str().unwrap_or("localhost"), self.url.port().unwrap_or(port));

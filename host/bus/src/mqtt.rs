@@ -59,7 +59,7 @@ impl Mqtt {
             (user, password) => Some((user.unwrap_or_default(), password.unwrap_or_default())),
         };
         Ok(Self {
-            host: config.url.host_str().unwrap_or("localhost").to_owned(),
+            host: config.host().unwrap_or_else(|| "localhost".to_owned()),
             port: config.url.port().unwrap_or(port),
             login,
             tls,

@@ -2,6 +2,8 @@
 //!
 //! Must never reuse a connection that failed or was left inside a transaction. Next: the adapters.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -82,12 +84,21 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
 
     /// Where others wait for the same lock by trying again and again.
     pauses: Option<Mutex<Pauses>>,
+    /// The file that connections are to, and what it was when one was last made: another file may take its name.
+    file: Option<(PathBuf, Mutex<Option<FileId>>)>,
+}
+
+/// A device, and the number of a file on it.
+type FileId = (u64, u64);
+
+fn file_id(path: &Path) -> Option<FileId> {
+    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl<Db: sqlx::Database> ConnectionPool<Db> {
     pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self::with(pool, Arc::default(), None, turns, None))
+        Arc::new(Self::with(pool, Arc::default(), None, turns, None, None))
     }
 
     fn with(
@@ -96,15 +107,17 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         plain: Option<<Db::Connection as sqlx::Connection>::Options>,
         turns: Arc<Semaphore>,
         pauses: Option<Mutex<Pauses>>,
+        file: Option<(PathBuf, Mutex<Option<FileId>>)>,
     ) -> Self {
-        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses }
+        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses, file }
     }
 
-    /// The same, for a database in which one writer locks out all others.
-    pub(super) fn single_writer(pool: Pool<Db>) -> Arc<Self> {
+    /// The same, for a database in a file, in which one writer locks out all others.
+    pub(super) fn single_writer(pool: Pool<Db>, file: &Path) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(1));
         let pauses = Some(Mutex::new(Pauses::default()));
-        Arc::new(Self::with(pool, Arc::default(), None, turns, pauses))
+        let file = Some((file.to_owned(), Mutex::default()));
+        Arc::new(Self::with(pool, Arc::default(), None, turns, pauses, file))
     }
 
     /// Whether connections are behind_pooler turns out when one is made; `plain` is how to connect to a
@@ -115,7 +128,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         plain: <Db::Connection as sqlx::Connection>::Options,
     ) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self::with(pool, behind_pooler, Some(plain), turns, None))
+        Arc::new(Self::with(pool, behind_pooler, Some(plain), turns, None, None))
     }
 
     /// How many connections are in use, of how many.
@@ -136,6 +149,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
+        self.follow_file();
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let (number, connection) = match idle {
             Some(idle) => idle,
@@ -160,6 +174,17 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         self.behind_pooler.store(true, Relaxed);
         self.pool.set_connect_options(plain.clone());
         Ok(self.pool.acquire().await?)
+    }
+
+    /// Lets go of connections to a file that has lost its name to another one.
+    fn follow_file(&self) {
+        let Some((path, known)) = &self.file else { return };
+        // While there is none, it may be on its way.
+        let Some(now) = file_id(path) else { return };
+        let before = known.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        if before.is_some_and(|before| before != now) {
+            self.clear();
+        }
     }
 
     fn clear(&self) {

@@ -30,6 +30,8 @@ mod sql;
 mod sqlite;
 mod table;
 mod text;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod url;
 mod window;
 
 use std::sync::Arc;

@@ -24,6 +24,10 @@ pub(super) struct MySql {
     connections: Arc<ConnectionPool<sqlx::MySql>>,
 }
 
+/// The options of a URL.
+const OPTIONS: &[&str] =
+    &["charset", "collation", "socket", "ssl-ca", "ssl-cert", "ssl-key", "ssl-mode", "sslca", "sslcert", "sslkey", "sslmode"];
+
 struct MySqlDriver;
 struct MySqlDialect;
 
@@ -36,10 +40,13 @@ const SESSION: &str = "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED; \
 
 impl MySql {
     pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
-        let options = MySqlConnectOptions::from_str(url)
-            .map_err(|error| Error::Table(format!("database url: {error}")))?
-            .statement_cache_capacity(STATEMENTS)
-            .disable_statement_logging();
+        let parsed = super::url::checked(url, OPTIONS)?;
+        let options = MySqlConnectOptions::from_str(url).map_err(|error| Error::Table(format!("database url: {error}")))?;
+        let options = match super::url::ipv6(&parsed) {
+            Some(host) => options.host(&host),
+            None => options,
+        };
+        let options = options.statement_cache_capacity(STATEMENTS).disable_statement_logging();
         let pool = MySqlPoolOptions::new()
             .max_connections(max_connections)
             .test_before_acquire(false)

@@ -27,13 +27,40 @@ pub(super) struct Postgres {
     options: PgConnectOptions,
 }
 
+/// The options of a URL.
+const OPTIONS: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "options[NAME]",
+    "password",
+    "port",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "user",
+];
+
 struct PostgresDriver;
 struct PostgresDialect;
 
 impl Postgres {
     pub(super) fn open(url: &str, max_connections: u32) -> Result<Self, Error> {
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| Error::Table(format!("database url: {error}")))?
+        let parsed = super::url::checked(url, OPTIONS)?;
+        let options = PgConnectOptions::from_str(url).map_err(|error| Error::Table(format!("database url: {error}")))?;
+        let options = match super::url::ipv6(&parsed) {
+            Some(host) => options.host(&host),
+            None => options,
+        };
+        let options = options
             .application_name("signalbus")
             .statement_cache_capacity(STATEMENTS)
             .extra_float_digits(None)

@@ -181,6 +181,14 @@ pub(super) fn resolve(
             described.obstacles.join(", ")
         )));
     }
+    if !described.unenforced.is_empty() {
+        faults.push(Fault::Doubtful(format!(
+            "{place}: foreign keys to table \"{}\" ({}) are not enforced when its rows are deleted, as is SQLite's default; add \
+             `foreign_keys=on` (or `off`) to the options of `database.url`, as your application has it",
+            source.table,
+            described.unenforced.join(", ")
+        )));
+    }
     table.columns = described.columns;
     let fit = !faults.iter().any(|fault| matches!(fault, Fault::Fatal(_)));
     (fit.then_some(table), faults)

@@ -35,8 +35,10 @@ struct SqliteDialect;
 
 impl Sqlite {
     pub(super) fn open(url: &str) -> Result<Self, Error> {
-        let options = SqliteConnectOptions::from_str(url)
+        let (url, foreign_keys) = foreign_keys(url)?;
+        let options = SqliteConnectOptions::from_str(&url)
             .map_err(|error| Error::Table(format!("database url: {error}")))?
+            .foreign_keys(foreign_keys)
             .journal_mode(SqliteJournalMode::Wal)
             .row_buffer_size(1024)
             .statement_cache_capacity(STATEMENTS)
@@ -45,8 +47,21 @@ impl Sqlite {
         let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
         let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
-        Ok(Self { connections: ConnectionPool::single_writer(pool), file })
+        Ok(Self { connections: ConnectionPool::single_writer(pool, &file), file })
     }
+}
+
+/// Takes `foreign_keys=on` (or `off`) out of a URL: whether they are enforced is up to every connection, and the
+/// default of SQLite is that they are not.
+fn foreign_keys(url: &str) -> Result<(String, bool), Error> {
+    let Some((file, query)) = url.split_once('?') else { return Ok((url.to_owned(), false)) };
+    let (ours, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(|option| option.starts_with("foreign_keys="));
+    let enforced = match ours.last().copied() {
+        None | Some("foreign_keys=off") => false,
+        Some("foreign_keys=on") => true,
+        Some(_) => return Err(Error::Table("database url: `foreign_keys` must be \"on\" or \"off\"".into())),
+    };
+    Ok((format!("{file}?{}", others.join("&")), enforced))
 }
 
 impl Database for Sqlite {
@@ -169,6 +184,9 @@ const REACTS: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 't
 const OBSTACLES: &str = "SELECT DISTINCT 'a foreign key of table \"' || s.name || '\"' FROM sqlite_schema s, \
     pragma_foreign_key_list(s.name) f WHERE s.type = 'table' AND f.on_delete IN ('NO ACTION', 'RESTRICT') \
     AND (SELECT foreign_keys FROM pragma_foreign_keys) AND f.\"table\" = ";
+/// Tables that refer to a table, unless foreign keys are enforced.
+const REFERENCES: &str = "SELECT DISTINCT s.name FROM sqlite_schema s, pragma_foreign_key_list(s.name) f \
+    WHERE s.type = 'table' AND NOT (SELECT foreign_keys FROM pragma_foreign_keys) AND f.\"table\" = ";
 const TRIGGERS: &str = "SELECT 'trigger \"' || name || '\"' FROM sqlite_schema WHERE type = 'trigger' \
     AND upper(sql) LIKE '% DELETE %' AND tbl_name = ";
 
@@ -211,7 +229,10 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     let mut sql = Sql::new(Placeholder::Question, OBSTACLES);
     sql.arg(table).push(" UNION ALL ").push(TRIGGERS).arg(table);
     let obstacles = session.rows(sql).await?.into_iter().flatten().flatten().collect();
-    Ok(Some(Description { columns, key, indexes, unique_keys, rewrites, obstacles, ..Description::default() }))
+    let mut sql = Sql::new(Placeholder::Question, REFERENCES);
+    sql.arg(table);
+    let unenforced = session.rows(sql).await?.into_iter().flatten().flatten().collect();
+    Ok(Some(Description { columns, key, indexes, unique_keys, rewrites, obstacles, unenforced, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {

@@ -65,6 +65,8 @@ pub(crate) struct Description {
     pub(crate) lockable: bool,
     /// What may refuse to let a row be deleted, in words.
     pub(crate) obstacles: Vec<String>,
+    /// Tables with foreign keys to it that are not enforced on the relay's connection (SQLite).
+    pub(crate) unenforced: Vec<String>,
 }
 
 /// One term of `order_by`.

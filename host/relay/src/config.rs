@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
+use crate::watcher::MAX_INTERVAL;
 use connections::{Connection, connections};
 use reader::{Faults, Section};
 use signalbus_bus::ConnectionConfig;
@@ -55,6 +56,8 @@ pub struct Database {
     pub max_connections: u32,
     /// Part of every signal's id; without it, the name that `migrate` gave the database.
     pub source: Option<String>,
+    /// The longest interval between two looks for signals; `None`: the relay is woken, and does not look by itself.
+    pub poll: Option<Duration>,
 }
 
 /// The configuration of a signal type.
@@ -208,14 +211,19 @@ impl SignalConfig {
 }
 
 fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
-    let mut database = Database { url: String::new(), max_connections: 8, source: None };
+    let mut database = Database { url: String::new(), max_connections: 8, source: None, poll: Some(MAX_INTERVAL) };
     let Some(section) = root.section("database", faults) else {
         faults.add(0, "`[database]` with a `url` is missing");
         return database;
     };
-    section.refuse_unknown(&["url", "max_connections", "source"], faults);
+    section.refuse_unknown(&["url", "max_connections", "source", "poll"], faults);
     database.max_connections = section.number("max_connections", 8, 1, faults);
     database.source = section.string("source", faults);
+    database.poll = match section.find("poll") {
+        Some((_, toml::de::DeValue::String(text))) if text == "auto" => Some(MAX_INTERVAL),
+        Some((_, toml::de::DeValue::String(text))) if text == "off" => None,
+        _ => Some(section.duration("poll", MAX_INTERVAL, faults).max(Duration::from_millis(10))),
+    };
     let plain = |name: &String| {
         let letter = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
         !name.is_empty() && name.len() <= 64 && name.chars().all(letter)
@@ -223,7 +231,7 @@ fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Datab
     if database.source.as_ref().is_some_and(|name| !plain(name)) {
         faults.add(section.place("source"), "`database.source` must have 1 to 64 letters, digits, `-`, `.` or `_`");
     }
-    match section.string("url", faults) {
+    match section.url("url", faults) {
         Some(url) => database.url = beside(&url, folder),
         None if section.find("url").is_none() => faults.add(section.offset(), "`database.url` is missing"),
         None => {}

@@ -65,11 +65,12 @@ impl Live {
     pub fn new(path: &Path, config: Config, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
         let outbox = super::open_outbox(&config)?;
         let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
+        let poll = config.database.poll;
         let (runners, activity) = (Arc::<Runners>::default(), LastActivity::new());
         Ok(Arc::new(Self {
             path: path.to_owned(),
             config: Mutex::new(config),
-            watcher: OutboxWatcher::new(outbox.clone(), runners.clone(), activity),
+            watcher: OutboxWatcher::new(outbox.clone(), runners.clone(), activity, poll),
             outbox,
             engine,
             buses: Buses::default(),

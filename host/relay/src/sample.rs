@@ -68,8 +68,11 @@ impl Samples {
             let begun = Instant::now();
             let runners = watcher.runners.all();
             let healthy = runners.iter().all(|runner| runner.health() == Health::Healthy);
-            self.sweep(&runners, &mut swept).await;
-            if is_outdated(sampled, watcher.activity.last(), healthy) {
+            let outdated = is_outdated(sampled, watcher.activity.last(), healthy);
+            if outdated || !watcher.lets_sleep() {
+                self.sweep(&runners, &mut swept).await;
+            }
+            if outdated {
                 sampled = Some(begun);
                 if let Err(error) = self.count(watcher, &runners).await {
                     telemetry::database_error(&error, error.kind());

@@ -21,8 +21,8 @@ use signalbus_telemetry as telemetry;
 
 /// Polling interval after recent activity.
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
-/// Polling interval after a long time without activity, or with notifications.
-const MAX_INTERVAL: Duration = Duration::from_secs(5);
+/// Polling interval after a long time without activity, or with notifications, unless it is configured.
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(5);
 /// How often to check whether notifications have been set up meanwhile.
 const RECHECK: Duration = Duration::from_secs(600);
 
@@ -31,6 +31,8 @@ pub(super) struct OutboxWatcher<O: Watched = Outbox, P = Generations> {
     pub(super) outbox: O,
     pub(super) runners: Arc<Runners<O::Table, P>>,
     pub(super) activity: Arc<LastActivity>,
+    /// The longest interval between two polls; `None`: it does not poll at all.
+    longest: Option<Duration>,
     /// Whether the database notifies of every commit now.
     notified: AtomicBool,
 }
@@ -39,13 +41,24 @@ pub(super) struct OutboxWatcher<O: Watched = Outbox, P = Generations> {
 type View<'a, T, P> = (&'a Arc<SignalRunner<T, P>>, bool);
 
 impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
-    pub(super) fn new(outbox: O, runners: Arc<Runners<O::Table, P>>, activity: Arc<LastActivity>) -> Self {
-        Self { outbox, runners, activity, notified: AtomicBool::new(false) }
+    pub(super) fn new(
+        outbox: O,
+        runners: Arc<Runners<O::Table, P>>,
+        activity: Arc<LastActivity>,
+        longest: Option<Duration>,
+    ) -> Self {
+        Self { outbox, runners, activity, longest, notified: AtomicBool::new(false) }
+    }
+
+    /// Whether the database is to be left alone while there is nothing to do.
+    pub(super) fn lets_sleep(&self) -> bool {
+        self.longest.is_none_or(|longest| longest > MAX_INTERVAL)
     }
 
     /// Polls until stopped, less often the longer nothing was claimed.
     pub(super) async fn poll(&self, stop: &CancellationToken) {
         let mut thorough: HashMap<String, Instant> = HashMap::new();
+        let Some(longest) = self.longest else { return };
         while !stop.is_cancelled() {
             let begun = Instant::now();
             if let Err(error) = self.poll_once(&mut thorough, "poll").await {
@@ -53,7 +66,7 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
             }
             // Spend at most a tenth of the time on polling a table in which it is slow, but do not go blind after a
             // lock or a silent network: whatever a poll took, the next one is due within seconds.
-            let interval = self.interval().max((begun.elapsed() * 10).min(MAX_INTERVAL));
+            let interval = self.interval(longest).max((begun.elapsed() * 10).min(MAX_INTERVAL));
             tokio::select! {
                 () = pause(interval, stop) => {}
                 () = self.activity.changed.notified(), if !self.notified.load(Relaxed) => {}
@@ -61,12 +74,13 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
         }
     }
 
-    fn interval(&self) -> Duration {
+    fn interval(&self, longest: Duration) -> Duration {
         if self.notified.load(Relaxed) {
-            return MAX_INTERVAL;
+            return longest;
         }
         let idle = self.activity.last().elapsed();
-        (idle.saturating_sub(RECENT) / 10).clamp(MIN_INTERVAL, MAX_INTERVAL)
+        let interval = (idle.saturating_sub(RECENT) / 10).max(MIN_INTERVAL);
+        if interval < MAX_INTERVAL { interval.min(longest) } else { longest }
     }
 
     async fn poll_once(&self, thorough: &mut HashMap<String, Instant>, source: &'static str) -> Result<(), Error> {

@@ -138,6 +138,17 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// A URL. The name and the password before the host may hold any character: a variable is percent-encoded there.
+    pub(super) fn url(&self, key: &str, faults: &mut Faults<'_>) -> Option<String> {
+        match self.find(key)? {
+            (at, DeValue::String(text)) => substituted(text, at, faults, |before, behind| {
+                let in_authority = before.contains("://");
+                in_authority && behind.split('/').next().is_some_and(|authority| authority.contains('@'))
+            }),
+            _ => self.string(key, faults),
+        }
+    }
+
     pub(super) fn boolean(&self, key: &str, default: bool, faults: &mut Faults<'_>) -> bool {
         match self.find(key) {
             None => default,
@@ -308,6 +319,12 @@ fn json(value: &DeValue<'_>, at: usize, faults: &mut Faults<'_>) -> Option<serde
 
 /// Replaces every `${NAME}` with the value of the environment variable; `$${` stands for `${`.
 fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
+    substituted(text, at, faults, |_, _| false)
+}
+
+/// Puts the values of environment variables in the place of `${NAME}`, percent-encoded where `encodes` says so of what
+/// stands before and behind one.
+fn substituted(text: &str, at: usize, faults: &mut Faults<'_>, encodes: impl Fn(&str, &str) -> bool) -> Option<String> {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find("${") {
@@ -322,6 +339,9 @@ fn expanded(text: &str, at: usize, faults: &mut Faults<'_>) -> Option<String> {
         expanded.push_str(&rest[..start]);
         rest = &rest[start + end + 1..];
         match std::env::var(name) {
+            Ok(value) if encodes(&text[..text.len() - rest.len()], rest) => {
+                expanded.extend(percent_encoding::utf8_percent_encode(&value, percent_encoding::NON_ALPHANUMERIC));
+            }
             Ok(value) => expanded.push_str(&value),
             Err(_) => {
                 faults.add(at, format!("the environment variable {name} is not set"));

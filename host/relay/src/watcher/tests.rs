@@ -60,7 +60,7 @@ impl Fixture {
         let (runners, activity) = (Arc::<Runners<_, _>>::default(), LastActivity::new());
         let types = ["A", "B"].map(|name| Arc::new(runner(name, activity.clone()).0));
         types.iter().for_each(|runner| runners.put(runner.clone()));
-        let watcher = Arc::new(OutboxWatcher::new(FakeOutbox(outbox), runners, activity));
+        let watcher = Arc::new(OutboxWatcher::new(FakeOutbox(outbox), runners, activity, Some(MAX_INTERVAL)));
         Self { watcher, types, asked, stop: CancellationToken::new() }
     }
 
