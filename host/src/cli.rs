@@ -226,6 +226,11 @@ enum Dead {
         /// Only these signal types
         #[arg(value_name = "NAME")]
         names: Vec<String>,
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// Count them by their reasons instead; numbers and ids in a reason do not matter
+        #[arg(long)]
+        groups: bool,
         /// Maximum number to list
         #[arg(long, default_value_t = 100, value_name = "NUMBER")]
         limit: usize,
@@ -244,12 +249,22 @@ enum Dead {
         #[command(flatten)]
         letters: Letters,
         #[command(flatten)]
+        filter: DeadFilter,
+        /// Only tell how many there are
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
         output: Json,
     },
     /// Permanently delete dead letters
     Discard {
         #[command(flatten)]
         letters: Letters,
+        #[command(flatten)]
+        filter: DeadFilter,
+        /// Only tell how many there are
+        #[arg(long)]
+        dry_run: bool,
         #[command(flatten)]
         output: Json,
     },
@@ -260,12 +275,26 @@ enum Dead {
 struct Letters {
     /// IDs of dead letters
     ids: Vec<i64>,
-    /// All dead letters of this signal type
+    /// All dead letters of this signal type, as far as the options below allow
     #[arg(long, value_name = "NAME")]
     signal: Option<String>,
-    /// All dead letters
+    /// All dead letters, likewise
     #[arg(long)]
     all: bool,
+}
+
+#[derive(Debug, Args)]
+struct DeadFilter {
+    /// Only those with a reason of this group; `dead list --groups` shows the groups
+    #[arg(long, value_name = "GROUP")]
+    reason: Option<String>,
+    /// Only those that have been dead for so long: 30m, 24h
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    older_than: Option<Duration>,
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    signalbus_core::units::parse_duration(text).ok_or_else(|| "write \"30m\" or \"24h\"".to_owned())
 }
 
 /// Accepts a language by its name or its short name.
@@ -355,10 +384,17 @@ async fn dispatch_plugin(config: &std::path::Path, command: &Plugin) -> Result<E
 
 async fn dispatch_dead(config: &std::path::Path, command: &Dead) -> Result<Exit, commands::Failure> {
     match command {
-        Dead::List { names, limit, output } => commands::dead::list(config, names, *limit, output.output()).await,
+        Dead::List { names, filter, groups, limit, output } => {
+            let limit = (!groups).then_some(*limit);
+            commands::dead::list(config, &filter.selection(names), limit, output.output()).await
+        }
         Dead::Show { id, output } => commands::dead::show(config, *id, output.output()).await,
-        Dead::Redrive { letters, output } => commands::dead::redrive(config, &letters.choice(), output.output()).await,
-        Dead::Discard { letters, output } => commands::dead::discard(config, &letters.choice(), output.output()).await,
+        Dead::Redrive { letters, filter, dry_run, output } => {
+            commands::dead::redrive(config, &letters.choice(filter), *dry_run, output.output()).await
+        }
+        Dead::Discard { letters, filter, dry_run, output } => {
+            commands::dead::discard(config, &letters.choice(filter), *dry_run, output.output()).await
+        }
     }
 }
 
@@ -374,12 +410,16 @@ impl FlushOptions {
 }
 
 impl Letters {
-    fn choice(&self) -> commands::dead::Choice {
-        match &self.signal {
-            Some(signal) => commands::dead::Choice::OfType(signal.clone()),
-            None if self.all => commands::dead::Choice::All,
-            None => commands::dead::Choice::Ids(self.ids.clone()),
-        }
+    fn choice(&self, filter: &DeadFilter) -> commands::dead::Choice {
+        let names: Vec<String> = self.signal.iter().cloned().collect();
+        commands::dead::Choice { ids: self.ids.clone(), selection: filter.selection(&names) }
+    }
+}
+
+impl DeadFilter {
+    fn selection(&self, signals: &[String]) -> signalbus_outbox::Selection {
+        let (group, older_than) = (self.reason.clone(), self.older_than);
+        signalbus_outbox::Selection { signals: signals.to_vec(), group, older_than }
     }
 }
 

@@ -3,12 +3,17 @@
 mod cases {
     use std::time::Duration;
 
+    use signalbus::outbox::Selection;
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::{Database, System};
     use crate::harness::lane::{
         Relay, attempts, burials, buried, claim, deferred, drain, keys, nothing, orders, sent, settle, source,
     };
+
+    fn of(signals: &[&str]) -> Selection {
+        Selection { signals: signals.iter().map(|&signal| signal.to_owned()).collect(), ..Selection::default() }
+    }
 
     async fn bury_all(relay: &Relay) {
         let mut worker = relay.worker();
@@ -36,6 +41,36 @@ mod cases {
         let row: Vec<(&str, Option<&str>)> = row.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
         let payload = "x".repeat(200);
         assert_eq!(row, [("id", Some("2")), ("customer", Some("customer 2")), ("payload", Some(payload.as_str()))]);
+    }
+
+    /// By their reasons, in which numbers do not matter, and by their age.
+    pub async fn letters_are_selected_by_reason_and_age(database: Database) {
+        database.orders(6).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 6).await;
+        let mut settlement = burials(&batch);
+        for (n, burial) in settlement.bury.iter_mut().enumerate() {
+            burial.reason = if n < 4 { format!("no route for order {n}") } else { "too large".to_owned() };
+        }
+        settle(&mut worker, &batch, &settlement).await;
+        database.run("UPDATE signalbus_hold SET since = since - 7200000 WHERE signal_key = '2'").await;
+        let groups = relay.outbox.dead_groups(&Selection::default()).await.unwrap();
+        let counts: Vec<(u64, bool)> = groups.iter().map(|group| (group.count, group.reason.contains("route"))).collect();
+        assert_eq!(counts, [(4, true), (2, false)], "{groups:?}");
+        let routes = Selection { group: Some(groups[0].group.clone()), ..of(&["OrderPlaced"]) };
+        let old = Selection { older_than: Some(Duration::from_secs(3600)), ..routes.clone() };
+        let keys_of = async |selection: &Selection| {
+            let letters = relay.outbox.select_dead(selection, 0, 9).await.unwrap();
+            letters.into_iter().map(|letter| letter.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys_of(&old).await, ["2"]);
+        assert_eq!(keys_of(&routes).await, ["1", "2", "3", "4"]);
+        assert_eq!(relay.outbox.redrive_selected(&of(&["Other"])).await.unwrap(), 0);
+        assert_eq!(relay.outbox.redrive_selected(&routes).await.unwrap(), 4);
+        assert_eq!(drain(&mut worker, 9).await, ["1", "2", "3", "4"]);
+        assert_eq!(relay.outbox.redrive_selected(&Selection::default()).await.unwrap(), 2);
+        assert_eq!(drain(&mut worker, 9).await, ["5", "6"]);
     }
 
     pub async fn a_redriven_letter_is_sent_again(database: Database) {
@@ -160,7 +195,7 @@ mod cases {
         let all = relay.outbox.dead_letters(&[], 100).await.unwrap();
         assert_eq!(all.len(), 6);
         let first = relay.outbox.dead_letters(&["OrderPlaced".into()], 3).await.unwrap();
-        let second = relay.outbox.dead_letters_after(&["OrderPlaced".into()], first[2].id, 3).await.unwrap();
+        let second = relay.outbox.select_dead(&of(&["OrderPlaced"]), first[2].id, 3).await.unwrap();
         assert_eq!([&first[..], &second[..]].concat(), all[..5]);
         assert_eq!(relay.outbox.dead_letters(&["Paid".into(), "Nobody".into()], 9).await.unwrap(), all[5..]);
         assert_eq!(relay.lane.discard(&all[..1]).await.unwrap(), 0, "the letter belongs to another type");
@@ -214,6 +249,7 @@ mod cases {
 
 crate::on_each_version!(
     a_dead_letter_stays_in_its_table,
+    letters_are_selected_by_reason_and_age,
     a_redriven_letter_is_sent_again,
     redriving_leaves_children_and_filled_columns_alone,
     a_hold_belongs_to_one_version_of_its_row,

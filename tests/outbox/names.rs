@@ -22,6 +22,7 @@ mod cases {
         let strict = ordered(table, &[&format!("{} desc", columns[1])], &[columns[2]]);
         for source in [simple, strict] {
             database.run(&format!("INSERT INTO {quoted} VALUES (1, 40, 1), (2, 30, 2), (3, 20, 3), (4, 10, 4)")).await;
+            database.run("DELETE FROM signalbus_lane").await;
             let relay = Relay::open(database, &source).await;
             let names: Vec<&str> = relay.lane.signal_type().columns.iter().map(|column| column.name.as_str()).collect();
             assert_eq!(names, columns);
@@ -97,6 +98,7 @@ mod cases {
         let [a, b] = ["what?", "t \"x\" `y`"].map(|name| quote(&database, name));
         database.run(&format!("CREATE TABLE pairs ({a} INT, {b} INT, PRIMARY KEY ({b}, {a}))")).await;
         database.run("INSERT INTO pairs VALUES (1, 2), (2, 1), (1, 1), (3, 3)").await;
+        database.run("DELETE FROM signalbus_lane").await;
         let relay = Relay::open(&database, &source("pairs")).await;
         let mut worker = relay.worker();
         let boundary = worker.boundary().await.unwrap();
@@ -137,9 +139,44 @@ mod cases {
             assert_eq!((letters.len(), letters[0].signal.as_str()), (1, name));
         }
     }
+
+    /// Two services that share the side tables must not meet in one lane.
+    pub async fn a_signal_type_belongs_to_one_table(database: Database) {
+        database.run("CREATE TABLE things (id INT PRIMARY KEY); CREATE TABLE others (id INT PRIMARY KEY)").await;
+        let relay = Relay::open(&database, &source("things")).await;
+        let refused = relay.outbox.signal_table(&source("others")).await.err().unwrap().to_string();
+        assert!(
+            refused.contains("things in this database, and not to ") && refused.contains("rename one of the two"),
+            "{refused}"
+        );
+        // A table that was renamed is the same.
+        database.run("DROP TABLE others").await;
+        database.run("ALTER TABLE things RENAME TO others").await;
+        relay.outbox.signal_table(&source("others")).await.unwrap();
+    }
+
+    /// Keys and order keys may be longer than an index entry.
+    pub async fn keys_may_be_long(database: Database) {
+        let text = database.either("TEXT", "text", "LONGTEXT");
+        database.run(&format!("CREATE TABLE things (id INT PRIMARY KEY, account {text})")).await;
+        let long = database.either("hex(zeroblob(10000))", "repeat(md5('x'), 2000) || i", "repeat(md5('x'), 2000)");
+        database.run(&format!("INSERT INTO things SELECT i, {long} FROM {}", database.series(2))).await;
+        let relay = Relay::open(&database, &ordered("things", &["id"], &["account"])).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 1).await;
+        let hour = std::time::Duration::from_secs(3600);
+        let settlement = Settlement { defer: vec![deferred(&batch, 0, hour)], ..Settlement::default() };
+        settle(&mut worker, &batch, &settlement).await;
+        let left = if database.system == System::Postgres { 1 } else { 0 };
+        assert_eq!(drain(&mut worker, 9).await.len(), left, "it holds back its own key only");
+        database.make_due().await;
+        assert_eq!(drain(&mut worker, 9).await.len(), 2 - left);
+    }
 }
 
 crate::on_each_database!(
+    a_signal_type_belongs_to_one_table,
+    keys_may_be_long,
     tables_may_have_any_name,
     columns_may_have_any_name,
     composite_keys_may_have_any_name,

@@ -133,7 +133,7 @@ pub(crate) trait Dialect: Send + Sync {
     fn now(&self) -> &'static str;
     /// Locks the selected rows until the transaction ends.
     fn for_update(&self) -> &'static str;
-    /// Makes a signal type's lane unless it is there; its argument is the name.
+    /// Makes a signal type's lane unless it is there; its arguments are the names of the type and of its table.
     fn ensure_lane(&self) -> [&'static str; 2];
     /// The side tables, statement by statement.
     fn schema(&self) -> &'static str;
@@ -180,6 +180,19 @@ pub(crate) trait Dialect: Send + Sync {
     /// Whether `(a, b) > (x, y)` uses an index.
     fn compares_rows(&self) -> bool;
 
+    /// Appends a condition that a hold is under one of these keys.
+    fn held_keys(&self, sql: &mut Sql, keys: &mut dyn Iterator<Item = &str>) {
+        sql.push("signal_key IN (").list(", ", keys, |sql, key| {
+            sql.arg(key);
+        });
+        sql.push(")");
+    }
+    /// A query for the name of a table with its schema, as it is known to everybody, and its arguments.
+    fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>);
+    /// A comparison of a side table's key with another one, as its index serves it: keys may be long.
+    fn same_key(&self, column: &str, other: &str) -> String {
+        format!("{column} = {other}")
+    }
     /// A query for one cell, which changes whenever the table is altered, and its arguments.
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>);
     /// A column, written so that the session can decode it exactly.

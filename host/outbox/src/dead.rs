@@ -4,6 +4,7 @@
 //! that depends on the row was touched. Next: `redrive` in `signalbus-relay`; `hold` writes the letters.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::database::{Cell, Purpose, Row, number};
 use super::hold::{DEAD, Hold, RETRY};
@@ -23,6 +24,8 @@ pub struct DeadLetter {
     pub key: String,
     pub attempts: u32,
     pub reason: String,
+    /// The group of its reason: those that differ in numbers and ids only.
+    pub group: String,
     /// Milliseconds since 1970, by the database's clock.
     pub died_at: i64,
 }
@@ -30,51 +33,116 @@ pub struct DeadLetter {
 /// The row of a dead letter: the name of each column, and its value as text; `None` is NULL.
 pub type DeadRow = Vec<(String, Option<String>)>;
 
-const LETTERS: &str = "SELECT id, signal_type, signal_key, attempts, reason, since FROM signalbus_hold WHERE state = 'dead'";
+const LETTERS: &str =
+    "SELECT id, signal_type, signal_key, attempts, reason, since, reason_group FROM signalbus_hold WHERE state = 'dead'";
 
-impl Outbox {
-    /// Returns up to `limit` dead letters, oldest first, of these types, or of all types if `signals` is empty.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn dead_letters(&self, signals: &[String], limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        self.dead_letters_after(signals, 0, limit).await
-    }
+/// How many letters one transaction changes.
+const PAGE: usize = 5000;
 
-    /// Like [`dead_letters`](Self::dead_letters), but only letters with a number above `after`.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn dead_letters_after(&self, signals: &[String], after: i64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
-        let mut sql = self.statement(&format!("{LETTERS} AND id > ?"), &[after.into()]);
-        if !signals.is_empty() {
+/// Which dead letters: those with all of these properties.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Of these signal types; empty: of any.
+    pub signals: Vec<String>,
+    /// Of this group of reasons.
+    pub group: Option<String>,
+    /// Dead for so long at least.
+    pub older_than: Option<Duration>,
+}
+
+/// Dead letters of one signal type whose reasons differ in numbers and ids only.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct DeadGroup {
+    #[serde(rename = "type")]
+    pub signal: String,
+    pub group: String,
+    pub count: u64,
+    /// The reason of one of them.
+    pub reason: String,
+    /// When the first and the last one died: milliseconds since 1970, by the database's clock.
+    pub first: i64,
+    pub last: i64,
+}
+
+impl Selection {
+    fn push(&self, sql: &mut Sql, now: &str) {
+        if !self.signals.is_empty() {
             sql.push(" AND signal_type IN (");
-            sql.list(", ", signals, |sql, signal| {
+            sql.list(", ", &self.signals, |sql, signal| {
                 sql.arg(signal.as_str());
             });
             sql.push(")");
         }
+        if let Some(group) = &self.group {
+            sql.push(" AND reason_group = ").arg(group.as_str());
+        }
+        if let Some(age) = self.older_than {
+            sql.push(" AND since <= ").push(now).push(" - ").arg(super::millis(age));
+        }
+    }
+}
+
+impl Outbox {
+    /// Returns up to `limit` dead letters of these types, or of all types if `signals` is empty, oldest first.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn dead_letters(&self, signals: &[String], limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        self.select_dead(&Selection { signals: signals.to_vec(), ..Selection::default() }, 0, limit).await
+    }
+
+    /// Returns up to `limit` dead letters with numbers above `after`, by their numbers.
+    ///
+    /// # Errors
+    /// The database's error.
+    pub async fn select_dead(&self, selection: &Selection, after: i64, limit: usize) -> Result<Vec<DeadLetter>, Error> {
+        let mut sql = self.statement(&format!("{LETTERS} AND id > ?"), &[after.into()]);
+        selection.push(&mut sql, self.database.dialect().now());
         sql.push(&format!(" ORDER BY id LIMIT {limit}"));
         let rows = self.read(sql).await.map_err(super::schema::missing)?;
         Ok(rows.iter().map(|row| DeadLetter::read(row)).collect())
     }
 
-    /// Returns all dead letters of these types, or of all types if `signals` is empty.
+    /// Returns the groups of dead letters, the largest first.
     ///
     /// # Errors
     /// The database's error.
-    pub async fn all_dead_letters(&self, signals: &[String]) -> Result<Vec<DeadLetter>, Error> {
-        const PAGE: usize = 500;
-        let mut letters: Vec<DeadLetter> = Vec::new();
-        loop {
-            let after = letters.last().map_or(0, |letter| letter.id);
-            let page = self.dead_letters_after(signals, after, PAGE).await?;
-            let last = page.len() < PAGE;
-            letters.extend(page);
-            if last {
-                return Ok(letters);
-            }
+    pub async fn dead_groups(&self, selection: &Selection) -> Result<Vec<DeadGroup>, Error> {
+        let text = "SELECT signal_type, reason_group, max(reason), count(*), min(since), max(since) FROM signalbus_hold WHERE state = 'dead'";
+        let mut sql = self.statement(text, &[]);
+        selection.push(&mut sql, self.database.dialect().now());
+        sql.push(" GROUP BY signal_type, reason_group ORDER BY count(*) DESC, signal_type, reason_group");
+        let rows = self.read(sql).await.map_err(super::schema::missing)?;
+        let group = |row: Vec<Cell>| {
+            let (count, first, last) = (number(&row[3]), number(&row[4]), number(&row[5]));
+            let text = |cell: &Cell| cell.clone().unwrap_or_default();
+            DeadGroup { signal: text(&row[0]), group: text(&row[1]), reason: text(&row[2]), count, first, last }
+        };
+        Ok(rows.into_iter().map(group).collect())
+    }
+
+    /// Makes all dead letters that are selected wait for another attempt, due now and with no attempt charged, some
+    /// thousands in each transaction. Returns how many there were.
+    ///
+    /// # Errors
+    /// The database's error; earlier letters have been redriven.
+    pub async fn redrive_selected(&self, selection: &Selection) -> Result<u64, Error> {
+        let now = self.database.dialect().now();
+        let (mut redriven, mut after) = (0, Some(0_i64));
+        while let Some(from) = after {
+            let mut sql = self.statement("SELECT id FROM signalbus_hold WHERE state = 'dead' AND id > ?", &[from.into()]);
+            selection.push(&mut sql, now);
+            sql.push(&format!(" ORDER BY id LIMIT 1 OFFSET {}", PAGE - 1));
+            after = self.read(sql).await.map_err(super::schema::missing)?.first().map(|row| number(&row[0]));
+            let text =
+                "UPDATE signalbus_hold SET state = ?, attempts = 0, due_at = 0 WHERE state = 'dead' AND id > ? AND id <= ?";
+            let mut sql = self.statement(text, &[RETRY.into(), from.into(), after.unwrap_or(i64::MAX).into()]);
+            selection.push(&mut sql, now);
+            let mut session = self.database.session();
+            session.begin(Purpose::Write).await?;
+            redriven += session.execute_and_commit(sql).await?;
         }
+        Ok(redriven)
     }
 
     /// Returns a dead letter, or `None` if there is none with this number.
@@ -209,6 +277,7 @@ impl DeadLetter {
             attempts: number(&row[3]),
             reason: row[4].clone().unwrap_or_default(),
             died_at: number(&row[5]),
+            group: row[6].clone().unwrap_or_default(),
         }
     }
 }

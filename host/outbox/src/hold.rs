@@ -133,7 +133,7 @@ impl Worker<'_> {
         let (stored, columns) = self.lane.covered();
         for chunk in entries.chunks(KEYS_PER_STATEMENT) {
             let text = "INSERT INTO signalbus_hold (signal_type, signal_key, order_key, fingerprint, columns, id_seed, state, \
-                 attempts, due_at, since, reason) VALUES ";
+                 attempts, due_at, since, reason, reason_group) VALUES ";
             let mut sql = self.lane.statement(text, &[]);
             let now = self.lane.database.dialect().now();
             sql.list(", ", chunk, |sql, entry| {
@@ -160,7 +160,7 @@ impl Worker<'_> {
                     Some(since) => sql.arg(since),
                     None => sql.push(now),
                 };
-                sql.push(", ").arg(reason.as_str()).push(")");
+                sql.push(", ").arg(reason.as_str()).push(", ").arg(reason_group(&reason).as_str()).push(")");
             });
             self.session.execute(sql).await?;
         }
@@ -203,12 +203,9 @@ impl Worker<'_> {
 
     pub(super) async fn forget_keys(&mut self, keys: &[impl AsRef<str>]) -> Result<(), Error> {
         for chunk in keys.chunks(KEYS_PER_STATEMENT) {
-            let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND signal_key IN (";
+            let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND ";
             let mut sql = self.lane.statement(text, &[self.lane.signal_type.name.as_str().into()]);
-            sql.list(", ", chunk, |sql, key| {
-                sql.arg(key.as_ref());
-            });
-            sql.push(")");
+            self.lane.database.dialect().held_keys(&mut sql, &mut chunk.iter().map(AsRef::as_ref));
             self.session.execute(sql).await?;
         }
         Ok(())
@@ -277,6 +274,19 @@ impl SignalTable {
 /// The longest reason that is kept, in bytes.
 const LONGEST_REASON: usize = 4000;
 
+/// What reasons have in common that differ in numbers and ids only.
+fn reason_group(reason: &str) -> String {
+    let mut hasher = SipHasher13::new();
+    let words = reason.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    for word in words {
+        // A number, or an id: a word with digits in it.
+        let word = if word.contains(|c: char| c.is_ascii_digit()) { "#" } else { word };
+        hasher.write(word.as_bytes());
+        hasher.write(&[0]);
+    }
+    format!("{:08x}", hasher.finish() >> 32)
+}
+
 /// A reason that every database can hold: bounded, and without NUL characters.
 fn shortened(reason: &str) -> String {
     let end = reason.floor_char_boundary(LONGEST_REASON);
@@ -298,6 +308,13 @@ mod tests {
             generated: false,
         };
         Table { columns: names.iter().map(column).collect(), ..Table::default() }
+    }
+
+    #[test]
+    fn reasons_that_differ_in_numbers_are_one_group() {
+        let group = reason_group("order 17 of 3f9a-11: no route (attempt 20 of 20)");
+        assert_eq!(group, reason_group("order 4711 of 7c0e-93: no route (attempt 3 of 20)"));
+        assert_ne!(group, reason_group("order 17 of 3f9a-11: no channel (attempt 20 of 20)"));
     }
 
     #[test]

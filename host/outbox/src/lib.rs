@@ -48,7 +48,7 @@ use table::{OrderTerm, Table, name_parts};
 
 pub use claim::{Batch, Claimed};
 pub use database::Watch;
-pub use dead::{DeadLetter, DeadRow};
+pub use dead::{DeadGroup, DeadLetter, DeadRow, Selection};
 pub use error::{Cause, Error};
 pub use look::{SideCounts, Undeleted};
 pub use schema::Schema;
@@ -155,17 +155,42 @@ impl Outbox {
         let Some(mut table) = table.filter(|_| fatal.is_empty()) else {
             return Err(Error::Table(fatal.join("; ")));
         };
-        let mut session = self.database.session();
-        let ensure = self.database.dialect().ensure_lane();
-        let mut sql = self.statement(ensure[0], &[]);
-        sql.arg(source.signal.as_str()).push(ensure[1]);
-        session.begin(Purpose::Write).await?;
-        session.execute(sql).await.map_err(schema::missing)?;
-        session.commit().await?;
+        self.take_lane(source).await?;
         let numbered = self.database.dialect().numbers_versions();
         table.recurring &= !numbered && table.id.is_none();
         let identity = Identity::new(&source.signal, &self.source().await?, &table, numbered);
         Ok(SignalTable::new(self.database.clone(), &source.signal, table, identity, shape))
+    }
+
+    /// Makes the lane of a signal type, or finds that it is its own: the rows of two tables must not meet in one.
+    async fn take_lane(&self, source: &Source) -> Result<(), Error> {
+        let (text, args) = self.database.dialect().full_name(&name_parts(&source.table));
+        let name = self.read(self.statement(text, &args)).await?.into_iter().flatten().next().flatten().unwrap_or_default();
+        let ensure = self.database.dialect().ensure_lane();
+        let mut sql = self.statement(ensure[0], &[]);
+        sql.arg(source.signal.as_str()).push(", ").arg(name.as_str()).push(ensure[1]);
+        let mut session = self.database.session();
+        session.begin(Purpose::Write).await?;
+        session.execute_and_commit(sql).await.map_err(schema::missing)?;
+        let text = "SELECT table_name FROM signalbus_lane WHERE signal_type = ?";
+        let taken = self.read(self.statement(text, &[source.signal.as_str().into()])).await?;
+        let taken = taken.into_iter().flatten().next().flatten().unwrap_or_default();
+        if taken == name {
+            return Ok(());
+        }
+        if self.database.describe(&name_parts(&taken)).await?.is_some() {
+            let signal = &source.signal;
+            return Err(Error::Table(format!(
+                "signal type \"{signal}\" belongs to table {taken} in this database, and not to {name}: their claims and dead \
+                 letters would get mixed up; rename one of the two signal types, or, if the type has moved, \
+                 DELETE FROM signalbus_lane WHERE signal_type = '{signal}'"
+            )));
+        }
+        // Its table was renamed, or dropped.
+        let text = "UPDATE signalbus_lane SET table_name = ? WHERE signal_type = ?";
+        let sql = self.statement(text, &[name.as_str().into(), source.signal.as_str().into()]);
+        session.begin(Purpose::Write).await?;
+        session.execute_and_commit(sql).await.map(drop)
     }
 
     /// Returns every problem with a signal type's table.

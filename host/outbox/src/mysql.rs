@@ -310,7 +310,7 @@ impl Dialect for MySqlDialect {
     }
 
     fn ensure_lane(&self) -> [&'static str; 2] {
-        ["INSERT IGNORE INTO signalbus_lane (signal_type) VALUES (", ")"]
+        ["INSERT IGNORE INTO signalbus_lane (signal_type, table_name) VALUES (", ")"]
     }
 
     fn schema(&self) -> &'static str {
@@ -326,6 +326,12 @@ impl Dialect for MySqlDialect {
              FROM information_schema.columns WHERE table_name = ? AND table_schema = coalesce(?, database())";
         let schema = if let [schema, _] = name { Some(schema.as_str()) } else { None };
         (text, vec![name.last().map_or("", String::as_str).into(), schema.into()])
+    }
+
+    fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
+        let schema = if let [schema, _] = name { Some(schema.as_str()) } else { None };
+        let table = name.last().map_or("", String::as_str);
+        ("SELECT CONCAT(coalesce(?, database()), '.', ?)", vec![schema.into(), table.into()])
     }
 
     /// (Of a small table, every row is looked at otherwise.)

@@ -454,7 +454,7 @@ impl Dialect for PostgresDialect {
     }
 
     fn ensure_lane(&self) -> [&'static str; 2] {
-        ["INSERT INTO signalbus_lane (signal_type) VALUES (", ") ON CONFLICT DO NOTHING"]
+        ["INSERT INTO signalbus_lane (signal_type, table_name) VALUES (", ") ON CONFLICT DO NOTHING"]
     }
 
     fn schema(&self) -> &'static str {
@@ -480,6 +480,21 @@ impl Dialect for PostgresDialect {
 
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
         (SHAPE, vec![self.table_name(name).as_str().into()])
+    }
+
+    fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
+        let text = "SELECT quote_ident(nspname) || '.' || quote_ident(relname) FROM pg_class c \
+             JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(?)";
+        (text, vec![self.table_name(name).as_str().into()])
+    }
+
+    fn held_keys(&self, sql: &mut Sql, keys: &mut dyn Iterator<Item = &str>) {
+        let keys = keys.map(str::to_owned).collect();
+        sql.push("md5(signal_key) IN (SELECT md5(k) FROM unnest(").arg(Arg::Texts(keys)).push("::text[]) k)");
+    }
+
+    fn same_key(&self, column: &str, other: &str) -> String {
+        format!("md5({column}) = md5({other})")
     }
 
     /// (The table itself is locked before, with more patience.)

@@ -360,7 +360,7 @@ impl Dialect for SqliteDialect {
     }
 
     fn ensure_lane(&self) -> [&'static str; 2] {
-        ["INSERT OR IGNORE INTO signalbus_lane (signal_type) VALUES (", ")"]
+        ["INSERT OR IGNORE INTO signalbus_lane (signal_type, table_name) VALUES (", ")"]
     }
 
     fn schema(&self) -> &'static str {
@@ -384,6 +384,10 @@ impl Dialect for SqliteDialect {
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
         let text = "SELECT group_concat(coalesce(sql, name), ';') FROM sqlite_schema WHERE tbl_name = ? COLLATE NOCASE";
         (text, vec![name.last().map_or("", String::as_str).into()])
+    }
+
+    fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
+        ("SELECT lower(?)", vec![name.join(".").as_str().into()])
     }
 
     fn has_rights(&self) -> bool {

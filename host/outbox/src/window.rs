@@ -42,7 +42,7 @@ impl Worker<'_> {
             let columns = lane.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
             sql.push(", (SELECT ").push(&columns).push(" FROM signalbus_hold h WHERE h.signal_type = ");
             sql.arg(lane.signal_type.name.as_str());
-            sql.push(" AND h.signal_key = ").push(&lane.texts.key).push(")");
+            sql.push(" AND ").push(&lane.database.dialect().same_key("h.signal_key", &lane.texts.key)).push(")");
         }
         if extras.version {
             sql.push(", ").push(&lane.texts.version);
@@ -229,6 +229,7 @@ impl SignalTable {
 
     /// Appends what keeps away from other claims and from what is deferred.
     fn leave_out(&self, sql: &mut Sql, active: &RecordedClaims) {
+        let same = |column: &str, other: &str| self.database.dialect().same_key(column, other);
         let others = &active.claims;
         if self.table.ordered() {
             let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
@@ -242,20 +243,20 @@ impl SignalTable {
         }
         if active.dead || active.undeleted.is_some() {
             self.without_hold(sql, "<>", RETRY);
-            sql.push(" AND h.signal_key = ").push(&self.texts.key).push(")");
+            sql.push(" AND ").push(&same("h.signal_key", &self.texts.key)).push(")");
         }
         if active.dead && self.table.holds_dead {
             self.without_hold(sql, "=", DEAD);
             if !self.table.order_key.is_empty() {
-                sql.push(" AND h.order_key = ").push(&self.texts.order_key);
+                sql.push(" AND ").push(&same("h.order_key", &self.texts.order_key));
             }
             sql.push(")");
         }
         if active.due.is_some_and(|(_, last)| last > 0) {
             self.without_hold(sql, "=", RETRY);
             match (self.table.ordered(), self.table.order_key.is_empty()) {
-                (false, _) => sql.push(" AND h.signal_key = ").push(&self.texts.key),
-                (true, false) => sql.push(" AND h.order_key = ").push(&self.texts.order_key),
+                (false, _) => sql.push(" AND ").push(&same("h.signal_key", &self.texts.key)),
+                (true, false) => sql.push(" AND ").push(&same("h.order_key", &self.texts.order_key)),
                 (true, true) => sql,
             };
             sql.push(" AND h.due_at > ");

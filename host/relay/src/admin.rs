@@ -21,6 +21,7 @@ use serde_json::json;
 
 use crate::Live;
 pub use exporter::Meters;
+use signalbus_outbox::Selection;
 
 pub use serve::Listener;
 
@@ -150,25 +151,25 @@ struct Letters {
 async fn redrive(State(state): State<AdminState>, Json(letters): Json<Letters>) -> Result<Response, Refused> {
     let unreachable = |error: signalbus_outbox::Error| Refused(StatusCode::BAD_GATEWAY, error.to_string());
     let outbox = state.live.outbox();
-    let letters = match letters {
+    let redriven = match letters {
         Letters { ids, signal: None, all: false } if !ids.is_empty() => {
             let mut found = Vec::new();
             for id in ids {
                 let missing = || Refused(StatusCode::NOT_FOUND, format!("dead letter {id} not found"));
                 found.push(outbox.dead_letter(id).await.map_err(unreachable)?.ok_or_else(missing)?);
             }
-            found
+            state.live.redrive(&found).await
         }
-        Letters { ids, signal: Some(signal), all: false } if ids.is_empty() => {
-            outbox.all_dead_letters(&[signal]).await.map_err(unreachable)?
+        Letters { ids, signal, all } if ids.is_empty() && all != signal.is_some() => {
+            let selection = Selection { signals: signal.into_iter().collect(), ..Selection::default() };
+            state.live.redrive_selected(&selection).await
         }
-        Letters { ids, signal: None, all: true } if ids.is_empty() => outbox.all_dead_letters(&[]).await.map_err(unreachable)?,
         _ => {
             let text = "invalid body; send one of {\"ids\": [1, 2]}, {\"signal\": \"NAME\"} and {\"all\": true}";
             return Err(Refused(StatusCode::BAD_REQUEST, text.into()));
         }
     };
-    let redriven = state.live.redrive(&letters).await.map_err(unreachable)?;
+    let redriven = redriven.map_err(unreachable)?;
     Ok(Json(json!({ "redriven": redriven.redriven, "failed": redriven.failed })).into_response())
 }
 

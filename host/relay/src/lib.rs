@@ -39,7 +39,7 @@ use signalbus_telemetry as telemetry;
 
 pub use live::{Live, Unknown};
 pub use ports::{ClaimSession, Claims};
-pub use redrive::{Redriven, redrive};
+pub use redrive::{Redriven, not_configured, redrive, redrive_selected};
 pub use status::Status;
 
 /// Grace period in which a stopped relay finishes and settles what is in flight.

@@ -19,12 +19,12 @@ use super::runner::{Health, Runners, SignalRunner};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
 use super::watcher::OutboxWatcher;
-use super::{Opened, Redriven, Refusal, cache_folder, open_all, open_one, redrive};
+use super::{Opened, Redriven, Refusal, cache_folder, open_all, open_one, redrive, redrive_selected};
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
 use signalbus_bus::Buses;
 use signalbus_core::suggest;
-use signalbus_outbox::{DeadLetter, Error, Outbox};
+use signalbus_outbox::{DeadLetter, Error, Outbox, Selection};
 use signalbus_plugin::{Engine, LoadError};
 use signalbus_telemetry as telemetry;
 
@@ -343,6 +343,16 @@ impl Live {
     /// The database cannot be reached.
     pub async fn redrive(&self, letters: &[DeadLetter]) -> Result<Redriven, Error> {
         let redriven = redrive(&self.outbox, &self.config().signals, letters).await?;
+        self.runners.all().iter().for_each(|runner| runner.wake("call"));
+        Ok(redriven)
+    }
+
+    /// Redrives all dead letters that are selected, and wakes all signal types.
+    ///
+    /// # Errors
+    /// The database cannot be reached.
+    pub async fn redrive_selected(&self, selection: &Selection) -> Result<Redriven, Error> {
+        let redriven = redrive_selected(&self.outbox, &self.config().signals, selection).await?;
         self.runners.all().iter().for_each(|runner| runner.wake("call"));
         Ok(redriven)
     }

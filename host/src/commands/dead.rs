@@ -9,22 +9,28 @@ use serde_json::json;
 
 use super::{Exit, Failure, Output, open, print, printable, read_config};
 use crate::logging;
-use signalbus_outbox::{DeadLetter, Outbox};
+use signalbus_outbox::{DeadGroup, DeadLetter, Outbox, Selection};
 use signalbus_relay::Redriven;
 use signalbus_relay::config::Config;
 
 /// The dead letters that a command applies to.
 #[derive(Debug)]
-pub(crate) enum Choice {
-    Ids(Vec<i64>),
-    OfType(String),
-    All,
+pub(crate) struct Choice {
+    /// These; or, if there are none, all that are selected.
+    pub(crate) ids: Vec<i64>,
+    pub(crate) selection: Selection,
 }
 
-pub(crate) async fn list(path: &Path, names: &[String], limit: usize, output: Output) -> Result<Exit, Failure> {
+/// Lists dead letters, up to `limit`; or, without a limit, the groups of their reasons.
+pub(crate) async fn list(path: &Path, selection: &Selection, limit: Option<usize>, output: Output) -> Result<Exit, Failure> {
     let config = read_config(path)?;
-    config.chosen(names, &[]).map_err(|text| Failure::new(Exit::Usage, text))?;
-    let letters = open(&config)?.dead_letters(names, limit).await?;
+    config.chosen(&selection.signals, &[]).map_err(|text| Failure::new(Exit::Usage, text))?;
+    let outbox = open(&config)?;
+    let Some(limit) = limit else {
+        print_groups(&outbox.dead_groups(selection).await?, output);
+        return Ok(Exit::Done);
+    };
+    let letters = outbox.select_dead(selection, 0, limit).await?;
     if output == Output::Json {
         print(json!({ "dead_letters": letters }));
         return Ok(Exit::Done);
@@ -38,6 +44,18 @@ pub(crate) async fn list(path: &Path, names: &[String], limit: usize, output: Ou
         print(format_args!("{id:>7}  {signal}:{key}  attempts {attempts}  {reason}"));
     }
     Ok(Exit::Done)
+}
+
+fn print_groups(groups: &[DeadGroup], output: Output) {
+    if output == Output::Json {
+        return print(json!({ "groups": groups }));
+    }
+    if groups.is_empty() {
+        print("no dead letters");
+    }
+    for DeadGroup { signal, group, count, reason, .. } in groups {
+        print(format_args!("{count:>7}  {signal}  {group}  {}", printable(reason)));
+    }
 }
 
 pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, Failure> {
@@ -63,11 +81,15 @@ pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, F
     Ok(Exit::Done)
 }
 
-pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Result<Exit, Failure> {
-    let config = read_config(path)?;
-    let outbox = open(&config)?;
-    let letters = chosen(&config, &outbox, choice).await?;
-    let Redriven { redriven, failed } = signalbus_relay::redrive(&outbox, &config.signals, &letters).await?;
+pub(crate) async fn redrive(path: &Path, choice: &Choice, dry_run: bool, output: Output) -> Result<Exit, Failure> {
+    let (config, outbox) = opened(path, choice)?;
+    if dry_run {
+        return count(&outbox, choice, output).await;
+    }
+    let Redriven { redriven, failed } = match choice.ids.is_empty() {
+        true => signalbus_relay::redrive_selected(&outbox, &config.signals, &choice.selection).await?,
+        false => signalbus_relay::redrive(&outbox, &config.signals, &named(&outbox, &choice.ids).await?).await?,
+    };
     for text in &failed {
         logging::failed(text);
     }
@@ -78,20 +100,23 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, output: Output) -> Res
     Ok(if failed.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-pub(crate) async fn discard(path: &Path, choice: &Choice, output: Output) -> Result<Exit, Failure> {
-    let config = read_config(path)?;
-    let outbox = open(&config)?;
-    let mut types: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
-    for letter in chosen(&config, &outbox, choice).await? {
-        types.entry(letter.signal.clone()).or_default().push(letter);
+pub(crate) async fn discard(path: &Path, choice: &Choice, dry_run: bool, output: Output) -> Result<Exit, Failure> {
+    /// How many letters are looked at together.
+    const PAGE: usize = 1000;
+    let (config, outbox) = opened(path, choice)?;
+    if dry_run {
+        return count(&outbox, choice, output).await;
     }
     let mut discarded = 0;
-    for (name, letters) in types {
-        let signal = config.signals.iter().find(|signal| signal.name() == name).ok_or_else(|| {
-            let text = format!("dead letter {}: signal type \"{name}\" is not configured; configure it", letters[0].id);
-            Failure::new(Exit::Configuration, text)
-        })?;
-        discarded += outbox.signal_table(&signal.source).await?.discard(&letters).await?;
+    if !choice.ids.is_empty() {
+        discarded = discard_these(&config, &outbox, named(&outbox, &choice.ids).await?).await?;
+    }
+    let mut after = 0;
+    while choice.ids.is_empty() {
+        let page = outbox.select_dead(&choice.selection, after, PAGE).await?;
+        let Some(last) = page.last() else { break };
+        after = last.id;
+        discarded += discard_these(&config, &outbox, page).await?;
     }
     match output {
         Output::Json => print(json!({ "discarded": discarded })),
@@ -100,20 +125,51 @@ pub(crate) async fn discard(path: &Path, choice: &Choice, output: Output) -> Res
     Ok(Exit::Done)
 }
 
-async fn chosen(config: &Config, outbox: &Outbox, choice: &Choice) -> Result<Vec<DeadLetter>, Failure> {
-    let names = match choice {
-        Choice::Ids(ids) => {
-            let mut letters = Vec::new();
-            for &id in ids {
-                letters.push(outbox.dead_letter(id).await?.ok_or_else(|| not_found(id))?);
-            }
-            return Ok(letters);
-        }
-        Choice::OfType(name) => vec![name.clone()],
-        Choice::All => Vec::new(),
-    };
-    config.chosen(&names, &[]).map_err(|text| Failure::new(Exit::Usage, text))?;
-    Ok(outbox.all_dead_letters(&names).await?)
+async fn discard_these(config: &Config, outbox: &Outbox, letters: Vec<DeadLetter>) -> Result<u64, Failure> {
+    let mut types: BTreeMap<String, Vec<DeadLetter>> = BTreeMap::new();
+    for letter in letters {
+        types.entry(letter.signal.clone()).or_default().push(letter);
+    }
+    let mut discarded = 0;
+    for (name, letters) in types {
+        let signal = config.signals.iter().find(|signal| signal.name() == name).ok_or_else(|| {
+            let text = format!("dead letter {}: {}", letters[0].id, signalbus_relay::not_configured(&name));
+            Failure::new(Exit::Configuration, text)
+        })?;
+        discarded += outbox.signal_table(&signal.source).await?.discard(&letters).await?;
+    }
+    Ok(discarded)
+}
+
+/// Opens the outbox, and checks what was chosen.
+fn opened(path: &Path, choice: &Choice) -> Result<(Config, Outbox), Failure> {
+    let config = read_config(path)?;
+    config.chosen(&choice.selection.signals, &[]).map_err(|text| Failure::new(Exit::Usage, text))?;
+    if !choice.ids.is_empty() && choice.selection != Selection::default() {
+        return Err(Failure::new(Exit::Usage, "--reason and --older-than go with --all and --signal, not with IDs"));
+    }
+    let outbox = open(&config)?;
+    Ok((config, outbox))
+}
+
+async fn count(outbox: &Outbox, choice: &Choice, output: Output) -> Result<Exit, Failure> {
+    let mut count = named(outbox, &choice.ids).await?.len() as u64;
+    if choice.ids.is_empty() {
+        count = outbox.dead_groups(&choice.selection).await?.iter().map(|group| group.count).sum();
+    }
+    match output {
+        Output::Json => print(json!({ "dead_letters": count })),
+        Output::Text => print(format_args!("{count} dead letters")),
+    }
+    Ok(Exit::Done)
+}
+
+async fn named(outbox: &Outbox, ids: &[i64]) -> Result<Vec<DeadLetter>, Failure> {
+    let mut letters = Vec::new();
+    for &id in ids {
+        letters.push(outbox.dead_letter(id).await?.ok_or_else(|| not_found(id))?);
+    }
+    Ok(letters)
 }
 
 fn not_found(id: i64) -> Failure {

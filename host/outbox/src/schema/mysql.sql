@@ -1,6 +1,7 @@
 CREATE TABLE IF NOT EXISTS signalbus_schema (version INT NOT NULL, source VARCHAR(191) CHARACTER SET ascii NOT NULL) ENGINE = InnoDB;
 CREATE TABLE IF NOT EXISTS signalbus_lane (
-    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY
+    signal_type VARCHAR(191) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin PRIMARY KEY,
+    table_name TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
 ) ENGINE = InnoDB;
 CREATE TABLE IF NOT EXISTS signalbus_claim (
     token VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin PRIMARY KEY,
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS signalbus_hold (
     due_at BIGINT NOT NULL,
     since BIGINT NOT NULL,
     reason TEXT CHARACTER SET utf8mb4 NOT NULL,
+    reason_group VARCHAR(16) CHARACTER SET ascii NOT NULL,
     INDEX signalbus_hold_key (signal_type, signal_key(400)),
     INDEX signalbus_hold_due (signal_type, state, due_at),
     INDEX signalbus_hold_order (signal_type, order_key(400))

@@ -1,5 +1,5 @@
 CREATE TABLE IF NOT EXISTS signalbus_schema (version integer NOT NULL, source text NOT NULL);
-CREATE TABLE IF NOT EXISTS signalbus_lane (signal_type text PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS signalbus_lane (signal_type text PRIMARY KEY, table_name text NOT NULL);
 CREATE TABLE IF NOT EXISTS signalbus_claim (
     token text PRIMARY KEY,
     signal_type text NOT NULL,
@@ -28,8 +28,9 @@ CREATE TABLE IF NOT EXISTS signalbus_hold (
     due_at bigint NOT NULL,
     since bigint NOT NULL,
     reason text NOT NULL,
-    UNIQUE (signal_type, signal_key)
+    reason_group text NOT NULL
 );
+CREATE UNIQUE INDEX IF NOT EXISTS signalbus_hold_key ON signalbus_hold (signal_type, md5(signal_key));
 CREATE INDEX IF NOT EXISTS signalbus_hold_due ON signalbus_hold (signal_type, state, due_at);
-CREATE INDEX IF NOT EXISTS signalbus_hold_order ON signalbus_hold (signal_type, order_key);
+CREATE INDEX IF NOT EXISTS signalbus_hold_order ON signalbus_hold (signal_type, md5(order_key));
 INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

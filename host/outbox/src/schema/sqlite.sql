@@ -1,5 +1,5 @@
 CREATE TABLE IF NOT EXISTS signalbus_schema (version INTEGER NOT NULL, source TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS signalbus_lane (signal_type TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS signalbus_lane (signal_type TEXT PRIMARY KEY NOT NULL, table_name TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS signalbus_claim (
     token TEXT PRIMARY KEY NOT NULL,
     signal_type TEXT NOT NULL,
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS signalbus_hold (
     due_at INTEGER NOT NULL,
     since INTEGER NOT NULL,
     reason TEXT NOT NULL,
+    reason_group TEXT NOT NULL,
     UNIQUE (signal_type, signal_key)
 );
 CREATE INDEX IF NOT EXISTS signalbus_hold_due ON signalbus_hold (signal_type, state, due_at);
