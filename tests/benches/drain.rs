@@ -1,6 +1,7 @@
 //! How fast a backlog drains: a plugin compared with a native function in its place, and with a raw
-//! loop of the same SELECT and DELETE; 10,000 rows compared with a million; with an idle snapshot held
-//! by another session. Every drain runs in its own process, so that its memory can be measured.
+//! loop of the same SELECT and DELETE; 10,000 rows compared with a million; with an idle snapshot held,
+//! in large and small batches, in strict order, and by order keys. Every drain runs in its own process, so that its
+//! memory can be measured.
 //! Prints a table, and writes `target/bench.json`.
 #![allow(
     unreachable_pub,
@@ -86,14 +87,16 @@ async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
 
 /// Drains a backlog while another session holds an idle REPEATABLE READ snapshot.
 async fn held_snapshot(report: &mut Report, rows: u32, runs: usize) {
-    let (mut with, mut without) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM signalbus_lane";
-        with.push(measured(System::Postgres, "plugin", rows, Some(hold)).await);
-        without.push(measured(System::Postgres, "plugin", rows, None).await);
+    for way in ["plugin", "small", "ordered", "keyed"] {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM signalbus_lane";
+            with.push(measured(System::Postgres, way, rows, Some(hold)).await);
+            without.push(measured(System::Postgres, way, rows, None).await);
+        }
+        rates(report, &format!("postgres: {way}, snapshot held"), &with);
+        ratios(report, &format!("postgres: {way}, with / without a held snapshot"), &with, &without, "0.9");
     }
-    rates(report, "postgres: plugin, snapshot held", &with);
-    ratios(report, "postgres: with / without a held snapshot", &with, &without, "0.9");
 }
 
 /// Fills a new database, and drains it in a process of its own.
@@ -144,17 +147,23 @@ async fn drain(way: &str, url: &str) {
 
 async fn relay(way: &str, url: &str) -> (u64, Duration) {
     let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
+    let columns = |wanted: bool| if wanted { vec!["id".to_owned()] } else { Vec::new() };
+    let ordered = ["ordered", "keyed"].contains(&way);
+    // Strictly, or with a key of its own for every row.
+    let source = Source { order_by: columns(ordered), order_key: columns(way == "keyed"), ..source };
     let table = Outbox::open(url, WORKERS as u32).unwrap().signal_table(&source).await.unwrap();
-    let sender: Arc<dyn Sender> = if way == "native" {
+    let sender: Arc<dyn Sender> = if way == "native" || ordered {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
         let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
         let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
-    let policy = Policy { ordered: false, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
+    let policy = Policy { ordered, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let patience = Patience::ONE_SHOT;
-    let relay = Relay::from_flushers(vec![Flusher { table, sender, policy, burst_count: BATCH, concurrency: WORKERS, patience }]);
+    let burst_count = if way == "small" { 20 } else { BATCH };
+    let concurrency = if way == "ordered" { 1 } else { WORKERS };
+    let relay = Relay::from_flushers(vec![Flusher { table, sender, policy, burst_count, concurrency, patience }]);
     let begun = Instant::now();
     let flushed = relay.flush(Extent::All, &CancellationToken::new(), |_| ()).await;
     assert!(flushed[0].halt.is_none(), "{:?}", flushed[0].halt);

@@ -5,8 +5,9 @@
 //! one scan from the start and never a row. At the end of the table, and every few seconds, the scan starts over,
 //! which finds rows that committed late and rows with random keys.
 //!
-//! An ordered type is always scanned from the start. A signal that is claimed or deferred holds back
-//! every signal with the same order key; without `order_key`, every signal. Next: `window`, then `settle`.
+//! An ordered type is scanned from its floor: whatever is not sent lies behind the first row of some claim. A signal
+//! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
+//! one is due again, and every few seconds, the scan starts over. Next: `window`, then `settle`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use super::database::{Fetched, Purpose, Row, number};
 use super::hold::SentRow;
 use super::identity::Seed;
 use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
+use super::place::Place;
 use super::sql::{Arg, Sql};
 use super::window::Window;
 use super::{Cause, Error, FRESH, LEASE, SignalTable, Worker, millis};
@@ -156,6 +158,10 @@ pub(super) struct Scan {
     pub(super) position: Option<String>,
     since: Option<Instant>,
     pub(super) open: Option<OpenClaim>,
+    /// Where the scan of an ordered type stands: nothing before it is left to be claimed, as far as could be seen.
+    floor: Option<Place>,
+    /// There were dead letters at the last claim of an ordered type.
+    dead: bool,
     pace: Pace,
 }
 
@@ -263,7 +269,7 @@ impl Worker<'_> {
             claim.close();
         }
         drop(scan);
-        let window = Window { after: range.0.as_deref(), until: Some(&range.1), limit, only: None };
+        let window = Window { after: range.0.as_deref(), until: Some(&range.1), limit, ..Window::default() };
         let rows = match self.read_part(&window, &active).await {
             Ok(rows) => rows,
             Err(error) => {
@@ -344,7 +350,7 @@ impl Worker<'_> {
             }
         }
         let taken = if self.lane.table.ordered() {
-            self.take_ordered(&active, limit, boundary).await?
+            self.take_ordered(scan, &active, limit, boundary).await?
         } else {
             self.take_range(scan, &mut active, limit, boundary).await?
         };
@@ -428,10 +434,11 @@ impl Worker<'_> {
         }
         let ordered = self.lane.table.ordered();
         let window = Window {
-            after: claim.from.as_deref(),
+            after: claim.from.as_deref().filter(|_| !ordered),
             until: claim.to.as_deref(),
             only: (ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
             limit: if alone { 1 } else { limit },
+            floor: None,
         };
         // A younger claim may cover the same range, but not these rows.
         let (younger, older) = std::mem::take(&mut active.claims).into_iter().partition(|other| other.serial > claim.serial);
@@ -459,6 +466,7 @@ impl Worker<'_> {
 
     async fn take_ordered(
         &mut self,
+        scan: &mut Scan,
         active: &RecordedClaims,
         limit: usize,
         boundary: Option<&str>,
@@ -467,9 +475,27 @@ impl Worker<'_> {
         if self.lane.table.order_key.is_empty() && blocked {
             return Ok(None);
         }
-        let window = Window { until: boundary, limit, ..Window::default() };
-        let rows = self.read(&window, active).await?;
-        self.claimed(active, None, rows, false)
+        // What is due again lies behind the floor, and so does what was behind a dead letter.
+        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let freed = std::mem::replace(&mut scan.dead, active.dead) && self.lane.table.holds_dead;
+        if due || freed || scan.since.is_none_or(|since| since.elapsed() > SCAN_LIMIT) {
+            scan.restart();
+        }
+        loop {
+            let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), ..Window::default() };
+            let rows = self.read(&window, active).await?;
+            if rows.len == 0 && scan.floor.is_some() && active.claims.is_empty() {
+                scan.restart();
+                continue;
+            }
+            if rows.len == 0 {
+                return Ok(None);
+            }
+            let place = self.lane.place(&rows);
+            scan.floor = place.clone().and_then(|place| self.lane.floor(active, place));
+            let text = place.map(|place| place.to_text());
+            return self.claimed(active, text.as_deref(), rows, false);
+        }
     }
 
     async fn take_range(
@@ -492,7 +518,7 @@ impl Worker<'_> {
         let mut tail = None;
         loop {
             let after = scan.position.take();
-            let window = Window { after: after.as_deref(), until: boundary, limit, only: None };
+            let window = Window { after: after.as_deref(), until: boundary, limit, ..Window::default() };
             if let Some((taken, position)) = self.take_window(&window, active, batches, tail.is_some()).await? {
                 scan.position = Some(position);
                 if matches!(taken, Taken::Rows(..)) {
@@ -549,7 +575,7 @@ impl Worker<'_> {
             order_keys.sort_unstable();
             order_keys.dedup();
         }
-        let from = after.filter(|_| range).map(str::to_owned);
+        let from = after.map(str::to_owned);
         let to = range.then_some(last.key);
         let serial = active.next_serial();
         let claim = ClaimRecord { serial, in_flight: rows.len, ..ClaimRecord::new(from, to, order_keys) };
@@ -579,6 +605,20 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
+    /// The place of the first of these rows.
+    fn place(&self, rows: &Fetched) -> Option<Place> {
+        let column = self.table.order_by.first()?.column;
+        let first = (rows.decode)(0)?;
+        Place::of(&first.values[column], self.database.dialect().compares_bytes())
+    }
+
+    /// The place before which nothing is left to be claimed, once a claim begins at `place`.
+    fn floor(&self, active: &RecordedClaims, place: Place) -> Option<Place> {
+        let descending = self.table.order_by.first()?.descending;
+        let mut places = active.claims.iter().map(|claim| claim.from.as_deref().and_then(Place::from_text));
+        places.try_fold(place, |floor, place| Some(floor.first(place?, descending)))
+    }
+
     /// The table must be what it was when it was opened.
     fn expect_shape(&self, shape: Option<&String>) -> Result<(), Error> {
         if shape == self.shape.shown.as_ref() { Ok(()) } else { Err(Error::Altered(self.table.name.join("."))) }
@@ -593,7 +633,7 @@ impl Scan {
 
     /// Looks from the start next time: something may lie behind the position.
     pub(super) fn restart(&mut self) {
-        self.position = None;
+        (self.position, self.floor) = (None, None);
         self.since = Some(Instant::now());
     }
 }

@@ -177,6 +177,10 @@ pub(crate) trait Dialect: Send + Sync {
     }
     /// What follows a SELECT of the claim in a settle, so that nobody takes it over meanwhile; others may settle.
     fn share(&self) -> &'static str;
+    /// Whether texts are compared byte by byte, unless a column says otherwise.
+    fn compares_bytes(&self) -> bool {
+        false
+    }
     /// Whether `(a, b) > (x, y)` uses an index.
     fn compares_rows(&self) -> bool;
 

@@ -21,6 +21,7 @@ mod look;
 mod mysql;
 mod open;
 mod pauses;
+mod place;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod schema;

@@ -398,6 +398,10 @@ impl Dialect for SqliteDialect {
         ""
     }
 
+    fn compares_bytes(&self) -> bool {
+        true
+    }
+
     fn compares_rows(&self) -> bool {
         true
     }

@@ -5,6 +5,7 @@
 use super::active::RecordedClaims;
 use super::database::{ExtraColumns, Fetched, Purpose};
 use super::hold::{DEAD, Hold, RETRY};
+use super::place::Place;
 use super::sql::Sql;
 use super::table::TableColumn;
 use super::{Error, SignalTable, Worker};
@@ -15,6 +16,8 @@ use signalbus_core::key::split_key;
 pub(super) struct Window<'a> {
     pub(super) after: Option<&'a str>,
     pub(super) until: Option<&'a str>,
+    /// Nothing before this value of the first column of the order.
+    pub(super) floor: Option<&'a Place>,
     /// Only these order keys.
     pub(super) only: Option<&'a [String]>,
     pub(super) limit: usize,
@@ -162,6 +165,12 @@ impl SignalTable {
             sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(" IS NOT NULL");
         }
         self.within(sql, window.after, window.until, " AND ");
+        if let (Some(floor), Some(first)) = (window.floor, self.table.order_by.first()) {
+            let column = &self.table.columns[first.column];
+            let operator = if first.descending { " <= " } else { " >= " };
+            sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(operator);
+            self.database.dialect().key_arg(sql, column, &floor.to_text());
+        }
         if let Some(keys) = window.only {
             self.order_key_among(sql, keys, "IN");
         }
