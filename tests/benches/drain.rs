@@ -59,7 +59,11 @@ fn main() {
     let mut report = Report::default();
     runtime.block_on(compare(&mut report, System::Sqlite, rows, runs));
     runtime.block_on(compare(&mut report, System::Postgres, rows, runs));
+    runtime.block_on(compare(&mut report, System::Mariadb, rows.min(200_000), runs));
     runtime.block_on(held_snapshot(&mut report, rows, runs));
+    for system in [System::Sqlite, System::Postgres, System::Mariadb] {
+        runtime.block_on(dead_letters(&mut report, system, rows.min(200_000)));
+    }
     report.write();
 }
 
@@ -99,13 +103,45 @@ async fn held_snapshot(report: &mut Report, rows: u32, runs: usize) {
     }
 }
 
-/// Fills a new database, and drains it in a process of its own.
-async fn measured(system: System, way: &str, rows: u32, hold: Option<&'static str>) -> Drain {
-    let database = match system {
+/// Buries a backlog of which everything is rejected, and redrives it.
+async fn dead_letters(report: &mut Report, system: System, rows: u32) {
+    let database = database(system).await;
+    database.orders(rows).await;
+    let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
+    let outbox = Outbox::open(&database.url, WORKERS as u32).unwrap();
+    let reject = |_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Reject { reason: "no route".into() }; signals.len()]);
+    let flusher = flusher(outbox.signal_table(&source).await.unwrap(), Arc::new(reject), "native");
+    let begun = Instant::now();
+    let flushed = Relay::from_flushers(vec![flusher]).flush(Extent::All, &CancellationToken::new(), |_| ()).await;
+    let buried = flushed[0].tally.buried.load(std::sync::atomic::Ordering::Relaxed);
+    assert_eq!((buried as u32, flushed[0].halt.is_none()), (rows, true), "{system:?}");
+    let name = format!("{system:?}").to_lowercase();
+    let rate = f64::from(rows) / begun.elapsed().as_secs_f64();
+    report.add(&format!("{name}: buried"), vec![rate], "rows/s", "at least 5,000");
+    let begun = Instant::now();
+    assert_eq!(outbox.redrive_selected(&signalbus::outbox::Selection::default()).await.unwrap(), u64::from(rows));
+    report.add(&format!("{name}: {rows} redriven"), vec![begun.elapsed().as_secs_f64()], "s", "below 10");
+}
+
+async fn database(system: System) -> Database {
+    match system {
         System::Sqlite => Database::sqlite().await,
         System::Postgres => Database::postgres().await,
         System::Mariadb => Database::mariadb().await,
-    };
+    }
+}
+
+fn flusher(table: signalbus::outbox::SignalTable, sender: Arc<dyn Sender>, way: &str) -> Flusher {
+    let ordered = ["ordered", "keyed"].contains(&way);
+    let policy = Policy { ordered, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
+    let burst_count = if way == "small" { 20 } else { BATCH };
+    let concurrency = if way == "ordered" { 1 } else { WORKERS };
+    Flusher { table, sender, policy, burst_count, concurrency, patience: Patience::ONE_SHOT }
+}
+
+/// Fills a new database, and drains it in a process of its own.
+async fn measured(system: System, way: &str, rows: u32, hold: Option<&'static str>) -> Drain {
+    let database = database(system).await;
     database.orders(rows).await;
     let mut holder = None;
     if system == System::Postgres {
@@ -159,11 +195,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
-    let policy = Policy { ordered, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
-    let patience = Patience::ONE_SHOT;
-    let burst_count = if way == "small" { 20 } else { BATCH };
-    let concurrency = if way == "ordered" { 1 } else { WORKERS };
-    let relay = Relay::from_flushers(vec![Flusher { table, sender, policy, burst_count, concurrency, patience }]);
+    let relay = Relay::from_flushers(vec![flusher(table, sender, way)]);
     let begun = Instant::now();
     let flushed = relay.flush(Extent::All, &CancellationToken::new(), |_| ()).await;
     assert!(flushed[0].halt.is_none(), "{:?}", flushed[0].halt);
@@ -193,6 +225,25 @@ async fn raw(url: &str) -> (u64, Duration) {
                 }
                 rows += delete.execute(&mut connection).await.unwrap().rows_affected();
                 connection.execute("COMMIT").await.unwrap();
+            }
+            (rows, begun.elapsed())
+        })
+    } else if url.starts_with("mysql") {
+        Box::pin(async {
+            let mut connection = sqlx::MySqlConnection::connect(url).await.unwrap();
+            let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
+            loop {
+                let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
+                let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
+                let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
+                let Some(last) = ids.last() else { break };
+                position = *last;
+                let places = vec!["?"; ids.len()].join(", ");
+                let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
+                for id in &ids {
+                    delete = delete.bind(id);
+                }
+                rows += delete.execute(&mut connection).await.unwrap().rows_affected();
             }
             (rows, begun.elapsed())
         })
