@@ -4,6 +4,7 @@ mod admin;
 mod autoflush;
 mod drain;
 mod faults;
+mod locks;
 mod many;
 mod reload;
 mod supervised;

@@ -24,7 +24,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
 use harness::database::{Database, System};
 use report::Report;
 use signalbus::flusher::{Flusher, Patience};
@@ -204,66 +203,69 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
 
 /// Runs the same SELECT and DELETE in turn over one connection.
 async fn raw(url: &str) -> (u64, Duration) {
-    let begun_and_rows: BoxFuture<'_, (u64, Duration)> = if url.starts_with("sqlite") {
-        Box::pin(async {
-            let options: sqlx::sqlite::SqliteConnectOptions = url.replace("&foreign_keys=on", "").parse().unwrap();
-            let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
-            let options = options.synchronous(sqlx::sqlite::SqliteSynchronous::Full);
-            let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-            let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
-            loop {
-                connection.execute("BEGIN IMMEDIATE").await.unwrap();
-                let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
-                let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
-                let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
-                let Some(last) = ids.last() else { break };
-                position = *last;
-                let places = vec!["?"; ids.len()].join(", ");
-                let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
-                for id in &ids {
-                    delete = delete.bind(id);
-                }
-                rows += delete.execute(&mut connection).await.unwrap().rows_affected();
-                connection.execute("COMMIT").await.unwrap();
-            }
-            (rows, begun.elapsed())
-        })
-    } else if url.starts_with("mysql") {
-        Box::pin(async {
-            let mut connection = sqlx::MySqlConnection::connect(url).await.unwrap();
-            let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
-            loop {
-                let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
-                let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
-                let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
-                let Some(last) = ids.last() else { break };
-                position = *last;
-                let places = vec!["?"; ids.len()].join(", ");
-                let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
-                for id in &ids {
-                    delete = delete.bind(id);
-                }
-                rows += delete.execute(&mut connection).await.unwrap().rows_affected();
-            }
-            (rows, begun.elapsed())
-        })
-    } else {
-        Box::pin(async {
-            let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-            let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
-            loop {
-                let select = "SELECT id, customer, payload FROM order_placed WHERE id > $1 ORDER BY id LIMIT 1000";
-                let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
-                let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
-                let Some(last) = ids.last() else { break };
-                position = *last;
-                let delete = sqlx::query("DELETE FROM order_placed WHERE id = ANY($1)").bind(ids);
-                rows += delete.execute(&mut connection).await.unwrap().rows_affected();
-            }
-            (rows, begun.elapsed())
-        })
-    };
-    begun_and_rows.await
+    match url.split(':').next() {
+        Some("sqlite") => raw_sqlite(url).await,
+        Some("mysql") => raw_mariadb(url).await,
+        _ => raw_postgres(url).await,
+    }
+}
+
+async fn raw_sqlite(url: &str) -> (u64, Duration) {
+    let options: sqlx::sqlite::SqliteConnectOptions = url.replace("&foreign_keys=on", "").parse().unwrap();
+    let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
+    let options = options.synchronous(sqlx::sqlite::SqliteSynchronous::Full);
+    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
+    loop {
+        connection.execute("BEGIN IMMEDIATE").await.unwrap();
+        let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
+        let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
+        let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
+        let Some(last) = ids.last() else { break };
+        position = *last;
+        let places = vec!["?"; ids.len()].join(", ");
+        let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
+        for id in &ids {
+            delete = delete.bind(id);
+        }
+        rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+        connection.execute("COMMIT").await.unwrap();
+    }
+    (rows, begun.elapsed())
+}
+
+async fn raw_mariadb(url: &str) -> (u64, Duration) {
+    let mut connection = sqlx::MySqlConnection::connect(url).await.unwrap();
+    let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
+    loop {
+        let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
+        let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
+        let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
+        let Some(last) = ids.last() else { break };
+        position = *last;
+        let places = vec!["?"; ids.len()].join(", ");
+        let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
+        for id in &ids {
+            delete = delete.bind(id);
+        }
+        rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+    }
+    (rows, begun.elapsed())
+}
+
+async fn raw_postgres(url: &str) -> (u64, Duration) {
+    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
+    loop {
+        let select = "SELECT id, customer, payload FROM order_placed WHERE id > $1 ORDER BY id LIMIT 1000";
+        let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
+        let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
+        let Some(last) = ids.last() else { break };
+        position = *last;
+        let delete = sqlx::query("DELETE FROM order_placed WHERE id = ANY($1)").bind(ids);
+        rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+    }
+    (rows, begun.elapsed())
 }
 
 fn rates(report: &mut Report, name: &str, drains: &[Drain]) {

@@ -46,6 +46,11 @@ impl Proxy {
         self.reset();
     }
 
+    /// Sends new connections to another port; the open ones stay.
+    pub fn lead(&self, target: u16) {
+        self.wire.target.store(target, Ordering::SeqCst);
+    }
+
     /// Closes every connection.
     pub fn reset(&self) {
         for stream in self.wire.streams.lock().unwrap().drain(..) {

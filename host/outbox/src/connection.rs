@@ -349,6 +349,11 @@ where
         })
     }
 
+    fn abandon(&mut self) {
+        self.drop_connection();
+        self.connections.clear();
+    }
+
     fn connection(&self) -> u32 {
         self.held.as_ref().map_or(0, |held| held.number)
     }

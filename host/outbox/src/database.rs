@@ -121,6 +121,8 @@ pub(crate) trait Session: Send {
     /// The state of the database as the last statement that changed something found it, where the connection
     /// can tell: it is the same as long as nobody else commits.
     fn state(&self) -> Option<i64>;
+    /// Gives up this connection, and those that rest: new ones may lead to another server.
+    fn abandon(&mut self);
     fn commit(&mut self) -> BoxFuture<'_, Result<(), Error>>;
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>>;
 }
@@ -171,6 +173,8 @@ pub(crate) trait Dialect: Send + Sync {
     fn mark(&self, table: &str, set: &str) -> String {
         format!("UPDATE {table} SET {set} WHERE ")
     }
+    /// A condition that the server only lets read, as one that another has taken over from.
+    fn reads_only(&self) -> &'static str;
     /// Whether a user may lack the right to do something.
     fn has_rights(&self) -> bool {
         true

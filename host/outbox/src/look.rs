@@ -50,10 +50,21 @@ impl Outbox {
             lane.due(sql, after.as_deref());
             sql.push(") THEN 1 ELSE 0 END");
         });
-        let mut due = vec![false; views.len()];
-        let looked = tokio::time::timeout(PATIENCE, self.read(sql)).await;
-        for row in looked.map_err(|_| Error::Unreachable(format!("no answer within {PATIENCE:?}")))?? {
+        let read_only = self.database.dialect().reads_only();
+        sql.push(&format!(" UNION ALL SELECT {}, CASE WHEN {read_only} THEN 1 ELSE 0 END", views.len()));
+        let mut due = vec![false; views.len() + 1];
+        let mut session = self.database.session();
+        let looked = tokio::time::timeout(PATIENCE, async {
+            session.begin(Purpose::Read).await?;
+            let rows = session.rows(sql).await?;
+            session.commit().await.map(|()| rows)
+        });
+        for row in looked.await.map_err(|_| Error::Unreachable(format!("no answer within {PATIENCE:?}")))?? {
             due[number::<usize>(&row[0])] = number::<u8>(&row[1]) == 1;
+        }
+        if due.pop() == Some(true) {
+            session.abandon();
+            return Err(Error::Unreachable("the server is read-only".into()));
         }
         Ok(due)
     }

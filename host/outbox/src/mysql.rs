@@ -328,6 +328,10 @@ impl Dialect for MySqlDialect {
         (text, vec![name.last().map_or("", String::as_str).into(), schema.into()])
     }
 
+    fn reads_only(&self) -> &'static str {
+        "@@global.read_only = 1"
+    }
+
     fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
         let schema = if let [schema, _] = name { Some(schema.as_str()) } else { None };
         let table = name.last().map_or("", String::as_str);

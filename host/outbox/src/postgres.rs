@@ -482,6 +482,10 @@ impl Dialect for PostgresDialect {
         (SHAPE, vec![self.table_name(name).as_str().into()])
     }
 
+    fn reads_only(&self) -> &'static str {
+        "pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'"
+    }
+
     fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
         let text = "SELECT quote_ident(nspname) || '.' || quote_ident(relname) FROM pg_class c \
              JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(?)";

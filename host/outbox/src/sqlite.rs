@@ -390,6 +390,10 @@ impl Dialect for SqliteDialect {
         ("SELECT lower(?)", vec![name.join(".").as_str().into()])
     }
 
+    fn reads_only(&self) -> &'static str {
+        "1 = 0"
+    }
+
     fn has_rights(&self) -> bool {
         false
     }

@@ -371,7 +371,12 @@ impl Live {
             Health::Healthy => None,
             Health::Paused { reason } | Health::Failing { reason } => Some(format!("{}: {reason}", runner.name())),
         };
-        self.runners.all().iter().filter_map(problem).chain(self.parked.reasons()).collect()
+        self.watcher
+            .blind()
+            .into_iter()
+            .chain(self.runners.all().iter().filter_map(problem))
+            .chain(self.parked.reasons())
+            .collect()
     }
 
     /// Returns the status of the relay and of every signal type.

@@ -4,10 +4,11 @@
 //! Never claims anything, and never relies on notifications alone. Next: `runner`, which it wakes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,6 +24,8 @@ use signalbus_telemetry as telemetry;
 const MIN_INTERVAL: Duration = Duration::from_millis(10);
 /// Polling interval after a long time without activity, or with notifications, unless it is configured.
 pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a poll may take until the relay counts as blind.
+const SILENCE: Duration = Duration::from_secs(5);
 /// How often to check whether notifications have been set up meanwhile.
 const RECHECK: Duration = Duration::from_secs(600);
 
@@ -33,8 +36,20 @@ pub(super) struct OutboxWatcher<O: Watched = Outbox, P = Generations> {
     pub(super) activity: Arc<LastActivity>,
     /// The longest interval between two polls; `None`: it does not poll at all.
     longest: Option<Duration>,
+    sight: Mutex<Sight>,
+    /// The connection over which commits are announced may lead nowhere.
+    lost: Notify,
     /// Whether the database notifies of every commit now.
     notified: AtomicBool,
+}
+
+/// What the relay can see of the database.
+#[derive(Default)]
+struct Sight {
+    /// It is being polled.
+    looking: Option<Instant>,
+    /// Why the last poll failed.
+    failed: Option<String>,
 }
 
 /// A signal type to look at, and whether from the start of its table.
@@ -47,7 +62,27 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
         activity: Arc<LastActivity>,
         longest: Option<Duration>,
     ) -> Self {
-        Self { outbox, runners, activity, longest, notified: AtomicBool::new(false) }
+        Self {
+            outbox,
+            runners,
+            activity,
+            longest,
+            sight: Mutex::default(),
+            lost: Notify::new(),
+            notified: AtomicBool::new(false),
+        }
+    }
+
+    /// Why the relay cannot look for signals, if it cannot.
+    pub(super) fn blind(&self) -> Option<String> {
+        let sight = self.sight();
+        let silent = sight.looking.map(|since| since.elapsed()).filter(|time| *time > SILENCE);
+        let silent = silent.map(|time| format!("the database has not answered for {} seconds", time.as_secs()));
+        silent.or_else(|| sight.failed.clone())
+    }
+
+    fn sight(&self) -> MutexGuard<'_, Sight> {
+        self.sight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the database is to be left alone while there is nothing to do.
@@ -61,9 +96,13 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
         let Some(longest) = self.longest else { return };
         while !stop.is_cancelled() {
             let begun = Instant::now();
-            if let Err(error) = self.poll_once(&mut thorough, "poll").await {
-                telemetry::database_error(&error, error.kind());
+            self.sight().looking = Some(begun);
+            let polled = self.poll_once(&mut thorough, "poll").await;
+            if let Err(error) = &polled {
+                telemetry::database_error(error, error.kind());
+                self.lost.notify_one();
             }
+            *self.sight() = Sight { looking: None, failed: polled.err().map(|error| error.to_string()) };
             // Spend at most a tenth of the time on polling a table in which it is slow, but do not go blind after a
             // lock or a silent network: whatever a poll took, the next one is due within seconds.
             let interval = self.interval(longest).max((begun.elapsed() * 10).min(MAX_INTERVAL));
@@ -107,7 +146,8 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
             // One unreadable table must not hide the others; its own worker reports the error.
             Err(error) if !error.is_unreachable() => {
                 views.iter().for_each(|(runner, _)| runner.wake(source));
-                Ok(())
+                // While a table is locked, there may be something that nobody sees.
+                if error.is_passing() { Err(error) } else { Ok(()) }
             }
             Err(error) => Err(error),
         }
@@ -144,6 +184,7 @@ impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
         loop {
             let signal = tokio::select! {
                 signal = watch.next() => signal?,
+                () = self.lost.notified() => return Err(Error::Unreachable("the database could not be polled".into())),
                 () = stop.cancelled() => return Ok(()),
             };
             let runners = self.runners.all();
