@@ -129,7 +129,7 @@ async fn a_reason_cannot_control_the_terminal() {
     database
         .run(
             "INSERT INTO signalbus_hold VALUES (1, 'OrderPlaced', '1', '', '', '', '', 'dead', 1, 0, 0, \
-             'a' || char(27) || '[2J' || char(10) || 'b')",
+             'a' || char(27) || '[2J' || char(10) || 'b', '')",
         )
         .await;
     assert_eq!(project.ok(&["dead", "list"]), "      1  OrderPlaced:1  attempts 1  a\\u{1b}[2J\\nb\n");

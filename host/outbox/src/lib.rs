@@ -2,6 +2,38 @@
 //!
 //! The algorithm is written once; an adapter per database adds the dialect and the decoding of rows.
 //! Knows no plugin and no bus, and deletes only what a settlement names. Next: `claim`, then `settle`.
+//!
+//! # The rules, and why each is there
+//!
+//! **A signal is a version of a row.** What was updated while it was sent must not be deleted, and what has taken its
+//! key must not inherit anything from it. So a deletion proves in its own statement that the row is what was read:
+//! by `xmin` in PostgreSQL, by the state of the database in SQLite, by its content elsewhere. It never deletes a range:
+//! a row that has committed late lies in it, too.
+//!
+//! **An id is made of what cannot come back.** Keys come back without AUTOINCREMENT, content comes back with an upsert,
+//! both come back with a restored backup. So the id names the random seed of the claim, which is on disk before anything
+//! is sent, and which whoever goes on inherits: every repetition of one version has one id.
+//!
+//! **Claims cover about a second, and are proven by every settle.** A claim for each batch would be a queue of its own
+//! in a side table, with its own dead rows. A relay that was frozen has lost its claim when it wakes: its settle changes
+//! nothing, and its call is cancelled before its lease ends elsewhere.
+//!
+//! **A settle ends.** A foreign key, a trigger, a policy or a lock may keep a row. It was sent, so it must not be sent
+//! again, and its neighbours have nothing to do with it: it is held as sent, and its deletion is tried again by itself.
+//! The guilty rows are found by halving, in transactions of their own, since a deferred constraint speaks at the commit.
+//!
+//! **Nothing waits for a stranger's lock** for longer than a moment: locked rows are passed over, and no lock of ours
+//! outlives its holder by more than seconds, because the server ends sessions that sit idle in a transaction.
+//!
+//! **Rows never move.** Child rows, generated columns and foreign keys depend on them. A hold in a side table says why
+//! one stays; it belongs to a version, by a fingerprint of named columns, so that it survives a dump and a new column.
+//!
+//! **An ordered type is scanned from a floor.** From the head, every scan would walk the index entries of all rows that
+//! were deleted, for as long as a snapshot keeps them. Everything unsent lies behind the lowest first row of any claim,
+//! except what is deferred: when that is due, and every few seconds for late commits, the scan starts over.
+//!
+//! **A table is what it is now.** A column that was retyped decodes as something else without an error. So every claim
+//! compares the table's shape, and every result its types, before anything is decoded.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
