@@ -33,6 +33,14 @@ fn a_new_project_is_ready_and_sends() {
 }
 
 #[test]
+fn a_flush_tells_how_long_it_took() {
+    let (_folder, project) = started();
+    let told = project.run(&["flush", "-w", "1", "--json"]).json();
+    let (seconds, rate) = (told["seconds"].as_f64().unwrap(), told["rate"].as_f64().unwrap());
+    assert!(seconds > 0.0 && rate * seconds <= 40.0 && rate > 0.0, "{told}");
+}
+
+#[test]
 fn a_dead_letter_is_listed_shown_redriven_and_discarded() {
     let (_folder, project) = started();
     project.run(&["flush", "-w", "0"]);

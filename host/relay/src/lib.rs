@@ -24,7 +24,7 @@ mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tokio::task::JoinSet;
@@ -75,6 +75,8 @@ pub enum Extent {
 pub struct Flushed {
     pub signal: String,
     pub tally: Arc<Tally>,
+    /// How long sending took, all types together; the wait before it is not part of it.
+    pub time: Duration,
     /// Why the flush ended early.
     pub halt: Option<Halt>,
 }
@@ -132,7 +134,7 @@ impl Relay {
         let mut parts = Vec::new();
         for ((flusher, tally), boundary) in self.flushers.iter().zip(&tallies).zip(boundaries) {
             let signal = flusher.table.signal_type().name.clone();
-            let mut result = Flushed { signal, tally: tally.clone(), halt: None };
+            let mut result = Flushed { signal, tally: tally.clone(), time: Duration::ZERO, halt: None };
             let (position, flusher, tally) = (flushed.len(), flusher.clone(), tally.clone());
             match boundary {
                 Err(error) => result.halt = Some(Halt::Database(error)),
@@ -145,6 +147,7 @@ impl Relay {
             }
             flushed.push(result);
         }
+        let begun = Instant::now();
         let mut workers = JoinSet::new();
         for part in &parts {
             for _ in 0..part.flusher.concurrency {
@@ -152,6 +155,7 @@ impl Relay {
             }
         }
         collect(workers, &mut flushed).await;
+        flushed.iter_mut().for_each(|part| part.time = begun.elapsed());
         flushed
     }
 }
