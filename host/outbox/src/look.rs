@@ -34,32 +34,38 @@ pub struct Undeleted {
 }
 
 impl Outbox {
-    /// Returns which of these signal types have something to claim, in one query. Each is looked through
+    /// Returns which of these signal types have something to claim, a hundred types in one query. Each is looked through
     /// from its start (`true`), or from where its last claim ended (`false`).
     ///
     /// # Errors
     /// The database's error. One missing table fails the whole query.
     pub async fn look(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
-        let mut sql = self.statement("", &[]);
-        let mut afters = Vec::with_capacity(views.len());
-        for (lane, thorough) in views {
-            afters.push(if *thorough { None } else { lane.position() });
+        // SQLite bounds the number of parts of a query.
+        const TYPES: usize = 100;
+        let late = |_| Error::Unreachable(format!("no answer within {PATIENCE:?}"));
+        let mut due = Vec::with_capacity(views.len());
+        for views in views.chunks(TYPES) {
+            due.extend(tokio::time::timeout(PATIENCE, self.look_at(views)).await.map_err(late)??);
         }
-        sql.list(" UNION ALL ", views.iter().zip(&afters).enumerate(), |sql, (n, ((lane, _), after))| {
+        Ok(due)
+    }
+
+    async fn look_at(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
+        let mut sql = self.statement("", &[]);
+        for (n, (lane, thorough)) in views.iter().enumerate() {
+            let after = if *thorough { None } else { lane.position() };
             sql.push(&format!("SELECT {n}, CASE WHEN EXISTS ("));
-            lane.due(sql, after.as_deref());
-            sql.push(") THEN 1 ELSE 0 END");
-        });
+            lane.due(&mut sql, after.as_deref());
+            sql.push(") THEN 1 ELSE 0 END UNION ALL ");
+        }
         let read_only = self.database.dialect().reads_only();
-        sql.push(&format!(" UNION ALL SELECT {}, CASE WHEN {read_only} THEN 1 ELSE 0 END", views.len()));
-        let mut due = vec![false; views.len() + 1];
+        sql.push(&format!("SELECT {}, CASE WHEN {read_only} THEN 1 ELSE 0 END", views.len()));
         let mut session = self.database.session();
-        let looked = tokio::time::timeout(PATIENCE, async {
-            session.begin(Purpose::Read).await?;
-            let rows = session.rows(sql).await?;
-            session.commit().await.map(|()| rows)
-        });
-        for row in looked.await.map_err(|_| Error::Unreachable(format!("no answer within {PATIENCE:?}")))?? {
+        session.begin(Purpose::Read).await?;
+        let rows = session.rows(sql).await?;
+        session.commit().await?;
+        let mut due = vec![false; views.len() + 1];
+        for row in rows {
             due[number::<usize>(&row[0])] = number::<u8>(&row[1]) == 1;
         }
         if due.pop() == Some(true) {

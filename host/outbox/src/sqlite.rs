@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -25,6 +25,9 @@ use signalbus_core::signal::Value;
 pub(super) struct Sqlite {
     connections: Arc<ConnectionPool<sqlx::Sqlite>>,
     file: PathBuf,
+    /// Whether they are enforced.
+    foreign_keys: bool,
+    dependencies: Mutex<Arc<Dependencies>>,
 }
 
 /// Changes with every commit of another connection.
@@ -47,7 +50,7 @@ impl Sqlite {
         let file = options.get_filename().to_owned();
         // A second connection of this process could only wait for the first one's lock.
         let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
-        Ok(Self { connections: ConnectionPool::single_writer(pool, &file), file })
+        Ok(Self { connections: ConnectionPool::single_writer(pool, &file), file, foreign_keys, dependencies: Mutex::default() })
     }
 }
 
@@ -91,8 +94,16 @@ impl Database for Sqlite {
             let mut session = self.session();
             session.begin(Purpose::Read).await?;
             let described = describe(&mut *session, name).await?;
+            let dependencies = Dependencies::known(&self.dependencies, &mut *session).await?;
             session.commit().await?;
-            Ok(described)
+            let table = name.last().map_or("", String::as_str);
+            let unenforced = dependencies.refer_to(table).filter(|_| !self.foreign_keys).map(|(child, ..)| child.clone());
+            Ok(described.map(|described| Description {
+                rewrites: dependencies.rewrites(),
+                obstacles: dependencies.obstacles(table, self.foreign_keys),
+                unenforced: unenforced.collect(),
+                ..described
+            }))
         })
     }
 }
@@ -176,19 +187,59 @@ async fn sleep(time: Option<Duration>) {
     }
 }
 
-/// Whether a deletion may change other rows: a connection does not count its own changes among those of others.
-const REACTS: &str = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger') OR EXISTS (SELECT 1 FROM sqlite_schema s, \
-    pragma_foreign_key_list(s.name) f WHERE s.type = 'table' AND f.on_delete IN ('SET NULL', 'SET DEFAULT'))";
+/// What depends on what in a database: triggers and foreign keys, of all tables.
+#[derive(Default)]
+struct Dependencies {
+    /// Changes with the schema.
+    version: String,
+    /// Name, table, and whether it fires when a row is deleted.
+    triggers: Vec<(String, String, bool)>,
+    /// The table that refers, the one that it refers to, and what a deletion there does.
+    foreign_keys: Vec<(String, String, String)>,
+}
 
-/// What may refuse to let a row be deleted: these foreign keys (where they are enforced), and these triggers.
-const OBSTACLES: &str = "SELECT DISTINCT 'a foreign key of table \"' || s.name || '\"' FROM sqlite_schema s, \
-    pragma_foreign_key_list(s.name) f WHERE s.type = 'table' AND f.on_delete IN ('NO ACTION', 'RESTRICT') \
-    AND (SELECT foreign_keys FROM pragma_foreign_keys) AND f.\"table\" = ";
-/// Tables that refer to a table, unless foreign keys are enforced.
-const REFERENCES: &str = "SELECT DISTINCT s.name FROM sqlite_schema s, pragma_foreign_key_list(s.name) f \
-    WHERE s.type = 'table' AND NOT (SELECT foreign_keys FROM pragma_foreign_keys) AND f.\"table\" = ";
-const TRIGGERS: &str = "SELECT 'trigger \"' || name || '\"' FROM sqlite_schema WHERE type = 'trigger' \
-    AND upper(sql) LIKE '% DELETE %' AND tbl_name = ";
+const TRIGGERS: &str = "SELECT name, tbl_name, upper(sql) LIKE '% DELETE %' FROM sqlite_schema WHERE type = 'trigger'";
+const FOREIGN_KEYS: &str = "SELECT DISTINCT s.name, f.\"table\", f.on_delete FROM sqlite_schema s, pragma_foreign_key_list(s.name) f \
+    WHERE s.type = 'table'";
+
+impl Dependencies {
+    /// Reads them, unless the schema is what it was: there may be thousands of tables.
+    async fn known(known: &Mutex<Arc<Self>>, session: &mut dyn Session) -> Result<Arc<Self>, Error> {
+        let text = |cell: &Cell| cell.clone().unwrap_or_default();
+        let version = session.rows(Sql::new(Placeholder::Question, "SELECT schema_version FROM pragma_schema_version")).await?;
+        let version = version.first().map(|row| text(&row[0])).unwrap_or_default();
+        let before = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if before.version == version {
+            return Ok(before);
+        }
+        let triggers = session.rows(Sql::new(Placeholder::Question, TRIGGERS)).await?;
+        let triggers = triggers.iter().map(|row| (text(&row[0]), text(&row[1]), row[2].as_deref() == Some("1")));
+        let foreign_keys = session.rows(Sql::new(Placeholder::Question, FOREIGN_KEYS)).await?;
+        let foreign_keys = foreign_keys.iter().map(|row| (text(&row[0]), text(&row[1]), text(&row[2])));
+        let found = Arc::new(Self { version, triggers: triggers.collect(), foreign_keys: foreign_keys.collect() });
+        *known.lock().unwrap_or_else(PoisonError::into_inner) = found.clone();
+        Ok(found)
+    }
+
+    /// Whether a deletion may change other rows: a connection does not count its own changes among those of others.
+    fn rewrites(&self) -> bool {
+        let sets = |(_, _, action): &(_, _, String)| action == "SET NULL" || action == "SET DEFAULT";
+        !self.triggers.is_empty() || self.foreign_keys.iter().any(sets)
+    }
+
+    fn refer_to<'a>(&'a self, table: &'a str) -> impl Iterator<Item = &'a (String, String, String)> {
+        self.foreign_keys.iter().filter(|(_, parent, _)| parent.eq_ignore_ascii_case(table))
+    }
+
+    /// What may refuse to let a row be deleted.
+    fn obstacles(&self, table: &str, enforced: bool) -> Vec<String> {
+        let refuses = |(_, _, action): &&(_, _, String)| enforced && (action == "NO ACTION" || action == "RESTRICT");
+        let foreign_keys = self.refer_to(table).filter(refuses).map(|(child, ..)| format!("a foreign key of table \"{child}\""));
+        let fires = |(_, of, deletes): &&(_, String, bool)| *deletes && of.eq_ignore_ascii_case(table);
+        let triggers = self.triggers.iter().filter(fires).map(|(name, ..)| format!("trigger \"{name}\""));
+        foreign_keys.chain(triggers).collect()
+    }
+}
 
 async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<Description>, Error> {
     let (schema, table) = match name {
@@ -218,21 +269,13 @@ async fn describe(session: &mut dyn Session, name: &[String]) -> Result<Option<D
     sql.arg(table).push(", ").arg(schema).push(") l, pragma_index_info(l.name, ").arg(schema);
     sql.push(") i WHERE l.partial = 0 ORDER BY l.seq, i.seqno");
     let indexes = super::table::grouped(session.rows(sql).await?);
-    let reacts = session.rows(Sql::new(Placeholder::Question, REACTS)).await?;
     let mut sql =
         Sql::new(Placeholder::Question, "SELECT instr(upper(sql), 'AUTOINCREMENT') > 0 FROM sqlite_schema WHERE name = ");
     sql.arg(table);
     let counts = session.rows(sql).await?;
     let unique_keys = counts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
-    let rewrites = reacts.iter().flatten().any(|cell| cell.as_deref() == Some("1"));
     let key = key.into_iter().map(|(_, n)| n).collect();
-    let mut sql = Sql::new(Placeholder::Question, OBSTACLES);
-    sql.arg(table).push(" UNION ALL ").push(TRIGGERS).arg(table);
-    let obstacles = session.rows(sql).await?.into_iter().flatten().flatten().collect();
-    let mut sql = Sql::new(Placeholder::Question, REFERENCES);
-    sql.arg(table);
-    let unenforced = session.rows(sql).await?.into_iter().flatten().flatten().collect();
-    Ok(Some(Description { columns, key, indexes, unique_keys, rewrites, obstacles, unenforced, ..Description::default() }))
+    Ok(Some(Description { columns, key, indexes, unique_keys, ..Description::default() }))
 }
 
 fn column(row: &[Cell]) -> TableColumn {
