@@ -188,15 +188,20 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     let config = read_config(path)?;
     let outbox = open(&config)?;
     let mut counts = Vec::new();
+    let mut failed = Vec::new();
     for signal in &config.signals {
-        counts.push((outbox.pending(&signal.source).await?, signal.name()));
+        match outbox.pending(&signal.source).await {
+            Ok(count) => counts.push((count, signal.name())),
+            Err(Error::Table(text)) => failed.push(text),
+            Err(error) => return Err(error.into()),
+        }
     }
     let undeleted = outbox.undeleted().await?;
     let total: u64 = counts.iter().map(|(count, _)| count).sum();
     if output == Output::Json {
         let signals: Vec<_> = counts.iter().map(|(count, name)| json!({ "type": name, "pending": count })).collect();
         print(json!({ "signals": signals, "total": total, "undeleted": undeleted }));
-        return Ok(Exit::Done);
+        return Ok(told(&failed));
     }
     counts.sort_unstable();
     for (count, name) in counts.iter().filter(|(count, _)| *count > 0) {
@@ -207,7 +212,13 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     for Undeleted { signal, count, reason } in undeleted {
         print(format_args!("{count:>7} of type \"{signal}\" were sent and could not be deleted: {reason}"));
     }
-    Ok(Exit::Done)
+    Ok(told(&failed))
+}
+
+/// Tells what could not be counted; everything else was.
+fn told(failed: &[String]) -> Exit {
+    failed.iter().for_each(|text| logging::failed(text));
+    if failed.is_empty() { Exit::Done } else { Exit::Configuration }
 }
 
 /// Returns a token that SIGTERM or SIGINT cancels. A second signal ends the process at once.

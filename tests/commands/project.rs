@@ -54,7 +54,7 @@ fn a_dead_letter_is_listed_shown_redriven_and_discarded() {
     let groups = project.ok(&["dead", "list", "--groups"]);
     let group = groups.split_whitespace().nth(2).unwrap();
     assert!(groups.starts_with("      1  ") && group.len() == 8, "{groups}");
-    assert_eq!(project.ok(&["dead", "redrive", "--all", "--reason", group, "--dry-run"]), "1 dead letters\n");
+    assert_eq!(project.ok(&["dead", "redrive", "--all", "--reason", group, "--dry-run"]), "1 dead letter\n");
     assert_eq!(project.ok(&["dead", "redrive", "--all", "--reason", group, "--older-than", "1h"]), "redriven 0\n");
     assert_eq!(project.run(&["dead", "redrive", "1", "--reason", group]).status, 64);
     assert_eq!(project.ok(&["dead", "redrive", "1"]), "redriven 1\n");

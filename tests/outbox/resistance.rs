@@ -163,6 +163,36 @@ mod cases {
         assert_eq!(database.lines("SELECT signal_key FROM signalbus_hold").await, ["1"]);
     }
 
+    /// Its key and its content come back, and it is another row: nothing of it was sent.
+    pub async fn an_equal_row_after_a_kept_one_is_sent(database: Database) {
+        database.orders(1).await;
+        let integer = database.either("INTEGER", "bigint", "BIGINT");
+        database
+            .run(&format!(
+                "CREATE TABLE line (order_id {integer}, FOREIGN KEY (order_id) REFERENCES order_placed (id)); INSERT INTO line VALUES (1)"
+            ))
+            .await;
+        let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
+        relay.wait("it is not held", || relay.project.ok(&["pending"]).contains("1 of type"));
+        database.run("UPDATE signalbus_hold SET due_at = due_at + 500000; CREATE TABLE old AS SELECT * FROM order_placed").await;
+        database.run("DELETE FROM line; DELETE FROM order_placed").await;
+        let begun = Instant::now();
+        while database.count("signalbus_hold").await > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "what is gone is still held");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        database.run("INSERT INTO order_placed SELECT * FROM old").await;
+        relay.wait_empty(&database, "order_placed").await;
+        assert_eq!(relay.witness.ids().iter().collect::<std::collections::HashSet<_>>().len(), 2);
+        // And one that is changed while it is held is sent within seconds.
+        database.run("INSERT INTO order_placed SELECT * FROM old; INSERT INTO line VALUES (1)").await;
+        relay.wait("it is not held", || relay.project.ok(&["pending"]).contains("1 of type"));
+        database.run("UPDATE signalbus_hold SET due_at = due_at + 500000").await;
+        let sent = relay.witness.ids().len();
+        database.run("UPDATE order_placed SET payload = 'changed'").await;
+        relay.wait("the change is not sent", || relay.witness.ids().len() > sent);
+    }
+
     /// The application has locked three rows: to change one, to delete one, and for nothing.
     pub async fn locked_rows_keep_nobody_waiting(database: Database) {
         database.orders(100).await;
@@ -290,6 +320,7 @@ crate::on_each_version!(
     a_foreign_key_keeps_its_row_only,
     a_trigger_that_raises_keeps_its_row_only,
     a_kept_row_that_changes_is_sent_as_it_is_now,
+    an_equal_row_after_a_kept_one_is_sent,
     a_relay_shows_what_it_cannot_delete,
 );
 

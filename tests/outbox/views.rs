@@ -118,6 +118,25 @@ mod cases {
         assert_eq!(database.lines("SELECT sent_at FROM shipment WHERE id = 1").await, ["NULL"], "it was changed meanwhile");
     }
 
+    /// A mark that the view does not care about, and a join that shows rows twice.
+    pub async fn a_faulty_view_sends_nothing_twice(database: Database) {
+        let marked =
+            Source { also_delete: Vec::new(), on_sent: vec![("urgency".into(), "1".into())], ..shipments(&database).await };
+        let relay = Relay::open(&database, &marked).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 9).await;
+        let done = settled(&mut worker, &batch).await;
+        assert_eq!((done.deleted, done.refused), (0, 2), "{done:?}");
+        assert!(done.reason.unwrap().contains("its view still shows it"));
+        nothing(&mut worker).await;
+        database.run("DELETE FROM signalbus_hold; CREATE VIEW twice AS SELECT s.id, s.state FROM shipment s JOIN line ON line.shipment_id = s.id").await;
+        let relay = Relay::open(&database, &Source { view: Some("twice".into()), on_sent: Vec::new(), ..marked }).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 9).await;
+        assert_eq!(keys(&batch), ["1", "2", "3"]);
+        assert_eq!(batch.broken, [(0, "the view shows this row more than once".to_owned())]);
+    }
+
     pub async fn a_view_may_compute_the_order(database: Database) {
         let source = shipments(&database).await;
         database.run("UPDATE shipment SET state = 'ready'").await;
@@ -139,6 +158,10 @@ mod cases {
         assert!(told.contains("column \\\"shipment\\\", which table \\\"line\\\" does not have; did you mean"), "{told}");
         let told = faults(Source { also_delete: vec!["lines.shipment_id".into()], ..source.clone() }).await;
         assert!(told.contains("table \\\"lines\\\", which does not exist"), "{told}");
+        let told = faults(Source { also_delete: vec!["shipment.id".into()], ..source.clone() }).await;
+        assert!(told.contains("names the signals' own table"), "{told}");
+        let told = faults(Source { order_by: vec!["nothing".into()], ..source.clone() }).await;
+        assert!(told.contains("which view \\\"ready\\\" does not have"), "{told}");
         let told = faults(Source { also_delete: vec!["line".into()], ..source.clone() }).await;
         assert!(told.contains("write \\\"TABLE.COLUMN\\\""), "{told}");
         let told = faults(Source { also_delete: vec![], on_sent: vec![("sent".into(), "1".into())], ..source }).await;
@@ -151,6 +174,7 @@ crate::on_each_version!(
     what_changes_meanwhile_stays_with_its_children,
     what_cannot_be_deleted_keeps_its_children,
     a_row_may_be_marked_instead_of_deleted,
+    a_faulty_view_sends_nothing_twice,
     a_view_may_compute_the_order,
     views_and_children_are_checked,
 );

@@ -9,7 +9,7 @@
 //! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
 //! one is due again, and every few seconds, the scan starts over. Next: `window`, then `settle`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -27,6 +27,10 @@ use signalbus_core::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
 const SCAN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often to look whether the rows that are on record as sent are still what was sent, and at how many at once.
+const SENT_INTERVAL: Duration = Duration::from_secs(1);
+const SENT_AT_ONCE: usize = 1000;
 
 /// How long a claim waits for others that claim.
 const LANE_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,6 +65,7 @@ impl Batch {
     fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, lane: &SignalTable) -> Self {
         let mut marks = Vec::with_capacity(rows.len());
         let mut broken = Vec::new();
+        let rows = if lane.table.view.is_some() { once(rows) } else { rows };
         let signal = |mut row: Row| {
             broken.extend(row.broken.take().map(|reason| (marks.len(), reason)));
             let bound = row.hold.as_ref().filter(|hold| hold.holds(&lane.table, &row.values));
@@ -93,6 +98,21 @@ impl Batch {
     }
 }
 
+/// The first of the rows with each key. A view that shows a row twice is at fault, and so is its row.
+fn once(rows: Vec<Row>) -> Vec<Row> {
+    let mut once: Vec<Row> = Vec::with_capacity(rows.len());
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        if let Some(&place) = places.get(&row.key) {
+            once[place].broken = Some("the view shows this row more than once".to_owned());
+            continue;
+        }
+        places.insert(row.key.clone(), once.len());
+        once.push(row);
+    }
+    once
+}
+
 /// What the settle has to know of a signal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mark {
@@ -110,7 +130,8 @@ pub enum Claimed {
     Batch(Batch),
     /// Nothing is due.
     Nothing {
-        /// Time until the earliest deferred signal is due.
+        /// Time until the earliest deferred signal is due, or until rows that were sent and are still there are to be
+        /// looked at.
         due_in: Option<Duration>,
         /// Time until the last claim of another relay expires, if it is not settled before.
         claimed_for: Option<Duration>,
@@ -162,6 +183,9 @@ pub(super) struct Scan {
     floor: Option<Place>,
     /// There were dead letters at the last claim of an ordered type.
     dead: bool,
+    /// When the rows that are on record as sent were last looked at, and up to which hold.
+    sent_seen: Option<Instant>,
+    sent_after: i64,
     pace: Pace,
 }
 
@@ -185,6 +209,20 @@ impl Worker<'_> {
         let rows = self.session.rows(self.lane.statement(&shape.text, &shape.args)).await.ok()?;
         self.session.commit().await.ok()?;
         self.lane.expect_shape(rows.first().and_then(|row| row[0].as_ref())).err()
+    }
+
+    /// Looks, now and then, whether rows that are on record as sent are gone or were changed. Returns whether any was.
+    async fn look_after_sent(&mut self) -> Result<bool, Error> {
+        let mut scan = self.lane.scan.lock().await;
+        if !std::mem::take(&mut self.sent) || scan.sent_seen.is_some_and(|seen| seen.elapsed() < SENT_INTERVAL) {
+            return Ok(false);
+        }
+        scan.sent_seen = Some(Instant::now());
+        let after = scan.sent_after;
+        drop(scan);
+        let (next, found) = self.lane.sweep(after, SENT_AT_ONCE).await?;
+        self.lane.scan.lock().await.sent_after = next.unwrap_or_default();
+        Ok(found)
     }
 
     async fn claim_any(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
@@ -220,6 +258,10 @@ impl Worker<'_> {
                 Taken::Nothing(_) if !self.undeleted.is_empty() => continue,
                 Taken::Nothing(nothing) => {
                     scan.pace.idle();
+                    drop(scan);
+                    if self.look_after_sent().await? {
+                        continue;
+                    }
                     return Ok(nothing);
                 }
                 Taken::Rows(taking, rows) => (taking, rows),
@@ -337,6 +379,7 @@ impl Worker<'_> {
 
     async fn take(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
         let mut active = self.active().await?;
+        self.sent = active.undeleted.is_some();
         if active.undeleted.is_some_and(|due| due <= 0) {
             self.undeleted = self.take_undeleted().await?;
         }
@@ -621,7 +664,7 @@ impl SignalTable {
 
     /// The table must be what it was when it was opened.
     fn expect_shape(&self, shape: Option<&String>) -> Result<(), Error> {
-        if shape == self.shape.shown.as_ref() { Ok(()) } else { Err(Error::Altered(self.table.name.join("."))) }
+        if shape == self.shape.shown.as_ref() { Ok(()) } else { Err(Error::altered(&self.table.name)) }
     }
 }
 
@@ -642,6 +685,8 @@ impl Scan {
 fn nothing(active: &RecordedClaims) -> Claimed {
     let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
     let others = active.claims.iter().filter(|claim| !claim.mine);
-    let due = active.next_due.into_iter().chain(active.undeleted).min();
+    // What was sent and is still there may be changed at any time.
+    let sent = active.undeleted.map(|due| due.min(2000));
+    let due = active.next_due.into_iter().chain(sent).min();
     Claimed::Nothing { due_in: due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
 }

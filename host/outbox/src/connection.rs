@@ -326,7 +326,7 @@ where
             let rows = self.checked(rows)?;
             let len = rows.len();
             if rows.first().is_some_and(|row| !fits::<D>(row, &table)) {
-                return Err(Error::Altered(table.name.join(".")));
+                return Err(Error::altered(&table.name));
             }
             let connection = self.connection();
             let decode = move |n: usize| {

@@ -19,7 +19,7 @@ pub enum Error {
     #[error("{0}")]
     Table(String),
     /// A table was altered since it was looked at: it is to be opened again.
-    #[error("table \"{0}\" was altered while it was read; try again")]
+    #[error("{0} was altered while it was read; try again")]
     Altered(String),
 }
 
@@ -61,6 +61,10 @@ impl Error {
         matches!(self, Self::Refused { cause: Cause::Locked | Cause::Final, .. })
     }
 
+    pub(crate) fn altered(name: &[String]) -> Self {
+        Self::Altered(format!("table \"{}\"", name.join(".")))
+    }
+
     /// Returns whether a table was altered since it was looked at.
     pub fn is_altered(&self) -> bool {
         matches!(self, Self::Altered(_))
@@ -99,7 +103,7 @@ fn refused(error: &dyn sqlx::error::DatabaseError) -> Error {
     let number: Option<u16> = None;
     // PostgreSQL, of a statement that was prepared before its table was altered.
     if code == "0A000" && message.contains("cached plan") {
-        return Error::Altered(message);
+        return Error::Altered("a table".into());
     }
     let class = ["08", "28", "3D", "57P"].iter().any(|class| code.starts_with(class));
     let ended = matches!(&*code, "53300" | "25P03" | "25006");

@@ -221,9 +221,9 @@ impl SignalTable {
         (stored, names)
     }
 
-    /// Removes dead letters whose rows are gone or were changed: what was changed is sent as it is now. Looks
-    /// through up to `limit` of them, from the number `after` on. Returns the last one, if there may be more, and
-    /// whether any was removed.
+    /// Removes holds of dead letters, and of what was sent, whose rows are gone or were changed: what was changed is sent
+    /// as it is now. Looks through up to `limit` of them, from the number `after` on. Returns the last one, if there may
+    /// be more, and whether any was removed.
     ///
     /// # Errors
     /// The database's error; nothing was changed.
@@ -231,10 +231,10 @@ impl SignalTable {
         let mut session = self.database.session();
         let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
         let text = format!(
-            "SELECT h.id, h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state = ? AND h.id > ? \
+            "SELECT h.id, h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state <> ? AND h.id > ? \
              ORDER BY h.id LIMIT {limit}"
         );
-        let args = [Arg::from(self.signal_type.name.as_str()), DEAD.into(), after.into()];
+        let args = [Arg::from(self.signal_type.name.as_str()), RETRY.into(), after.into()];
         session.begin(Purpose::Read).await?;
         let found = session.rows(self.statement(&text, &args)).await?;
         session.commit().await?;

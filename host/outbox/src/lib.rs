@@ -322,8 +322,15 @@ impl Outbox {
     async fn try_removal(&self, source: &Source, table: &Table) -> Result<Vec<Fault>, Error> {
         let dialect = self.database.dialect();
         let children = table.children.iter().map(|child| {
-            let name = child.name.join(".");
-            (name, dialect.delete_from(&dialect.table_name(&child.name)), "DELETE")
+            // The types of both columns must fit, too.
+            let key = table.key_columns().next().map(|column| dialect.quote(&column.name)).unwrap_or_default();
+            let of = format!(
+                "{} IN (SELECT {key} FROM {} WHERE 1 = 0) AND ",
+                dialect.quote(&child.column),
+                dialect.table_name(&table.name)
+            );
+            let removal = dialect.delete_from(&dialect.table_name(&child.name)) + &of;
+            (child.name.join("."), removal, "DELETE")
         });
         let right = if table.mark.is_empty() { "DELETE" } else { "UPDATE" };
         let removals = children.chain([(source.table.clone(), removal(dialect, table), right)]);
@@ -446,7 +453,7 @@ impl SignalTable {
     /// Creates a worker with a connection of its own.
     pub fn session(&self) -> Worker<'_> {
         self.sessions.fetch_add(1, Relaxed);
-        Worker { lane: self, session: self.database.session(), owner: owner(), undeleted: Vec::new() }
+        Worker { lane: self, session: self.database.session(), owner: owner(), undeleted: Vec::new(), sent: false }
     }
 
     fn statement(&self, text: &str, args: &[Arg]) -> Sql {
@@ -466,6 +473,8 @@ pub struct Worker<'a> {
     owner: String,
     /// What is on record as sent, and is to be deleted now.
     undeleted: Vec<hold::SentRow>,
+    /// Whether anything is on record as sent.
+    sent: bool,
 }
 
 impl Drop for Worker<'_> {

@@ -151,7 +151,7 @@ pub(super) fn resolve(
         recurring,
         ..Table::default()
     };
-    if table.key.is_empty() {
+    if table.key.is_empty() && faults.is_empty() {
         faults.push(Fault::Fatal(format!(
             "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",
             source.table
@@ -202,7 +202,18 @@ fn show(source: &Source, described: &mut Description, view: Vec<TableColumn>, fa
     for &n in &described.key {
         match described.columns.iter().position(|shown| shown.name == own[n].name) {
             Some(position) => {
-                described.columns[position] = own[n].clone();
+                let shown = std::mem::replace(&mut described.columns[position], own[n].clone());
+                if !shown.sql_type.eq_ignore_ascii_case(&own[n].sql_type) && !shown.sql_type.is_empty() {
+                    faults.push(Fault::Fatal(format!(
+                        "signal type \"{}\": view \"{}\" shows \"{}\" as {}, and in table \"{}\" it is {}; show it as it is",
+                        source.signal,
+                        source.view.as_deref().unwrap_or_default(),
+                        shown.name,
+                        shown.sql_type,
+                        source.table,
+                        own[n].sql_type
+                    )));
+                }
                 key.push(position);
             }
             None => faults.push(Fault::Fatal(format!(
@@ -225,6 +236,10 @@ fn name_children(source: &Source, table: &mut Table, faults: &mut Vec<Fault>) {
     for wanted in &source.also_delete {
         let mut parts = name_parts(wanted);
         match parts.pop().filter(|_| !parts.is_empty()) {
+            Some(_) if parts == table.name => faults.push(Fault::Fatal(format!(
+                "{place}: `also_delete` names the signals' own table \"{}\"; it is for tables of child rows",
+                source.table
+            ))),
             Some(column) => table.children.push(Child { name: parts, column }),
             None => faults.push(Fault::Fatal(format!("{place}: `also_delete` holds \"{wanted}\"; write \"TABLE.COLUMN\""))),
         }
@@ -258,13 +273,15 @@ pub(super) fn missing_child(source: &Source, child: &Child, described: Option<&D
 fn name_columns(source: &Source, described: &Description, table: &mut Table, faults: &mut Vec<Fault>) {
     let place = format!("signal type \"{}\"", source.signal);
     let column = |wanted: &str| described.columns.iter().position(|column| column.name == wanted);
+    let owner = match &source.view {
+        Some(view) => format!("view \"{view}\""),
+        None => format!("table \"{}\"", source.table),
+    };
     let mut unknown = |setting: &str, wanted: &str| {
         let known = described.columns.iter().map(|column| column.name.as_str());
         let nearest = signalbus_core::suggest::nearest(wanted, known);
-        faults.push(Fault::Fatal(format!(
-            "{place}: `{setting}` names column \"{wanted}\", which table \"{}\" does not have{nearest}",
-            source.table
-        )));
+        faults
+            .push(Fault::Fatal(format!("{place}: `{setting}` names column \"{wanted}\", which {owner} does not have{nearest}")));
     };
     table.holds_dead = source.holds_dead && !source.order_by.is_empty();
     for term in &source.order_by {

@@ -86,6 +86,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 const SUPPRESSED: &str = "the database left it where it is: a trigger, a rule or a policy keeps rows from being deleted";
 
+const MARKED: &str = "it was marked, and its view still shows it: `on_sent` must make the view leave it out";
+
 /// How many settles look closer after one that found changed rows.
 const WARY: u32 = 100;
 
@@ -256,8 +258,7 @@ impl Worker<'_> {
     /// are what they were. Returns how many.
     async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let held = positions.iter().any(|&n| batch.marks[n].held);
-        let told =
-            self.lane.database.dialect().version().is_some() && self.lane.table.children.is_empty() && !self.lane.is_wary();
+        let told = self.lane.database.dialect().version().is_some() && self.lane.is_plain() && !self.lane.is_wary();
         if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held || !told {
             return Ok(0);
         }
@@ -303,14 +304,15 @@ impl Worker<'_> {
         let held: Vec<usize> = changes.delete.iter().copied().filter(|&n| batch.marks[n].held).collect();
         let nothing_held = changes.hold.is_none_or(|settlement| settlement.bury.is_empty() && settlement.defer.is_empty());
         let last = nothing_held && held.is_empty() && locked.is_empty() && changes.resisting.is_empty();
-        if last && lane.table.children.is_empty() && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
+        if last && lane.is_plain() && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
             let deleted = self.session.execute_and_commit(lane.delete_rows(batch, &here)).await?;
             return Ok(Some(Deletions { deleted, changed: replaced.len(), ..Deletions::default() }));
         }
         let deleted = self.delete_rows(batch, &here).await?;
         let mut deletions = Deletions { deleted, changed: replaced.len(), ..Deletions::default() };
         let mut entries = Vec::new();
-        if deletions.deleted < here.len() as u64 {
+        let marks = !lane.table.mark.is_empty();
+        if deletions.deleted < here.len() as u64 || marks {
             if !lane.table.children.is_empty() {
                 // They stay with what stays.
                 return Err(Error::Refused { message: SUPPRESSED.into(), cause: Cause::Final });
@@ -318,7 +320,11 @@ impl Worker<'_> {
             let (suppressed, changed) = self.suppressed(batch, &here).await?;
             deletions.changed += changed;
             deletions.refused = suppressed.len();
-            let entry = |(n, values)| Entry::sent(n, &batch.marks[n], SUPPRESSED, Some(values));
+            let reason = if marks { MARKED } else { SUPPRESSED };
+            if marks {
+                deletions.deleted = (here.len() - suppressed.len() - changed) as u64;
+            }
+            let entry = |(n, values)| Entry::sent(n, &batch.marks[n], reason, Some(values));
             entries.extend(suppressed.into_iter().map(entry));
         }
         deletions.locked = locked.len();
@@ -556,6 +562,11 @@ impl SignalTable {
         if scan.open.take_if(|open| open.claim.token() == claim.token()).is_some() {
             scan.restart();
         }
+    }
+
+    /// Whether a row is deleted by a statement of its own, and nothing else with it.
+    fn is_plain(&self) -> bool {
+        self.table.children.is_empty() && self.table.mark.is_empty()
     }
 
     /// Whether a deletion may leave a row where it is without a word.

@@ -84,7 +84,8 @@ impl Samples {
 
     /// Finds rows of dead letters that were repaired, or deleted, some at a time.
     async fn sweep(&self, runners: &[Arc<SignalRunner>], swept: &mut HashMap<String, i64>) {
-        for runner in runners.iter().filter(|runner| self.get(runner.name()).side_counts.dead > 0) {
+        let is_held = |counts: SideCounts| counts.dead + counts.undeleted > 0;
+        for runner in runners.iter().filter(|runner| is_held(self.get(runner.name()).side_counts)) {
             let after = swept.remove(runner.name()).unwrap_or_default();
             match runner.flusher.table.sweep(after, SWEPT).await {
                 Ok((next, found)) => {

@@ -159,7 +159,7 @@ async fn count(outbox: &Outbox, choice: &Choice, output: Output) -> Result<Exit,
     }
     match output {
         Output::Json => print(json!({ "dead_letters": count })),
-        Output::Text => print(format_args!("{count} dead letters")),
+        Output::Text => print(format_args!("{count} dead letter{}", if count == 1 { "" } else { "s" })),
     }
     Ok(Exit::Done)
 }
