@@ -228,10 +228,7 @@ impl Worker<'_> {
     async fn claim_any(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         let begun = Instant::now();
         loop {
-            let undeleted = std::mem::take(&mut self.undeleted);
-            if !undeleted.is_empty() {
-                self.delete_sent(undeleted).await?;
-            }
+            self.delete_sent().await?;
             while self.lane.scan.lock().await.is_open(boundary) {
                 if let Some(batch) = self.read_on(limit, boundary).await? {
                     return Ok(Claimed::Batch(batch));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::claim::Batch;
 use super::database::{ExtraColumns, OWN_VERSION, Purpose, Row};
-use super::hold::{Entry, SentRow};
+use super::hold::Entry;
 use super::identity::same;
 use super::open::HeldClaim;
 use super::sql::{Arg, Sql};
@@ -196,8 +196,12 @@ impl Worker<'_> {
     }
 
     /// Tries again to delete what is on record as sent. What was changed meanwhile is sent as it is now.
-    pub(super) async fn delete_sent(&mut self, sent: Vec<SentRow>) -> Result<(), Error> {
+    pub(super) async fn delete_sent(&mut self) -> Result<(), Error> {
         let lane = self.lane;
+        let sent = std::mem::take(&mut self.undeleted);
+        if sent.is_empty() {
+            return Ok(());
+        }
         let keys: Vec<&str> = sent.iter().map(|sent| sent.key.as_str()).collect();
         self.session.begin(Purpose::Read).await?;
         let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
