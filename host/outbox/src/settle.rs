@@ -84,6 +84,9 @@ enum Proof {
 const REFUSED: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How often a locked row is looked at again before it is held.
+const BRIEFLY: usize = 4;
+
 const SUPPRESSED: &str = "the database left it where it is: a trigger, a rule or a policy keeps rows from being deleted";
 
 const MARKED: &str = "it was marked, and its view still shows it: `on_sent` must make the view leave it out";
@@ -371,7 +374,25 @@ impl Worker<'_> {
             return Ok(Standing { here: wanted.to_vec(), ..Standing::default() });
         }
         let lock = lane.database.dialect().lock_rows(lane.table.lockable);
-        let mut standing = if lane.table.view.is_some() && !lock.is_empty() {
+        let mut standing = self.locked(batch, wanted, lock).await?;
+        // Another worker of ours may have been at a row next to one of these.
+        for _ in 0..BRIEFLY {
+            if standing.locked.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let again = std::mem::take(&mut standing.locked);
+            let again = self.locked(batch, &again, lock).await?;
+            standing.here.extend(again.here);
+            standing.replaced.extend(again.replaced);
+            standing.locked = again.locked;
+        }
+        Ok(standing)
+    }
+
+    /// Locks rows, if `lock` does, and compares them.
+    async fn locked(&mut self, batch: &Batch, wanted: &[usize], lock: &str) -> Result<Standing, Error> {
+        let mut standing = if self.lane.table.view.is_some() && !lock.is_empty() {
             let free = self.lock_keys(batch, wanted, lock).await?;
             self.compared(batch, &free, "").await?
         } else {
