@@ -178,7 +178,7 @@ mod cases {
         database.run("DELETE FROM line; DELETE FROM order_placed").await;
         let begun = Instant::now();
         while database.count("signalbus_hold").await > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "what is gone is still held");
+            assert!(begun.elapsed() < Duration::from_secs(60), "what is gone is still held");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         database.run("INSERT INTO order_placed SELECT * FROM old").await;
@@ -209,7 +209,7 @@ mod cases {
                 let begun = Instant::now();
                 let done = send(&relay).await;
                 assert_eq!((done.deleted, done.locked, done.refused, done.changed), (97, 3, 0, 0), "{done:?}");
-                assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+                assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
                 try_again(&database, &relay).await;
                 assert_eq!(database.lines("SELECT id FROM order_placed ORDER BY id").await, ["3", "8", "70"]);
                 transaction.commit().await.unwrap();
@@ -244,7 +244,7 @@ mod cases {
                 let begun = Instant::now();
                 let done = send(&relay).await;
                 assert!((1..=50).contains(&done.locked) && done.deleted + done.locked as u64 == 100, "{done:?}");
-                assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+                assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
                 transaction.rollback().await.unwrap();
             }};
         }
