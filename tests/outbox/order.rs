@@ -6,7 +6,7 @@ mod cases {
     use signalbus::outbox::Source;
     use signalbus::settlement::Settlement;
 
-    use crate::harness::database::Database;
+    use crate::harness::database::{Database, System};
     use crate::harness::lane::{
         Relay, attempts, burials, buried, claim, deferred, drain, keys, lose, nothing, ordered, sent, settle,
     };
@@ -35,6 +35,34 @@ mod cases {
         let relay = Relay::open(&database, &ordered("moves", &["account desc", "at DESC"], &[])).await;
         assert_eq!(drain(&mut relay.worker(), 2).await, ["97", "99", "98", "1", "100"]);
         assert_eq!(relay.lane.signal_type().attributes, [("ordered".into(), "true".into())]);
+    }
+
+    /// Times as SQLite has them, which compares their texts; each batch starts from where the last one stood.
+    pub async fn times_are_scanned_in_order(database: Database) {
+        let (kind, from) = (database.either("TEXT", "timestamptz", "DATETIME(6)"), "2026-11-27");
+        database.run(&format!("CREATE TABLE moves (id INT PRIMARY KEY, at {kind})")).await;
+        let time = |n: u32| match database.system {
+            System::Sqlite => format!("'{from}T09:{:02}:00.{}Z'", n / 2, n % 2 * 5),
+            _ => format!("'{from} 09:{:02}:00.{}'", n / 2, n % 2 * 5),
+        };
+        for (order, descending) in [("at", false), ("at desc", true)] {
+            for n in 1..=12 {
+                database.run(&format!("INSERT INTO moves VALUES ({n}, {})", time(n))).await;
+            }
+            let relay = Relay::open(&database, &ordered("moves", &[order], &[])).await;
+            let mut expected: Vec<String> = (1..=12).map(|n| n.to_string()).collect();
+            if descending {
+                expected.reverse();
+            }
+            let mut worker = relay.worker();
+            let mut seen = Vec::new();
+            for _ in 0..6 {
+                let batch = claim(&mut worker, 2).await;
+                settle(&mut worker, &batch, &sent(&batch)).await;
+                seen.extend(keys(&batch));
+            }
+            assert_eq!(seen, expected, "{order}");
+        }
     }
 
     /// What follows a dead letter waits until somebody acts on it.
@@ -198,6 +226,7 @@ mod cases {
 crate::on_each_database!(
     rows_are_claimed_in_order,
     rows_are_claimed_in_descending_order,
+    times_are_scanned_in_order,
     a_dead_letter_may_hold_back_what_follows,
     only_one_claim_is_live_at_a_time,
     a_deferral_holds_back_everything,

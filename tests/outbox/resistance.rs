@@ -209,7 +209,7 @@ mod cases {
                 let begun = Instant::now();
                 let done = send(&relay).await;
                 assert_eq!((done.deleted, done.locked, done.refused, done.changed), (97, 3, 0, 0), "{done:?}");
-                assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+                assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
                 try_again(&database, &relay).await;
                 assert_eq!(database.lines("SELECT id FROM order_placed ORDER BY id").await, ["3", "8", "70"]);
                 transaction.commit().await.unwrap();
@@ -244,7 +244,7 @@ mod cases {
                 let begun = Instant::now();
                 let done = send(&relay).await;
                 assert!((1..=50).contains(&done.locked) && done.deleted + done.locked as u64 == 100, "{done:?}");
-                assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+                assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
                 transaction.rollback().await.unwrap();
             }};
         }

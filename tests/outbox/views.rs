@@ -64,6 +64,16 @@ mod cases {
         assert_eq!((database.count("shipment").await, database.count("signalbus_hold").await), (1, 0));
     }
 
+    /// Whatever index they have, and none of them a primary key; a child of another row may be locked.
+    pub async fn children_need_no_key_of_their_own(database: Database) {
+        let source = shipments(&database).await;
+        database.run("CREATE TABLE note (shipment_id INT, body INT); INSERT INTO note VALUES (1, 1), (1, 2), (2, 3)").await;
+        let also_delete = vec!["line.shipment_id".into(), "note.shipment_id".into()];
+        let relay = Relay::open(&database, &Source { also_delete, ..source }).await;
+        assert_eq!(drain(&mut relay.worker(), 9).await, ["1", "3"]);
+        assert_eq!(database.lines("SELECT body FROM note").await, ["3"]);
+    }
+
     /// A row that leaves its view while it is sent stays, and so does what belongs to it.
     pub async fn what_changes_meanwhile_stays_with_its_children(database: Database) {
         let source = shipments(&database).await;
@@ -171,6 +181,7 @@ mod cases {
 
 crate::on_each_version!(
     what_a_view_shows_is_sent_and_its_children_go_along,
+    children_need_no_key_of_their_own,
     what_changes_meanwhile_stays_with_its_children,
     what_cannot_be_deleted_keeps_its_children,
     a_row_may_be_marked_instead_of_deleted,

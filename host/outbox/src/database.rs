@@ -164,8 +164,8 @@ pub(crate) trait Dialect: Send + Sync {
     fn impatient(&self) -> &'static str {
         ""
     }
-    /// The beginning of a deletion from a table, up to its condition. It must look at the named rows only: any other
-    /// may be locked.
+    /// The beginning of a deletion by the primary key, up to its condition. It must look at the named rows only: any
+    /// other may be locked.
     fn delete_from(&self, table: &str) -> String {
         format!("DELETE FROM {table} WHERE ")
     }

@@ -329,7 +329,7 @@ impl Outbox {
                 dialect.quote(&child.column),
                 dialect.table_name(&table.name)
             );
-            let removal = dialect.delete_from(&dialect.table_name(&child.name)) + &of;
+            let removal = format!("DELETE FROM {} WHERE {of}", dialect.table_name(&child.name));
             (child.name.join("."), removal, "DELETE")
         });
         let right = if table.mark.is_empty() { "DELETE" } else { "UPDATE" };

@@ -19,17 +19,19 @@ impl Place {
     pub(super) fn of(value: &Value, texts: bool) -> Option<Self> {
         match value {
             Value::Int64(number) => Some(Self::Number(*number)),
-            Value::Date(text) | Value::Datetime(text) | Value::Timestamp(text) => Self::time(text),
+            // As the database writes it, whose own comparison is one of times.
+            Value::Date(text) | Value::Datetime(text) | Value::Timestamp(text) => {
+                Self::time(&text.trim_end_matches('Z').replace('T', " "))
+            }
+            // As it is: the database compares its bytes.
             Value::Text(text) if texts => Self::time(text),
             _ => None,
         }
     }
 
     fn time(text: &str) -> Option<Self> {
-        let text = text.replace('T', " ");
-        let text = text.trim_end_matches('Z').trim_end_matches(":00+00:00").trim_end_matches("+00");
         let digits = |range: std::ops::Range<usize>| text.get(range).is_some_and(|part| part.bytes().all(|c| c.is_ascii_digit()));
-        let plain = text.bytes().all(|c| c.is_ascii_digit() || b"-: .".contains(&c));
+        let plain = text.bytes().all(|c| c.is_ascii_digit() || b"-: .TZ+".contains(&c));
         let dated = digits(0..4) && digits(5..7) && digits(8..10) && text.as_bytes().get(4) == Some(&b'-');
         (plain && dated).then(|| Self::Time(text.to_owned()))
     }
@@ -62,7 +64,9 @@ mod tests {
         let place = |text: &str| Place::of(&Value::Timestamp(text.into()), false).unwrap();
         let times = ["2026-11-27T09:30:00Z", "2026-11-27T09:30:00.5Z", "2026-11-27T09:30:00.75Z", "2026-11-27T09:30:01Z"];
         assert!(times.windows(2).all(|pair| place(pair[0]) < place(pair[1])));
-        assert_eq!(place("2026-11-27 09:30:00+00").to_text(), "2026-11-27 09:30:00");
+        assert_eq!(place("2026-11-27T09:30:00.5Z").to_text(), "2026-11-27 09:30:00.5");
+        let text = Value::Text("2026-11-27T09:30:00Z".into());
+        assert_eq!(Place::of(&text, true).unwrap().to_text(), "2026-11-27T09:30:00Z");
         for text in ["12026-01-01", "infinity", "2026-01-01 BC", "2026-1-1", ""] {
             assert_eq!(Place::of(&Value::Timestamp(text.into()), false), None, "{text}");
         }
@@ -72,7 +76,8 @@ mod tests {
 
     #[test]
     fn places_survive_as_text() {
-        for place in [Place::Number(-7), Place::Time("2026-11-27 09:30:00.5".into())] {
+        let times = ["2026-11-27 09:30:00.5", "2026-11-27T09:30:00Z"].map(|text| Place::Time(text.into()));
+        for place in times.into_iter().chain([Place::Number(-7)]) {
             assert_eq!(Place::from_text(&place.to_text()), Some(place));
         }
         assert_eq!(Place::Number(3).first(Place::Number(5), true), Place::Number(5));

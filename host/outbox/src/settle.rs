@@ -555,7 +555,7 @@ impl SignalTable {
         let dialect = self.database.dialect();
         let delete = |child| {
             let child = self.table.keyed(child);
-            let mut sql = self.statement(&dialect.delete_from(&dialect.table_name(&child.name)), &[]);
+            let mut sql = self.statement(&format!("DELETE FROM {} WHERE ", dialect.table_name(&child.name)), &[]);
             dialect.key_in(&mut sql, &child, keys);
             sql
         };
