@@ -21,6 +21,17 @@ mod cases {
         }
     }
 
+    /// A table whose foreign key keeps these orders.
+    async fn lines(database: &Database, orders: &str) {
+        let integer = database.either("INTEGER", "bigint", "BIGINT");
+        database
+            .run(&format!(
+                "CREATE TABLE line (order_id {integer}, FOREIGN KEY (order_id) REFERENCES order_placed (id)); \
+                 INSERT INTO line {orders}"
+            ))
+            .await;
+    }
+
     async fn try_again(database: &Database, relay: &Relay) {
         database.run("UPDATE signalbus_hold SET due_at = 0 WHERE state = 'sent'").await;
         nothing(&mut relay.worker()).await;
@@ -51,13 +62,7 @@ mod cases {
 
     pub async fn a_foreign_key_keeps_its_row_only(database: Database) {
         database.orders(100).await;
-        let integer = database.either("INTEGER", "bigint", "BIGINT");
-        database
-            .run(&format!(
-                "CREATE TABLE line (order_id {integer}, FOREIGN KEY (order_id) REFERENCES order_placed (id)); \
-                 INSERT INTO line VALUES (7), (50), (51)"
-            ))
-            .await;
+        lines(&database, "VALUES (7), (50), (51)").await;
         keeps(&database, &["7", "50", "51"], database.either("FOREIGN KEY", "foreign key", "foreign key"), "DELETE FROM line")
             .await;
     }
@@ -118,6 +123,17 @@ mod cases {
         keeps(&database, &["99", "100"], "left it where it is", drop).await;
     }
 
+    /// What is written within a block with EXCEPTION has the number of a transaction of its own.
+    pub async fn a_row_that_is_marked_within_a_block_is_sent_once(database: Database) {
+        database.orders(100).await;
+        let trigger = "CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN IF old.id > 98 THEN BEGIN \
+             UPDATE order_placed SET payload = 'gone' WHERE id = old.id; EXCEPTION WHEN others THEN NULL; END; RETURN NULL; \
+             END IF; RETURN old; END$$; \
+             CREATE TRIGGER mark BEFORE DELETE ON order_placed FOR EACH ROW EXECUTE FUNCTION mark()";
+        database.run(trigger).await;
+        keeps(&database, &["99", "100"], "left it where it is", "DROP TRIGGER mark ON order_placed").await;
+    }
+
     pub async fn rules_and_policies_keep_their_rows_only(database: Database) {
         database.orders(100).await;
         database.run("CREATE RULE keep AS ON DELETE TO order_placed WHERE old.id = 9 DO INSTEAD NOTHING").await;
@@ -146,13 +162,7 @@ mod cases {
     /// What was sent and is still there belongs to its application.
     pub async fn a_kept_row_that_changes_is_sent_as_it_is_now(database: Database) {
         database.orders(3).await;
-        let integer = database.either("INTEGER", "bigint", "BIGINT");
-        database
-            .run(&format!(
-                "CREATE TABLE line (order_id {integer}, FOREIGN KEY (order_id) REFERENCES order_placed (id)); \
-                 INSERT INTO line VALUES (1), (2), (3)"
-            ))
-            .await;
+        lines(&database, "VALUES (1), (2), (3)").await;
         let relay = Relay::open(&database, &orders()).await;
         assert_eq!(send(&relay).await.refused, 3);
         database.run("UPDATE order_placed SET payload = 'new' WHERE id = 2; DELETE FROM line WHERE order_id = 3; DELETE FROM order_placed WHERE id = 3").await;
@@ -166,12 +176,7 @@ mod cases {
     /// Its key and its content come back, and it is another row: nothing of it was sent.
     pub async fn an_equal_row_after_a_kept_one_is_sent(database: Database) {
         database.orders(1).await;
-        let integer = database.either("INTEGER", "bigint", "BIGINT");
-        database
-            .run(&format!(
-                "CREATE TABLE line (order_id {integer}, FOREIGN KEY (order_id) REFERENCES order_placed (id)); INSERT INTO line VALUES (1)"
-            ))
-            .await;
+        lines(&database, "VALUES (1)").await;
         let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
         relay.wait("it is not held", || relay.project.ok(&["pending"]).contains("1 of type"));
         database.run("UPDATE signalbus_hold SET due_at = due_at + 500000; CREATE TABLE old AS SELECT * FROM order_placed").await;
@@ -285,14 +290,7 @@ mod cases {
     /// A running relay shows what it cannot delete, sends everything else, and goes on by itself.
     pub async fn a_relay_shows_what_it_cannot_delete(database: Database) {
         database.orders(2000).await;
-        let integer = database.either("INTEGER", "bigint", "BIGINT");
-        database
-            .run(&format!(
-                "CREATE TABLE line (order_id {integer}, FOREIGN KEY (order_id) REFERENCES order_placed (id)); \
-                 INSERT INTO line SELECT i * 20 FROM {}",
-                database.series(100)
-            ))
-            .await;
+        lines(&database, &format!("SELECT i * 20 FROM {}", database.series(100))).await;
         let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), "order_by = ['id']"));
         let mut left = i64::MAX;
         while left > 100 {
@@ -327,5 +325,7 @@ crate::on_each_version!(
 crate::on_databases!([sqlite postgres] a_deferred_foreign_key_keeps_its_row_only, a_deletion_without_effect_is_not_repeated, a_marked_row_is_sent_once);
 
 crate::on_databases!([postgres postgres17 postgres18 mariadb] locked_rows_keep_nobody_waiting, a_locked_child_keeps_its_parent_only);
+
+crate::on_databases!([postgres postgres18] a_row_that_is_marked_within_a_block_is_sent_once);
 
 crate::on_databases!([postgres] rules_and_policies_keep_their_rows_only, without_the_right_to_lock_rows_all_is_the_same);

@@ -58,9 +58,9 @@ async fn without_polling_the_relay_waits_to_be_woken() {
     let relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), ""));
     database.url = url;
     relay.wait_empty(&database, "order_placed").await;
-    database.run("INSERT INTO order_placed VALUES (6, 'c', 'p')").await;
     // The relay counts its backlog once more, and PostgreSQL some transactions up to ten seconds later.
     tokio::time::sleep(Duration::from_secs(27)).await;
+    database.run("INSERT INTO order_placed VALUES (6, 'c', 'p')").await;
     let before = transactions(&database).await;
     tokio::time::sleep(Duration::from_secs(amount(20, 60).into())).await;
     let asked = transactions(&database).await - before;

@@ -337,7 +337,7 @@ impl Worker<'_> {
             let rows = self.read(&Window { limit, ..*window }, active).await?;
             self.session.commit().await?;
             let (found, mut rows) = (rows.len, rows.all());
-            if rows.len() < window.limit && rows.len() < found && found == limit {
+            if rows.len() < window.limit && rows.len() < found && found == limit && limit < window.widest() {
                 // Rows of which nothing can be recorded are in the way.
                 limit *= 16;
                 continue;

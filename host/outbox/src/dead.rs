@@ -242,7 +242,11 @@ impl SignalTable {
                 self.database.dialect().key_in(&mut sql, &self.table, &keys);
                 let versions: Vec<i64> = standing.iter().map(|row| row.version).collect();
                 self.database.dialect().guard(&mut sql, &self.table, &versions, session.connection());
-                let deleted = session.execute(sql).await?;
+                let mut deleted = session.execute(sql).await?;
+                if !self.table.mark.is_empty() {
+                    let shown = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras()).await?.len;
+                    deleted = deleted.saturating_sub(shown as u64);
+                }
                 if deleted < keys.len() as u64 {
                     session.rollback().await?;
                     let name = self.table.name.join(".");

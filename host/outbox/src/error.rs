@@ -70,6 +70,11 @@ impl Error {
         matches!(self, Self::Altered(_))
     }
 
+    /// Returns whether there is too little space or time now: it may succeed later.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Refused { cause: Cause::Exhausted, .. })
+    }
+
     pub(crate) fn is_locked(&self) -> bool {
         matches!(self, Self::Refused { cause: Cause::Locked, .. })
     }

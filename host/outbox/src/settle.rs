@@ -370,7 +370,8 @@ impl Worker<'_> {
         let wanted = changes.delete;
         let guarded = lane.database.dialect().numbers_versions();
         let untouched = |state| !lane.table.rewrites && wanted.iter().all(|&n| batch.marks[n].version == state);
-        if guarded && !changes.skip_locked || self.session.state().is_some_and(untouched) || wanted.is_empty() {
+        let locks = changes.skip_locked || lane.locks_first();
+        if guarded && !locks || self.session.state().is_some_and(untouched) || wanted.is_empty() {
             return Ok(Standing { here: wanted.to_vec(), ..Standing::default() });
         }
         let lock = lane.database.dialect().lock_rows(lane.table.lockable);
@@ -459,8 +460,10 @@ impl Worker<'_> {
             let mut found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
             for &n in chunk {
                 let Some(row) = found.remove(&batch.signals[n].key) else { continue };
-                // Where versions are not numbered, nobody else can change a row between the comparison and here.
-                if !numbered || row.version == OWN_VERSION || row.version == batch.marks[n].version {
+                // Nobody else can change a row that was locked, or compared in a database that is. (A trigger may have
+                // changed it under the number of a transaction within this one.)
+                let own = row.version == OWN_VERSION || row.version == batch.marks[n].version;
+                if own || !numbered || lane.locks_first() {
                     suppressed.push((n, row.values));
                 } else {
                     changed += 1;
@@ -597,6 +600,11 @@ impl SignalTable {
     /// Whether a deletion may leave a row where it is without a word.
     fn may_resist(&self) -> bool {
         self.table.rewrites || self.database.dialect().numbers_versions()
+    }
+
+    /// Whether rows are locked before they are deleted, since a trigger may change them instead.
+    fn locks_first(&self) -> bool {
+        self.table.rewrites && self.table.lockable
     }
 
     /// Whether a deletion may be a trigger's change, so that it has to be looked at in its transaction.

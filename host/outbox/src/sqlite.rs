@@ -208,6 +208,8 @@ impl Dependencies {
         let text = |cell: &Cell| cell.clone().unwrap_or_default();
         let version = session.rows(Sql::new(Placeholder::Question, "SELECT schema_version FROM pragma_schema_version")).await?;
         let version = version.first().map(|row| text(&row[0])).unwrap_or_default();
+        // (Of this connection: another file may have taken the name, with the same number.)
+        let version = format!("{}:{version}", session.connection());
         let before = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if before.version == version {
             return Ok(before);
@@ -425,7 +427,9 @@ impl Dialect for SqliteDialect {
     }
 
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
-        let text = "SELECT group_concat(coalesce(sql, name), ';') FROM sqlite_schema WHERE tbl_name = ? COLLATE NOCASE";
+        // Triggers and foreign keys of any table: what is deleted here may change rows there, and those may come back.
+        let text = "SELECT group_concat(coalesce(sql, name), ';') FROM sqlite_schema \
+             WHERE tbl_name = ? COLLATE NOCASE OR type = 'trigger' OR sql LIKE '%ON DELETE SET %'";
         (text, vec![name.last().map_or("", String::as_str).into()])
     }
 

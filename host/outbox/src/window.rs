@@ -23,6 +23,13 @@ pub(super) struct Window<'a> {
     pub(super) limit: usize,
 }
 
+impl Window<'_> {
+    /// How many rows are looked through at most, if of the first ones nothing can be recorded.
+    pub(super) fn widest(&self) -> usize {
+        self.limit.saturating_mul(256)
+    }
+}
+
 impl Worker<'_> {
     /// Reads due rows within a window, in the type's order, leaving out what others have claimed.
     pub(super) async fn read(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Fetched, Error> {
@@ -95,7 +102,7 @@ impl Worker<'_> {
             let rows = self.session.rows(self.lane.last_keys(&Window { limit, ..*window }, active, wanted)).await?;
             let found = rows.len();
             let key = rows.into_iter().flatten().flatten().next();
-            if key.is_some() || found == 0 || wanted > 1 && found < limit {
+            if key.is_some() || found == 0 || wanted > 1 && found < limit || limit >= window.widest() {
                 return Ok(key);
             }
             (limit, wanted) = if wanted == 1 { (limit, limit) } else { (limit * 16, limit * 16) };

@@ -359,7 +359,9 @@ impl DatabaseRetry {
     /// Gives up if the time is over, or at once if the database refused.
     async fn wait(&mut self, error: Error, stop: &CancellationToken) -> Result<(), Halt> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        let hopeless = !(error.is_unreachable() || error.is_passing());
+        // Who has all the time waits for space, too.
+        let later = error.is_exhausted() && self.patience == Duration::MAX;
+        let hopeless = !(error.is_unreachable() || error.is_passing() || later);
         if hopeless || since.elapsed() >= self.patience {
             return Err(Halt::Database(error));
         }
