@@ -5,6 +5,7 @@
 //! so that a row that was changed, or another one with its key, inherits nothing from it. Next: `settle`, which
 //! writes holds; `window`, which leaves held rows out; `dead`, which lists and ends them.
 
+use std::collections::HashSet;
 use std::hash::Hasher as _;
 use std::time::Duration;
 
@@ -193,6 +194,19 @@ impl Worker<'_> {
             Some(SentRow { key: text(&row[1]), order_key: text(&row[2]), since: number(&row[3]), hold })
         };
         Ok(rows.into_iter().filter_map(sent).collect())
+    }
+
+    /// Returns which of these rows are on record as sent, in the transaction that deletes them.
+    pub(super) async fn recorded(&mut self, batch: &Batch, positions: &[usize]) -> Result<Vec<usize>, Error> {
+        let lane = self.lane;
+        let mut recorded: HashSet<String> = HashSet::with_capacity(positions.len());
+        for chunk in positions.chunks(KEYS_PER_STATEMENT) {
+            let args = [Arg::from(lane.signal_type.name.as_str()), SENT.into()];
+            let mut sql = lane.statement("SELECT signal_key FROM signalbus_hold WHERE signal_type = ? AND state = ? AND ", &args);
+            lane.database.dialect().held_keys(&mut sql, &mut chunk.iter().map(|&n| batch.signals[n].key.as_str()));
+            recorded.extend(self.session.rows(sql).await?.into_iter().flatten().flatten());
+        }
+        Ok(positions.iter().copied().filter(|&n| recorded.contains(&batch.signals[n].key)).collect())
     }
 
     /// Forgets the holds under the keys of these signals.

@@ -76,7 +76,7 @@ enum Proof {
     /// It records that the batch is settled as a whole.
     Track,
     Share,
-    /// There is no claim: deletes what is on record as sent.
+    /// There is no claim: deletes what still is on record as sent.
     Sent,
 }
 
@@ -291,7 +291,10 @@ impl Worker<'_> {
     /// Makes changes in one transaction. Returns `None` if the claim is lost.
     async fn apply(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
         self.session.begin(Purpose::Settle).await?;
-        let applied = self.apply_within(batch, changes).await;
+        let applied = match changes.proof {
+            Proof::Sent => self.apply_recorded(batch, changes).await,
+            _ => self.apply_within(batch, changes).await,
+        };
         match applied {
             Ok(Some(deletions)) => Ok(Some(deletions)),
             Ok(None) => self.session.rollback().await.map(|()| None),
@@ -300,6 +303,15 @@ impl Worker<'_> {
                 Err(error)
             }
         }
+    }
+
+    /// Makes changes to what still is on record as sent: what somebody has found gone or changed is none of ours any more.
+    async fn apply_recorded(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
+        let named: Vec<usize> = changes.delete.iter().copied().chain(changes.resisting.iter().map(|(n, _)| *n)).collect();
+        let recorded = self.recorded(batch, &named).await?;
+        let delete: Vec<usize> = changes.delete.iter().copied().filter(|n| recorded.contains(n)).collect();
+        let resisting: Vec<_> = changes.resisting.iter().filter(|(n, _)| recorded.contains(n)).cloned().collect();
+        self.apply_within(batch, &Changes { delete: &delete, resisting: &resisting, ..*changes }).await
     }
 
     async fn apply_within(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
