@@ -9,21 +9,20 @@
 //! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
 //! one is due again, and every few seconds, the scan starts over. Next: `window`, then `settle`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::active::{ClaimRecord, Range, RecordedClaims};
+use super::batch::Batch;
 use super::database::{Fetched, Purpose, Row, number};
-use super::hold::SentRow;
-use super::identity::Seed;
 use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
 use super::place::Place;
 use super::sql::{Arg, Sql};
+use super::takeover::TakenOver;
 use super::window::Window;
 use super::{Cause, Error, FRESH, LEASE, SignalTable, Worker, millis};
-use signalbus_core::signal::Signal;
 
 /// How long a scan may go on before it starts over to look for late commits.
 const SCAN_LIMIT: Duration = Duration::from_secs(5);
@@ -34,95 +33,6 @@ const SENT_AT_ONCE: usize = 1000;
 
 /// How long a claim waits for others that claim.
 const LANE_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Signals claimed by this relay for a limited time.
-#[derive(Debug)]
-pub struct Batch {
-    pub(super) claim: Arc<HeldClaim>,
-    /// Its number within the claim.
-    pub(super) part: usize,
-    /// What the settle has to know of each signal.
-    pub(super) marks: Vec<Mark>,
-    pub signals: Vec<Signal>,
-    /// Signals that cannot be sent, since a value of theirs cannot be decoded, and why: their positions, in order.
-    pub broken: Vec<(usize, String)>,
-    /// Two relays died while sending this one signal: it is charged an attempt instead of being sent.
-    pub suspect: bool,
-    /// The claim was taken over from a relay that died: the batch may have been sent already.
-    pub taken_over: bool,
-    /// The batch lies behind rows that were claimed earlier: its rows appeared late, or were left out.
-    pub late: bool,
-}
-
-impl Batch {
-    /// Creates the batch that was claimed under `token`.
-    pub fn for_claim(token: &str, signals: Vec<Signal>) -> Self {
-        let claim = HeldClaim::single(Live::new(token), Seed::random(), None);
-        let (marks, broken) = (Vec::new(), Vec::new());
-        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
-    }
-
-    fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, lane: &SignalTable) -> Self {
-        let mut marks = Vec::with_capacity(rows.len());
-        let mut broken = Vec::new();
-        let rows = if lane.table.view.is_some() { once(rows) } else { rows };
-        let signal = |mut row: Row| {
-            broken.extend(row.broken.take().map(|reason| (marks.len(), reason)));
-            let bound = row.hold.as_ref().filter(|hold| hold.holds(&lane.table, &row.values));
-            let (seed, attempts) = bound.map_or((claim.seed, 0), |hold| (hold.seed, hold.attempts));
-            marks.push(Mark { version: row.version, seed, held: row.hold.is_some(), tries: None });
-            lane.identity.signal(row, seed, attempts)
-        };
-        let signals = rows.into_iter().map(signal).collect();
-        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
-    }
-
-    /// The part of it that could be decoded, to be sent and not to be settled.
-    #[must_use]
-    pub fn without_broken(&self) -> Self {
-        let whole = |n: &usize| self.broken.iter().all(|(broken, _)| broken != n);
-        let signals = (0..self.signals.len()).filter(whole).map(|n| self.signals[n].clone()).collect();
-        let (marks, broken) = (Vec::new(), Vec::new());
-        Self { claim: self.claim.clone(), signals, marks, broken, ..*self }
-    }
-
-    /// Rows that were sent, and are to be deleted.
-    pub(super) fn sent(rows: Vec<(Row, SentRow)>) -> Self {
-        let mut batch = Self::for_claim("", Vec::with_capacity(rows.len()));
-        for (Row { key, values, version, .. }, sent) in rows {
-            let tries = Some((sent.hold.attempts, sent.since));
-            batch.marks.push(Mark { version, seed: sent.hold.seed, held: true, tries });
-            batch.signals.push(Signal { id: String::new(), key, order_key: sent.order_key, attempt: 0, values });
-        }
-        batch
-    }
-}
-
-/// The first of the rows with each key. A view that shows a row twice is at fault, and so is its row.
-fn once(rows: Vec<Row>) -> Vec<Row> {
-    let mut once: Vec<Row> = Vec::with_capacity(rows.len());
-    let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
-    for row in rows {
-        if let Some(&place) = places.get(&row.key) {
-            once[place].broken = Some("the view shows this row more than once".to_owned());
-            continue;
-        }
-        places.insert(row.key.clone(), once.len());
-        once.push(row);
-    }
-    once
-}
-
-/// What the settle has to know of a signal.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mark {
-    pub(super) version: i64,
-    pub(super) seed: Seed,
-    /// There is a hold under its key.
-    pub(super) held: bool,
-    /// How often its deletion was tried, and since when, if it is on record as sent.
-    pub(super) tries: Option<(u32, i64)>,
-}
 
 /// The result of a claim.
 #[derive(Debug)]
@@ -139,38 +49,29 @@ pub enum Claimed {
 }
 
 /// What a transaction took, before it is decoded.
-enum Taken {
+pub(super) enum Taken {
     Rows(Taking, Fetched),
     /// A range whose rows are still to be read, part by part.
     Range(Taking, RecordedClaims, VecDeque<Range>),
     Nothing(Claimed),
 }
 
-struct Taking {
-    claim: ClaimRecord,
+pub(super) struct Taking {
+    pub(super) claim: ClaimRecord,
     /// From before it is recorded on.
-    live: Live,
+    pub(super) live: Live,
     /// Whether the side table has the claim already.
-    recorded: bool,
-    rest: Option<Rest>,
-    suspect: bool,
-    taken_over: bool,
-    late: bool,
+    pub(super) recorded: bool,
+    pub(super) rest: Option<Rest>,
+    pub(super) suspect: bool,
+    pub(super) taken_over: bool,
+    pub(super) late: bool,
 }
 
 impl Taking {
-    fn new(claim: ClaimRecord, late: bool) -> Self {
+    pub(super) fn new(claim: ClaimRecord, late: bool) -> Self {
         Self { live: Live::new(&claim.token), claim, recorded: false, rest: None, suspect: false, taken_over: false, late }
     }
-}
-
-/// What became of a claim that had expired.
-enum TakenOver {
-    Rows(Box<Taken>),
-    /// Its rows are gone.
-    Empty,
-    /// Its owner has settled or renewed it after all.
-    Changed,
 }
 
 /// Where the scan of an unordered type stands.
@@ -263,11 +164,7 @@ impl Worker<'_> {
                 }
                 Taken::Rows(taking, rows) => (taking, rows),
                 Taken::Range(taking, active, parts) => {
-                    let Taking { claim, live, late, .. } = taking;
-                    let held = HeldClaim::open(live, claim.seed, self.lane.table.recurring);
-                    let boundary = boundary.map(str::to_owned);
-                    let open = OpenClaim { claim: held, parts, active: Arc::new(active), late, boundary };
-                    let before = scan.open.replace(open);
+                    let before = scan.open.replace(self.lane.opened(taking, active, parts, boundary));
                     drop(scan);
                     // It was opened for another boundary.
                     if let Some(before) = before.filter(|before| before.claim.close()) {
@@ -450,60 +347,6 @@ impl Worker<'_> {
         })
     }
 
-    /// Takes a claim whose owner did not come back, or has released it: its signals keep their ids.
-    ///
-    /// The second time one signal by itself, so that the one that kills its relay is found.
-    async fn take_over(&mut self, found: ClaimRecord, active: &mut RecordedClaims, limit: usize) -> Result<TakenOver, Error> {
-        let left_behind = found.is_left_behind();
-        let (alone, expired, old) = (found.takeovers > 0, !found.released && !left_behind, found.token.clone());
-        let suspect = expired && found.takeovers > 1;
-        let claim = found.taken_over();
-        // Its owner may have settled or renewed it after all; whoever changes the claim first has it.
-        let text = "UPDATE signalbus_claim SET token = ?, owner = ?, takeovers = ?, expires_at = ? + NOW \
-             WHERE token = ? AND expires_at <= NOW + ?";
-        let args = [
-            claim.token.as_str().into(),
-            self.owner.as_str().into(),
-            claim.takeovers.into(),
-            millis(LEASE).into(),
-            old.as_str().into(),
-            if left_behind { millis(LEASE * 10) } else { 0 }.into(),
-        ];
-        if self.session.execute(self.lane.timed(text, &args)).await? != 1 {
-            return Ok(TakenOver::Changed);
-        }
-        let ordered = self.lane.table.ordered();
-        let window = Window {
-            after: claim.from.as_deref().filter(|_| !ordered),
-            until: claim.to.as_deref(),
-            only: (ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
-            limit: if alone { 1 } else { limit },
-            floor: None,
-        };
-        // A younger claim may cover the same range, but not these rows.
-        let (younger, older) = std::mem::take(&mut active.claims).into_iter().partition(|other| other.serial > claim.serial);
-        active.claims = older;
-        let settled = claim.settled.iter().cloned().map(|(from, to)| ClaimRecord::new(from, Some(to), Vec::new()));
-        active.claims.extend(settled);
-        let rows = self.read(&window, active).await;
-        active.claims.truncate(active.claims.len() - claim.settled.len());
-        active.claims.extend::<Vec<_>>(younger);
-        let rows = rows?;
-        let Some(last) = rows.last() else {
-            let text = "DELETE FROM signalbus_claim WHERE token = ?";
-            self.session.execute(self.lane.statement(text, &[claim.token.as_str().into()])).await?;
-            return Ok(TakenOver::Empty);
-        };
-        let more = rows.len == window.limit && claim.to.as_ref() != Some(&last.key);
-        // What was deferred in the meantime has its id from there.
-        let read = rows.all().iter().filter(|row| row.hold.is_none()).count();
-        let in_flight = claim.in_flight.saturating_sub(if ordered || alone { read } else { 0 });
-        let rest = Rest { from: Some(last.key).filter(|_| !ordered), in_flight, takeovers: u32::from(alone && in_flight > 0) };
-        let rest = (more && (!ordered || in_flight > 0)).then_some(rest);
-        let taking = Taking { recorded: true, rest, suspect, taken_over: expired, ..Taking::new(claim, false) };
-        Ok(TakenOver::Rows(Box::new(Taken::Rows(taking, rows))))
-    }
-
     async fn take_ordered(
         &mut self,
         scan: &mut Scan,
@@ -645,6 +488,13 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
+    /// A claim from which batches are to be read.
+    fn opened(&self, taking: Taking, active: RecordedClaims, parts: VecDeque<Range>, boundary: Option<&str>) -> OpenClaim {
+        let Taking { claim, live, late, .. } = taking;
+        let claim = HeldClaim::open(live, claim.seed, self.table.recurring);
+        OpenClaim { claim, parts, active: Arc::new(active), late, boundary: boundary.map(str::to_owned) }
+    }
+
     /// The place of the first of these rows.
     fn place(&self, rows: &Fetched) -> Option<Place> {
         let column = self.table.order_by.first()?.column;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use super::claim::{Batch, Mark};
+use super::batch::{Batch, Mark};
 use super::database::{Purpose, number};
 use super::identity::{Seed, hash};
 use super::settle::KEYS_PER_STATEMENT;

@@ -41,6 +41,7 @@
 )]
 
 mod active;
+mod batch;
 mod claim;
 mod connection;
 mod database;
@@ -61,7 +62,9 @@ mod settle;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod standing;
 mod table;
+mod takeover;
 mod text;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod url;
@@ -79,7 +82,8 @@ use signalbus_core::signal::{Column, SignalType};
 use sql::{Arg, Sql};
 use table::{OrderTerm, Table, name_parts};
 
-pub use claim::{Batch, Claimed};
+pub use batch::Batch;
+pub use claim::Claimed;
 pub use database::Watch;
 pub use dead::{DeadGroup, DeadLetter, DeadRow, Selection};
 pub use error::{Cause, Error};

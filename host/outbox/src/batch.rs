@@ -1,0 +1,102 @@
+//! Batches: what one call of a plugin gets, and what its settle has to know of each signal.
+//!
+//! Next: `claim`, which makes them; `settle`, which ends them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::SignalTable;
+use super::database::Row;
+use super::hold::SentRow;
+use super::identity::Seed;
+use super::open::{HeldClaim, Live};
+use signalbus_core::signal::Signal;
+
+/// Signals claimed by this relay for a limited time.
+#[derive(Debug)]
+pub struct Batch {
+    pub(super) claim: Arc<HeldClaim>,
+    /// Its number within the claim.
+    pub(super) part: usize,
+    /// What the settle has to know of each signal.
+    pub(super) marks: Vec<Mark>,
+    pub signals: Vec<Signal>,
+    /// Signals that cannot be sent, since a value of theirs cannot be decoded, and why: their positions, in order.
+    pub broken: Vec<(usize, String)>,
+    /// Two relays died while sending this one signal: it is charged an attempt instead of being sent.
+    pub suspect: bool,
+    /// The claim was taken over from a relay that died: the batch may have been sent already.
+    pub taken_over: bool,
+    /// The batch lies behind rows that were claimed earlier: its rows appeared late, or were left out.
+    pub late: bool,
+}
+
+impl Batch {
+    /// Creates the batch that was claimed under `token`.
+    pub fn for_claim(token: &str, signals: Vec<Signal>) -> Self {
+        let claim = HeldClaim::single(Live::new(token), Seed::random(), None);
+        let (marks, broken) = (Vec::new(), Vec::new());
+        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
+    }
+
+    pub(super) fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, lane: &SignalTable) -> Self {
+        let mut marks = Vec::with_capacity(rows.len());
+        let mut broken = Vec::new();
+        let rows = if lane.table.view.is_some() { once(rows) } else { rows };
+        let signal = |mut row: Row| {
+            broken.extend(row.broken.take().map(|reason| (marks.len(), reason)));
+            let bound = row.hold.as_ref().filter(|hold| hold.holds(&lane.table, &row.values));
+            let (seed, attempts) = bound.map_or((claim.seed, 0), |hold| (hold.seed, hold.attempts));
+            marks.push(Mark { version: row.version, seed, held: row.hold.is_some(), tries: None });
+            lane.identity.signal(row, seed, attempts)
+        };
+        let signals = rows.into_iter().map(signal).collect();
+        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
+    }
+
+    /// The part of it that could be decoded, to be sent and not to be settled.
+    #[must_use]
+    pub fn without_broken(&self) -> Self {
+        let whole = |n: &usize| self.broken.iter().all(|(broken, _)| broken != n);
+        let signals = (0..self.signals.len()).filter(whole).map(|n| self.signals[n].clone()).collect();
+        let (marks, broken) = (Vec::new(), Vec::new());
+        Self { claim: self.claim.clone(), signals, marks, broken, ..*self }
+    }
+
+    /// Rows that were sent, and are to be deleted.
+    pub(super) fn sent(rows: Vec<(Row, SentRow)>) -> Self {
+        let mut batch = Self::for_claim("", Vec::with_capacity(rows.len()));
+        for (Row { key, values, version, .. }, sent) in rows {
+            let tries = Some((sent.hold.attempts, sent.since));
+            batch.marks.push(Mark { version, seed: sent.hold.seed, held: true, tries });
+            batch.signals.push(Signal { id: String::new(), key, order_key: sent.order_key, attempt: 0, values });
+        }
+        batch
+    }
+}
+
+/// The first of the rows with each key. A view that shows a row twice is at fault, and so is its row.
+fn once(rows: Vec<Row>) -> Vec<Row> {
+    let mut once: Vec<Row> = Vec::with_capacity(rows.len());
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        if let Some(&place) = places.get(&row.key) {
+            once[place].broken = Some("the view shows this row more than once".to_owned());
+            continue;
+        }
+        places.insert(row.key.clone(), once.len());
+        once.push(row);
+    }
+    once
+}
+
+/// What the settle has to know of a signal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mark {
+    pub(super) version: i64,
+    pub(super) seed: Seed,
+    /// There is a hold under its key.
+    pub(super) held: bool,
+    /// How often its deletion was tried, and since when, if it is on record as sent.
+    pub(super) tries: Option<(u32, i64)>,
+}
