@@ -13,6 +13,7 @@ mod order;
 mod outages;
 mod resistance;
 mod schedules;
+mod sizes;
 mod takeovers;
 mod urls;
 mod views;

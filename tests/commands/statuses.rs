@@ -3,6 +3,7 @@
 use crate::harness::command::{Project, Said, config};
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
+use crate::harness::server::{Kind, Server};
 use tempfile::TempDir;
 
 /// Runs a command with the given configuration text.
@@ -196,6 +197,39 @@ fn the_environment_names_the_file_and_the_option_overrides_it() {
     assert_eq!(said.stderr, "error: other.toml:2:7: the environment variable NOT_SET is not set\n");
     let mut command = project.command(&["--config", "signalbus.toml", "signals"]);
     assert_eq!(Said::from(command.env("SIGNALBUS_CONFIG", "other.toml").output().unwrap()).stdout, "A\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn side_tables_are_created_in_a_schema_of_their_own() {
+    for (kind, system) in [(Kind::Postgres, System::Postgres), (Kind::Mariadb, System::Mariadb)] {
+        let server = tokio::task::spawn_blocking(move || Server::shared(kind)).await.unwrap();
+        let database = Database::without_outbox(system, server).await;
+        database.orders(5).await;
+        let schema = format!("sides-of-{}", database.url.rsplit_once('_').unwrap().1);
+        let text = config(&database.url, &[("OrderPlaced", "sends", "")]);
+        let text = text.replace("[signals", &format!("side_schema = {schema:?}\n[signals"));
+        let project = Project::new(database.folder(), &text);
+        let said = project.run(&["flush", "-w", "0"]);
+        assert!(said.stderr.contains("run `signalbus migrate`"), "{said:#?}");
+        let printed = project.ok(&["migrate", "--print"]);
+        assert!(printed.starts_with("CREATE SCHEMA IF NOT EXISTS"), "{printed}");
+        database.run(printed.trim()).await;
+        assert_eq!(project.ok(&["migrate"]), "side tables are up to date\n");
+        if system == System::Postgres {
+            project.ok(&["migrate", "--notify"]);
+            let places = "SELECT nspname::text FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace WHERE proname = 'signalbus_notify'";
+            assert_eq!(database.lines(places).await, [schema.as_str()]);
+            database.run("INSERT INTO order_placed SELECT i + 10, 'x', 'y' FROM generate_series(1, 2) AS n (i)").await;
+        }
+        project.ok(&["flush", "-w", "0"]);
+        assert_eq!(database.count("order_placed").await, 0);
+        assert_eq!(project.ok(&["check"]).matches("warning").count(), 0);
+        let elsewhere = format!(
+            "SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'signalbus%' AND table_schema = '{}'",
+            if system == System::Postgres { "public" } else { database.url.rsplit('/').next().unwrap() }
+        );
+        assert_eq!(database.number(&elsewhere).await, 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Unusual names of tables, columns and signal types.
 
 mod cases {
+    use signalbus::outbox::Outbox;
     use signalbus::settlement::Settlement;
     use std::time::Duration;
 
@@ -155,6 +156,44 @@ mod cases {
         relay.outbox.signal_table(&source("others")).await.unwrap();
     }
 
+    pub async fn side_tables_may_have_a_schema_of_their_own(database: Database) {
+        database.orders(6).await;
+        let schema = database.either("x", "own_1", &format!("{}_own", database.url.rsplit('/').next().unwrap())).to_owned();
+        let outbox = || Outbox::open(&database.url, 4).unwrap().with_side_schema(Some(schema.clone()));
+        if database.system == System::Sqlite {
+            let refused = outbox().err().unwrap().to_string();
+            assert!(refused.contains("SQLite has no schemas"), "{refused}");
+            return;
+        }
+        // Another service has its side tables where everything else is.
+        let others = Relay::open(&database, &source("order_placed")).await;
+        let outbox = outbox().unwrap();
+        let refused = outbox.signal_table(&source("order_placed")).await.err().unwrap().to_string();
+        assert!(refused.contains("signalbus_"), "{refused}");
+        assert!(outbox.migrate().await.unwrap() && !outbox.migrate().await.unwrap());
+        let faults = outbox.faults(&source("order_placed")).await.unwrap();
+        assert!(format!("{faults:?}").contains("outside of schema"), "{faults:?}");
+        let lane = outbox.signal_table(&source("order_placed")).await.unwrap();
+        let mut worker = lane.session();
+        let batch = claim(&mut worker, 4).await;
+        assert_eq!(database.count(&format!("{schema}.signalbus_claim")).await, 1);
+        let settlement = Settlement {
+            delete: vec![0],
+            defer: vec![deferred(&batch, 1, std::time::Duration::from_secs(3600))],
+            bury: vec![buried(&batch, 2)],
+            ..Settlement::default()
+        };
+        settle(&mut worker, &batch, &settlement).await;
+        assert_eq!(database.count(&format!("{schema}.signalbus_hold")).await, 2);
+        assert_eq!(drain(&mut worker, 9).await, ["4", "5", "6"]);
+        let letters = outbox.dead_letters(&[], 10).await.unwrap();
+        assert_eq!(letters.len(), 1);
+        assert_eq!(outbox.redrive(&[letters[0].id]).await.unwrap(), 1);
+        assert_eq!(drain(&mut worker, 9).await, ["3"]);
+        assert_eq!(database.count("signalbus_hold").await, 0, "nothing of it is with the other service's");
+        drop(others);
+    }
+
     /// Keys and order keys may be longer than an index entry.
     pub async fn keys_may_be_long(database: Database) {
         let text = database.either("TEXT", "text", "LONGTEXT");
@@ -176,6 +215,7 @@ mod cases {
 
 crate::on_each_database!(
     a_signal_type_belongs_to_one_table,
+    side_tables_may_have_a_schema_of_their_own,
     keys_may_be_long,
     tables_may_have_any_name,
     columns_may_have_any_name,

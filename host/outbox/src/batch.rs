@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::SignalTable;
-use super::database::Row;
+use super::database::{Fetched, Row};
 use super::hold::SentRow;
 use super::identity::Seed;
 use super::open::{HeldClaim, Live};
@@ -29,6 +30,29 @@ pub struct Batch {
     pub taken_over: bool,
     /// The batch lies behind rows that were claimed earlier: its rows appeared late, or were left out.
     pub late: bool,
+    /// It is as large as it may be, so that there may be more to be sent.
+    pub full: bool,
+}
+
+/// The usual size of a type's rows, from which follows how many to read at once.
+#[derive(Debug, Default)]
+pub(super) struct RowBytes(AtomicUsize);
+
+impl RowBytes {
+    pub(super) fn learn(&self, rows: &Fetched) {
+        if let Some(mean) = rows.bytes.checked_div(rows.len) {
+            let known = self.0.load(Relaxed);
+            self.0.store(if known == 0 { mean } else { (3 * known + mean) / 4 }, Relaxed);
+        }
+    }
+}
+
+impl SignalTable {
+    /// How many rows fit into a batch, of up to `limit`.
+    pub(super) fn fitting(&self, limit: usize) -> usize {
+        let most = self.table.burst_bytes.and_then(|bytes| bytes.checked_div(self.row_bytes.0.load(Relaxed)));
+        most.map_or(limit, |most| limit.min(most.max(1)))
+    }
 }
 
 impl Batch {
@@ -36,7 +60,7 @@ impl Batch {
     pub fn for_claim(token: &str, signals: Vec<Signal>) -> Self {
         let claim = HeldClaim::single(Live::new(token), Seed::random(), None);
         let (marks, broken) = (Vec::new(), Vec::new());
-        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
+        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false, full: false }
     }
 
     pub(super) fn of(claim: Arc<HeldClaim>, rows: Vec<Row>, lane: &SignalTable) -> Self {
@@ -51,7 +75,7 @@ impl Batch {
             lane.identity.signal(row, seed, attempts)
         };
         let signals = rows.into_iter().map(signal).collect();
-        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false }
+        Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false, full: false }
     }
 
     /// The part of it that could be decoded, to be sent and not to be settled.

@@ -96,6 +96,7 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
+        let limit = self.lane.fitting(limit);
         match self.claim_any(limit, boundary).await {
             // A column, or the table itself, may be gone.
             Err(error @ Error::Refused { cause: Cause::Final, .. }) => Err(self.altered().await.unwrap_or(error)),
@@ -178,7 +179,8 @@ impl Worker<'_> {
             tokio::task::yield_now().await;
             let Taking { claim, live, rest, suspect, taken_over, late, .. } = taking;
             let claim = HeldClaim::single(live, claim.seed, rest);
-            let batch = Batch { suspect, taken_over, late, ..Batch::of(claim, rows.all(), self.lane) };
+            let full = rows.is_full(limit);
+            let batch = Batch { suspect, taken_over, late, full, ..Batch::of(claim, rows.all(), self.lane) };
             // Where reading took long, the claim may be another's by now.
             if recorded.elapsed() <= FRESH || self.renew(&batch).await? {
                 return Ok(Claimed::Batch(batch));
@@ -206,7 +208,7 @@ impl Worker<'_> {
         }
         drop(scan);
         let window = Window { after: range.0.as_deref(), until: Some(&range.1), limit, ..Window::default() };
-        let rows = match self.read_part(&window, &active).await {
+        let (rows, full) = match self.read_part(&window, &active).await {
             Ok(rows) => rows,
             Err(error) => {
                 // It is read by whoever takes the claim up again.
@@ -220,27 +222,28 @@ impl Worker<'_> {
             }
             return Ok(None);
         }
-        if rows.len() == limit && rows.last().is_some_and(|row| row.key != range.1) {
-            // Rows have appeared in the part: the last ones are left for another claim.
+        if full && rows.last().is_some_and(|row| row.key != range.1) {
+            // Rows have appeared in the part, or they are large: the last ones are left for another claim.
             self.lane.scan.lock().await.restart();
         }
-        Ok(Some(Batch { late, part, ..Batch::of(claim, rows, self.lane) }))
+        Ok(Some(Batch { late, part, full, ..Batch::of(claim, rows, self.lane) }))
     }
 
-    async fn read_part(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<Vec<Row>, Error> {
+    /// Reads the rows of a part, and whether there may be more of them.
+    async fn read_part(&mut self, window: &Window<'_>, active: &RecordedClaims) -> Result<(Vec<Row>, bool), Error> {
         let mut limit = window.limit;
         loop {
             self.session.begin(Purpose::Read).await?;
             let rows = self.read(&Window { limit, ..*window }, active).await?;
             self.session.commit().await?;
-            let (found, mut rows) = (rows.len, rows.all());
+            let (found, full, mut rows) = (rows.len, rows.is_full(limit), rows.all());
             if rows.len() < window.limit && rows.len() < found && found == limit && limit < window.widest() {
                 // Rows of which nothing can be recorded are in the way.
                 limit *= 16;
                 continue;
             }
             rows.truncate(window.limit);
-            return Ok(rows);
+            return Ok((rows, full));
         }
     }
 

@@ -5,9 +5,10 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
@@ -52,6 +53,8 @@ pub(super) trait Driver: Send + Sync + 'static {
     fn fits(_: &super::table::TableColumn, _result: &str) -> bool {
         true
     }
+    /// The size of a row's values, in bytes.
+    fn size(row: &<Self::Db as sqlx::Database>::Row) -> usize;
     fn affected(result: &<Self::Db as sqlx::Database>::QueryResult) -> u64;
     /// A cell that holds text or an integer, as text.
     fn cell(row: &<Self::Db as sqlx::Database>::Row, position: usize) -> Result<Cell, Error>;
@@ -84,6 +87,8 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
 
     /// Where others wait for the same lock by trying again and again.
     pauses: Option<Mutex<Pauses>>,
+    /// The schema of the side tables, ready for SQL, with a dot.
+    side_schema: OnceLock<String>,
     /// The file that connections are to, and what it was when one was last made: another file may take its name.
     file: Option<(PathBuf, Mutex<Option<FileId>>)>,
 }
@@ -109,7 +114,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         pauses: Option<Mutex<Pauses>>,
         file: Option<(PathBuf, Mutex<Option<FileId>>)>,
     ) -> Self {
-        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses, file }
+        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses, side_schema: OnceLock::new(), file }
     }
 
     /// The same, for a database in a file, in which one writer locks out all others.
@@ -129,6 +134,15 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
     ) -> Arc<Self> {
         let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
         Arc::new(Self::with(pool, behind_pooler, Some(plain), turns, None, None))
+    }
+
+    /// Every statement looks for the side tables in a schema; `schema` is ready for SQL, with a dot.
+    pub(super) fn keep_sides_in(&self, schema: String) {
+        let _ = self.side_schema.set(schema);
+    }
+
+    pub(super) fn side_schema(&self) -> Option<&str> {
+        self.side_schema.get().map(String::as_str)
     }
 
     /// How many connections are in use, of how many.
@@ -319,11 +333,19 @@ where
         })
     }
 
-    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: ExtraColumns) -> BoxFuture<'_, Result<Fetched, Error>> {
+    fn signals(
+        &mut self,
+        sql: Sql,
+        table: Arc<Table>,
+        extras: ExtraColumns,
+        bytes: Option<usize>,
+    ) -> BoxFuture<'_, Result<Fetched, Error>> {
         Box::pin(async move {
             let query = self.query(sql)?;
-            let rows = within(self.limit, query.fetch_all(self.held()?)).await;
-            let rows = self.checked(rows)?;
+            let limit = self.limit;
+            let most = bytes.unwrap_or(usize::MAX);
+            let rows = within(limit, fetch::<D>(query, self.held()?, most)).await;
+            let (rows, bytes, cut) = self.checked(rows)?;
             let len = rows.len();
             if rows.first().is_some_and(|row| !fits::<D>(row, &table)) {
                 return Err(Error::altered(&table.name));
@@ -333,7 +355,7 @@ where
                 let row = row::<D>(&rows[n], &table, extras)?;
                 Some(if D::OTHERS.is_some() { Row { version: state(connection, row.version), ..row } } else { row })
             };
-            Ok(Fetched { len, decode: Box::new(decode) })
+            Ok(Fetched { len, bytes, cut, decode: Box::new(decode) })
         })
     }
 
@@ -391,6 +413,10 @@ where
     }
 
     fn query(&mut self, sql: Sql) -> Result<Query<D::Db>, Error> {
+        let sql = match self.connections.side_schema() {
+            Some(schema) => sql.with_sides_in(schema),
+            None => sql,
+        };
         let beginning = self.held.as_mut().and_then(|held| held.beginning.take());
         let text = match beginning {
             Some(begin) => format!("{begin}; {}", sql.text),
@@ -418,6 +444,29 @@ where
         self.put_back();
         Ok(())
     }
+}
+
+/// Reads rows up to a size, their size, and whether rows are left. A large row is read by itself.
+async fn fetch<D: Driver>(
+    query: Query<D::Db>,
+    connection: &mut <D::Db as sqlx::Database>::Connection,
+    most: usize,
+) -> Result<(Vec<<D::Db as sqlx::Database>::Row>, usize, bool), sqlx::Error>
+where
+    for<'c> &'c mut <D::Db as sqlx::Database>::Connection: Executor<'c, Database = D::Db>,
+    <D::Db as sqlx::Database>::Arguments: IntoArguments<D::Db>,
+{
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    let mut found = query.fetch(connection);
+    while let Some(row) = found.try_next().await? {
+        let size = D::size(&row);
+        if bytes + size > most && !rows.is_empty() {
+            return Ok((rows, bytes, true));
+        }
+        bytes += size;
+        rows.push(row);
+    }
+    Ok((rows, bytes, false))
 }
 
 fn fits<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table) -> bool {

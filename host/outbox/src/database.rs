@@ -65,11 +65,20 @@ pub(crate) struct Row {
 /// Rows of a user's table that are not decoded yet: that can wait until the transaction is over.
 pub(crate) struct Fetched {
     pub(crate) len: usize,
+    /// The size of what was fetched.
+    pub(crate) bytes: usize,
+    /// Rows may have been left behind: those that were fetched are as large as they may be.
+    pub(crate) cut: bool,
     /// `None` if nothing can be recorded of a row, since its key cannot be decoded.
     pub(crate) decode: Box<dyn Fn(usize) -> Option<Row> + Send + Sync>,
 }
 
 impl Fetched {
+    /// Whether there may be more than these, of which `limit` were wanted.
+    pub(crate) fn is_full(&self, limit: usize) -> bool {
+        self.cut || self.len >= limit
+    }
+
     pub(crate) fn last(&self) -> Option<Row> {
         (0..self.len).rev().find_map(&self.decode)
     }
@@ -86,6 +95,8 @@ pub(crate) trait Database: Send + Sync {
     fn session(&self) -> Box<dyn Session>;
     /// The table of that name, or `None` where there is none.
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>>;
+    /// Every statement looks for the side tables in a schema; `schema` is ready for SQL, with a dot.
+    fn keep_sides_in(&self, schema: String);
     /// How many connections are in use, of how many.
     fn usage(&self) -> (usize, usize);
     /// Something that tells of commits as they happen, where there is something and it was set up.
@@ -114,8 +125,15 @@ pub(crate) trait Session: Send {
     /// The transaction's last statement.
     fn execute_and_commit(&mut self, sql: Sql) -> BoxFuture<'_, Result<u64, Error>>;
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>>;
-    /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras.
-    fn signals(&mut self, sql: Sql, table: Arc<Table>, extras: ExtraColumns) -> BoxFuture<'_, Result<Fetched, Error>>;
+    /// Rows of a user's table: its columns as `Dialect::selected` writes them, then the extras. Stops before the row
+    /// that makes them exceed `bytes`, but never before the first one.
+    fn signals(
+        &mut self,
+        sql: Sql,
+        table: Arc<Table>,
+        extras: ExtraColumns,
+        bytes: Option<usize>,
+    ) -> BoxFuture<'_, Result<Fetched, Error>>;
     /// The number of the connection that the transaction is on; no other connection of the process has it.
     fn connection(&self) -> u32;
     /// The state of the database as the last statement that changed something found it, where the connection
@@ -137,6 +155,10 @@ pub(crate) trait Dialect: Send + Sync {
     fn for_update(&self) -> &'static str;
     /// Makes a signal type's lane unless it is there; its arguments are the names of the type and of its table.
     fn ensure_lane(&self) -> [&'static str; 2];
+    /// A query that finds a schema by its name, where the side tables can be in one of their own.
+    fn finds_schema(&self) -> Option<&'static str> {
+        None
+    }
     /// The side tables, statement by statement.
     fn schema(&self) -> &'static str;
     /// A number that is selected with every row as its version.

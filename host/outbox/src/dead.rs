@@ -198,7 +198,7 @@ impl SignalTable {
         let mut session = self.database.session();
         session.begin(Purpose::Write).await?;
         let holds = session.rows(self.statement(&text, &[letter.id.into()])).await?;
-        let row = session.signals(self.reread(&[&letter.key], ""), self.table.clone(), self.key_extras()).await?.last();
+        let row = session.signals(self.reread(&[&letter.key], ""), self.table.clone(), self.key_extras(), None).await?.last();
         session.commit().await?;
         let hold = holds.first().and_then(|row| row[0].as_deref()).and_then(Hold::parse);
         Ok(row.zip(hold).map(|(row, hold)| self.identity.signal(row, hold.seed, hold.attempts.saturating_sub(1))))
@@ -230,7 +230,7 @@ impl SignalTable {
             let keys: Vec<&str> = holds.keys().copied().collect();
             let lock = self.database.dialect().lock_rows(self.table.lockable);
             let lock = if self.table.view.is_some() { "" } else { lock.trim_end_matches(" SKIP LOCKED") };
-            let rows = session.signals(self.reread(&keys, lock), self.table.clone(), self.key_extras()).await?.all();
+            let rows = session.signals(self.reread(&keys, lock), self.table.clone(), self.key_extras(), None).await?.all();
             let stands = |row: &&Row| holds.get(row.key.as_str()).is_some_and(|hold| hold.holds(&self.table, &row.values));
             let standing: Vec<&Row> = rows.iter().filter(stands).collect();
             let keys: Vec<&str> = standing.iter().map(|row| row.key.as_str()).collect();
@@ -244,7 +244,7 @@ impl SignalTable {
                 self.database.dialect().guard(&mut sql, &self.table, &versions, session.connection());
                 let mut deleted = session.execute(sql).await?;
                 if !self.table.mark.is_empty() {
-                    let shown = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras()).await?.len;
+                    let shown = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras(), None).await?.len;
                     deleted = deleted.saturating_sub(shown as u64);
                 }
                 if deleted < keys.len() as u64 {

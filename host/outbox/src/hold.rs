@@ -257,9 +257,9 @@ impl SignalTable {
         }
         session.begin(Purpose::Write).await?;
         let mut lost: Vec<i64> = Vec::new();
-        for chunk in found.chunks(KEYS_PER_STATEMENT) {
+        for chunk in found.chunks(self.fitting(KEYS_PER_STATEMENT)) {
             let keys: Vec<&str> = chunk.iter().map(|row| row[1].as_deref().unwrap_or_default()).collect();
-            let rows = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras()).await?.all();
+            let rows = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras(), None).await?.all();
             for (row, key) in chunk.iter().zip(keys) {
                 let hold = row[2].as_deref().and_then(Hold::parse);
                 let stands = rows.iter().find(|row| row.key == key);

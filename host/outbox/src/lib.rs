@@ -76,6 +76,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use batch::RowBytes;
 use database::{Database, Purpose, Session, number, statement};
 use identity::Identity;
 use signalbus_core::signal::{Column, SignalType};
@@ -112,6 +113,8 @@ pub struct Source {
     pub id: Option<String>,
     /// Whether a dead letter of an ordered type keeps what follows it, with the same order key, from being sent.
     pub holds_dead: bool,
+    /// The most bytes in a batch of more than one row; unlimited without it.
+    pub burst_bytes: Option<usize>,
 }
 
 impl Source {
@@ -126,6 +129,8 @@ impl Source {
 pub struct Outbox {
     database: Arc<dyn Database>,
     source_name: Option<String>,
+    /// Where the side tables are, if they are in a schema of their own.
+    side_schema: Option<String>,
 }
 
 /// A problem with a table that is used as an outbox.
@@ -163,13 +168,29 @@ impl Outbox {
                 return Err(Error::Table(format!("database url: unknown scheme \"{scheme}\"; use sqlite, postgres or mysql")));
             }
         };
-        Ok(Self { database, source_name: None })
+        Ok(Self { database, source_name: None, side_schema: None })
     }
 
     /// Sets the name of the database in the ids of signals, instead of the one that `migrate` gave it.
     #[must_use]
     pub fn with_source(self, name: Option<String>) -> Self {
         Self { source_name: name, ..self }
+    }
+
+    /// Keeps the side tables in a schema of their own, instead of the connection's.
+    ///
+    /// # Errors
+    /// The database has no schemas.
+    pub fn with_side_schema(self, name: Option<String>) -> Result<Self, Error> {
+        if let Some(name) = &name {
+            let dialect = self.database.dialect();
+            if dialect.finds_schema().is_none() {
+                let text = format!("`database.side_schema` is \"{name}\", and SQLite has no schemas; remove it");
+                return Err(Error::Table(text));
+            }
+            self.database.keep_sides_in(format!("{}.", dialect.quote(name)));
+        }
+        Ok(Self { side_schema: name, ..self })
     }
 
     /// Resolves a signal type against its table.
@@ -238,6 +259,7 @@ impl Outbox {
         let (table, mut faults) = self.examine(source).await?;
         if let Some(table) = table {
             faults.extend(self.keyless(source, &table).await?);
+            faults.extend(self.left_elsewhere(source).await?);
         }
         Ok(faults)
     }
@@ -383,6 +405,7 @@ pub struct SignalTable {
     wary: AtomicU32,
     /// The number of workers.
     sessions: AtomicUsize,
+    row_bytes: RowBytes,
 }
 
 struct Texts {
@@ -446,6 +469,7 @@ impl SignalTable {
             scan: Mutex::default(),
             wary: AtomicU32::new(0),
             sessions: AtomicUsize::new(0),
+            row_bytes: RowBytes::default(),
         }
     }
 

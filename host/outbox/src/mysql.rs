@@ -66,6 +66,10 @@ impl Database for MySql {
         Box::new(Connection::<MySqlDriver>::new(self.connections.clone()))
     }
 
+    fn keep_sides_in(&self, schema: String) {
+        self.connections.keep_sides_in(schema);
+    }
+
     fn usage(&self) -> (usize, usize) {
         self.connections.usage()
     }
@@ -239,6 +243,11 @@ impl Driver for MySqlDriver {
         }
     }
 
+    fn size(row: &MySqlRow) -> usize {
+        let size = |n| row.try_get_unchecked::<Option<&[u8]>, _>(n).ok().flatten().map(<[u8]>::len);
+        (0..row.len()).filter_map(size).sum()
+    }
+
     fn affected(result: &sqlx::mysql::MySqlQueryResult) -> u64 {
         result.rows_affected()
     }
@@ -311,6 +320,10 @@ impl Dialect for MySqlDialect {
 
     fn ensure_lane(&self) -> [&'static str; 2] {
         ["INSERT IGNORE INTO signalbus_lane (signal_type, table_name) VALUES (", ")"]
+    }
+
+    fn finds_schema(&self) -> Option<&'static str> {
+        Some("SELECT schema_name FROM information_schema.schemata WHERE schema_name = ?")
     }
 
     fn schema(&self) -> &'static str {

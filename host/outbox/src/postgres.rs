@@ -100,6 +100,10 @@ impl Database for Postgres {
         Box::new(Connection::<PostgresDriver>::new(self.connections.clone()))
     }
 
+    fn keep_sides_in(&self, schema: String) {
+        self.connections.keep_sides_in(schema);
+    }
+
     fn usage(&self) -> (usize, usize) {
         self.connections.usage()
     }
@@ -124,8 +128,11 @@ impl Database for Postgres {
     }
 
     fn announcing(&self, tables: &[(Vec<String>, &str)]) -> Option<Vec<String>> {
-        let function = "CREATE OR REPLACE FUNCTION signalbus_notify() RETURNS trigger LANGUAGE plpgsql AS \
-             $$BEGIN PERFORM pg_notify('signalbus', TG_ARGV[0]); RETURN NULL; END$$";
+        let schema = self.connections.side_schema().unwrap_or_default();
+        let function = format!(
+            "CREATE OR REPLACE FUNCTION {schema}signalbus_notify() RETURNS trigger LANGUAGE plpgsql AS \
+             $$BEGIN PERFORM pg_notify('signalbus', TG_ARGV[0]); RETURN NULL; END$$"
+        );
         let trigger = |(table, signal): &(Vec<String>, &str)| {
             let table = PostgresDialect.table_name(table);
             let signal = signal.replace('\'', "''");
@@ -133,11 +140,11 @@ impl Database for Postgres {
                 format!("DROP TRIGGER IF EXISTS signalbus_notify ON {table}"),
                 format!(
                     "CREATE TRIGGER signalbus_notify AFTER INSERT ON {table} \
-                     FOR EACH STATEMENT EXECUTE FUNCTION signalbus_notify('{signal}')"
+                     FOR EACH STATEMENT EXECUTE FUNCTION {schema}signalbus_notify('{signal}')"
                 ),
             ]
         };
-        Some(std::iter::once(function.to_owned()).chain(tables.iter().flat_map(trigger)).collect())
+        Some(std::iter::once(function).chain(tables.iter().flat_map(trigger)).collect())
     }
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
@@ -371,6 +378,11 @@ impl Driver for PostgresDriver {
         }
     }
 
+    fn size(row: &PgRow) -> usize {
+        let size = |n| row.try_get_raw(n).ok().and_then(|value| value.as_bytes().ok().map(<[u8]>::len));
+        (0..row.len()).filter_map(size).sum()
+    }
+
     fn affected(result: &sqlx::postgres::PgQueryResult) -> u64 {
         result.rows_affected()
     }
@@ -455,6 +467,10 @@ impl Dialect for PostgresDialect {
 
     fn ensure_lane(&self) -> [&'static str; 2] {
         ["INSERT INTO signalbus_lane (signal_type, table_name) VALUES (", ") ON CONFLICT DO NOTHING"]
+    }
+
+    fn finds_schema(&self) -> Option<&'static str> {
+        Some("SELECT nspname::text FROM pg_namespace WHERE nspname = ?")
     }
 
     fn schema(&self) -> &'static str {

@@ -3,6 +3,7 @@
 //! Never changes a user's table. Next: `table`, the description of a table that fits.
 
 use super::database::number;
+use super::sql::qualified;
 use super::table::{Child, Description, OrderTerm, Table, TableColumn, name_parts};
 use super::{Error, Fault, Outbox, Source};
 
@@ -26,7 +27,7 @@ impl Outbox {
     /// # Errors
     /// The database's error.
     pub async fn schema(&self) -> Result<Schema, Error> {
-        let name = vec!["signalbus_schema".to_owned()];
+        let name: Vec<String> = self.side_schema.iter().cloned().chain(["signalbus_schema".to_owned()]).collect();
         if self.database.describe(&name).await?.is_none() {
             return Ok(Schema::Missing);
         }
@@ -60,7 +61,16 @@ impl Outbox {
     /// Returns the SQL that creates the side tables, and gives the database a name of its own.
     pub fn migration(&self) -> String {
         let source = self.source_name.clone().unwrap_or_else(super::identity::source);
-        self.database.dialect().schema().replace("{source}", &source)
+        let script = self.database.dialect().schema().replace("{source}", &source);
+        let Some(name) = &self.side_schema else { return script };
+        let name = self.database.dialect().quote(name);
+        format!("CREATE SCHEMA IF NOT EXISTS {name};\n{}", qualified(&script, &format!("{name}.")))
+    }
+
+    /// Whether the side tables are to be in a schema that does not exist yet.
+    async fn lacks_schema(&self) -> Result<bool, Error> {
+        let Some((name, text)) = self.side_schema.as_ref().zip(self.database.dialect().finds_schema()) else { return Ok(false) };
+        Ok(self.read(self.statement(text, &[name.as_str().into()])).await?.is_empty())
     }
 
     /// The name of this database in the ids of signals: as it is configured, or else as it was set up.
@@ -70,6 +80,30 @@ impl Outbox {
         }
         let rows = self.read(self.statement("SELECT max(source) FROM signalbus_schema", &[])).await.map_err(missing)?;
         Ok(rows.into_iter().flatten().next().flatten().unwrap_or_default())
+    }
+
+    /// Finds records of a signal type that were made before the side tables had a schema of their own.
+    pub(super) async fn left_elsewhere(&self, source: &Source) -> Result<Option<Fault>, Error> {
+        let Some(schema) = &self.side_schema else { return Ok(None) };
+        let lane = "signalbus_lane".to_owned();
+        let mut names = Vec::new();
+        for name in [vec![lane.clone()], vec![schema.clone(), lane.clone()]] {
+            let (text, args) = self.database.dialect().full_name(&name);
+            names.push(self.read(self.statement(text, &args)).await?);
+        }
+        if names[0] == names[1] || self.database.describe(&[lane]).await?.is_none() {
+            return Ok(None);
+        }
+        // (What is quoted is not looked for in the schema.)
+        let lane = self.database.dialect().quote("signalbus_lane");
+        let text = format!("SELECT 1 FROM {lane} WHERE signal_type = ?");
+        let found = self.read(self.statement(&text, &[source.signal.as_str().into()])).await?;
+        let text = format!(
+            "signal type \"{}\" is also known to side tables outside of schema \"{schema}\", whose dead letters and deferrals \
+             are not seen; move those tables to the schema, or drop them",
+            source.signal
+        );
+        Ok((!found.is_empty()).then_some(Fault::Doubtful(text)))
     }
 
     /// Creates the side tables unless they are current. Returns whether it did.
@@ -83,7 +117,10 @@ impl Outbox {
             Schema::Old(_) => self.prepare_upgrade().await?,
             Schema::Missing => {}
         }
-        self.run_script(&self.migration()).await?;
+        let script = self.migration();
+        // To make a schema takes a right, even if it is there.
+        let made = if self.lacks_schema().await? { 0 } else { usize::from(self.side_schema.is_some()) };
+        self.run(&statements(&script).skip(made).collect::<Vec<_>>()).await?;
         Ok(true)
     }
 
@@ -113,9 +150,12 @@ impl Outbox {
     /// # Errors
     /// The database's error; nothing was changed.
     pub async fn run_script(&self, script: &str) -> Result<(), Error> {
-        let statements = script.split(';').map(str::trim).filter(|text| !text.is_empty());
-        self.run(&statements.map(str::to_owned).collect::<Vec<_>>()).await
+        self.run(&statements(script).collect::<Vec<_>>()).await
     }
+}
+
+fn statements(script: &str) -> impl Iterator<Item = String> {
+    script.split(';').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// Turns an error about a missing side table into one that names the cure.
@@ -145,6 +185,7 @@ pub(super) fn resolve(
         view,
         computed,
         mark: source.on_sent.clone(),
+        burst_bytes: source.burst_bytes,
         key: described.key.clone(),
         rewrites,
         lockable,

@@ -203,7 +203,7 @@ impl Worker<'_> {
         }
         let keys: Vec<&str> = sent.iter().map(|sent| sent.key.as_str()).collect();
         self.session.begin(Purpose::Read).await?;
-        let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
+        let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras(), None).await?;
         self.session.commit().await?;
         let mut rows: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
         let mut lost = Vec::new();

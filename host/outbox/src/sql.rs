@@ -80,6 +80,12 @@ impl Sql {
         self
     }
 
+    /// The same statement, with the side tables' names behind `schema`, which is quoted and ends with a dot.
+    pub(crate) fn with_sides_in(mut self, schema: &str) -> Self {
+        self.text = qualified(&self.text, schema);
+        self
+    }
+
     /// Appends another statement's text and arguments. This one must not have any yet.
     pub(crate) fn append(&mut self, other: Self) -> &mut Self {
         debug_assert!(self.args.is_empty(), "places of arguments are numbered");
@@ -102,5 +108,46 @@ impl Sql {
             write(self, item);
         }
         self
+    }
+}
+
+/// The side tables.
+const SIDE_TABLES: [&str; 4] = ["signalbus_claim", "signalbus_hold", "signalbus_lane", "signalbus_schema"];
+
+/// A statement's text with the side tables' names behind `schema`; what is quoted is none of them.
+pub(crate) fn qualified(text: &str, schema: &str) -> String {
+    let is_part = |c: char| c.is_alphanumeric() || "_.\"'`".contains(c);
+    let mut out = String::with_capacity(text.len() + 64);
+    let mut rest = text;
+    while let Some(start) = rest.find("signalbus_") {
+        let end = rest[start..].find(|c: char| !c.is_alphanumeric() && c != '_').map_or(rest.len(), |length| start + length);
+        let (before, name) = (&rest[..start], &rest[start..end]);
+        out.push_str(before);
+        if SIDE_TABLES.contains(&name) && !before.ends_with(is_part) {
+            out.push_str(schema);
+        }
+        out.push_str(name);
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn side_tables_can_be_in_a_schema_of_their_own() {
+        let text =
+            "DELETE FROM signalbus_hold WHERE id IN (SELECT 1 FROM signalbus_claim, \"signalbus_lane\") -- signalbus_holder";
+        let wanted =
+            "DELETE FROM s.signalbus_hold WHERE id IN (SELECT 1 FROM s.signalbus_claim, \"signalbus_lane\") -- signalbus_holder";
+        assert_eq!(qualified(text, "s."), wanted);
+        assert_eq!(
+            qualified("CREATE INDEX signalbus_hold_due ON signalbus_hold (due)", "s."),
+            "CREATE INDEX signalbus_hold_due ON s.signalbus_hold (due)"
+        );
+        assert_eq!(qualified("'signalbus_hold'", "s."), "'signalbus_hold'");
     }
 }

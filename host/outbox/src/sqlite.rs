@@ -76,6 +76,10 @@ impl Database for Sqlite {
         Box::new(Connection::<SqliteDriver>::new(self.connections.clone()))
     }
 
+    fn keep_sides_in(&self, schema: String) {
+        self.connections.keep_sides_in(schema);
+    }
+
     fn usage(&self) -> (usize, usize) {
         self.connections.usage()
     }
@@ -338,6 +342,16 @@ impl Driver for SqliteDriver {
             .map_err(sqlx::Error::Encode)?;
         }
         Ok(bound)
+    }
+
+    fn size(row: &SqliteRow) -> usize {
+        let size = |n| {
+            let value = row.try_get_raw(n).ok()?;
+            // (Asked for its bytes, a number would become a text.)
+            let sized = matches!(value.type_info().name(), "TEXT" | "BLOB");
+            if sized { <&[u8] as Decode<sqlx::Sqlite>>::decode(value).ok().map(<[u8]>::len) } else { Some(8) }
+        };
+        (0..row.len()).filter_map(size).sum()
     }
 
     fn affected(result: &sqlx::sqlite::SqliteQueryResult) -> u64 {

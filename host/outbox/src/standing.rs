@@ -96,7 +96,7 @@ impl Worker<'_> {
         let mut standing = Standing::default();
         for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-            let rows = self.session.signals(lane.reread(&keys, lock), lane.table.clone(), lane.key_extras()).await?;
+            let rows = self.session.signals(lane.reread(&keys, lock), lane.table.clone(), lane.key_extras(), None).await?;
             let found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
             for &n in chunk {
                 let Some(row) = found.get(&batch.signals[n].key) else { continue };
@@ -122,7 +122,7 @@ impl Worker<'_> {
         let (mut suppressed, mut changed) = (Vec::new(), 0);
         for chunk in deleted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-            let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras()).await?;
+            let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras(), None).await?;
             let mut found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
             for &n in chunk {
                 let Some(row) = found.remove(&batch.signals[n].key) else { continue };

@@ -103,6 +103,8 @@ pub(crate) struct Table {
     pub(crate) holds_dead: bool,
     /// A key may come back, with the same content.
     pub(crate) recurring: bool,
+    /// The most bytes in a batch of more than one row.
+    pub(crate) burst_bytes: Option<usize>,
 }
 
 /// A table of which rows go with their signal.

@@ -67,7 +67,7 @@ impl Worker<'_> {
             self.session.execute(self.lane.statement(text, &[claim.token.as_str().into()])).await?;
             return Ok(TakenOver::Empty);
         };
-        let more = rows.len == window.limit && claim.to.as_ref() != Some(&last.key);
+        let more = rows.is_full(window.limit) && claim.to.as_ref() != Some(&last.key);
         // What was deferred in the meantime has its id from there.
         let read = rows.all().iter().filter(|row| row.hold.is_none()).count();
         let in_flight = claim.in_flight.saturating_sub(if ordered || alone { read } else { 0 });

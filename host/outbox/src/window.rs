@@ -58,7 +58,9 @@ impl Worker<'_> {
             sql.push(", ").push(&lane.texts.version);
         }
         lane.due_within(&mut sql, window, active);
-        self.session.signals(sql, lane.table.clone(), extras).await
+        let rows = self.session.signals(sql, lane.table.clone(), extras, lane.table.burst_bytes).await?;
+        lane.row_bytes.learn(&rows);
+        Ok(rows)
     }
 
     /// The last key of each of up to `batches` batches of what is due from a window on. All but a single one are full.

@@ -49,13 +49,15 @@ impl std::fmt::Debug for Admin {
 }
 
 /// Where the outbox is.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Database {
     /// May contain a password: never show it.
     pub url: String,
     pub max_connections: u32,
     /// Part of every signal's id; without it, the name that `migrate` gave the database.
     pub source: Option<String>,
+    /// Where the side tables are, instead of the schema that the connection is in.
+    pub side_schema: Option<String>,
     /// The longest interval between two looks for signals; `None`: the relay is woken, and does not look by itself.
     pub poll: Option<Duration>,
 }
@@ -86,6 +88,9 @@ impl std::fmt::Debug for Database {
     }
 }
 
+/// The most bytes in a batch, unless it is configured.
+const BURST_BYTES: usize = 16 << 20;
+
 const SIGNAL_KEYS: &[&str] = &[
     "table",
     "view",
@@ -98,6 +103,7 @@ const SIGNAL_KEYS: &[&str] = &[
     "order_key",
     "on_dead",
     "burst_count",
+    "burst_bytes",
     "concurrency",
     "autoflush",
     "instances",
@@ -211,12 +217,12 @@ impl SignalConfig {
 }
 
 fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Database {
-    let mut database = Database { url: String::new(), max_connections: 8, source: None, poll: Some(MAX_INTERVAL) };
+    let mut database = Database { poll: Some(MAX_INTERVAL), ..Database::default() };
     let Some(section) = root.section("database", faults) else {
         faults.add(0, "`[database]` with a `url` is missing");
         return database;
     };
-    section.refuse_unknown(&["url", "max_connections", "source", "poll"], faults);
+    section.refuse_unknown(&["url", "max_connections", "source", "side_schema", "poll"], faults);
     database.max_connections = section.number("max_connections", 8, 1, faults);
     database.source = section.string("source", faults);
     database.poll = match section.find("poll") {
@@ -231,12 +237,19 @@ fn database(root: &Section<'_>, folder: &Path, faults: &mut Faults<'_>) -> Datab
     if database.source.as_ref().is_some_and(|name| !plain(name)) {
         faults.add(section.place("source"), "`database.source` must have 1 to 64 letters, digits, `-`, `.` or `_`");
     }
+    database.side_schema = section.string("side_schema", faults);
+    if database.side_schema.as_ref().is_some_and(|name| !plain(name) || name.contains('.')) {
+        faults.add(section.place("side_schema"), "`database.side_schema` must have 1 to 64 letters, digits, `-` or `_`");
+    }
     match section.url("url", faults) {
         Some(url) => database.url = beside(&url, folder),
         None if section.find("url").is_none() => faults.add(section.offset(), "`database.url` is missing"),
         None => {}
     }
     let scheme = database.url.split(':').next().unwrap_or_default();
+    if scheme == "sqlite" && database.side_schema.is_some() {
+        faults.add(section.place("side_schema"), "`database.side_schema` is set, and SQLite has no schemas; remove it");
+    }
     if !database.url.is_empty() && !["sqlite", "postgres", "postgresql", "mysql", "mariadb"].contains(&scheme) {
         faults.add(section.place("url"), "`database.url` must begin with sqlite://, postgres:// or mysql://");
         database.url.clear();
@@ -296,6 +309,7 @@ fn source(name: &str, section: &Section<'_>, faults: &mut Faults<'_>) -> Source 
         order_by: section.strings("order_by", faults),
         order_key: section.strings("order_key", faults),
         id: section.string("id", faults),
+        burst_bytes: Some(section.size("burst_bytes", BURST_BYTES, faults)),
         holds_dead: on_dead.as_deref() == Some("hold"),
     };
     if on_dead.as_ref().is_some_and(|what| what != "skip" && what != "hold") {
@@ -461,6 +475,18 @@ mod tests {
         ];
         assert_eq!(&faults[..5], expected);
         assert_eq!(faults.len(), 7, "{faults:#?}");
+    }
+
+    #[test]
+    fn side_tables_can_have_a_schema() {
+        let of = |url: &str, name: &str| {
+            parse(&format!("[database]\nurl='{url}'\nside_schema='{name}'\n[signals.A]\nplugin='a'\nburst_bytes='1KiB'\n"))
+        };
+        let config = of("postgres://h/d", "own-1").unwrap();
+        assert_eq!(config.database.side_schema.as_deref(), Some("own-1"));
+        assert_eq!(config.signals[0].source.burst_bytes, Some(1024));
+        assert!(of("sqlite://a.db", "own").unwrap_err()[0].ends_with("SQLite has no schemas; remove it"));
+        assert!(of("mysql://h/d", "a.b").unwrap_err()[0].ends_with("must have 1 to 64 letters, digits, `-` or `_`"));
     }
 
     #[test]

@@ -328,7 +328,7 @@ impl<T: Claims, P: RollsBack> Observer for SignalRunner<T, P> {
         self.activity.mark();
         self.condition().idle_workers = 0;
         // A full batch suggests that there is more, for another worker.
-        if batch.signals.len() >= self.flusher.burst_count && self.workers() < self.flusher.concurrency {
+        if batch.full && self.workers() < self.flusher.concurrency {
             self.wake("more");
         }
     }
