@@ -176,6 +176,48 @@ mod cases {
     }
 }
 
+/// MariaDB numbers no versions: a column of the application's can tell them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_column_tells_what_was_changed() {
+    use crate::harness::database::Database;
+    use crate::harness::lane::{Relay, claim, drain, keys, orders, sent};
+    use signalbus::outbox::{Deletions, Settled, Source};
+
+    let database = Database::mariadb().await;
+    let table = "CREATE TABLE order_placed (id INT, part CHAR(1), text VARCHAR(20), \
+         changed_at TIMESTAMP(6) NOT NULL DEFAULT NOW(6) ON UPDATE NOW(6), PRIMARY KEY (id, part))";
+    database.run(table).await;
+    database.run("INSERT INTO order_placed (id, part, text) SELECT seq, 'a', 'x' FROM seq_1_to_9").await;
+    let source = Source { version: Some("changed_at".into()), ..orders() };
+    let relay = Relay::open(&database, &source).await;
+    let mut worker = relay.worker();
+    let batch = claim(&mut worker, 4).await;
+    // One is changed, one is replaced by another with the same content, one is gone.
+    database.run("UPDATE order_placed SET text = 'y' WHERE id = 1").await;
+    database.run("DELETE FROM order_placed WHERE id IN (2, 3)").await;
+    database.run("INSERT INTO order_placed (id, part, text) VALUES (2, 'a', 'x')").await;
+    let ids: Vec<String> = batch.signals.iter().map(|signal| signal.id.clone()).collect();
+    let settled = worker.settle(&batch, &sent(&batch)).await.unwrap();
+    assert_eq!(settled, Settled::Done(Deletions { deleted: 1, changed: 2, ..Deletions::default() }));
+    let mut seen = Vec::new();
+    while seen.len() < 7 {
+        let batch = claim(&mut worker, 4).await;
+        assert!(batch.signals.iter().all(|signal| !ids.contains(&signal.id)), "{ids:?}");
+        seen.extend(keys(&batch));
+        worker.settle(&batch, &sent(&batch)).await.unwrap();
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, ["1,a", "2,a", "5,a", "6,a", "7,a", "8,a", "9,a"]);
+    assert!(drain(&mut worker, 4).await.is_empty());
+    for (column, wanted) in [("text", "varchar(20)"), ("id", "int(11)"), ("changed", "does not have")] {
+        let refused = relay.outbox.signal_table(&Source { version: Some(column.into()), ..orders() }).await.err().unwrap();
+        assert!(refused.to_string().contains(wanted), "{refused}");
+    }
+    database.run("ALTER TABLE order_placed MODIFY changed_at DATETIME NOT NULL").await;
+    let refused = relay.outbox.signal_table(&source).await.err().unwrap().to_string();
+    assert!(refused.contains("it must be DATETIME(6) NOT NULL"), "{refused}");
+}
+
 crate::on_each_version!(
     a_settled_row_is_deleted,
     settling_twice_changes_nothing,

@@ -46,6 +46,9 @@ pub(crate) struct ExtraColumns {
     pub(crate) version: bool,
 }
 
+/// The key of a row that was read, and its version.
+pub(crate) type ReadRow<'a> = (&'a str, i64);
+
 /// A row of a user's table.
 #[derive(Debug, Default)]
 pub(crate) struct Row {
@@ -170,8 +173,12 @@ pub(crate) trait Dialect: Send + Sync {
     /// Appends a condition that holds only for the rows as they were read, by one statement, with these versions:
     /// whatever replaced one of them has none of these. Returns `false` if it cannot be told on this connection,
     /// so that the rows have to be compared.
-    fn guard(&self, _: &mut Sql, _: &Table, _versions: &[i64], _connection: u32) -> bool {
+    fn guard(&self, _: &mut Sql, _: &Table, _: &[ReadRow<'_>], _connection: u32) -> bool {
         false
+    }
+    /// A column of the user's as a number that tells a row's versions apart; `None` if it cannot.
+    fn version_in(&self, _: &TableColumn, _reference: &str) -> Option<String> {
+        None
     }
     /// The version of a row that is read again within a transaction: [`OWN_VERSION`] if that has written it.
     fn version_now(&self) -> Option<&'static str> {

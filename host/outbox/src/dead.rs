@@ -240,7 +240,7 @@ impl SignalTable {
                 }
                 let mut sql = self.statement(&self.texts.remove, &[]);
                 self.database.dialect().key_in(&mut sql, &self.table, &keys);
-                let versions: Vec<i64> = standing.iter().map(|row| row.version).collect();
+                let versions: Vec<_> = standing.iter().map(|row| (row.key.as_str(), row.version)).collect();
                 self.database.dialect().guard(&mut sql, &self.table, &versions, session.connection());
                 let mut deleted = session.execute(sql).await?;
                 if !self.table.mark.is_empty() {

@@ -111,6 +111,8 @@ pub struct Source {
     pub order_key: Vec<String>,
     /// The column that is the signal's id, as it is; without it, the relay makes the ids.
     pub id: Option<String>,
+    /// The column that changes with the row. (Only MySQL and MariaDB need it.)
+    pub version: Option<String>,
     /// Whether a dead letter of an ordered type keeps what follows it, with the same order key, from being sent.
     pub holds_dead: bool,
     /// The most bytes in a batch of more than one row; unlimited without it.
@@ -333,7 +335,8 @@ impl Outbox {
             },
             None => None,
         };
-        let (table, mut faults) = schema::resolve(source, name, described, view);
+        let (mut table, mut faults) = schema::resolve(source, name, described, view);
+        faults.extend(table.as_mut().and_then(|table| schema::number(source, table, self.database.dialect())));
         for child in table.iter().flat_map(|table| &table.children) {
             let described = self.database.describe(&child.name).await?;
             faults.extend(schema::missing_child(source, child, described.as_ref()));
@@ -434,7 +437,11 @@ impl SignalTable {
         };
         let by_key = table.key.iter().map(|&n| dialect.compared(&table.columns[n], &quoted(n)));
         let order: Vec<String> = table.order_by.iter().map(order).chain(by_key).collect();
-        let version = |version: Option<&str>| version.map_or("0".to_owned(), |version| versioned(dialect, &table, version));
+        let column = table.version.and_then(|n| dialect.version_in(&table.columns[n], &quoted(n)));
+        let version = |version: Option<&str>| {
+            let own = version.map(|version| versioned(dialect, &table, version));
+            own.or_else(|| column.clone()).unwrap_or_else(|| "0".to_owned())
+        };
         let texts = Texts {
             from: dialect.table_name(table.view.as_ref().unwrap_or(&table.name)),
             remove: removal(dialect, &table),

@@ -11,7 +11,7 @@ use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRo
 use sqlx::{Arguments, ConnectOptions as _, Executor, Row, TypeInfo, ValueRef};
 
 use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
-use super::database::{Cell, Database, Dialect, Purpose, Session};
+use super::database::{Cell, Database, Dialect, Purpose, ReadRow, Session};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
@@ -209,8 +209,8 @@ impl Driver for MySqlDriver {
 
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
-            Purpose::Renew | Purpose::Write | Purpose::Settle | Purpose::Single => Some("START TRANSACTION"),
-            Purpose::Read => None,
+            Purpose::Renew | Purpose::Write | Purpose::Settle => Some("START TRANSACTION"),
+            Purpose::Single | Purpose::Read => None,
         }
     }
 
@@ -334,6 +334,30 @@ impl Dialect for MySqlDialect {
         None
     }
 
+    fn version_in(&self, column: &TableColumn, reference: &str) -> Option<String> {
+        let fine = matches!(column.sql_type.as_str(), "datetime(6)" | "timestamp(6)");
+        let told = fine && !column.nullable && !column.generated;
+        told.then(|| format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {reference})"))
+    }
+
+    fn guard(&self, sql: &mut Sql, table: &Table, rows: &[ReadRow<'_>], _: u32) -> bool {
+        let column = table.version.map(|n| &table.columns[n]);
+        let quoted = |column: &TableColumn| format!("t.{}", self.quote(&column.name));
+        let Some(version) = column.and_then(|column| self.version_in(column, &quoted(column))) else { return false };
+        let key: Vec<String> = table.key_columns().map(quoted).collect();
+        sql.push(" AND (").push(&key.join(", ")).push(", ").push(&version).push(") IN (").list(
+            ", ",
+            rows,
+            |sql, (key, version)| {
+                sql.push("(");
+                self.key_args(sql, table, key);
+                sql.push(", ").arg(*version).push(")");
+            },
+        );
+        sql.push(")");
+        true
+    }
+
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
         let text = "SELECT CAST(SUM(CRC32(CONCAT_WS(' ', ordinal_position, column_name, column_type, column_key, is_nullable, extra))) AS CHAR) \
              FROM information_schema.columns WHERE table_name = ? AND table_schema = coalesce(?, database())";
@@ -432,13 +456,14 @@ impl Dialect for MySqlDialect {
             sql.push(")");
             return;
         }
-        sql.list(" OR ", keys, |sql, key| {
+        sql.push("(").list(" OR ", keys, |sql, key| {
             sql.push("(").list(" AND ", columns.iter().zip(split_key(key)), |sql, (column, part)| {
                 sql.push(&self.quote(&column.name)).push(" = ");
                 self.key_arg(sql, column, &part);
             });
             sql.push(")");
         });
+        sql.push(")");
     }
 
     fn concatenated(&self, parts: &[String]) -> String {

@@ -13,7 +13,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, P
 use sqlx::{Arguments, ConnectOptions as _, Executor as _, Row, ValueRef};
 
 use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
-use super::database::{Cell, Database, Dialect, Purpose, Session, Watch};
+use super::database::{Cell, Database, Dialect, Purpose, ReadRow, Session, Watch};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
@@ -522,8 +522,8 @@ impl Dialect for PostgresDialect {
         " AND set_config('lock_timeout', '200ms', true) <> ''"
     }
 
-    fn guard(&self, sql: &mut Sql, _: &Table, versions: &[i64], _: u32) -> bool {
-        let mut distinct: Vec<String> = versions.iter().map(i64::to_string).collect();
+    fn guard(&self, sql: &mut Sql, _: &Table, rows: &[ReadRow<'_>], _: u32) -> bool {
+        let mut distinct: Vec<String> = rows.iter().map(|(_, version)| version.to_string()).collect();
         distinct.sort_unstable();
         distinct.dedup();
         sql.push(" AND xmin = ANY(").arg(Arg::Texts(distinct)).push("::text[]::xid[])");

@@ -2,7 +2,7 @@
 //!
 //! Never changes a user's table. Next: `table`, the description of a table that fits.
 
-use super::database::number;
+use super::database::{Dialect, number as read_number};
 use super::sql::qualified;
 use super::table::{Child, Description, OrderTerm, Table, TableColumn, name_parts};
 use super::{Error, Fault, Outbox, Source};
@@ -32,7 +32,7 @@ impl Outbox {
             return Ok(Schema::Missing);
         }
         let rows = self.read(self.statement("SELECT max(version) FROM signalbus_schema", &[])).await?;
-        let version: u32 = rows.first().map(|row| number(&row[0])).unwrap_or_default();
+        let version: u32 = rows.first().map(|row| read_number(&row[0])).unwrap_or_default();
         Ok(match version {
             VERSION => Schema::Current,
             0 => Schema::Missing,
@@ -130,7 +130,7 @@ impl Outbox {
         let counts =
             "SELECT (SELECT count(*) FROM signalbus_dead_letter), (SELECT count(*) FROM signalbus_claim WHERE expires_at > NOW)";
         let counts = self.read(self.statement(&counts.replace("NOW", self.database.dialect().now()), &[])).await?;
-        let count = |n: usize| counts.first().map_or(0_u64, |row| number(&row[n]));
+        let count = |n: usize| counts.first().map_or(0_u64, |row| read_number(&row[n]));
         if count(0) > 0 {
             return Err(Error::Table(format!(
                 "version 1 of the side tables holds {} of your rows as dead letters; redrive or discard them with the release \
@@ -235,6 +235,24 @@ pub(super) fn resolve(
     (fit.then_some(table), faults)
 }
 
+/// Decides how the versions of a row are told apart. Returns what is wrong with the column that is to tell them.
+pub(super) fn number(source: &Source, table: &mut Table, dialect: &dyn Dialect) -> Option<Fault> {
+    table.numbered = dialect.numbers_versions();
+    let column = table.version.take().filter(|_| dialect.version().is_none())?;
+    if dialect.version_in(&table.columns[column], "").is_none() {
+        return Some(Fault::Fatal(format!(
+            "signal type \"{}\": `version` names column \"{}\", which is {}; it must be DATETIME(6) NOT NULL or TIMESTAMP(6) NOT \
+             NULL, since a coarser one misses changes",
+            source.signal, table.columns[column].name, table.columns[column].db_type
+        )));
+    }
+    // Only a plain deletion can compare it.
+    if table.view.is_none() && table.children.is_empty() && table.mark.is_empty() {
+        (table.version, table.numbered) = (Some(column), true);
+    }
+    None
+}
+
 /// Puts a view's columns in the place of its table's, which know more of the key. Returns those that are not the
 /// table's own.
 fn show(source: &Source, described: &mut Description, view: Vec<TableColumn>, faults: &mut Vec<Fault>) -> Vec<usize> {
@@ -336,6 +354,12 @@ fn name_columns(source: &Source, described: &Description, table: &mut Table, fau
         match column(wanted) {
             Some(column) => table.order_key.push(column),
             None => unknown("order_key", wanted),
+        }
+    }
+    if let Some(wanted) = &source.version {
+        table.version = column(wanted);
+        if table.version.is_none() {
+            unknown("version", wanted);
         }
     }
     if let Some(wanted) = &source.id {

@@ -261,7 +261,9 @@ impl Worker<'_> {
     /// are what they were. Returns how many.
     async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let held = positions.iter().any(|&n| batch.marks[n].held);
-        let told = self.lane.database.dialect().version().is_some() && self.lane.is_plain() && !self.lane.is_wary();
+        let told = (self.lane.table.numbered || self.lane.database.dialect().version().is_some())
+            && self.lane.is_plain()
+            && !self.lane.is_wary();
         if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held || !told {
             return Ok(0);
         }
@@ -380,7 +382,7 @@ impl Worker<'_> {
                 self.session.execute(delete).await?;
             }
             let mut delete = self.lane.delete_rows(batch, chunk);
-            if self.lane.database.dialect().numbers_versions() {
+            if self.lane.table.numbered {
                 self.lane.guard(&mut delete, batch, chunk, self.session.connection());
             }
             deleted += self.session.execute(delete).await?;
@@ -469,8 +471,8 @@ impl SignalTable {
 
     /// Appends a condition that the rows are as they were read; `false` if it cannot be told.
     fn guard(&self, sql: &mut Sql, batch: &Batch, positions: &[usize], connection: u32) -> bool {
-        let versions: Vec<i64> = positions.iter().map(|&n| batch.marks[n].version).collect();
-        self.database.dialect().guard(sql, &self.table, &versions, connection)
+        let rows: Vec<_> = positions.iter().map(|&n| (batch.signals[n].key.as_str(), batch.marks[n].version)).collect();
+        self.database.dialect().guard(sql, &self.table, &rows, connection)
     }
 
     /// A claim belongs to another relay now: it is read no more.
@@ -488,12 +490,12 @@ impl SignalTable {
 
     /// Whether a deletion may leave a row where it is without a word.
     fn may_resist(&self) -> bool {
-        self.table.rewrites || self.database.dialect().numbers_versions()
+        self.table.rewrites || self.table.numbered
     }
 
     /// Whether a deletion may be a trigger's change, so that it has to be looked at in its transaction.
     fn is_wary(&self) -> bool {
         let counted = self.wary.fetch_update(Relaxed, Relaxed, |wary| wary.checked_sub(1)).is_ok();
-        counted || self.table.rewrites && self.database.dialect().numbers_versions()
+        counted || self.table.rewrites && self.table.numbered
     }
 }

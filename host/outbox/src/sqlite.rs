@@ -15,7 +15,7 @@ use sqlx::{Arguments, ConnectOptions as _, Decode, Row, TypeInfo, ValueRef};
 use tokio::sync::mpsc;
 
 use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
-use super::database::{Cell, Database, Dialect, Purpose, Session, Watch, number, percent_encoded};
+use super::database::{Cell, Database, Dialect, Purpose, ReadRow, Session, Watch, number, percent_encoded};
 use super::error::Error;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
@@ -431,8 +431,8 @@ impl Dialect for SqliteDialect {
     }
 
     /// Nothing has changed as long as nobody has committed anything, on the connection that has read the rows.
-    fn guard(&self, sql: &mut Sql, table: &Table, versions: &[i64], connection: u32) -> bool {
-        let known = versions.first().filter(|first| versions.iter().all(|version| version == *first));
+    fn guard(&self, sql: &mut Sql, table: &Table, rows: &[ReadRow<'_>], connection: u32) -> bool {
+        let known = rows.first().map(|(_, version)| version).filter(|first| rows.iter().all(|(_, version)| version == *first));
         let Some(version) = known.filter(|version| **version >> 32 == i64::from(connection) && !table.rewrites) else {
             return false;
         };

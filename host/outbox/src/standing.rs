@@ -30,7 +30,7 @@ impl Worker<'_> {
     /// Returns which of the rows to delete are still what was read, as far as the deletion itself does not see to it.
     pub(super) async fn standing(&mut self, batch: &Batch, wanted: &[usize], skip_locked: bool) -> Result<Standing, Error> {
         let lane = self.lane;
-        let guarded = lane.database.dialect().numbers_versions();
+        let guarded = lane.table.numbered;
         let untouched = |state| !lane.table.rewrites && wanted.iter().all(|&n| batch.marks[n].version == state);
         let locks = skip_locked || lane.locks_first();
         if guarded && !locks || self.session.state().is_some_and(untouched) || wanted.is_empty() {
@@ -92,7 +92,7 @@ impl Worker<'_> {
     /// Returns which of these signals are still the rows that were read.
     pub(super) async fn compared(&mut self, batch: &Batch, wanted: &[usize], lock: &str) -> Result<Standing, Error> {
         let lane = self.lane;
-        let numbered = lane.database.dialect().numbers_versions();
+        let numbered = lane.table.numbered;
         let mut standing = Standing::default();
         for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
@@ -118,7 +118,7 @@ impl Worker<'_> {
         deleted: &[usize],
     ) -> Result<(Vec<(usize, Vec<Value>)>, usize), Error> {
         let lane = self.lane;
-        let numbered = lane.database.dialect().numbers_versions();
+        let numbered = lane.table.numbered;
         let (mut suppressed, mut changed) = (Vec::new(), 0);
         for chunk in deleted.chunks(KEYS_PER_STATEMENT) {
             let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();

@@ -95,6 +95,10 @@ pub(crate) struct Table {
     pub(crate) order_key: Vec<usize>,
     /// The column that is the signal's id.
     pub(crate) id: Option<usize>,
+    /// The column that changes with the row, where the database does not number the versions of rows by itself.
+    pub(crate) version: Option<usize>,
+    /// Two versions of a row have different numbers.
+    pub(crate) numbered: bool,
     /// See [`Description::rewrites`].
     pub(crate) rewrites: bool,
     /// See [`Description::lockable`].

@@ -97,6 +97,7 @@ const SIGNAL_KEYS: &[&str] = &[
     "also_delete",
     "on_sent",
     "id",
+    "version",
     "plugin",
     "digest",
     "order_by",
@@ -309,6 +310,7 @@ fn source(name: &str, section: &Section<'_>, faults: &mut Faults<'_>) -> Source 
         order_by: section.strings("order_by", faults),
         order_key: section.strings("order_key", faults),
         id: section.string("id", faults),
+        version: section.string("version", faults),
         burst_bytes: Some(section.size("burst_bytes", BURST_BYTES, faults)),
         holds_dead: on_dead.as_deref() == Some("hold"),
     };
