@@ -56,12 +56,28 @@ fn main() {
     let rows = std::env::var("SIGNALBUS_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
     let runs = std::env::var("SIGNALBUS_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
     let mut report = Report::default();
-    runtime.block_on(compare(&mut report, System::Sqlite, rows, runs));
-    runtime.block_on(compare(&mut report, System::Postgres, rows, runs));
-    runtime.block_on(compare(&mut report, System::Mariadb, rows.min(200_000), runs));
-    runtime.block_on(held_snapshot(&mut report, rows, runs));
-    for system in [System::Sqlite, System::Postgres, System::Mariadb] {
-        runtime.block_on(dead_letters(&mut report, system, rows.min(200_000)));
+    // One part alone, by its name.
+    let only = std::env::var("SIGNALBUS_BENCH_ONLY").unwrap_or_default();
+    let wanted = |part: &str| only.is_empty() || only == part;
+    let systems = [System::Sqlite, System::Postgres, System::Mariadb];
+    for (system, rows) in systems.into_iter().zip([rows, rows, rows.min(200_000)]) {
+        if wanted("compare") {
+            runtime.block_on(compare(&mut report, system, rows, runs));
+        }
+    }
+    if wanted("version") {
+        runtime.block_on(version_column(&mut report, rows.min(200_000), runs));
+    }
+    if wanted("snapshot") {
+        runtime.block_on(held_snapshot(&mut report, rows, runs));
+    }
+    for system in systems {
+        if wanted("dead") {
+            runtime.block_on(dead_letters(&mut report, system, rows.min(200_000)));
+        }
+        if wanted("held") {
+            runtime.block_on(held_rows(&mut report, system, rows.min(200_000)));
+        }
     }
     report.write();
 }
@@ -86,6 +102,17 @@ async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
     ratios(report, &format!("{name}: plugin / raw loop"), plugin, raw, "0.8");
     ratios(report, &format!("{name}: {rows} pending / 10,000 pending"), plugin, few, "0.9");
     report.add(&format!("{name}: memory"), plugin.iter().map(|drain| drain.memory).collect(), "MB", "below 80");
+}
+
+/// Drains a table of MariaDB with a column that tells its versions.
+async fn version_column(report: &mut Report, rows: u32, runs: usize) {
+    let (mut versioned, mut raw) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        versioned.push(measured(System::Mariadb, "versioned", rows, None).await);
+        raw.push(measured(System::Mariadb, "raw", rows, None).await);
+    }
+    rates(report, "mariadb: version column", &versioned);
+    ratios(report, "mariadb: version column / raw loop", &versioned, &raw, "0.95");
 }
 
 /// Drains a backlog while another session holds an idle REPEATABLE READ snapshot.
@@ -122,6 +149,50 @@ async fn dead_letters(report: &mut Report, system: System, rows: u32) {
     report.add(&format!("{name}: {rows} redriven"), vec![begun.elapsed().as_secs_f64()], "s", "below 10");
 }
 
+/// Drains fresh rows behind as many held ones, half of which are dead and the others deferred.
+async fn held_rows(report: &mut Report, system: System, rows: u32) {
+    let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
+    let name = format!("{system:?}").to_lowercase();
+    let mut rates = Vec::new();
+    for held in [false, true] {
+        let database = database(system).await;
+        database.orders(if held { rows } else { 0 }).await;
+        let outbox = Outbox::open(&database.url, WORKERS as u32).unwrap();
+        let hold = |_: &SignalType, signals: &[Signal]| {
+            let later = Some(Duration::from_secs(86_400));
+            let outcome = |n| match n % 2 {
+                0 => Outcome::Reject { reason: "no route".into() },
+                _ => Outcome::Retry { reason: "busy".into(), after: later },
+            };
+            Ok((0..signals.len()).map(outcome).collect())
+        };
+        let flusher_of = |table, sender| Relay::from_flushers(vec![flusher(table, sender, "native")]);
+        let table = outbox.signal_table(&source).await.unwrap();
+        flusher_of(table, Arc::new(hold)).flush(Extent::All, &CancellationToken::new(), |_| ()).await;
+        let series = database.series(rows);
+        database.run(&format!("INSERT INTO order_placed SELECT 10000000 + i, 'x', {} FROM {series}", "'fresh'")).await;
+        if system == System::Postgres {
+            database.run("VACUUM ANALYZE").await;
+        }
+        let first = Arc::new(std::sync::OnceLock::new());
+        let seen = first.clone();
+        let send = move |_: &SignalType, signals: &[Signal]| {
+            seen.get_or_init(Instant::now);
+            Ok(vec![Outcome::Sent; signals.len()])
+        };
+        let begun = Instant::now();
+        let table = outbox.signal_table(&source).await.unwrap();
+        let flushed = flusher_of(table, Arc::new(send)).flush(Extent::All, &CancellationToken::new(), |_| ()).await;
+        assert_eq!(flushed[0].tally.sent.load(std::sync::atomic::Ordering::Relaxed), u64::from(rows), "{system:?}");
+        let first = *first.get().unwrap();
+        rates.push(f64::from(rows) / first.elapsed().as_secs_f64());
+        if held {
+            report.add(&format!("{name}: first pass over {rows} held rows"), vec![(first - begun).as_secs_f64()], "s", "");
+        }
+    }
+    report.add(&format!("{name}: behind {rows} held rows / without"), vec![rates[1] / rates[0]], "", "at least 0.8");
+}
+
 async fn database(system: System) -> Database {
     match system {
         System::Sqlite => Database::sqlite().await,
@@ -142,6 +213,10 @@ fn flusher(table: signalbus::outbox::SignalTable, sender: Arc<dyn Sender>, way: 
 async fn measured(system: System, way: &str, rows: u32, hold: Option<&'static str>) -> Drain {
     let database = database(system).await;
     database.orders(rows).await;
+    if way == "versioned" {
+        let column = "changed_at TIMESTAMP(6) NOT NULL DEFAULT NOW(6) ON UPDATE NOW(6)";
+        database.run(&format!("ALTER TABLE order_placed ADD {column}")).await;
+    }
     let mut holder = None;
     if system == System::Postgres {
         database.run("VACUUM ANALYZE order_placed").await;
@@ -186,6 +261,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
     let ordered = ["ordered", "keyed"].contains(&way);
     // Strictly, or with a key of its own for every row.
     let source = Source { order_by: columns(ordered), order_key: columns(way == "keyed"), ..source };
+    let source = Source { version: (way == "versioned").then(|| "changed_at".to_owned()), ..source };
     let table = Outbox::open(url, WORKERS as u32).unwrap().signal_table(&source).await.unwrap();
     let sender: Arc<dyn Sender> = if way == "native" || ordered {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))

@@ -3,10 +3,11 @@
 mod cases {
     use std::time::Duration;
 
+    use signalbus::outbox::Claimed;
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, attempts, buried, claim, deferred, drain, keys, nothing, orders, sent, settle};
+    use crate::harness::lane::{Relay, attempts, burials, buried, claim, deferred, drain, keys, nothing, orders, sent, settle};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -129,6 +130,48 @@ mod cases {
         assert!(letter.reason.starts_with("a\u{fffd}b ? 'quoted' \\ üüü"), "{}", letter.reason);
     }
 
+    /// They are passed in slices, and passed again the less often the more they are.
+    pub async fn rows_are_found_among_thousands_that_are_held(database: Database) {
+        database.orders(12_000).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let mut held = 0;
+        while held < 12_000 {
+            let batch = claim(&mut worker, 2000).await;
+            held += batch.signals.len();
+            let settlement = match held % 4000 {
+                0 => burials(&batch),
+                _ => {
+                    let defer = (0..batch.signals.len()).map(|index| deferred(&batch, index, HOUR)).collect();
+                    Settlement { defer, ..Settlement::default() }
+                }
+            };
+            settle(&mut worker, &batch, &settlement).await;
+        }
+        // By a relay that knows nothing yet.
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        database.run("INSERT INTO order_placed VALUES (20000, 'x', 'y')").await;
+        assert_eq!(drain(&mut worker, 10).await, ["20000"]);
+        let Claimed::Nothing { due_in: Some(due_in), .. } = worker.claim(10, None).await.unwrap() else { panic!() };
+        assert!(due_in < HOUR, "the next pass is due sooner than what is held: {due_in:?}");
+        // One behind, in the midst, and at the end: the last one does not wait for another pass.
+        database.run("UPDATE order_placed SET id = -5 WHERE id = 3").await;
+        database.run("INSERT INTO order_placed VALUES (20001, 'x', 'y')").await;
+        let mut seen = drain(&mut worker, 10).await;
+        assert!(seen.contains(&"20001".to_owned()), "{seen:?}");
+        while seen.len() < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            seen.extend(drain(&mut worker, 10).await);
+        }
+        assert!(seen.contains(&"-5".to_owned()), "{seen:?}");
+        // What is due again is found wherever it is, in turns with what is fresh.
+        database.make_due().await;
+        database.run("INSERT INTO order_placed VALUES (20002, 'x', 'y')").await;
+        let turns = [keys(&claim(&mut worker, 10).await), keys(&claim(&mut worker, 10).await)];
+        assert!(turns[0].len() >= 9 && turns[1] == ["20002"], "{turns:?}");
+    }
+
     /// More rows than one statement can name.
     pub async fn thousands_of_signals_are_deferred_and_settled_at_once(database: Database) {
         database.orders(2500).await;
@@ -138,9 +181,12 @@ mod cases {
         let defer = (0..2500).map(|index| deferred(&batch, index, HOUR)).collect();
         settle(&mut worker, &batch, &Settlement { defer, ..Settlement::default() }).await;
         database.make_due().await;
-        let batch = claim(&mut worker, 2500).await;
-        assert!(attempts(&batch).iter().all(|&attempt| attempt == 2));
-        assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, 2500);
+        let mut settled = 0;
+        while settled < 2500 {
+            let batch = claim(&mut worker, 2500).await;
+            assert!(attempts(&batch).iter().all(|&attempt| attempt == 2));
+            settled += settle(&mut worker, &batch, &sent(&batch)).await;
+        }
         assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
     }
 }
@@ -153,5 +199,6 @@ crate::on_each_version!(
     a_released_batch_keeps_earlier_attempts,
     the_deferral_of_a_deleted_row_is_forgotten,
     reasons_of_any_length_and_content_are_kept,
+    rows_are_found_among_thousands_that_are_held,
     thousands_of_signals_are_deferred_and_settled_at_once,
 );

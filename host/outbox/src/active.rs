@@ -25,6 +25,7 @@ pub(super) struct ClaimRecord {
     pub(super) to: Option<String>,
     /// Ranges in it that were settled before others: what is in them now, appeared later.
     pub(super) settled: Vec<Range>,
+    /// The order keys that it covers. Where there is no order: the keys of held rows that it covers, instead of a range.
     pub(super) order_keys: Vec<String>,
     /// How many signals of an ordered type may have been sent under it.
     pub(super) in_flight: usize,
@@ -108,6 +109,11 @@ impl RecordedClaims {
     /// The serial number of the next claim.
     pub(super) fn next_serial(&self) -> i64 {
         self.claims.iter().map(|claim| claim.serial + 1).max().unwrap_or_default()
+    }
+
+    /// Whether any row is held.
+    pub(super) fn holds(&self) -> bool {
+        self.due.is_some() || self.dead || self.undeleted.is_some()
     }
 
     /// Some signals may be held, and nothing is claimed.

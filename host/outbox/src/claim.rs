@@ -9,7 +9,7 @@
 //! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
 //! one is due again, and every few seconds, the scan starts over. Next: `window`, then `settle`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -19,13 +19,12 @@ use super::batch::Batch;
 use super::database::{Fetched, Purpose, Row, number};
 use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
 use super::place::Place;
+use super::rescan::{Rescans, SCAN_LIMIT, SLICE};
+use super::settle::KEYS_PER_STATEMENT;
 use super::sql::{Arg, Sql};
 use super::takeover::TakenOver;
 use super::window::Window;
 use super::{Cause, Error, FRESH, LEASE, SignalTable, Worker, millis};
-
-/// How long a scan may go on before it starts over to look for late commits.
-const SCAN_LIMIT: Duration = Duration::from_secs(5);
 
 /// How often to look whether the rows that are on record as sent are still what was sent, and at how many at once.
 const SENT_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,7 +42,8 @@ pub enum Claimed {
         /// Time until the earliest deferred signal is due, or until rows that were sent and are still there are to be
         /// looked at.
         due_in: Option<Duration>,
-        /// Time until the last claim of another relay expires, if it is not settled before.
+        /// Time until the last claim of another relay expires, if it is not settled before; or until what may be left
+        /// behind is looked for.
         claimed_for: Option<Duration>,
     },
 }
@@ -54,6 +54,17 @@ pub(super) enum Taken {
     /// A range whose rows are still to be read, part by part.
     Range(Taking, RecordedClaims, VecDeque<Range>),
     Nothing(Claimed),
+    /// There was nothing, and there is more to look through.
+    Again,
+}
+
+/// What was found behind a place.
+enum Found {
+    /// What was taken, and its last key.
+    Rows(Taken, String),
+    /// Nothing up to this key.
+    Nothing(String),
+    End,
 }
 
 pub(super) struct Taking {
@@ -78,6 +89,12 @@ impl Taking {
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     pub(super) position: Option<String>,
+    /// The last key of the slice that the position is in, where rows are held.
+    slice: Option<String>,
+    pub(super) rescans: Rescans,
+    /// What is due again was claimed last.
+    due_last: bool,
+    /// When the scan of an ordered type started over.
     since: Option<Instant>,
     pub(super) open: Option<OpenClaim>,
     /// Where the scan of an ordered type stands: nothing before it is left to be claimed, as far as could be seen.
@@ -155,6 +172,11 @@ impl Worker<'_> {
             let recorded = Instant::now();
             let (taking, rows) = match taken {
                 Taken::Nothing(_) if !self.undeleted.is_empty() => continue,
+                Taken::Again => {
+                    drop(scan);
+                    tokio::task::yield_now().await;
+                    continue;
+                }
                 Taken::Nothing(nothing) => {
                     scan.pace.idle();
                     drop(scan);
@@ -269,7 +291,7 @@ impl Worker<'_> {
                     self.session.execute_and_commit(self.record(&taking.claim)).await?;
                 }
             }
-            Taken::Nothing(_) => self.session.commit().await?,
+            Taken::Nothing(_) | Taken::Again => self.session.commit().await?,
         }
         Ok(taken)
     }
@@ -289,24 +311,22 @@ impl Worker<'_> {
                 TakenOver::Changed => active = self.active().await?,
             }
         }
-        let taken = if self.lane.table.ordered() {
-            self.take_ordered(scan, &active, limit, boundary).await?
-        } else {
-            self.take_range(scan, &mut active, limit, boundary).await?
+        let taken = match self.lane.table.ordered() {
+            true => self.take_ordered(scan, &active, limit, boundary).await?,
+            false => self.take_unordered(scan, &mut active, limit, boundary).await?,
         };
-        if taken.is_none() && boundary.is_none() {
+        if taken.is_none() && boundary.is_none() && self.lane.table.ordered() {
             self.forget_orphans(&active).await?;
         }
-        Ok(taken.unwrap_or_else(|| Taken::Nothing(nothing(&active))))
+        Ok(taken.unwrap_or_else(|| Taken::Nothing(scan.nothing(&active, self.lane.table.ordered()))))
     }
 
     /// Forgets the deferrals of rows that somebody else has deleted: when everything that is due
     /// was looked for and nothing was found, what is due has no row any more.
     async fn forget_orphans(&mut self, active: &RecordedClaims) -> Result<(), Error> {
         let Some((first, last)) = active.due else { return Ok(()) };
-        // Where order is promised, what is not due hides what is.
-        let hidden = self.lane.table.ordered() && last > 0;
-        if first > 0 || hidden || !active.claims.is_empty() {
+        // What is not due hides what is.
+        if first > 0 || last > 0 || !active.claims.is_empty() {
             return Ok(());
         }
         let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= ?";
@@ -384,42 +404,167 @@ impl Worker<'_> {
         }
     }
 
-    async fn take_range(
+    /// Takes turns with what is due again and what is fresh.
+    async fn take_unordered(
         &mut self,
         scan: &mut Scan,
         active: &mut RecordedClaims,
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
-        // A due deferral may lie behind the position: look for it no more than once a second.
-        let patience = match active.due {
-            Some((first, _)) if first <= 0 => Duration::from_secs(1),
-            _ => SCAN_LIMIT,
-        };
-        if scan.since.is_none_or(|since| since.elapsed() > patience) {
-            scan.restart();
+        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let due_first = due && !std::mem::take(&mut scan.due_last);
+        if scan.position.is_none() {
+            scan.rescans.start();
         }
-        let single = self.lane.table.recurring && !self.lane.database.dialect().for_update().is_empty();
-        let batches = if single { 1 } else { scan.pace.next(Instant::now()) };
-        let mut tail = None;
+        if due_first && let Some(taken) = self.take_due(active, limit, boundary).await? {
+            scan.due_last = true;
+            return Ok(Some(taken));
+        }
+        let taken = self.take_fresh(scan, active, limit, boundary).await?;
+        let fresh = matches!(taken, Some(Taken::Rows(..) | Taken::Range(..)));
+        if due
+            && !due_first
+            && !fresh
+            && let Some(taken) = self.take_due(active, limit, boundary).await?
+        {
+            return Ok(Some(taken));
+        }
+        Ok(taken)
+    }
+
+    /// Takes rows whose next attempt is due, by their keys: they may be anywhere.
+    async fn take_due(&mut self, active: &RecordedClaims, limit: usize, boundary: Option<&str>) -> Result<Option<Taken>, Error> {
+        let busy: HashSet<&str> = active.claims.iter().flat_map(|claim| &claim.order_keys).map(String::as_str).collect();
+        let most = limit.min(KEYS_PER_STATEMENT);
+        let mut skipped = 0;
         loop {
-            let after = scan.position.take();
-            let window = Window { after: after.as_deref(), until: boundary, limit, ..Window::default() };
-            if let Some((taken, position)) = self.take_window(&window, active, batches, tail.is_some()).await? {
-                scan.position = Some(position);
-                if matches!(taken, Taken::Rows(..)) {
-                    scan.pace.read();
-                }
-                return Ok(Some(taken));
-            }
-            if after.is_none() {
-                // What comes next comes, as a rule, behind what there was.
-                scan.position = tail;
+            let text = format!(
+                "SELECT signal_key FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= ? \
+                 ORDER BY due_at, id LIMIT {most} OFFSET {skipped}"
+            );
+            let args = [self.lane.signal_type.name.as_str().into(), active.now.unwrap_or_default().into()];
+            let keys = self.session.rows(self.lane.statement(&text, &args)).await?;
+            if keys.is_empty() {
                 return Ok(None);
             }
-            tail = after;
-            scan.restart();
+            skipped += keys.len();
+            let keys: Vec<String> = keys.into_iter().flatten().flatten().filter(|key| !busy.contains(key.as_str())).collect();
+            if keys.is_empty() {
+                continue;
+            }
+            let window = Window { keys: Some(&keys), until: boundary, limit: keys.len(), ..Window::default() };
+            let rows = self.read(&window, active).await?;
+            let found: Vec<String> = rows.all().into_iter().map(|row| row.key).collect();
+            if boundary.is_none() && !rows.cut {
+                // Somebody else has deleted the others.
+                let gone: Vec<&String> = keys.iter().filter(|key| !found.contains(key)).collect();
+                self.forget_keys(&gone).await?;
+            }
+            match found.last().cloned() {
+                Some(last) => {
+                    let claim = ClaimRecord::new(None, Some(last), found);
+                    let claim = ClaimRecord { serial: active.next_serial(), in_flight: rows.len, ..claim };
+                    return Ok(Some(Taken::Rows(Taking::new(claim, false), rows)));
+                }
+                None if boundary.is_none() => return Ok(Some(Taken::Again)),
+                None => {}
+            }
         }
+    }
+
+    async fn take_fresh(
+        &mut self,
+        scan: &mut Scan,
+        active: &mut RecordedClaims,
+        limit: usize,
+        boundary: Option<&str>,
+    ) -> Result<Option<Taken>, Error> {
+        let single = self.lane.table.recurring && !self.lane.database.dialect().for_update().is_empty();
+        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let batches = if single || due { 1 } else { scan.pace.next(Instant::now()) };
+        if scan.position.is_some() && scan.rescans.is_due() {
+            scan.rescans.begin(scan.position.clone());
+        }
+        let mut ended = false;
+        loop {
+            let behind = self.take_behind(scan, active, limit, batches).await?;
+            if let Some(Found::Rows(taken, _)) = behind {
+                return Ok(Some(scan.read_from(taken)));
+            }
+            let again = matches!(behind, Some(Found::Nothing(_)));
+            if ended && !again {
+                return Ok(None);
+            }
+            let begun = Instant::now();
+            let after = scan.position.take();
+            let window = Window { after: after.as_deref(), until: boundary, limit, ..Window::default() };
+            match self.take_slice(&window, &mut scan.slice, active, batches, false).await? {
+                Found::Rows(taken, key) => {
+                    scan.position = Some(key);
+                    return Ok(Some(scan.read_from(taken)));
+                }
+                Found::Nothing(key) => {
+                    scan.position = Some(key);
+                    scan.rescans.passed(begun.elapsed());
+                    return Ok(Some(Taken::Again));
+                }
+                Found::End => scan.position = after,
+            }
+            scan.rescans.passed_once();
+            if again {
+                return Ok(Some(Taken::Again));
+            }
+            // What comes next comes, as a rule, behind what there was; but not always.
+            if scan.position.is_none() || !scan.rescans.may_begin() {
+                return Ok(None);
+            }
+            scan.rescans.begin(scan.position.clone());
+            ended = true;
+        }
+    }
+
+    /// Takes what the present pass over the table finds behind the position; `None` if there is none.
+    async fn take_behind(
+        &mut self,
+        scan: &mut Scan,
+        active: &mut RecordedClaims,
+        limit: usize,
+        batches: usize,
+    ) -> Result<Option<Found>, Error> {
+        let begun = Instant::now();
+        let Some(pass) = scan.rescans.current() else { return Ok(None) };
+        let window = Window { after: pass.at.as_deref(), until: pass.until.as_deref(), limit, ..Window::default() };
+        let found = self.take_slice(&window, &mut None, active, batches, true).await?;
+        match &found {
+            Found::Rows(_, key) => pass.at = Some(key.clone()),
+            Found::Nothing(key) => {
+                pass.at = Some(key.clone());
+                scan.rescans.spent(begun.elapsed());
+            }
+            Found::End => scan.rescans.end(),
+        }
+        Ok(Some(found))
+    }
+
+    /// Claims what is due from a window on, of which it looks through a part where rows are held.
+    async fn take_slice(
+        &mut self,
+        window: &Window<'_>,
+        slice: &mut Option<String>,
+        active: &mut RecordedClaims,
+        batches: usize,
+        late: bool,
+    ) -> Result<Found, Error> {
+        if slice.is_none() && active.holds() {
+            let end = self.lane.distant_key(window.after, window.until, SLICE);
+            *slice = self.session.rows(end).await?.into_iter().flatten().flatten().next();
+        }
+        let window = Window { until: slice.as_deref().or(window.until), ..*window };
+        Ok(match self.take_window(&window, active, batches, late).await? {
+            Some((taken, key)) => Found::Rows(taken, key),
+            None => slice.take().map_or(Found::End, Found::Nothing),
+        })
     }
 
     /// Claims what is due from a window on; the last key of it. The rows are read later, batch by batch.
@@ -526,17 +671,30 @@ impl Scan {
 
     /// Looks from the start next time: something may lie behind the position.
     pub(super) fn restart(&mut self) {
-        (self.position, self.floor) = (None, None);
-        self.since = Some(Instant::now());
+        self.rescans.want();
+        (self.floor, self.since) = (None, Some(Instant::now()));
     }
-}
 
-/// What is said where nothing is due.
-fn nothing(active: &RecordedClaims) -> Claimed {
-    let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
-    let others = active.claims.iter().filter(|claim| !claim.mine);
-    // What was sent and is still there may be changed at any time.
-    let sent = active.undeleted.map(|due| due.min(2000));
-    let due = active.next_due.into_iter().chain(sent).min();
-    Claimed::Nothing { due_in: due.map(ahead), claimed_for: others.map(|claim| ahead(claim.expires_in)).max() }
+    /// Counts a batch that was read at once.
+    fn read_from(&mut self, taken: Taken) -> Taken {
+        if matches!(taken, Taken::Rows(..)) {
+            self.pace.read();
+        }
+        taken
+    }
+
+    /// What is said where nothing is due.
+    fn nothing(&mut self, active: &RecordedClaims, ordered: bool) -> Claimed {
+        let ahead = |ms: i64| Duration::from_millis(u64::try_from(ms).unwrap_or_default());
+        let others = active.claims.iter().filter(|claim| !claim.mine).map(|claim| ahead(claim.expires_in)).max();
+        if others.is_some() && !ordered {
+            // They may leave something behind.
+            self.rescans.want();
+        }
+        // What was sent and is still there may be changed at any time.
+        let sent = active.undeleted.map(|due| due.min(2000));
+        let due = active.next_due.into_iter().chain(sent).min().map(ahead);
+        let (due_in, wanted_in) = if ordered { (None, None) } else { (self.rescans.due_in(), self.rescans.wanted_in()) };
+        Claimed::Nothing { due_in: due.into_iter().chain(due_in).min(), claimed_for: others.max(wanted_in) }
+    }
 }

@@ -217,19 +217,24 @@ pub(crate) trait Dialect: Send + Sync {
     /// Whether `(a, b) > (x, y)` uses an index.
     fn compares_rows(&self) -> bool;
 
-    /// Appends a condition that a hold is under one of these keys.
-    fn held_keys(&self, sql: &mut Sql, keys: &mut dyn Iterator<Item = &str>) {
-        sql.push("signal_key IN (").list(", ", keys, |sql, key| {
+    /// Appends a condition that a hold of a signal type is under one of these keys.
+    fn held_keys(&self, sql: &mut Sql, signal: &str, keys: &mut dyn Iterator<Item = &str>) {
+        sql.push("signal_type = ").arg(signal).push(" AND signal_key IN (").list(", ", keys, |sql, key| {
             sql.arg(key);
         });
         sql.push(")");
     }
+    /// Appends a condition that a hold `h` of a signal type has this key in a column, as the column's index serves it:
+    /// keys may be long.
+    fn held_under(&self, sql: &mut Sql, signal: &str, column: &str, key: &str) {
+        sql.push("h.signal_type = ").arg(signal).push(" AND h.").push(column).push(" = ").push(key);
+    }
+    /// What ends a subquery, so that it is looked up by an index for each row, whatever the statistics say.
+    fn per_row(&self) -> &'static str {
+        ""
+    }
     /// A query for the name of a table with its schema, as it is known to everybody, and its arguments.
     fn full_name(&self, name: &[String]) -> (&'static str, Vec<Arg>);
-    /// A comparison of a side table's key with another one, as its index serves it: keys may be long.
-    fn same_key(&self, column: &str, other: &str) -> String {
-        format!("{column} = {other}")
-    }
     /// A query for one cell, which changes whenever the table is altered, and its arguments.
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>);
     /// A column, written so that the session can decode it exactly.

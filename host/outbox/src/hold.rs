@@ -201,9 +201,9 @@ impl Worker<'_> {
         let lane = self.lane;
         let mut recorded: HashSet<String> = HashSet::with_capacity(positions.len());
         for chunk in positions.chunks(KEYS_PER_STATEMENT) {
-            let args = [Arg::from(lane.signal_type.name.as_str()), SENT.into()];
-            let mut sql = lane.statement("SELECT signal_key FROM signalbus_hold WHERE signal_type = ? AND state = ? AND ", &args);
-            lane.database.dialect().held_keys(&mut sql, &mut chunk.iter().map(|&n| batch.signals[n].key.as_str()));
+            let signal = lane.signal_type.name.as_str();
+            let mut sql = lane.statement("SELECT signal_key FROM signalbus_hold WHERE state = ? AND ", &[SENT.into()]);
+            lane.database.dialect().held_keys(&mut sql, signal, &mut chunk.iter().map(|&n| batch.signals[n].key.as_str()));
             recorded.extend(self.session.rows(sql).await?.into_iter().flatten().flatten());
         }
         Ok(positions.iter().copied().filter(|&n| recorded.contains(&batch.signals[n].key)).collect())
@@ -217,9 +217,9 @@ impl Worker<'_> {
 
     pub(super) async fn forget_keys(&mut self, keys: &[impl AsRef<str>]) -> Result<(), Error> {
         for chunk in keys.chunks(KEYS_PER_STATEMENT) {
-            let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND ";
-            let mut sql = self.lane.statement(text, &[self.lane.signal_type.name.as_str().into()]);
-            self.lane.database.dialect().held_keys(&mut sql, &mut chunk.iter().map(AsRef::as_ref));
+            let signal = self.lane.signal_type.name.as_str();
+            let mut sql = self.lane.statement("DELETE FROM signalbus_hold WHERE ", &[]);
+            self.lane.database.dialect().held_keys(&mut sql, signal, &mut chunk.iter().map(AsRef::as_ref));
             self.session.execute(sql).await?;
         }
         Ok(())

@@ -57,6 +57,7 @@ mod pauses;
 mod place;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod rescan;
 mod schema;
 mod settle;
 mod sql;

@@ -53,10 +53,11 @@ impl Outbox {
     async fn look_at(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
         let mut sql = self.statement("", &[]);
         for (n, (lane, thorough)) in views.iter().enumerate() {
-            let after = if *thorough { None } else { lane.position() };
-            sql.push(&format!("SELECT {n}, CASE WHEN EXISTS ("));
+            // While a claim is being taken, there is nothing to tell.
+            let Some(after) = lane.look_from(*thorough) else { continue };
+            sql.push(&format!("SELECT {n}, CASE WHEN "));
             lane.due(&mut sql, after.as_deref());
-            sql.push(") THEN 1 ELSE 0 END UNION ALL ");
+            sql.push(" THEN 1 ELSE 0 END UNION ALL ");
         }
         let read_only = self.database.dialect().reads_only();
         sql.push(&format!("SELECT {}, CASE WHEN {read_only} THEN 1 ELSE 0 END", views.len()));
@@ -146,8 +147,11 @@ impl Outbox {
 }
 
 impl SignalTable {
-    /// Returns where the last claim ended; `None` also while a claim is being taken.
-    fn position(&self) -> Option<String> {
-        self.scan.try_lock().ok()?.position.clone()
+    /// Returns where to look from: where the last claim ended, or the start, unless there is too much in the way.
+    #[expect(clippy::option_option, reason = "`None`: a claim is being taken")]
+    fn look_from(&self, thorough: bool) -> Option<Option<String>> {
+        let scan = self.scan.try_lock().ok()?;
+        let start = self.table.ordered() || thorough && scan.rescans.may_begin();
+        Some(if start { None } else { scan.position.clone() })
     }
 }

@@ -508,13 +508,20 @@ impl Dialect for PostgresDialect {
         (text, vec![self.table_name(name).as_str().into()])
     }
 
-    fn held_keys(&self, sql: &mut Sql, keys: &mut dyn Iterator<Item = &str>) {
+    fn held_keys(&self, sql: &mut Sql, signal: &str, keys: &mut dyn Iterator<Item = &str>) {
         let keys = keys.map(str::to_owned).collect();
-        sql.push("md5(signal_key) IN (SELECT md5(k) FROM unnest(").arg(Arg::Texts(keys)).push("::text[]) k)");
+        sql.push("md5(signal_type || ':' || signal_key) IN (SELECT md5(").arg(signal).push("::text || ':' || k) FROM unnest(");
+        sql.arg(Arg::Texts(keys)).push("::text[]) k)");
     }
 
-    fn same_key(&self, column: &str, other: &str) -> String {
-        format!("md5({column}) = md5({other})")
+    fn held_under(&self, sql: &mut Sql, signal: &str, column: &str, key: &str) {
+        sql.push("md5(h.signal_type || ':' || h.").push(column).push(") = md5(").arg(signal);
+        sql.push("::text || ':' || ").push(key).push(")");
+    }
+
+    /// (A table that was empty when it was last looked at would be read as a whole for each row.)
+    fn per_row(&self) -> &'static str {
+        " OFFSET 0"
     }
 
     /// (The table itself is locked before, with more patience.)

@@ -50,6 +50,7 @@ impl Worker<'_> {
             after: claim.from.as_deref().filter(|_| !ordered),
             until: claim.to.as_deref(),
             only: (ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
+            keys: (!ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
             limit: if alone { 1 } else { limit },
             floor: None,
         };

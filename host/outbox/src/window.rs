@@ -20,7 +20,19 @@ pub(super) struct Window<'a> {
     pub(super) floor: Option<&'a Place>,
     /// Only these order keys.
     pub(super) only: Option<&'a [String]>,
+    /// Only these keys, which are held, and due.
+    pub(super) keys: Option<&'a [String]>,
     pub(super) limit: usize,
+}
+
+/// Which rows of a type without an order are left out, by their hold.
+#[derive(Clone, Copy)]
+enum Held {
+    /// Whatever is held: what is due again is looked up by its key.
+    Any,
+    NotDue,
+    /// Dead letters, and what was sent.
+    Done,
 }
 
 impl Window<'_> {
@@ -37,7 +49,7 @@ impl Worker<'_> {
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
-            hold: active.due.is_some() || active.dead || active.undeleted.is_some(),
+            hold: active.holds() && (lane.table.ordered() || window.keys.is_some()),
             version: true,
         };
         let mut sql = lane.statement("SELECT ", &[]);
@@ -50,9 +62,10 @@ impl Worker<'_> {
         }
         if extras.hold {
             let columns = lane.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
-            sql.push(", (SELECT ").push(&columns).push(" FROM signalbus_hold h WHERE h.signal_type = ");
-            sql.arg(lane.signal_type.name.as_str());
-            sql.push(" AND ").push(&lane.database.dialect().same_key("h.signal_key", &lane.texts.key)).push(")");
+            sql.push(", (SELECT ").push(&columns).push(" FROM signalbus_hold h WHERE ");
+            let signal = lane.signal_type.name.as_str();
+            lane.database.dialect().held_under(&mut sql, signal, "signal_key", &lane.texts.key);
+            sql.push(")");
         }
         if extras.version {
             sql.push(", ").push(&lane.texts.version);
@@ -131,7 +144,7 @@ impl Worker<'_> {
     async fn first_key(&mut self, order: &str, active: &RecordedClaims) -> Result<Option<String>, Error> {
         let texts = &self.lane.texts;
         let mut sql = self.lane.statement(&format!("SELECT {} FROM {} t WHERE 1 = 1", texts.key, texts.from), &[]);
-        self.lane.leave_out(&mut sql, active);
+        self.lane.leave_out(&mut sql, active, Held::Done);
         sql.push(&format!(" ORDER BY {order} LIMIT 1"));
         self.session.begin(Purpose::Read).await?;
         let rows = self.session.rows(sql).await?;
@@ -183,7 +196,12 @@ impl SignalTable {
         if let Some(keys) = window.only {
             self.order_key_among(sql, keys, "IN");
         }
-        self.leave_out(sql, active);
+        if let Some(keys) = window.keys {
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            sql.push(" AND ");
+            self.database.dialect().key_in(sql, &self.table, &keys);
+        }
+        self.leave_out(sql, active, if window.keys.is_some() { Held::NotDue } else { Held::Any });
         sql.push(" ORDER BY ").push(&self.texts.order);
         sql.push(" LIMIT ").push(&window.limit.to_string());
     }
@@ -198,11 +216,23 @@ impl SignalTable {
         }
     }
 
-    /// Appends a query whose first row tells that something behind a key can be claimed, unless
-    /// another claim covers it.
+    /// Appends a condition that something behind a key can be claimed, or is due again, unless another claim covers it.
     pub(super) fn due(&self, sql: &mut Sql, after: Option<&str>) {
-        sql.push("SELECT 1");
+        sql.push("EXISTS (SELECT 1");
         self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &RecordedClaims::held());
+        sql.push(")");
+        if !self.table.ordered() {
+            sql.push(" OR EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ").arg(self.signal_type.name.as_str());
+            sql.push(" AND state = ").arg(RETRY).push(" AND due_at <= ").push(self.database.dialect().now()).push(")");
+        }
+    }
+
+    /// A query for the last of so many keys behind another one, if there are so many.
+    pub(super) fn distant_key(&self, after: Option<&str>, until: Option<&str>, distance: usize) -> Sql {
+        let mut sql = self.statement(&format!("SELECT {} FROM {} t WHERE 1 = 1", self.texts.key, self.texts.from), &[]);
+        self.within(&mut sql, after, until, " AND ");
+        sql.push(&format!(" ORDER BY {} LIMIT 1 OFFSET {}", self.compared_key().join(", "), distance - 1));
+        sql
     }
 
     /// Appends a comparison of the whole key, in a form that the key's index serves.
@@ -245,51 +275,79 @@ impl SignalTable {
         sql.push("))");
     }
 
-    /// Appends what keeps away from other claims and from what is deferred.
-    fn leave_out(&self, sql: &mut Sql, active: &RecordedClaims) {
-        let same = |column: &str, other: &str| self.database.dialect().same_key(column, other);
-        let others = &active.claims;
+    /// Appends what keeps away from other claims and from what is held.
+    fn leave_out(&self, sql: &mut Sql, active: &RecordedClaims, held: Held) {
         if self.table.ordered() {
-            let busy: Vec<String> = others.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
-            self.order_key_among(sql, &busy, "NOT IN");
-        } else {
-            for claim in others {
-                sql.push(" AND NOT (1 = 1");
-                self.within(sql, claim.from.as_deref(), claim.to.as_deref(), " AND ");
+            return self.leave_order_out(sql, active);
+        }
+        // (A range leaves out what is held.)
+        let by_key = matches!(held, Held::NotDue);
+        for claim in active.claims.iter().filter(|claim| claim.order_keys.is_empty() && !by_key) {
+            sql.push(" AND NOT (1 = 1");
+            self.within(sql, claim.from.as_deref(), claim.to.as_deref(), " AND ");
+            sql.push(")");
+        }
+        if !active.holds() {
+            return;
+        }
+        self.without_hold(sql, Some(("signal_key", &self.texts.key)));
+        match held {
+            Held::Any => {}
+            Held::Done => {
+                sql.push(" AND h.state <> ").arg(RETRY);
+            }
+            Held::NotDue => {
+                sql.push(" AND (h.state <> ").arg(RETRY).push(" OR h.due_at > ");
+                self.push_now(sql, active);
                 sql.push(")");
             }
         }
+        self.end_without(sql);
+    }
+
+    fn leave_order_out(&self, sql: &mut Sql, active: &RecordedClaims) {
+        let busy: Vec<String> = active.claims.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
+        self.order_key_among(sql, &busy, "NOT IN");
         if active.dead || active.undeleted.is_some() {
-            self.without_hold(sql, "<>", RETRY);
-            sql.push(" AND ").push(&same("h.signal_key", &self.texts.key)).push(")");
+            self.without_hold(sql, Some(("signal_key", &self.texts.key)));
+            sql.push(" AND h.state <> ").arg(RETRY);
+            self.end_without(sql);
         }
+        let order_key = (!self.table.order_key.is_empty()).then_some(("order_key", &self.texts.order_key[..]));
         if active.dead && self.table.holds_dead {
-            self.without_hold(sql, "=", DEAD);
-            if !self.table.order_key.is_empty() {
-                sql.push(" AND ").push(&same("h.order_key", &self.texts.order_key));
-            }
-            sql.push(")");
+            self.without_hold(sql, order_key);
+            sql.push(" AND h.state = ").arg(DEAD);
+            self.end_without(sql);
         }
         if active.due.is_some_and(|(_, last)| last > 0) {
-            self.without_hold(sql, "=", RETRY);
-            match (self.table.ordered(), self.table.order_key.is_empty()) {
-                (false, _) => sql.push(" AND ").push(&same("h.signal_key", &self.texts.key)),
-                (true, false) => sql.push(" AND ").push(&same("h.order_key", &self.texts.order_key)),
-                (true, true) => sql,
-            };
-            sql.push(" AND h.due_at > ");
-            match active.now {
-                Some(now) => sql.arg(now),
-                None => sql.push(self.database.dialect().now()),
-            };
-            sql.push(")");
+            self.without_hold(sql, order_key);
+            sql.push(" AND h.state = ").arg(RETRY).push(" AND h.due_at > ");
+            self.push_now(sql, active);
+            self.end_without(sql);
         }
     }
 
-    /// Appends the beginning of a condition that no hold matches that is in this state (`=`), or is not (`<>`).
-    fn without_hold(&self, sql: &mut Sql, operator: &str, state: &str) {
-        sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE h.signal_type = ");
-        sql.arg(self.signal_type.name.as_str()).push(" AND h.state ").push(operator).push(" ").arg(state);
+    fn push_now(&self, sql: &mut Sql, active: &RecordedClaims) {
+        match active.now {
+            Some(now) => sql.arg(now),
+            None => sql.push(self.database.dialect().now()),
+        };
+    }
+
+    /// Appends the beginning of a condition that no hold of the type matches, with this key in a column if it is given.
+    fn without_hold(&self, sql: &mut Sql, key: Option<(&str, &str)>) {
+        sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE ");
+        let signal = self.signal_type.name.as_str();
+        match key {
+            Some((column, key)) => self.database.dialect().held_under(sql, signal, column, key),
+            None => {
+                sql.push("h.signal_type = ").arg(signal);
+            }
+        }
+    }
+
+    fn end_without(&self, sql: &mut Sql) {
+        sql.push(self.database.dialect().per_row()).push(")");
     }
 
     fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {
