@@ -187,10 +187,15 @@ async fn held_rows(report: &mut Report, system: System, rows: u32) {
         let first = *first.get().unwrap();
         rates.push(f64::from(rows) / first.elapsed().as_secs_f64());
         if held {
-            report.add(&format!("{name}: first pass over {rows} held rows"), vec![(first - begun).as_secs_f64()], "s", "");
+            report.add(
+                &format!("{name}: first pass over {rows} held rows"),
+                vec![1000.0 * (first - begun).as_secs_f64()],
+                "ms",
+                "",
+            );
         }
     }
-    report.add(&format!("{name}: behind {rows} held rows / without"), vec![rates[1] / rates[0]], "", "at least 0.8");
+    report.add(&format!("{name}: behind {rows} held rows / without"), vec![rates[1] / rates[0]], "ratio", "at least 0.8");
 }
 
 async fn database(system: System) -> Database {

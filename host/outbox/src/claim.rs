@@ -155,6 +155,10 @@ impl Worker<'_> {
             }
             // Always before the connection: there may be only one.
             let mut scan = self.lane.scan.lock().await;
+            if scan.is_open(boundary) {
+                // Another worker was faster.
+                continue;
+            }
             self.session.begin(Purpose::Write).await?;
             let taken = match self.take_and_record(&mut scan, limit, boundary).await {
                 Ok(taken) => taken,
@@ -188,6 +192,9 @@ impl Worker<'_> {
                 Taken::Rows(taking, rows) => (taking, rows),
                 Taken::Range(taking, active, parts) => {
                     let before = scan.open.replace(self.lane.opened(taking, active, parts, boundary));
+                    if before.is_some() {
+                        scan.rescans.want();
+                    }
                     drop(scan);
                     // It was opened for another boundary.
                     if let Some(before) = before.filter(|before| before.claim.close()) {
@@ -274,7 +281,12 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error; the claim expires.
     pub async fn close(&mut self) -> Result<(), Error> {
-        let open = self.lane.scan.lock().await.open.take();
+        let mut scan = self.lane.scan.lock().await;
+        let open = scan.open.take();
+        if open.is_some() {
+            scan.rescans.want();
+        }
+        drop(scan);
         match open {
             Some(open) if open.claim.close() => self.end(&open.claim).await,
             _ => Ok(()),
