@@ -98,9 +98,19 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error; what was not settled can be settled again.
     pub async fn settle(&mut self, batch: &Batch, settlement: &Settlement) -> Result<Settled, Error> {
-        let count = settlement.delete.len() + settlement.defer.len() + settlement.bury.len();
+        let count = |settlement: &Settlement| settlement.delete.len() + settlement.defer.len() + settlement.bury.len();
+        let mut settlement = settlement;
+        let whole;
+        if self.lane.table.recurring && !self.lane.table.ordered() && (1..batch.signals.len()).contains(&count(settlement)) {
+            // A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others.
+            whole = batch.with_rest_held(settlement);
+            settlement = &whole;
+        }
+        let count = count(settlement);
         let leftovers = count < batch.signals.len();
-        let ends = batch.claim.ends_with_this();
+        // If it is kept for what was left of another batch, it has to record first that this one is settled.
+        let kept = batch.claim.tracked && batch.claim.has_leftovers();
+        let ends = batch.claim.ends_with_this() && !kept;
         let proof = match (ends, leftovers) {
             (true, leftovers) => Proof::End { settled: count, leftovers },
             (false, false) if batch.claim.tracked => Proof::Track,
