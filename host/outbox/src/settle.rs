@@ -12,6 +12,7 @@ use super::hold::Entry;
 use super::open::HeldClaim;
 use super::sql::{Arg, Sql};
 use super::standing::Standing;
+use super::trial::{self, Rule, is_broken};
 use super::{Cause, Error, LEASE, SignalTable, Worker, millis};
 use signalbus_core::settlement::Settlement;
 
@@ -258,7 +259,7 @@ impl Worker<'_> {
         if renewed == 1 {
             claim.renewed();
         }
-        Ok(renewed == 1)
+        Ok(renewed == 1 || is_broken(Rule::LossStops))
     }
 
     /// Ends a claim of which nothing is in flight any more.
@@ -337,7 +338,7 @@ impl Worker<'_> {
         let mut deletions = Deletions { deleted, changed: replaced.len(), ..Deletions::default() };
         let mut entries = Vec::new();
         let marks = !lane.table.mark.is_empty();
-        if deletions.deleted < here.len() as u64 || marks {
+        if (deletions.deleted < here.len() as u64 || marks) && !is_broken(Rule::ResistanceHeld) {
             if !lane.table.children.is_empty() {
                 // They stay with what stays.
                 return Err(Error::Refused { message: SUPPRESSED.into(), cause: Cause::Final });
@@ -376,10 +377,11 @@ impl Worker<'_> {
             Proof::Share if share.is_empty() => lane.extend(&batch.claim),
             Proof::Share => {
                 let text = format!("SELECT token FROM signalbus_claim WHERE token = ?{share}");
-                return Ok(self.session.rows(lane.statement(&text, &[batch.claim.token().into()])).await?.len() == 1);
+                let found = self.session.rows(lane.statement(&text, &[batch.claim.token().into()])).await?;
+                return Ok(found.len() == 1 || is_broken(Rule::Fence));
             }
         };
-        Ok(self.session.execute(proof).await? == 1)
+        Ok(self.session.execute(proof).await? == 1 || is_broken(Rule::Fence))
     }
 
     async fn delete_rows(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
@@ -466,6 +468,9 @@ impl SignalTable {
 
     fn push_delete(&self, sql: &mut Sql, batch: &Batch, positions: &[usize]) {
         sql.push(&self.texts.remove);
+        if is_broken(Rule::KeysNamed) {
+            return trial::push_range(sql, &self.table, batch, positions);
+        }
         self.named(sql, batch, positions);
     }
 
@@ -480,7 +485,7 @@ impl SignalTable {
     /// Appends a condition that the rows are as they were read; `false` if it cannot be told.
     fn guard(&self, sql: &mut Sql, batch: &Batch, positions: &[usize], connection: u32) -> bool {
         let versions: Vec<i64> = positions.iter().map(|&n| batch.marks[n].version).collect();
-        self.database.dialect().guard(sql, &self.table, &versions, connection)
+        is_broken(Rule::VersionDeleted) || self.database.dialect().guard(sql, &self.table, &versions, connection)
     }
 
     /// A claim belongs to another relay now: it is read no more.
