@@ -265,7 +265,7 @@ async fn drain(relay: &Relay, worker: &mut Worker<'_>, world: &Shared) -> Checke
 fn seeds(usual: u32) -> Vec<u64> {
     match std::env::var("SIGNALBUS_SEED") {
         Ok(seed) => vec![seed.parse().expect("SIGNALBUS_SEED is a number")],
-        Err(_) => (0..u64::from(amount(usual, usual * 100))).collect(),
+        Err(_) => (0..u64::from(amount(usual, usual * 25))).collect(),
     }
 }
 
