@@ -191,7 +191,7 @@ features: setup libraries
 	@tests/features.sh $(ONLY)
 
 soak: servers plugins guests
-	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_partition memory_does_not_grow from_plugin_new
+	@SIGNALBUS_SOAK=1 cargo test $(SELECTED) --test e2e -- rolling_restarts order_within a_network_partition memory_does_not_grow from_plugin_new outbox::schedules
 
 bench: servers plugins guests
 	@echo '== running the benchmarks'

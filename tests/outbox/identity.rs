@@ -77,6 +77,26 @@ mod cases {
         }
     }
 
+    /// The rest of a batch is left, as by a stop: whatever keeps its ids must not give them to a row that comes back.
+    pub async fn a_row_that_comes_back_beside_what_was_left_has_another_id(database: Database) {
+        database.orders(0).await;
+        database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 2).await;
+        settle(&mut worker, &batch, &Settlement { delete: vec![0], ..Settlement::default() }).await;
+        database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a')").await;
+        let mut again = Vec::new();
+        while again.len() < 2 {
+            let batch = claim(&mut worker, 2).await;
+            assert!(attempts(&batch).iter().all(|&attempt| attempt == 1), "{batch:?}");
+            again.extend(ids(&batch));
+            settle(&mut worker, &batch, &sent(&batch)).await;
+        }
+        assert!(again.contains(&ids(&batch)[1]) && !again.contains(&ids(&batch)[0]), "{again:?}, {batch:?}");
+        nothing(&mut worker).await;
+    }
+
     /// Replaced, updated, and gone, each while it is being sent.
     pub async fn only_the_version_that_was_sent_is_deleted(database: Database) {
         database.orders(5).await;
@@ -157,6 +177,7 @@ mod cases {
 crate::on_each_version!(
     every_repetition_has_the_same_id,
     a_row_that_comes_back_has_another_id,
+    a_row_that_comes_back_beside_what_was_left_has_another_id,
     only_the_version_that_was_sent_is_deleted,
     changes_elsewhere_cost_nothing,
     a_restored_backup_repeats_no_id,

@@ -1,236 +1,374 @@
-//! Random schedules: workers claim, settle, defer, dead-letter, release and crash while rows are added and changed.
+//! Random schedules: workers claim, send, settle, freeze and die, claims expire and are taken over, while an application
+//! writes, deletes and replaces rows, keeps some from being deleted, and restores backups. A ledger, which knows only the
+//! guarantees, looks for whatever breaks one. To prove that it would find it, rules of the outbox are broken one by one.
+//!
+//! A seed decides what happens, as far as the clock does not: `SIGNALBUS_SEED=17` runs that schedule alone.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+mod ledger;
+mod world;
 
-use signalbus::outbox::{Batch, Claimed, Settled};
-use signalbus::settlement::Settlement;
-use signalbus::signal::Value;
+use std::sync::Arc;
 
+use signalbus::outbox::trial::{Interruption, Rule, Trial};
+use signalbus::outbox::{Batch, Claimed, Source, Worker};
+use tokio::sync::Mutex;
+
+use self::ledger::Checked;
+use self::world::{Obstacle, World};
+use crate::harness::amount;
 use crate::harness::database::Database;
-use crate::harness::lane::{Relay, buried, deferred, ordered, orders};
+use crate::harness::lane::{Relay, ordered, orders, sent};
 
-/// Number of schedules per database.
-const SEEDS: u64 = 20;
-const WORKERS: usize = 4;
 const STEPS: usize = 60;
+/// How many batches are in flight at most.
+const FLIGHTS: usize = 5;
+const WORKERS: usize = 4;
+/// No schedule leaves so many batches behind.
+const MANY: usize = 500;
 
-/// What became of every row, recorded independently of the database.
-#[derive(Default)]
-struct Ledger {
-    inserted: HashSet<i64>,
-    handed_out: HashSet<i64>,
-    deleted: HashSet<i64>,
-    buried: HashSet<i64>,
-    /// Attempts charged to each row.
-    charged: BTreeMap<i64, u32>,
-    /// The version of each row, which is its payload.
-    versions: BTreeMap<i64, u32>,
-    /// The id of each version that was handed out, and the reverse.
-    ids: HashMap<(i64, String), String>,
-    known: HashMap<String, (i64, String)>,
+type Shared = Arc<Mutex<World>>;
+
+/// A batch that a worker of a relay has. Nothing says when it goes on: it may be frozen.
+struct Flight {
+    number: usize,
+    relay: usize,
+    batch: Batch,
+    settlement: Option<signalbus::settlement::Settlement>,
 }
 
-fn key(batch: &Batch, index: usize) -> i64 {
-    batch.signals[index].key.parse().unwrap()
+/// What a kind of schedule is about.
+#[derive(Clone)]
+struct Setting {
+    source: Source,
+    obstacle: Obstacle,
+    manner: Manner,
 }
 
-/// The version that was read.
-fn version(batch: &Batch, index: usize) -> String {
-    match &batch.signals[index].values[2] {
-        Value::Text(text) => text.clone(),
-        other => panic!("{other:?}"),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Manner {
+    /// Many batches are in flight, few rows wait.
+    Usual,
+    /// Many rows wait at first, so that claims cover several batches.
+    Backlog,
+    /// The same, and every batch is seen through at once: hardly anything happens between its claim and its settle.
+    Prompt,
+}
+
+impl Setting {
+    fn unordered(obstacle: Obstacle) -> Self {
+        Self { source: orders(), obstacle, manner: Manner::Usual }
+    }
+
+    fn ordered(obstacle: Obstacle, order_key: &[&str]) -> Self {
+        Self { source: ordered("order_placed", &["id"], order_key), obstacle, manner: Manner::Usual }
+    }
+
+    fn with_backlog(manner: Manner) -> Self {
+        Self { manner, ..Self::unordered(Obstacle::None) }
     }
 }
 
-/// Decides at random within the rules: if `strict`, nothing overtakes a signal that stays.
-fn decide(batch: &Batch, random: &mut fastrand::Rng, strict: bool) -> Settlement {
-    let mut settlement = Settlement::default();
-    let mut held = HashSet::new();
-    for (index, signal) in batch.signals.iter().enumerate() {
-        if strict && held.contains(&signal.order_key) {
-            continue;
+/// Runs one schedule, with one rule broken or none.
+async fn schedule(database: &Database, setting: &Setting, seed: u64, broken: Option<Rule>) -> Checked {
+    let strict = !setting.source.order_by.is_empty();
+    let world = Arc::new(Mutex::new(World::new(database, seed, setting.obstacle, strict).await));
+    let interruption: Interruption = Arc::new({
+        let world = world.clone();
+        move || {
+            let world = world.clone();
+            // Whoever comes in between is not interrupted.
+            Box::pin(async move {
+                if let Ok(mut world) = world.try_lock() {
+                    world.interrupt().await;
+                }
+            })
         }
-        match random.u32(0..10) {
-            0 => {
-                held.insert(signal.order_key.clone());
+    });
+    let trial = Trial { broken, interruption: Some(interruption) };
+    let done = trial.run(run(database, setting, &world)).await;
+    let trace = std::mem::take(&mut world.lock().await.trace);
+    done.map_err(|violation| format!("{violation}\n{}", trace.join("\n")))
+}
+
+async fn run(database: &Database, setting: &Setting, world: &Shared) -> Checked {
+    let mut steps = STEPS;
+    if setting.manner != Manner::Usual {
+        world.lock().await.fill().await;
+    }
+    while steps > 0 {
+        world.lock().await.rival = Some(Relay::open(database, &setting.source).await);
+        steps = era(database, setting, world, steps).await?;
+    }
+    world.lock().await.rival = None;
+    finish(&Relay::open(database, &setting.source).await, world).await
+}
+
+/// Two relays run, until a backup is restored or no steps are left. Returns how many are left.
+async fn era(database: &Database, setting: &Setting, world: &Shared, steps: usize) -> Checked<usize> {
+    let relays = [Relay::open(database, &setting.source).await, Relay::open(database, &setting.source).await];
+    let mut workers: Vec<Worker<'_>> = (0..WORKERS).map(|n| relays[n % 2].worker()).collect();
+    let mut flights: Vec<Flight> = Vec::new();
+    for left in (0..steps).rev() {
+        let choice = world.lock().await.random.u32(0..24);
+        match choice {
+            0..=5 => world.lock().await.act().await?,
+            6 if !flights.is_empty() => crash(world, &mut flights).await,
+            7 => expire(world, &relays).await,
+            8 => world.lock().await.make_due("'retry', 'sent'").await,
+            9 => drop(relays[0].lane.sweep(0, 1000).await.unwrap()),
+            10 => world.lock().await.treat_dead().await?,
+            11 => renew(world, &mut workers, &flights).await,
+            12 => world.lock().await.back_up().await?,
+            13 if world.lock().await.restore().await => return Ok(left),
+            14.. if setting.manner == Manner::Prompt => see_through(world, &mut workers).await?,
+            14..=18 if flights.len() < FLIGHTS => claim(world, &mut workers, &mut flights).await?,
+            _ if !flights.is_empty() => {
+                let chosen = some(world, &flights).await;
+                go_on(world, &mut workers, &mut flights, chosen).await?;
             }
-            1 | 2 => {
-                held.insert(signal.order_key.clone());
-                settlement.defer.push(deferred(batch, index, Duration::from_secs(random.u64(0..2) * 3600)));
-            }
-            3 => settlement.bury.push(buried(batch, index)),
-            _ => settlement.delete.push(index),
+            _ => claim(world, &mut workers, &mut flights).await?,
         }
+        let mut world = world.lock().await;
+        std::mem::replace(&mut world.found, Ok(()))?;
+        world.observe().await?;
     }
-    settlement
+    let mut world = world.lock().await;
+    flights.drain(..).for_each(|flight| world.ledger.lost(flight.number));
+    Ok(0)
 }
 
-impl Ledger {
-    async fn insert(&mut self, database: &Database, random: &mut fastrand::Rng) {
-        let new: Vec<i64> = (0..random.usize(1..8)).map(|_| random.i64(-1000..100_000)).collect();
-        let new: HashSet<i64> = new.into_iter().filter(|id| !self.inserted.contains(id)).collect();
-        let rows: Vec<String> = new.iter().map(|id| format!("({id}, 'customer {}', '0')", id.rem_euclid(5))).collect();
-        if !rows.is_empty() {
-            database.run(&format!("INSERT INTO order_placed VALUES {}", rows.join(", "))).await;
+async fn some(world: &Shared, flights: &[Flight]) -> usize {
+    world.lock().await.random.usize(0..flights.len())
+}
+
+async fn crash(world: &Shared, flights: &mut Vec<Flight>) {
+    let lost = flights.swap_remove(some(world, flights).await);
+    let mut world = world.lock().await;
+    world.trace.push(format!("the worker of batch {} dies", lost.number));
+    world.ledger.lost(lost.number);
+}
+
+/// All claims expire, as if everybody had been frozen for so long.
+async fn expire(world: &Shared, relays: &[Relay]) {
+    let mut world = world.lock().await;
+    world.expire().await;
+    for relay in relays.iter().chain(&world.rival) {
+        relay.lane.rescan().await;
+    }
+}
+
+async fn renew(world: &Shared, workers: &mut [Worker<'_>], flights: &[Flight]) {
+    if !flights.is_empty() {
+        let flight = &flights[some(world, flights).await];
+        let stands = workers[flight.relay].renew(&flight.batch).await.unwrap();
+        world.lock().await.trace.push(format!("batch {} is renewed: {stands}", flight.number));
+    }
+}
+
+async fn claim(world: &Shared, workers: &mut [Worker<'_>], flights: &mut Vec<Flight>) -> Checked {
+    let (worker, limit) = {
+        let mut world = world.lock().await;
+        world.claims();
+        (world.random.usize(0..WORKERS), world.random.usize(1..6))
+    };
+    let claimed = workers[worker].claim(limit, None).await.unwrap();
+    let mut world = world.lock().await;
+    std::mem::replace(&mut world.found, Ok(()))?;
+    world.observe().await?;
+    match claimed {
+        Claimed::Batch(batch) => {
+            let number = world.claimed(&batch)?;
+            flights.push(Flight { number, relay: worker % 2, batch, settlement: None });
         }
-        self.versions.extend(new.iter().map(|id| (*id, 0)));
-        self.inserted.extend(new);
+        Claimed::Nothing { .. } => world.claimed_nothing(),
     }
+    Ok(())
+}
 
-    /// The application changes a row, whatever becomes of it at the time.
-    async fn change(&mut self, database: &Database, random: &mut fastrand::Rng) {
-        let standing: Vec<i64> = self.inserted.difference(&self.deleted).copied().collect();
-        if standing.is_empty() {
-            return;
+/// A batch is claimed, sent and settled.
+async fn see_through(world: &Shared, workers: &mut [Worker<'_>]) -> Checked {
+    let mut flights = Vec::new();
+    claim(world, workers, &mut flights).await?;
+    while !flights.is_empty() {
+        go_on(world, workers, &mut flights, 0).await?;
+    }
+    Ok(())
+}
+
+/// A batch is sent, or settled if it was.
+async fn go_on(world: &Shared, workers: &mut [Worker<'_>], flights: &mut Vec<Flight>, chosen: usize) -> Checked {
+    let flight = &mut flights[chosen];
+    let Some(settlement) = &flight.settlement else {
+        flight.settlement = Some(world.lock().await.send(&flight.batch, flight.number)?);
+        return Ok(());
+    };
+    world.lock().await.settles(flight.number, settlement);
+    let settled = workers[flight.relay].settle(&flight.batch, settlement).await.unwrap();
+    let mut world = world.lock().await;
+    std::mem::replace(&mut world.found, Ok(()))?;
+    world.settled(flight.number, settlement, &settled).await?;
+    flights.swap_remove(chosen);
+    Ok(())
+}
+
+/// Nobody interferes any more: everything that stands is sent at last, and nothing is left of it.
+async fn finish(relay: &Relay, world: &Shared) -> Checked {
+    let mut worker = relay.worker();
+    {
+        let mut world = world.lock().await;
+        world.quiet = true;
+        world.observe().await?;
+        world.clear_obstacles().await;
+    }
+    drain(relay, &mut worker, world).await?;
+    world.lock().await.ledger.nothing_waits()?;
+    world.lock().await.redrive_all().await;
+    drain(relay, &mut worker, world).await?;
+    let mut world = world.lock().await;
+    world.ledger.nothing_stands()?;
+    for table in ["order_placed", "signalbus_claim", "signalbus_hold"] {
+        let left = world.count(table).await;
+        if left > 0 {
+            return Err(format!("{left} rows are left in {table}"));
         }
-        let mut standing = standing;
-        standing.sort_unstable();
-        let id = standing[random.usize(0..standing.len())];
-        let version = self.versions.get_mut(&id).unwrap();
-        *version += 1;
-        database.run(&format!("UPDATE order_placed SET payload = '{version}' WHERE id = {id}")).await;
-        self.charged.remove(&id);
-        self.buried.remove(&id);
     }
+    Ok(())
+}
 
-    /// Whether a signal still is the row that was read.
-    fn stands(&self, batch: &Batch, index: usize) -> bool {
-        version(batch, index) == self.versions[&key(batch, index)].to_string()
-    }
-
-    /// Records a claim: its rows must be neither in another live claim nor settled.
-    fn claimed(&mut self, batch: &Batch, live: &[Option<Batch>]) {
+async fn drain(relay: &Relay, worker: &mut Worker<'_>, world: &Shared) -> Checked {
+    for _ in 0..MANY {
+        {
+            let mut world = world.lock().await;
+            world.expire().await;
+            world.make_due("'retry', 'sent'").await;
+            world.claims();
+        }
+        relay.lane.sweep(0, 1000).await.unwrap();
+        relay.lane.rescan().await;
+        let claimed = worker.claim(50, None).await.unwrap();
+        let mut world = world.lock().await;
+        world.observe().await?;
+        let Claimed::Batch(batch) = claimed else { return Ok(()) };
+        let number = world.claimed(&batch)?;
         for (index, signal) in batch.signals.iter().enumerate() {
-            let id = key(batch, index);
-            assert!(!self.deleted.contains(&id) && !self.buried.contains(&id), "{id} was already settled");
-            assert_eq!(signal.attempt, self.charged.get(&id).unwrap_or(&0) + 1, "attempts of {id}");
-            assert!(self.stands(batch, index), "{id} is not what it is now: {batch:?}");
-            let version = (id, version(batch, index));
-            // What an ordered type held back was not sent.
-            let first = self.ids.entry(version.clone()).or_insert_with(|| signal.id.clone());
-            assert!(!signal.order_key.is_empty() || first == &signal.id, "{version:?}: {first}, {}", signal.id);
-            assert_eq!(self.known.entry(signal.id.clone()).or_insert_with(|| version.clone()), &version);
-            for other in live.iter().flatten() {
-                assert!((0..other.signals.len()).all(|n| key(other, n) != id), "{id} is claimed twice");
-                let shared = other.signals.iter().any(|theirs| theirs.order_key == signal.order_key);
-                assert!(signal.order_key.is_empty() || !shared, "order key \"{}\" is claimed twice", signal.order_key);
-            }
-            self.handed_out.insert(id);
+            let version = world.ledger.flight(number).versions[index];
+            world.ledger.sent(version, &signal.id)?;
         }
+        world.settles(number, &sent(&batch));
+        let settled = worker.settle(&batch, &sent(&batch)).await.unwrap();
+        world.settled(number, &sent(&batch), &settled).await?;
     }
+    Err("the same rows are sent again and again".into())
+}
 
-    fn settled(&mut self, batch: &Batch, settlement: &Settlement) {
-        let standing: Vec<bool> = (0..batch.signals.len()).map(|index| self.stands(batch, index)).collect();
-        for &index in settlement.delete.iter().filter(|&&index| standing[index]) {
-            assert!(self.deleted.insert(key(batch, index)), "deleted twice");
-        }
-        for burial in settlement.bury.iter().filter(|burial| standing[burial.index]) {
-            assert!(self.buried.insert(key(batch, burial.index)), "buried twice");
-        }
-        for deferral in settlement.defer.iter().filter(|deferral| standing[deferral.index]) {
-            self.charged.insert(key(batch, deferral.index), deferral.attempts);
-        }
+/// The schedules to run: one, or as many as there is time for.
+fn seeds(usual: u32) -> Vec<u64> {
+    match std::env::var("SIGNALBUS_SEED") {
+        Ok(seed) => vec![seed.parse().expect("SIGNALBUS_SEED is a number")],
+        Err(_) => (0..u64::from(amount(usual, usual * 25))).collect(),
     }
 }
 
-/// Runs one schedule; the seed alone determines the order of the steps.
-async fn schedule(database: &Database, seed: u64, strict: bool) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let source = if strict { ordered("order_placed", &["id"], &["customer"]) } else { orders() };
-    let relays = [Relay::open(database, &source).await, Relay::open(database, &source).await];
-    let mut workers: Vec<_> = (0..WORKERS).map(|n| relays[n % 2].worker()).collect();
-    let mut live: Vec<Option<Batch>> = (0..WORKERS).map(|_| None).collect();
-    let mut lost: Vec<Batch> = Vec::new();
-    let mut ledger = Ledger::default();
-    for _ in 0..STEPS {
-        let n = random.usize(0..WORKERS);
-        match (random.u32(0..12), live[n].take()) {
-            (0..=2, batch) => {
-                live[n] = batch;
-                ledger.insert(database, &mut random).await;
-                ledger.change(database, &mut random).await;
-            }
-            (3, Some(batch)) => lost.push(batch), // its worker died
-            (4, batch) => {
-                // All live claims expire: from the next claim on, their settles are fenced.
-                live[n] = batch;
-                lost.extend(live.iter_mut().filter_map(Option::take));
-                database.expire().await;
-                for relay in &relays {
-                    relay.lane.rescan().await;
-                }
-            }
-            (5, batch) => {
-                live[n] = batch;
-                database.make_due().await;
-            }
-            (_, Some(batch)) => {
-                let settlement = decide(&batch, &mut random, strict);
-                assert_ne!(workers[n].settle(&batch, &settlement).await.unwrap(), Settled::Fenced);
-                ledger.settled(&batch, &settlement);
-            }
-            (_, None) => {
-                if let Claimed::Batch(batch) = workers[n].claim(random.usize(1..12), None).await.unwrap() {
-                    ledger.claimed(&batch, &live);
-                    live[n] = Some(batch);
-                }
-                // A late owner settles, which succeeds only if its rows were not taken over.
-                if !lost.is_empty() && random.bool() {
-                    let late = lost.swap_remove(random.usize(0..lost.len()));
-                    let settlement = decide(&late, &mut random, strict);
-                    if workers[n].settle(&late, &settlement).await.unwrap() != Settled::Fenced {
-                        ledger.settled(&late, &settlement);
-                    }
-                }
-            }
+/// How many schedules are run on a database where they take the longest.
+const USUAL: u32 = 12;
+
+async fn explore(database: &Database, setting: Setting) {
+    World::prepare(database, setting.obstacle).await;
+    let usual = database.choose(4 * USUAL, USUAL, USUAL);
+    for seed in seeds(usual) {
+        if let Err(violation) = schedule(database, &setting, seed, None).await {
+            panic!("SIGNALBUS_SEED={seed}: {violation}\n");
         }
     }
-    drop(live);
-    relays[0].lane.sweep(0, 1000).await.unwrap();
-    finish(database, &mut workers[0], &mut ledger).await;
-}
-
-/// Sends the remaining rows, and checks that every row is accounted for exactly once.
-async fn finish(database: &Database, worker: &mut signalbus::outbox::Worker<'_>, ledger: &mut Ledger) {
-    database.make_due().await;
-    loop {
-        // A claim of which a batch was lost may have been renewed.
-        database.expire().await;
-        let Claimed::Batch(batch) = worker.claim(50, None).await.unwrap() else { break };
-        ledger.claimed(&batch, &[]);
-        let settlement = crate::harness::lane::sent(&batch);
-        let count = crate::harness::lane::settle(worker, &batch, &settlement).await;
-        assert_eq!(count, batch.signals.len() as u64);
-        ledger.settled(&batch, &settlement);
-    }
-    assert_eq!(database.count("order_placed").await, i64::try_from(ledger.buried.len()).unwrap(), "rows are left");
-    assert_eq!(database.count("signalbus_claim").await, 0);
-    assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
-    let outcomes: HashSet<i64> = ledger.deleted.union(&ledger.buried).copied().collect();
-    assert_eq!(outcomes.len(), ledger.deleted.len() + ledger.buried.len());
-    assert_eq!(outcomes.symmetric_difference(&ledger.inserted).collect::<Vec<_>>(), Vec::<&i64>::new());
-    assert_eq!(outcomes, ledger.handed_out);
-    assert_eq!(database.count("signalbus_hold WHERE state = 'dead'").await, i64::try_from(ledger.buried.len()).unwrap());
-    database.run("DELETE FROM signalbus_hold; DELETE FROM order_placed").await;
 }
 
 mod cases {
     use super::*;
 
-    pub async fn every_row_is_accounted_for(database: Database) {
-        database.orders(0).await;
-        for seed in 0..SEEDS {
-            schedule(&database, seed, false).await;
-        }
+    pub async fn unordered(database: Database) {
+        explore(&database, Setting::unordered(Obstacle::None)).await;
     }
 
-    pub async fn every_row_is_accounted_for_in_order(database: Database) {
-        database.orders(0).await;
-        for seed in 0..SEEDS {
-            schedule(&database, 1000 + seed, true).await;
-        }
+    pub async fn with_a_backlog(database: Database) {
+        explore(&database, Setting::with_backlog(Manner::Backlog)).await;
+    }
+
+    pub async fn promptly(database: Database) {
+        explore(&database, Setting::with_backlog(Manner::Prompt)).await;
+    }
+
+    pub async fn ordered(database: Database) {
+        explore(&database, Setting::ordered(Obstacle::None, &[])).await;
+    }
+
+    pub async fn ordered_by_key(database: Database) {
+        explore(&database, Setting::ordered(Obstacle::None, &["customer"])).await;
+    }
+
+    pub async fn with_foreign_keys(database: Database) {
+        explore(&database, Setting::unordered(Obstacle::ForeignKey)).await;
+    }
+
+    pub async fn with_triggers(database: Database) {
+        explore(&database, Setting::unordered(Obstacle::Trigger)).await;
+    }
+
+    pub async fn ordered_with_triggers(database: Database) {
+        explore(&database, Setting::ordered(Obstacle::Trigger, &["customer"])).await;
     }
 }
 
-crate::on_each_database!(every_row_is_accounted_for, every_row_is_accounted_for_in_order);
+crate::on_each_database!(
+    unordered,
+    with_a_backlog,
+    promptly,
+    ordered,
+    ordered_by_key,
+    with_foreign_keys,
+    with_triggers,
+    ordered_with_triggers,
+);
+
+/// How many schedules it may take to find a broken rule.
+const ENOUGH: u64 = 2000;
+
+/// Breaks a rule, and expects that some schedule shows it.
+async fn must_fail(rule: Rule, setting: Setting) {
+    let database = Database::sqlite().await;
+    World::prepare(&database, setting.obstacle).await;
+    for seed in 0..ENOUGH {
+        if let Err(violation) = schedule(&database, &setting, seed, Some(rule)).await {
+            schedule(&database, &setting, seed, None).await.expect("the same schedule passes where no rule is broken");
+            println!("{rule:?}: schedule {seed}: {}", violation.lines().next().unwrap_or_default());
+            return;
+        }
+    }
+    panic!("nobody has noticed in {ENOUGH} schedules that {rule:?} was broken");
+}
+
+macro_rules! must_fail {
+    ($($name:ident: $rule:ident, $setting:expr;)*) => {
+        mod broken {
+            use super::*;
+
+            $(
+                #[cfg_attr(not(debug_assertions), ignore = "a release keeps its rules")]
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $name() { must_fail(Rule::$rule, $setting).await }
+            )*
+        }
+    };
+}
+
+must_fail! {
+    no_fence: Fence, Setting::with_backlog(Manner::Backlog);
+    a_takeover_that_blocks_no_fence: TakeoverFences, Setting::with_backlog(Manner::Backlog);
+    a_lost_claim_that_is_read_on: LossStops, Setting::with_backlog(Manner::Backlog);
+    deletions_by_key_alone: VersionDeleted, Setting::unordered(Obstacle::None);
+    the_state_read_after_the_rows: StateWithRows, Setting::with_backlog(Manner::Prompt);
+    deletions_by_range: KeysNamed, Setting::unordered(Obstacle::None);
+    marked_rows_that_are_not_held: ResistanceHeld, Setting::unordered(Obstacle::Trigger);
+    holds_bound_to_keys_alone: HoldOfVersion, Setting::unordered(Obstacle::None);
+    ids_of_key_and_content: IdOfClaim, Setting::unordered(Obstacle::None);
+    ids_made_anew: SeedInherited, Setting::unordered(Obstacle::None);
+}

@@ -6,6 +6,7 @@
 use super::database::{Cell, number};
 use super::identity::Seed;
 use super::open::Live;
+use super::trial::{Rule, is_broken};
 
 /// The keys above the first, up to the second.
 pub(super) type Range = (Option<String>, String);
@@ -96,7 +97,9 @@ impl ClaimRecord {
     pub(super) fn taken_over(self) -> Self {
         let released = self.released || self.is_left_behind();
         let takeovers = if released && self.takeovers == 0 { 0 } else { self.takeovers + 1 };
-        Self { token: token(), mine: true, released: false, takeovers, ..self }
+        let token = if is_broken(Rule::TakeoverFences) { self.token } else { token() };
+        let seed = if is_broken(Rule::SeedInherited) { Seed::random() } else { self.seed };
+        Self { token, seed, mine: true, released: false, takeovers, ..self }
     }
 }
 

@@ -2,15 +2,17 @@
 //!
 //! Next: `claim`, which makes them; `settle`, which ends them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use super::SignalTable;
 use super::database::{Fetched, Row};
 use super::hold::SentRow;
 use super::identity::Seed;
 use super::open::{HeldClaim, Live};
+use signalbus_core::settlement::{Deferral, Settlement};
 use signalbus_core::signal::Signal;
 
 /// Signals claimed by this relay for a limited time.
@@ -85,6 +87,22 @@ impl Batch {
         let signals = (0..self.signals.len()).filter(whole).map(|n| self.signals[n].clone()).collect();
         let (marks, broken) = (Vec::new(), Vec::new());
         Self { claim: self.claim.clone(), signals, marks, broken, ..*self }
+    }
+
+    /// The same settlement, with what it does not name held until its next attempt, which is due at once. No attempt is
+    /// charged.
+    pub(super) fn with_rest_held(&self, settlement: &Settlement) -> Settlement {
+        let held =
+            settlement.defer.iter().map(|deferral| deferral.index).chain(settlement.bury.iter().map(|burial| burial.index));
+        let named: HashSet<usize> = held.chain(settlement.delete.iter().copied()).collect();
+        let rest = (0..self.signals.len()).filter(|index| !named.contains(index));
+        let held = rest.map(|index| Deferral {
+            index,
+            attempts: self.signals[index].attempt.saturating_sub(1),
+            delay: Duration::ZERO,
+            reason: "its batch was interrupted".to_owned(),
+        });
+        Settlement { defer: settlement.defer.iter().cloned().chain(held).collect(), ..settlement.clone() }
     }
 
     /// Rows that were sent, and are to be deleted.

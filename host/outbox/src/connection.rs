@@ -20,6 +20,7 @@ use super::hold::Hold;
 use super::pauses::Pauses;
 use super::sql::{Arg, Sql};
 use super::table::Table;
+use super::trial;
 use signalbus_core::signal::Value;
 
 /// Prepared statements that a connection keeps: a handful for each signal type.
@@ -294,6 +295,7 @@ where
     fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             self.drop_connection();
+            trial::interrupt().await;
             self.held = Some(self.connections.take().await?);
             self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
             self.look_for_others().await?;
@@ -346,14 +348,17 @@ where
             let most = bytes.unwrap_or(usize::MAX);
             let rows = within(limit, fetch::<D>(query, self.held()?, most)).await;
             let (rows, bytes, cut) = self.checked(rows)?;
+            let begun = self.held.as_ref().is_some_and(|held| held.begun);
             let len = rows.len();
             if rows.first().is_some_and(|row| !fits::<D>(row, &table)) {
                 return Err(Error::altered(&table.name));
             }
             let connection = self.connection();
+            let late = trial::late_state(self, D::OTHERS.filter(|_| !begun)).await?;
             let decode = move |n: usize| {
                 let row = row::<D>(&rows[n], &table, extras)?;
-                Some(if D::OTHERS.is_some() { Row { version: state(connection, row.version), ..row } } else { row })
+                let version = late.unwrap_or(row.version);
+                Some(if D::OTHERS.is_some() { Row { version: state(connection, version), ..row } } else { row })
             };
             Ok(Fetched { len, bytes, cut, decode: Box::new(decode) })
         })

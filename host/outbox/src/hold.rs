@@ -17,6 +17,7 @@ use super::identity::{Seed, hash};
 use super::settle::KEYS_PER_STATEMENT;
 use super::sql::Arg;
 use super::table::Table;
+use super::trial::{Rule, is_broken};
 use super::{Error, SignalTable, Worker, millis};
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Value;
@@ -104,7 +105,8 @@ impl Hold {
             let place = |name: &String| table.columns.iter().position(|column| column.name == *name);
             names.iter().map(place).collect()
         });
-        covered.is_none_or(|covered| fingerprint(covered.iter().map(|&n| &values[n])) == self.fingerprint)
+        let same = |covered: Vec<usize>| fingerprint(covered.iter().map(|&n| &values[n])) == self.fingerprint;
+        is_broken(Rule::HoldOfVersion) || covered.is_none_or(same)
     }
 }
 

@@ -12,6 +12,7 @@ use siphasher::sip::SipHasher13;
 
 use super::database::Row;
 use super::table::Table;
+use super::trial::{Rule, is_broken};
 use signalbus_core::signal::{Signal, Value};
 
 /// What tells the ids of one claim from those of all others: 128 random bits.
@@ -66,7 +67,7 @@ impl Identity {
     }
 
     fn tag(&self, seed: Seed, version: i64, values: &[Value]) -> u64 {
-        let mut hasher = seed.hasher();
+        let mut hasher = if is_broken(Rule::IdOfClaim) { Seed(0) } else { seed }.hasher();
         if self.numbered {
             hasher.write(&version.to_le_bytes());
         } else {

@@ -67,6 +67,7 @@ mod standing;
 mod table;
 mod takeover;
 mod text;
+pub mod trial;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod url;
 mod window;

@@ -10,6 +10,7 @@ use super::database::{ExtraColumns, OWN_VERSION, Row};
 use super::identity::same;
 use super::settle::KEYS_PER_STATEMENT;
 use super::sql::Sql;
+use super::trial::{Rule, is_broken};
 use super::{Error, SignalTable, Worker};
 use signalbus_core::signal::Value;
 
@@ -33,7 +34,8 @@ impl Worker<'_> {
         let guarded = lane.table.numbered;
         let untouched = |state| !lane.table.rewrites && wanted.iter().all(|&n| batch.marks[n].version == state);
         let locks = skip_locked || lane.locks_first();
-        if guarded && !locks || self.session.state().is_some_and(untouched) || wanted.is_empty() {
+        let told = guarded && !locks || self.session.state().is_some_and(untouched) || is_broken(Rule::VersionDeleted);
+        if told || wanted.is_empty() {
             return Ok(Standing { here: wanted.to_vec(), ..Standing::default() });
         }
         let lock = lane.database.dialect().lock_rows(lane.table.lockable);
