@@ -56,6 +56,11 @@ fn main() {
     let rows = std::env::var("SIGNALBUS_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
     let runs = std::env::var("SIGNALBUS_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
     let mut report = Report::default();
+    runtime.block_on(row_by_row(&mut report, rows, runs));
+    if args.len() == 2 {
+        report.write();
+        return;
+    }
     runtime.block_on(compare(&mut report, System::Sqlite, rows, runs));
     runtime.block_on(compare(&mut report, System::Postgres, rows, runs));
     runtime.block_on(compare(&mut report, System::Mariadb, rows.min(200_000), runs));
@@ -86,6 +91,20 @@ async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
     ratios(report, &format!("{name}: plugin / raw loop"), plugin, raw, "0.8");
     ratios(report, &format!("{name}: {rows} pending / 10,000 pending"), plugin, few, "0.9");
     report.add(&format!("{name}: memory"), plugin.iter().map(|drain| drain.memory).collect(), "MB", "below 80");
+}
+
+/// Compares a plugin whose author's function takes one row with one whose function takes the batch.
+async fn row_by_row(report: &mut Report, rows: u32, runs: usize) {
+    for system in [System::Sqlite, System::Postgres] {
+        let name = format!("{system:?}").to_lowercase();
+        let (mut one, mut all) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            one.push(measured(system, "sends_one", rows, None).await);
+            all.push(measured(system, "sends", rows, None).await);
+        }
+        rates(report, &format!("{name}: plugin that sends row by row"), &one);
+        ratios(report, &format!("{name}: row by row / plugin that takes the batch"), &one, &all, "0.9");
+    }
 }
 
 /// Drains a backlog while another session holds an idle REPEATABLE READ snapshot.
@@ -191,7 +210,8 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
         let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
-        let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..PluginSpec::default() };
+        let guest = harness::guest(if way.starts_with("sends") { way } else { "noop" });
+        let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: guest, ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
     let relay = Relay::from_flushers(vec![flusher(table, sender, way)]);
