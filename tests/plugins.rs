@@ -5,6 +5,7 @@ mod compatibility;
 mod conformance;
 mod load;
 mod order;
+mod row_by_row;
 mod traps;
 
 use std::path::PathBuf;

@@ -145,7 +145,7 @@ async fn a_trap_is_a_retry_with_the_panic_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_poisonous_signal_is_charged_alone() {
-    for name in ["traps", "traps_one"] {
+    for name in ["traps", "traps_one", "traps_alone"] {
         let trial = Trial::of_guest(name, 100, "[signals.OrderPlaced.settings]\npoison = 'poison'").await;
         trial.database.run("UPDATE order_placed SET payload = 'poison' WHERE id = 42").await;
         let said = trial.flush().await;

@@ -39,8 +39,8 @@ pub type BulkResult = Result<Vec<Outcome>>;
 
 /// Sends each signal with `send`, and collects the outcomes.
 ///
-/// An outage before any signal is decided applies to the whole call. A later outage ends the loop, and
-/// the remaining signals are retried; signals that were sent stay sent.
+/// An outage before any signal is decided applies to the whole call. A later outage ends the loop: what
+/// was decided stays so, and the remaining signals are not tried, which is not charged.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Outcome, Signal, each, plugin};
@@ -60,21 +60,47 @@ pub type BulkResult = Result<Vec<Outcome>>;
 /// # Errors
 ///
 /// Returns the outage that `send` returned, if no signal was decided before.
-pub fn each(signals: &[Signal], mut send: impl FnMut(&Signal) -> Result) -> BulkResult {
+pub fn each(signals: &[Signal], send: impl FnMut(&Signal) -> Result) -> BulkResult {
+    let (outcomes, outage) = in_turn(signals, send, || true);
+    whole(outcomes, outage, signals)
+}
+
+/// Sends signals one after the other, until all are decided, there is an outage, or it is time to stop.
+pub(crate) fn in_turn(
+    signals: &[Signal],
+    mut send: impl FnMut(&Signal) -> Result,
+    mut goes_on: impl FnMut() -> bool,
+) -> (Vec<Outcome>, Option<Error>) {
     let mut outcomes = Vec::with_capacity(signals.len());
     for signal in signals {
         match send(signal) {
             Ok(outcome) => outcomes.push(outcome),
-            Err(error) if error.is_outage() && outcomes.is_empty() => return Err(error),
-            Err(error) if error.is_outage() => {
-                let rest = signals.len() - outcomes.len();
-                outcomes.extend(vec![Outcome::retry(error.reason); rest]);
-                break;
-            }
+            Err(error) if error.is_outage() => return (outcomes, Some(error)),
             Err(error) => outcomes.push(decided(error)),
         }
+        if !goes_on() {
+            break;
+        }
+    }
+    (outcomes, None)
+}
+
+/// Answers for all signals, of which the last ones may not have been tried.
+pub(crate) fn whole(mut outcomes: Vec<Outcome>, outage: Option<Error>, signals: &[Signal]) -> BulkResult {
+    match outage {
+        Some(error) if outcomes.is_empty() => return Err(error),
+        outage if outcomes.len() < signals.len() => {
+            let reason = outage.map(|error| error.reason).unwrap_or_default();
+            outcomes.resize(signals.len(), untried(&signals[0]).unwrap_or_else(|| Outcome::retry(reason)));
+        }
+        _ => {}
     }
     Ok(outcomes)
+}
+
+/// Returns the answer for a signal that was not tried; `None` if the relay knows none.
+pub(crate) fn untried(signal: &Signal) -> Option<Outcome> {
+    signal.attribute("untried").map(Outcome::retry)
 }
 
 /// Converts an error into the outcome of its signal.

@@ -4,8 +4,19 @@
 //! `outcome` define the author's side.
 
 use crate::bindings::types;
-use crate::{BulkResult, Outcome, Result, Signal, bulk};
+use crate::{BulkResult, Error, Outcome, Result, Signal, bulk};
+use std::cell::Cell;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a call goes on to further signals. Short, because a call that crashes repeats what it has
+/// sent; long beside what a call costs.
+const SHARE: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// The outage that ended the last call after some of its signals: the answer to the next one.
+    static OUTAGE: Cell<Option<Error>> = const { Cell::new(None) };
+}
 
 /// Calls a function that sends one signal.
 pub fn single(
@@ -19,6 +30,27 @@ pub fn single(
     send(&signal).or_else(|error| error.into_outcome())
 }
 
+/// Calls a function that sends one signal, for one signal after the other. What it does not try in its
+/// share of time, or behind an outage, the relay passes in again.
+pub fn each(
+    send: fn(&Signal) -> Result,
+    signal_type: types::SignalType,
+    signals: Vec<types::Signal>,
+) -> std::result::Result<Vec<Outcome>, types::Outage> {
+    let count = signals.len();
+    if let Some(outage) = OUTAGE.take() {
+        return bulk::answer(Err(outage), count);
+    }
+    let begun = Instant::now();
+    let signals = signals_of(signal_type, signals);
+    let passed_in_again = signals.first().and_then(bulk::untried).is_some();
+    let (outcomes, outage) = bulk::in_turn(&signals, send, || !passed_in_again || begun.elapsed() < SHARE);
+    if passed_in_again && !outcomes.is_empty() {
+        OUTAGE.set(outage.clone());
+    }
+    bulk::answer(bulk::whole(outcomes, outage, &signals), count)
+}
+
 /// Calls a function that sends many signals.
 pub fn bulk(
     send_all: fn(&[Signal]) -> BulkResult,
@@ -27,9 +59,13 @@ pub fn bulk(
 ) -> std::result::Result<Vec<Outcome>, types::Outage> {
     #[cfg(all(target_family = "wasm", target_os = "unknown"))]
     log_panics();
-    let signal_type = Arc::new(signal_type);
-    let signals: Vec<_> = signals.into_iter().map(|signal| Signal::new(signal, &signal_type)).collect();
+    let signals = signals_of(signal_type, signals);
     bulk::answer(send_all(&signals), signals.len())
+}
+
+fn signals_of(signal_type: types::SignalType, signals: Vec<types::Signal>) -> Vec<Signal> {
+    let signal_type = Arc::new(signal_type);
+    signals.into_iter().map(|signal| Signal::new(signal, &signal_type)).collect()
 }
 
 /// Reports panics through the log, since there is no standard error without WASI.
@@ -43,6 +79,10 @@ fn log_panics() {
 }
 
 /// Makes the crate a SignalBus plugin: `plugin!(send)`, or `plugin!(bulk send_all)`.
+///
+/// With `send`, signals are sent one after the other, and each counts for itself: the relay's limits
+/// apply as if each had a call of its own. A call goes from one signal to the next for a millisecond,
+/// so that calls cost next to nothing.
 ///
 /// `send` is a `fn(&Signal) -> Result`, `send_all` a `fn(&[Signal]) -> BulkResult`. A crate contains
 /// one plugin, and is built as a `cdylib` for `wasm32-wasip2`.
@@ -59,9 +99,7 @@ fn log_panics() {
 /// ```
 #[macro_export]
 macro_rules! plugin {
-    (bulk $send_all:path) => {
-        const _: fn(&[$crate::Signal]) -> $crate::BulkResult = $send_all;
-
+    (@many $call:ident $send:path) => {
         const _: () = {
             use $crate::__private::bindings::bulk as world;
 
@@ -72,7 +110,7 @@ macro_rules! plugin {
                     signal_type: $crate::__private::SignalType,
                     signals: ::std::vec::Vec<$crate::__private::Row>,
                 ) -> ::std::result::Result<::std::vec::Vec<$crate::Outcome>, $crate::__private::Outage> {
-                    $crate::__private::bulk($send_all, signal_type, signals)
+                    $crate::__private::$call($send, signal_type, signals)
                 }
             }
 
@@ -80,9 +118,7 @@ macro_rules! plugin {
     $crate::__private::bindings::bulk::export!(Plugin with_types_in $crate::__private::bindings::bulk);
         };
     };
-    ($send:path) => {
-        const _: fn(&$crate::Signal) -> $crate::Result = $send;
-
+    (@one $send:path) => {
         const _: () = {
             use $crate::__private::bindings::single as world;
 
@@ -97,8 +133,19 @@ macro_rules! plugin {
                 }
             }
 
-            #[cfg(target_family = "wasm")]
     $crate::__private::bindings::single::export!(Plugin with_types_in $crate::__private::bindings::single);
         };
+    };
+    (bulk $send_all:path) => {
+        const _: fn(&[$crate::Signal]) -> $crate::BulkResult = $send_all;
+        $crate::plugin!(@many bulk $send_all);
+    };
+    ($send:path) => {
+        const _: fn(&$crate::Signal) -> $crate::Result = $send;
+        #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+        $crate::plugin!(@many each $send);
+        // Without WASI, there is no clock to share out time by.
+        #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+        $crate::plugin!(@one $send);
     };
 }

@@ -176,5 +176,5 @@ pub use uuid;
 pub mod __private {
     pub use crate::bindings;
     pub use crate::bindings::types::{Outage, Signal as Row, SignalType};
-    pub use crate::export::{bulk, single};
+    pub use crate::export::{bulk, each, single};
 }

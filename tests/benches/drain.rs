@@ -65,6 +65,9 @@ fn main() {
             runtime.block_on(compare(&mut report, system, rows, runs));
         }
     }
+    if wanted("row_by_row") {
+        runtime.block_on(row_by_row(&mut report, rows, runs));
+    }
     if wanted("version") {
         runtime.block_on(version_column(&mut report, rows.min(200_000), runs));
     }
@@ -113,6 +116,20 @@ async fn version_column(report: &mut Report, rows: u32, runs: usize) {
     }
     rates(report, "mariadb: version column", &versioned);
     ratios(report, "mariadb: version column / raw loop", &versioned, &raw, "0.95");
+}
+
+/// Compares a plugin whose author's function takes one row with one whose function takes the batch.
+async fn row_by_row(report: &mut Report, rows: u32, runs: usize) {
+    for system in [System::Sqlite, System::Postgres] {
+        let name = format!("{system:?}").to_lowercase();
+        let (mut one, mut all) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            one.push(measured(system, "sends_one", rows, None).await);
+            all.push(measured(system, "sends", rows, None).await);
+        }
+        rates(report, &format!("{name}: plugin that sends row by row"), &one);
+        ratios(report, &format!("{name}: row by row / plugin that takes the batch"), &one, &all, "0.9");
+    }
 }
 
 /// Drains a backlog while another session holds an idle REPEATABLE READ snapshot.
@@ -272,7 +289,8 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
         let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
-        let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: harness::guest("noop"), ..PluginSpec::default() };
+        let guest = harness::guest(if way.starts_with("sends") { way } else { "noop" });
+        let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: guest, ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
     let relay = Relay::from_flushers(vec![flusher(table, sender, way)]);

@@ -175,7 +175,7 @@ mod cases {
         assert!(format!("{faults:?}").contains("outside of schema"), "{faults:?}");
         let lane = outbox.signal_table(&source("order_placed")).await.unwrap();
         let mut worker = lane.session();
-        let batch = claim(&mut worker, 4).await;
+        let batch = claim(&mut worker, 3).await;
         assert_eq!(database.count(&format!("{schema}.signalbus_claim")).await, 1);
         let settlement = Settlement {
             delete: vec![0],

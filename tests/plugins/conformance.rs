@@ -135,7 +135,7 @@ fn a_smaller_batch_is_not_advised_if_a_call_has_one_row() {
     assert!(advised("outcomes", rows, "{}"));
     assert!(advised("outcomes", rows, r#"{"ordered": "true", "order_key": "id"}"#));
     assert!(!advised("outcomes", rows, r#"{"ordered": "true"}"#));
-    assert!(!advised("outcomes_one", rows, "{}"));
+    assert!(!advised("traps_alone", rows, "{}"));
 }
 
 /// Secrets are compared with what is expected, but redacted in the output.

@@ -168,7 +168,7 @@ async fn a_plugin_that_always_fails_is_paused_until_replaced() {
     let relay = Running::spawn(&database, &section("OrderPlaced", &plugin, more), "");
     relay.witness.wait_until("the plugin fails: ");
     relay.wait("the relay is still ready", || relay.request("GET", "/readyz", "", "").is_ok_and(|answer| answer.status == 503));
-    let tried = database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await;
+    let tried = database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry' AND attempts > 0").await;
     assert!((1..200).contains(&tried), "{tried}");
     let said = tokio::task::block_in_place(|| relay.project.run(&["flushmany"]));
     assert_eq!(said.status, 1, "{said:#?}");

@@ -26,6 +26,15 @@ fn an_outage_applies_to_the_call_only_while_nothing_is_decided() {
 }
 
 #[test]
+fn signals_behind_an_outage_were_not_tried_if_the_relay_knows_that() {
+    let signals = ["sent", "unavailable", "never"]
+        .map(|payload| Signal::builder("OrderPlaced").column("payload", payload).attribute("untried", "not tried").build());
+    let expected = vec![Outcome::Sent, Outcome::retry("not tried"), Outcome::retry("not tried")];
+    assert_eq!(each(&signals, obey), Ok(expected));
+    assert_eq!(each(&signals[1..], obey), Err(Error::unavailable("down")));
+}
+
+#[test]
 fn an_error_of_one_signal_never_deletes_its_neighbours() {
     let retried = Ok(vec![Outcome::retry("broken"); 2]);
     assert_eq!(bulk::answer(Err(Error::reject("broken")), 2), retried);

@@ -98,3 +98,43 @@ fn exports_convert_rows_and_results() {
     let all = export::bulk(|signals| crate::each(signals, obey), signal_type, vec![row("retry"); 2]);
     assert_eq!(all, Ok(vec![Outcome::retry("busy"); 2]));
 }
+
+/// Calls a function for signals in turn.
+fn each(payloads: &[&str], attributes: &[(&str, &str)]) -> std::result::Result<Vec<Outcome>, Outage> {
+    let columns = signal(1, "").columns().to_vec();
+    let attributes = attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let signal_type = SignalType { name: "T".into(), columns, attributes };
+    let row = |payload: &&str| Row { id: "T:1".into(), attempt: 1, values: vec![1.into(), (*payload).into()] };
+    let send = |signal: &crate::Signal| match signal.get("payload")? {
+        "slow" => {
+            std::thread::sleep(Duration::from_millis(5));
+            Ok(Outcome::Sent)
+        }
+        _ => obey(signal),
+    };
+    export::each(send, signal_type, payloads.iter().map(row).collect())
+}
+
+const KNOWN: [(&str, &str); 1] = [("untried", "not tried")];
+
+#[test]
+fn a_call_ends_after_its_share_of_time() {
+    let untried = || Outcome::retry("not tried");
+    assert_eq!(each(&["slow", "never", "never"], &KNOWN), Ok(vec![Outcome::Sent, untried(), untried()]));
+    assert_eq!(each(&["slow"], &KNOWN), Ok(vec![Outcome::Sent]));
+    assert_eq!(each(&["slow", "reject"], &[]), Ok(vec![Outcome::Sent, Outcome::reject("broken")]));
+    assert_eq!(each(&[], &KNOWN), Ok(vec![]));
+}
+
+#[test]
+fn an_outage_behind_decided_signals_is_the_answer_to_the_next_call() {
+    let untried = || Outcome::retry("not tried");
+    let down = || Err(Outage::Unavailable(Retry { reason: "down".into(), after_ms: None }));
+    assert_eq!(each(&["unavailable", "never"], &KNOWN), down());
+    assert_eq!(each(&["reject", "unavailable", "never"], &KNOWN), Ok(vec![Outcome::reject("broken"), untried(), untried()]));
+    assert_eq!(each(&["never"], &KNOWN), down());
+    assert_eq!(each(&["retry"], &KNOWN), Ok(vec![Outcome::retry("busy")]));
+    // A relay that does not know it goes on with other signals.
+    assert_eq!(each(&["reject", "unavailable"], &[]), Ok(vec![Outcome::reject("broken"), Outcome::retry("down")]));
+    assert_eq!(each(&["retry"], &[]), Ok(vec![Outcome::retry("busy")]));
+}

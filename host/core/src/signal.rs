@@ -68,6 +68,26 @@ pub struct Signal {
     pub values: Vec<Value>,
 }
 
+impl Signal {
+    /// Returns about how many bytes its values take.
+    pub fn size(&self) -> usize {
+        let size = |value: &Value| match value {
+            Value::Null | Value::Boolean(_) | Value::Int64(_) | Value::Float64(_) => 0,
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Decimal(text)
+            | Value::Text(text)
+            | Value::Json(text)
+            | Value::Uuid(text)
+            | Value::Date(text)
+            | Value::Time(text)
+            | Value::Datetime(text)
+            | Value::Timestamp(text)
+            | Value::Other(text) => text.len(),
+        };
+        self.values.iter().map(|value| size_of::<Value>() + size(value)).sum()
+    }
+}
+
 /// The plugin's verdict on one signal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {

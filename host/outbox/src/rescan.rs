@@ -64,7 +64,9 @@ impl Rescans {
     }
 
     fn remaining(&self, rest: u32) -> Duration {
-        self.since.map_or(Duration::ZERO, |since| (self.cost * rest).saturating_sub(since.elapsed()))
+        // Until the scan has been through the table once, what it has passed so far.
+        let cost = if self.passed { self.cost } else { self.spent };
+        self.since.map_or(Duration::ZERO, |since| (cost * rest).saturating_sub(since.elapsed()))
     }
 
     pub(super) fn begin(&mut self, until: Option<String>) {

@@ -3,7 +3,7 @@
 //! Reads only, and locks no row. Next: `claim`, which records what was read.
 
 use super::active::RecordedClaims;
-use super::database::{ExtraColumns, Fetched, Purpose};
+use super::database::{ExtraColumns, Fetched, Purpose, number};
 use super::hold::{DEAD, Hold, RETRY};
 use super::place::Place;
 use super::sql::Sql;
@@ -83,30 +83,43 @@ impl Worker<'_> {
         batches: usize,
         active: &RecordedClaims,
     ) -> Result<Vec<String>, Error> {
-        if batches > 1 {
-            let ends = self.full_ends(window, batches, active).await?;
-            if !ends.is_empty() {
-                return Ok(ends);
-            }
+        if batches == 1 {
+            return Ok(self.range_end(window, active).await?.into_iter().collect());
         }
-        Ok(self.range_end(window, active).await?.into_iter().collect())
+        let ends = self.batch_ends(window, batches, active).await?;
+        let keyless = ends.iter().any(|(_, key)| key.is_none());
+        let full: Vec<String> =
+            ends.iter().filter(|(place, _)| place % window.limit == 0).filter_map(|(_, key)| key.clone()).collect();
+        if full.is_empty() && keyless {
+            return Ok(self.range_end(window, active).await?.into_iter().collect());
+        }
+        Ok(if full.is_empty() { ends.into_iter().filter_map(|(_, key)| key).collect() } else { full })
     }
 
-    async fn full_ends(&mut self, window: &Window<'_>, batches: usize, active: &RecordedClaims) -> Result<Vec<String>, Error> {
+    /// The place and the key of each last row of a batch, and of the last row.
+    async fn batch_ends(
+        &mut self,
+        window: &Window<'_>,
+        batches: usize,
+        active: &RecordedClaims,
+    ) -> Result<Vec<(usize, Option<String>)>, Error> {
         let lane = self.lane;
         let dialect = lane.database.dialect();
         let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
         let columns = lane.table.key_columns().map(quoted).collect::<Vec<_>>().join(", ");
         let mut sql = lane.statement("SELECT ", &[]);
-        sql.push(&lane.texts.key).push(" FROM (SELECT ").push(&columns);
+        sql.push(&lane.texts.key).push(", signalbus_place FROM (SELECT ").push(&columns);
         sql.push(", row_number() OVER (ORDER BY ")
             .push(&lane.compared_key().join(", "))
-            .push(") AS signalbus_place FROM (SELECT ");
+            .push(") AS signalbus_place, count(*) OVER () AS signalbus_count FROM (SELECT ");
         sql.push(&columns);
         lane.due_within(&mut sql, &Window { limit: batches * window.limit, ..*window }, active);
-        sql.push(&format!(") t) t WHERE signalbus_place % {} = 0 ORDER BY signalbus_place", window.limit));
+        sql.push(&format!(
+            ") t) t WHERE signalbus_place % {} = 0 OR signalbus_place = signalbus_count ORDER BY signalbus_place",
+            window.limit
+        ));
         let rows = self.session.rows(sql).await?;
-        Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
+        Ok(rows.into_iter().map(|row| (number(&row[1]), row[0].clone())).collect())
     }
 
     /// The last key of what is due within a window. (Of some keys nothing can be recorded: if there are no others, the

@@ -7,6 +7,9 @@ use std::time::Duration;
 use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value};
 
+/// The attribute `untried` of a call: a retry for this reason says that the signal was not tried.
+const UNTRIED: &str = "signalbus: not tried";
+
 /// A batch in the form that guest calls borrow from: all values in one list.
 pub(super) struct LoweredBatch<'a> {
     signals: &'a [Signal],
@@ -44,7 +47,7 @@ impl<'a> LoweredType<'a> {
         Self {
             name: &signal_type.name,
             columns: signal_type.columns.iter().map(column).collect(),
-            attributes: attributes.chain([("timeout_ms", timeout_ms)]).collect(),
+            attributes: attributes.chain([("timeout_ms", timeout_ms), ("untried", UNTRIED)]).collect(),
         }
     }
 
@@ -81,6 +84,7 @@ impl From<wit::Outcome> for Outcome {
         match outcome {
             wit::Outcome::Sent => Self::Sent,
             wit::Outcome::Skip => Self::Skip,
+            wit::Outcome::Retry(retry) if retry.reason == UNTRIED => Self::Held,
             wit::Outcome::Retry(retry) => Self::Retry { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason },
             wit::Outcome::Reject(reason) => Self::Reject { reason },
         }

@@ -61,7 +61,12 @@ impl Plugin {
             BatchCalls { context, signals: &lowered.signals(), alive: None, unattributed: None, started, stop, patience };
         let is =
             |wanted: (&str, &str)| signal_type.attributes.iter().any(|(key, value)| (key.as_str(), value.as_str()) == wanted);
-        let strategy = SendStrategy { ordered: is(("ordered", "true")), holds_dead: is(("on_dead", "hold")), patience };
+        let strategy = SendStrategy {
+            ordered: is(("ordered", "true")),
+            holds_dead: is(("on_dead", "hold")),
+            patience,
+            room: self.limits.room(),
+        };
         let verdict = strategy.send(signals, &mut guests).await;
         guests.report_unattributed();
         verdict
@@ -227,7 +232,7 @@ impl<'a> CallContext<'a> {
         let (alive, answer) = self.in_time(call).await?;
         self.measure(&alive.0);
         Ok(match answer {
-            Ok(outcomes) => (alive, Ok(outcomes.into_iter().map(|outcome| self.outcome(outcome)).collect())),
+            Ok(outcomes) => (alive, Ok(self.outcomes(outcomes))),
             Err(outage) => (alive, Err(self.outage(outage))),
         })
     }
@@ -340,12 +345,18 @@ impl<'a> CallContext<'a> {
         ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
     }
 
-    fn outcome(&self, outcome: wit::Outcome) -> Outcome {
-        let mut outcome = Outcome::from(outcome);
-        if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } = &mut outcome {
-            self.redact(reason);
+    fn outcomes(&self, outcomes: Vec<wit::Outcome>) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = outcomes.into_iter().map(Outcome::from).collect();
+        // A call that tries nothing would be repeated for ever.
+        if outcomes.iter().all(|outcome| *outcome == Outcome::Held) {
+            outcomes.fill(Outcome::retry("the plugin tried none of the signals of a call"));
         }
-        outcome
+        for outcome in &mut outcomes {
+            if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } = outcome {
+                self.redact(reason);
+            }
+        }
+        outcomes
     }
 
     fn outage(&self, outage: wit::Outage) -> Outage {

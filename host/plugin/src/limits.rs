@@ -32,6 +32,12 @@ impl Limits {
     pub(super) fn patience(&self) -> Duration {
         self.timeout.saturating_mul(Self::PATIENCE)
     }
+
+    /// Returns how many bytes of signals a call takes; a larger signal has a call of its own. The rest of an
+    /// instance's memory is for what the plugin makes of them.
+    pub(super) fn room(&self) -> usize {
+        self.memory / 4
+    }
 }
 
 /// The guest requested memory beyond its limit. This traps rather than fails `memory.grow`, because

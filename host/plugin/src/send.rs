@@ -3,6 +3,7 @@
 //! Must know nothing of WebAssembly, and must never charge a signal for another's failure. `call`
 //! implements the calls.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) struct SendStrategy {
     pub(super) holds_dead: bool,
     /// No further call starts after this time.
     pub(super) patience: Duration,
+    /// Maximum size of the signals of a call, if there is more than one.
+    pub(super) room: usize,
 }
 
 /// Single calls without an answer, and with no answered call before them, after which the plugin is to
@@ -54,60 +57,42 @@ const MAX_FAILURES: usize = 10;
 
 impl SendStrategy {
     /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous one does
-    /// not use up its neighbours' attempts.
+    /// not use up its neighbours' attempts; signals that a call left untried are sent by the next one.
     pub(super) async fn send(self, signals: &[Signal], calls: &mut impl GuestCalls) -> Verdict {
-        let mut outcomes = vec![Outcome::Held; signals.len()];
-        let mut stopped = HashSet::new();
+        let mut progress = Progress::new(self, signals, calls.bulk());
         let (mut answered, mut failed) = (false, 0);
-        let mut due = self.calls(signals, calls.bulk());
-        while let Some(mut positions) = due.pop_front() {
-            if self.ordered {
-                positions.retain(|&position| !stopped.contains(signals[position].order_key.as_str()));
-                if positions.is_empty() {
-                    continue;
-                }
-            }
+        while let Some(positions) = progress.next() {
             if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= MAX_FAILURES {
                 break;
             }
-            let answers = match (calls.send(&positions).await, positions.as_slice()) {
-                (Err(failure), &[_]) => {
+            match calls.send(&positions).await {
+                Err(failure) if positions.len() == 1 => {
                     failed += usize::from(!answered);
-                    vec![Outcome::retry(failure.reason)]
+                    progress.answer(&positions, vec![Outcome::retry(failure.reason)]);
                 }
-                (Err(_), _) => {
-                    positions.into_iter().rev().for_each(|position| due.push_front(vec![position]));
-                    continue;
-                }
-                (Ok(Ok(answers)), positions) if positions.len() == signals.len() => return Ok(answers),
-                (Ok(Ok(answers)), positions) => {
+                Err(_) => progress.isolate(&positions),
+                Ok(Ok(answers)) if answers.len() == positions.len() => {
                     (answered, failed) = (true, 0);
-                    match answers.len() {
-                        count if count == positions.len() => answers,
-                        count => wrong_length(positions.len(), count),
-                    }
+                    progress.answer(&positions, answers);
                 }
-                (Ok(Err(_)), _) if outcomes.contains(&Outcome::Sent) => break,
-                (Ok(Err(outage)), _) => return Err(outage),
-            };
-            for (position, outcome) in positions.into_iter().zip(answers) {
-                let stops =
-                    matches!(outcome, Outcome::Retry { .. }) || self.holds_dead && matches!(outcome, Outcome::Reject { .. });
-                if self.ordered && stops {
-                    stopped.insert(signals[position].order_key.as_str());
+                Ok(Ok(answers)) if positions.len() == signals.len() => return Ok(answers),
+                Ok(Ok(answers)) => {
+                    (answered, failed) = (true, 0);
+                    progress.answer(&positions, wrong_length(positions.len(), answers.len()));
                 }
-                outcomes[position] = outcome;
+                Ok(Err(_)) if progress.outcomes.contains(&Outcome::Sent) => break,
+                Ok(Err(outage)) => return Err(outage),
             }
         }
-        Ok(outcomes)
+        Ok(progress.outcomes)
     }
 
     /// Returns the signals of each call. In an ordered type a call takes one signal of each order key, so
     /// that no signal overtakes a retried one.
     fn calls(self, signals: &[Signal], bulk: bool) -> VecDeque<Vec<usize>> {
         let all = 0..signals.len();
-        match (bulk, self.ordered) {
-            (false, _) => all.map(|position| vec![position]).collect(),
+        let mut calls: VecDeque<Vec<usize>> = match (bulk, self.ordered) {
+            (false, _) => return all.map(|position| vec![position]).collect(),
             (true, false) => VecDeque::from([all.collect()]),
             (true, true) => {
                 let mut turns = HashMap::new();
@@ -122,7 +107,104 @@ impl SendStrategy {
                 }
                 calls
             }
+        };
+        // A signal that makes the plugin crash each time comes before others are sent, which would be repeated.
+        calls.iter_mut().for_each(|call| call.sort_by_key(|&position| Reverse(signals[position].attempt)));
+        calls
+    }
+}
+
+/// A batch that is being sent.
+struct Progress<'a> {
+    strategy: SendStrategy,
+    signals: &'a [Signal],
+    outcomes: Vec<Outcome>,
+    /// What is left of the last call's signals, by their positions: they may go into one call.
+    rest: Vec<usize>,
+    /// The signals of further calls.
+    due: VecDeque<Vec<usize>>,
+    /// Order keys that a signal holds back.
+    stopped: HashSet<&'a str>,
+    /// Maximum number of signals in a call: as many as the plugin has tried in one, if it has left any.
+    most: usize,
+    /// Whether a call failed: then calls do not grow any more.
+    isolates: bool,
+}
+
+impl<'a> Progress<'a> {
+    fn new(strategy: SendStrategy, signals: &'a [Signal], bulk: bool) -> Self {
+        let (outcomes, due) = (vec![Outcome::Held; signals.len()], strategy.calls(signals, bulk));
+        let (rest, stopped) = (Vec::new(), HashSet::new());
+        Self { strategy, signals, outcomes, rest, due, stopped, most: usize::MAX, isolates: false }
+    }
+
+    /// Takes the signals of the next call.
+    fn next(&mut self) -> Option<Vec<usize>> {
+        loop {
+            let mut positions = std::mem::take(&mut self.rest);
+            if positions.is_empty() {
+                positions = self.due.pop_front()?;
+            }
+            if self.strategy.ordered {
+                positions.retain(|&position| !self.stopped.contains(self.signals[position].order_key.as_str()));
+                if positions.is_empty() {
+                    continue;
+                }
+            }
+            self.rest = positions.split_off(self.fits(&positions).min(positions.len()));
+            return Some(positions);
         }
+    }
+
+    /// Returns how many of these signals go into one call.
+    fn fits(&self, positions: &[usize]) -> usize {
+        let mut room = self.strategy.room;
+        let fits = positions.iter().take(self.most).take_while(|position| {
+            let left = room.checked_sub(self.signals[**position].size());
+            room = left.unwrap_or_default();
+            left.is_some()
+        });
+        fits.count().max(1)
+    }
+
+    /// Notes the outcomes of a call.
+    fn answer(&mut self, positions: &[usize], answers: Vec<Outcome>) {
+        let mut untried = Vec::new();
+        for (&position, outcome) in positions.iter().zip(answers) {
+            let stops = match outcome {
+                Outcome::Held => {
+                    untried.push(position);
+                    continue;
+                }
+                Outcome::Retry { .. } => true,
+                Outcome::Reject { .. } => self.strategy.holds_dead,
+                Outcome::Sent | Outcome::Skip => false,
+            };
+            if self.strategy.ordered && stops {
+                self.stopped.insert(self.signals[position].order_key.as_str());
+            }
+            self.outcomes[position] = outcome;
+        }
+        if !untried.is_empty() {
+            self.most = (positions.len() - untried.len()).max(1);
+            untried.append(&mut self.rest);
+            self.rest = untried;
+        } else if !self.isolates && positions.len() == self.most {
+            // Slowly: what a call leaves untried was passed in for nothing.
+            self.most = self.most.saturating_add(self.most.div_ceil(4));
+        }
+    }
+
+    /// Lets the signals of a failed call be sent one by one; those that it would have left untried, too.
+    fn isolate(&mut self, positions: &[usize]) {
+        self.isolates = true;
+        if self.most < usize::MAX {
+            self.most = 1;
+        }
+        if !self.rest.is_empty() {
+            self.due.push_front(std::mem::take(&mut self.rest));
+        }
+        positions.iter().rev().for_each(|&position| self.due.push_front(vec![position]));
     }
 }
 
@@ -157,6 +239,15 @@ mod tests {
         spent: Duration,
         /// The number of calls after which the relay is told to stop.
         stop_after: usize,
+        /// The number of signals that a call tries.
+        share: usize,
+    }
+
+    impl Script {
+        fn for_acts(acts: &[Act]) -> Self {
+            let (called, spent) = (vec![], Duration::ZERO);
+            Self { bulk: true, acts: acts.to_vec(), called, spent, stop_after: usize::MAX, share: usize::MAX }
+        }
     }
 
     impl GuestCalls for Script {
@@ -167,8 +258,9 @@ mod tests {
         async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
             self.called.push(positions.to_vec());
             let mut outcomes = Vec::new();
-            for &position in positions {
+            for (index, &position) in positions.iter().enumerate() {
                 outcomes.push(match self.acts[position] {
+                    _ if index >= self.share => Outcome::Held,
                     Act::Send => Outcome::Sent,
                     Act::Skip => Outcome::Skip,
                     Act::Retry => Outcome::retry("full"),
@@ -208,9 +300,54 @@ mod tests {
                 values: vec![],
             })
             .collect();
-        let mut script = Script { bulk, acts: acts.to_vec(), called: vec![], spent: Duration::ZERO, stop_after };
-        let strategy = SendStrategy { ordered: keys.is_some(), holds_dead: false, patience: 4 * TIMEOUT };
+        let mut script = Script { bulk, stop_after, ..Script::for_acts(acts) };
+        let strategy = SendStrategy { ordered: keys.is_some(), holds_dead: false, patience: 4 * TIMEOUT, room: usize::MAX };
         (strategy.send(&signals, &mut script).await, script.called)
+    }
+
+    /// Sends signals at these attempts, without order, through a plugin that tries some in each call.
+    async fn send_in_shares(share: usize, acts: &[Act], attempt: impl Fn(usize) -> u32) -> (Verdict, Vec<Vec<usize>>) {
+        let signal = |n: usize| Signal {
+            id: format!("Order:{n}"),
+            key: n.to_string(),
+            order_key: String::new(),
+            attempt: attempt(n),
+            values: vec![],
+        };
+        let signals: Vec<Signal> = (0..acts.len()).map(signal).collect();
+        let mut script = Script { share, ..Script::for_acts(acts) };
+        let strategy = SendStrategy { ordered: false, holds_dead: false, patience: 4 * TIMEOUT, room: usize::MAX };
+        (strategy.send(&signals, &mut script).await, script.called)
+    }
+
+    #[tokio::test]
+    async fn what_a_call_leaves_untried_is_sent_by_the_next() {
+        let (verdict, called) = send_in_shares(2, &[Act::Send; 9], |_| 1).await;
+        assert_eq!(verdict, Ok(vec![Outcome::Sent; 9]));
+        // As many as were tried, and then one more.
+        assert_eq!(called[1..], [vec![2, 3], vec![4, 5, 6], vec![6, 7], vec![8]]);
+        let mut acts = [Act::Send; 9];
+        acts[4] = Act::Outage;
+        let (verdict, called) = send_in_shares(2, &acts, |_| 1).await;
+        assert_eq!(verdict.unwrap(), [vec![Outcome::Sent; 4], vec![Outcome::Held; 5]].concat());
+        assert_eq!(called.last(), Some(&vec![4, 5, 6]));
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_untried_signals_go_one_by_one() {
+        let mut acts = [Act::Send; 8];
+        acts[5] = Act::Trap;
+        let (verdict, called) = send_in_shares(3, &acts, |_| 1).await;
+        assert_eq!(verdict.unwrap().iter().filter(|outcome| **outcome == Outcome::Sent).count(), 7);
+        assert_eq!(called[1..], [vec![3, 4, 5], vec![3], vec![4], vec![5], vec![6], vec![7]]);
+    }
+
+    #[tokio::test]
+    async fn signals_that_failed_before_come_first() {
+        let acts = [Act::Send, Act::Trap, Act::Send, Act::Retry];
+        let (verdict, called) = send_in_shares(usize::MAX, &acts, |n| [1, 3, 1, 2][n]).await;
+        assert_eq!(verdict, Ok(vec![Outcome::Sent, retry("trap"), Outcome::Sent, retry("full")]));
+        assert_eq!(called, [vec![1, 3, 0, 2], vec![1], vec![3], vec![0], vec![2]]);
     }
 
     fn retry(reason: &str) -> Outcome {

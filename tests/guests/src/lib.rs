@@ -45,6 +45,10 @@ pub fn obey(signal: &Signal) -> Result {
         ("misconfigured", _) => Err(Error::misconfigured("told to be misconfigured")),
         ("trap", _) => panic!("told to trap"),
         ("spin", _) => spin(),
+        ("sleep", millis) => {
+            std::thread::sleep(Duration::from_millis(millis.parse()?));
+            Ok(Outcome::Sent)
+        }
         _ => Ok(Outcome::reject(format!("unknown payload {payload:?}"))),
     }
 }
