@@ -14,5 +14,6 @@ mod outages;
 mod resistance;
 mod schedules;
 mod takeovers;
+mod upgrade;
 mod urls;
 mod views;

@@ -66,6 +66,7 @@ mod standing;
 mod table;
 mod takeover;
 mod text;
+mod upgrade;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod url;
 mod window;
@@ -90,6 +91,7 @@ pub use error::{Cause, Error};
 pub use look::{SideCounts, Undeleted};
 pub use schema::Schema;
 pub use settle::{Deletions, Settled};
+pub use upgrade::{LeftLetters, Upgrade};
 
 /// The table that holds the signals of a type, and the order in which they are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
