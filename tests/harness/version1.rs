@@ -39,7 +39,7 @@ impl Database {
             let stored = self.stored(kind, &format!("t.{quote}{}{quote}", name.replace(quote, &quote.repeat(2))));
             script += &format!(
                 "INSERT INTO signalbus_dead_value (letter_id, position, name, value) SELECT l.id, {position}, '{name}', {stored} \
-                 FROM {table} t JOIN signalbus_dead_letter l ON l.signal_type = '{signal}' AND l.signal_key = {key}; "
+                 FROM {table} t CROSS JOIN signalbus_dead_letter l WHERE l.signal_type = '{signal}' AND l.signal_key = {key}; "
             );
         }
         script += &format!("DELETE FROM {table}");

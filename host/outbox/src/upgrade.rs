@@ -363,8 +363,10 @@ impl<'a> Restorer<'a> {
         sql.push(" AS signalbus_key FROM ").push(&dialect.table_name(&self.table.name)).push(" t WHERE ");
         dialect.key_in(&mut sql, &self.table, &keys(letters));
         sql.push(") t JOIN signalbus_dead_letter l ON l.signal_key = t.signalbus_key AND l.signal_type = ");
-        sql.arg(self.signal()).push(" WHERE ");
-        numbered(&mut sql, "l.id", letters.iter().map(|letter| letter.id));
+        // (A range: a list would be looked through for every row.)
+        let ids = || letters.iter().map(|letter| letter.id);
+        sql.arg(self.signal()).push(" WHERE l.id BETWEEN ").arg(ids().min().unwrap_or_default());
+        sql.push(" AND ").arg(ids().max().unwrap_or_default());
         let rows = self.worker.session.rows(sql).await?;
         let found: HashMap<i64, i64> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
         let fault = |letter: &&Letter| {
