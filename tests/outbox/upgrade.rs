@@ -110,23 +110,19 @@ mod cases {
         );
         database.run(tables).await;
         database.run("INSERT INTO pair VALUES ('x,y', 1, 7, 'one'), ('', 1, NULL, ''), ('%', 0, 7, NULL)").await;
-        let print = |table: &str| {
-            let print = database.either(
-                "SELECT quote(id) || quote(price) || quote(thrice) || quote(at) FROM filled ORDER BY id",
-                "SELECT filled::text FROM filled ORDER BY id",
-                "SELECT CONCAT_WS('|', id, price, twice, thrice, COALESCE(at, 'NULL')) FROM filled ORDER BY id",
-            );
-            let pairs = database.either(
-                "SELECT quote(a) || quote(b) || quote(above) || quote(note) FROM pair ORDER BY b, a",
-                "SELECT pair::text FROM pair ORDER BY b, a",
-                "SELECT CONCAT_WS('|', a, b, COALESCE(above, 'NULL'), COALESCE(note, 'NULL')) FROM pair ORDER BY b, a",
-            );
-            if table == "pair" { pairs } else { print }
-        };
+        let filled = database.either(
+            "SELECT quote(id) || quote(price) || quote(thrice) || quote(at) FROM filled ORDER BY id",
+            "SELECT filled::text FROM filled ORDER BY id",
+            "SELECT CONCAT_WS('|', id, price, twice, thrice, COALESCE(at, 'NULL')) FROM filled ORDER BY id",
+        );
+        let paired = database.either(
+            "SELECT quote(a) || quote(b) || quote(above) || quote(note) FROM pair ORDER BY b, a",
+            "SELECT pair::text FROM pair ORDER BY b, a",
+            "SELECT CONCAT_WS('|', a, b, COALESCE(above, 'NULL'), COALESCE(note, 'NULL')) FROM pair ORDER BY b, a",
+        );
         let pairs = Source { signal: "Pair".into(), ..ordered("pair", &["b"], &["b"]) };
-        let before = (database.lines(print("filled")).await, database.lines(print("pair")).await);
+        let before = (database.lines(filled).await, database.lines(paired).await);
         database.return_to_version_1().await;
-        // (The names of version 1's columns were arguments.)
         database.bury_by_version_1("OrderPlaced", "filled", KEY).await;
         let part = "replace(replace(t.a, '%', '%25'), ',', '%2C')";
         let key = if database.system == System::Mariadb {
@@ -138,7 +134,7 @@ mod cases {
         assert_eq!((database.count("filled").await, database.count("pair").await), (0, 0));
         let upgrade = upgrade(&database, &[source("filled"), pairs.clone()]).await;
         assert_eq!((upgrade.restored, left(&upgrade)), (5, vec![]));
-        assert_eq!((database.lines(print("filled")).await, database.lines(print("pair")).await), before);
+        assert_eq!((database.lines(filled).await, database.lines(paired).await), before);
         assert_eq!(database.count("signalbus_hold WHERE signal_type = 'Pair' AND order_key = '1'").await, 2);
         for source in [source("filled"), pairs] {
             let relay = Relay::open(&database, &source).await;
@@ -265,7 +261,7 @@ mod cases {
         database.bury_by_version_1("OrderPlaced", "order_placed", KEY).await;
         database.run("CREATE VIEW shown AS SELECT payload, id, 1 + 1 AS two FROM order_placed WHERE id <> 2").await;
         let view = Source { view: Some("shown".into()), ..orders() };
-        let shown = upgrade(&database, &[view.clone()]).await;
+        let shown = upgrade(&database, std::slice::from_ref(&view)).await;
         assert_eq!((shown.restored, left(&shown)), (2, vec![(1, "the view does not show their rows")]));
         let relay = Relay::open(&database, &view).await;
         assert_eq!(relay.lane.sweep(0, 9).await.unwrap(), (None, false));
