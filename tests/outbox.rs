@@ -15,5 +15,6 @@ mod resistance;
 mod schedules;
 mod sizes;
 mod takeovers;
+mod upgrade;
 mod urls;
 mod views;

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging;
-use signalbus_outbox::{Error, Outbox, Undeleted};
+use signalbus_outbox::{Error, LeftLetters, Outbox, Schema, Undeleted, Upgrade};
 use signalbus_relay::Refusal;
 use signalbus_relay::config::Config;
 
@@ -152,13 +152,38 @@ pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, F
         triggers.iter().for_each(|statement| print(format_args!("{statement};")));
         return Ok(Exit::Done);
     }
+    let old = matches!(outbox.schema().await?, Schema::Old(_));
     let created = outbox.migrate().await?;
-    print(if created { "side tables created" } else { "side tables are up to date" });
+    print(match (old, created) {
+        (true, _) => "side tables upgraded",
+        (false, true) => "side tables created",
+        (false, false) => "side tables are up to date",
+    });
+    let all: Vec<_> = config.signals.iter().map(|signal| signal.source.clone()).collect();
+    let done = upgraded(&outbox.upgrade(&all).await?);
     if migration.notify {
         outbox.run(&triggers).await?;
         print(format_args!("triggers `signalbus_notify` created on {} tables", sources.len()));
     }
-    Ok(Exit::Done)
+    Ok(done)
+}
+
+/// Tells what became of dead letters and deferrals of an earlier version of the side tables.
+fn upgraded(upgrade: &Upgrade) -> Exit {
+    let Upgrade { restored, deferred, left } = upgrade;
+    if *restored > 0 {
+        print(format_args!("{restored} dead letters of an earlier version are back in their tables"));
+    }
+    if *deferred > 0 {
+        print(format_args!("{deferred} signals keep the attempts that an earlier version has charged"));
+    }
+    for LeftLetters { signal, count, first, reason } in left {
+        logging::failed(&format!(
+            "{count} dead letters of type \"{signal}\" stay in `signalbus_dead_letter` (the first is {first}): {}",
+            printable(reason)
+        ));
+    }
+    if left.is_empty() { Exit::Done } else { Exit::Failed }
 }
 
 pub(crate) fn signals(path: &Path, output: Output) -> Result<Exit, Failure> {

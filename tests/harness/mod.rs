@@ -13,6 +13,7 @@ pub mod proxy;
 pub mod receiver;
 pub mod relay;
 pub mod server;
+pub mod version1;
 pub mod witness;
 
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ mod cases {
     use signalbus::outbox::{Fault, Outbox, Schema};
 
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, drain, ordered, orders, source};
+    use crate::harness::lane::{ordered, source};
 
     async fn fatal(database: &Database, source: &signalbus::outbox::Source) -> Vec<String> {
         let outbox = Outbox::open(&database.url, 2).unwrap();
@@ -91,35 +91,6 @@ mod cases {
         }
     }
 
-    /// Nothing that the first version of the side tables holds is lost with them.
-    pub async fn side_tables_of_version_1_are_upgraded(database: Database) {
-        database.orders(2).await;
-        for table in ["schema", "claim", "hold"] {
-            database.run(&format!("DROP TABLE signalbus_{table}")).await;
-        }
-        let first = "CREATE TABLE signalbus_schema (version INT NOT NULL); INSERT INTO signalbus_schema VALUES (1); \
-             CREATE TABLE signalbus_claim (token VARCHAR(64) PRIMARY KEY, expires_at BIGINT NOT NULL); \
-             CREATE TABLE signalbus_deferral (signal_type VARCHAR(191), signal_key VARCHAR(191), attempts INT); \
-             CREATE TABLE signalbus_dead_letter (id BIGINT PRIMARY KEY, signal_type VARCHAR(191)); \
-             CREATE TABLE signalbus_dead_value (letter_id BIGINT, position INT)";
-        database.run(first).await;
-        let outbox = Outbox::open(&database.url, 2).unwrap();
-        assert_eq!(outbox.schema().await.unwrap(), Schema::Old(1));
-        let old = outbox.require_schema().await.unwrap_err().to_string();
-        assert!(old.contains("version 1, this release needs 2; run `signalbus migrate`"), "{old}");
-        database.run("INSERT INTO signalbus_dead_letter VALUES (7, 'OrderPlaced')").await;
-        let letters = outbox.migrate().await.unwrap_err().to_string();
-        assert!(letters.contains("holds 1 of your rows as dead letters; redrive or discard them"), "{letters}");
-        database.run("DELETE FROM signalbus_dead_letter").await;
-        database.run("INSERT INTO signalbus_claim VALUES ('t', 9000000000000)").await;
-        let running = outbox.migrate().await.unwrap_err().to_string();
-        assert!(running.contains("a relay of an earlier release is running; stop it"), "{running}");
-        database.run("DELETE FROM signalbus_claim").await;
-        assert!(outbox.migrate().await.unwrap());
-        let relay = Relay::open(&database, &orders()).await;
-        assert_eq!(drain(&mut relay.worker(), 5).await, ["1", "2"]);
-    }
-
     pub async fn concurrent_migrations_create_the_side_tables_once(database: Database) {
         for table in ["schema", "lane", "claim", "hold"] {
             database.run(&format!("DROP TABLE signalbus_{table}")).await;
@@ -145,7 +116,6 @@ crate::on_each_database!(
     an_order_without_an_index_is_slow,
     missing_side_tables_are_reported_with_the_cure,
     side_tables_of_a_newer_release_are_left_alone,
-    side_tables_of_version_1_are_upgraded,
     concurrent_migrations_create_the_side_tables_once,
     an_unknown_url_scheme_is_rejected,
 );

@@ -251,6 +251,22 @@ pub(crate) trait Dialect: Send + Sync {
     fn key_text(&self, column: &TableColumn, reference: &str) -> String;
     /// Appends one part of a key, to be compared with its column.
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str);
+    /// A column's value as version 1 kept it in `signalbus_dead_value`.
+    fn kept(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+    /// The inverse of `kept`.
+    fn restored(&self, _: &TableColumn, reference: &str) -> String {
+        reference.to_owned()
+    }
+    /// A condition that two such values are not the same, to the byte.
+    fn differs(&self, one: &str, other: &str) -> String {
+        format!("{one} IS DISTINCT FROM {other}")
+    }
+    /// What makes an INSERT accept values for columns that the database fills itself.
+    fn overriding(&self) -> &'static str {
+        ""
+    }
 
     /// Appends `key IN (…)`.
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 
 use super::batch::{Batch, Mark};
-use super::database::{Purpose, number};
+use super::database::{Purpose, Row, number};
 use super::identity::{Seed, hash};
 use super::settle::KEYS_PER_STATEMENT;
 use super::sql::Arg;
@@ -52,9 +52,9 @@ pub(super) struct Entry<'a> {
     index: usize,
     state: &'static str,
     attempts: u32,
-    delay: Duration,
+    pub(super) delay: Duration,
     pub(super) reason: &'a str,
-    since: Option<i64>,
+    pub(super) since: Option<i64>,
     /// The row as it is now, if it is not the one that was read.
     values: Option<Vec<Value>>,
 }
@@ -71,6 +71,12 @@ impl<'a> Entry<'a> {
             Self { index, state: DEAD, attempts, delay, reason: &burial.reason, since: None, values: None }
         });
         deferred.chain(buried)
+    }
+
+    /// A row that was read in this transaction; it gives its values away.
+    pub(super) fn of_row(index: usize, state: &'static str, attempts: u32, reason: &'a str, row: &mut Row) -> Self {
+        let values = Some(std::mem::take(&mut row.values));
+        Self { index, state, attempts, delay: Duration::ZERO, reason, since: None, values }
     }
 
     /// A signal that was sent and is still there, as these values unless they are those that were read.
@@ -291,7 +297,7 @@ impl SignalTable {
 const LONGEST_REASON: usize = 4000;
 
 /// What reasons have in common that differ in numbers and ids only.
-fn reason_group(reason: &str) -> String {
+pub(super) fn reason_group(reason: &str) -> String {
     let mut hasher = SipHasher13::new();
     let words = reason.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
     for word in words {

@@ -68,6 +68,7 @@ mod table;
 mod takeover;
 mod text;
 pub mod trial;
+mod upgrade;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod url;
 mod window;
@@ -93,6 +94,7 @@ pub use error::{Cause, Error};
 pub use look::{SideCounts, Undeleted};
 pub use schema::Schema;
 pub use settle::{Deletions, Settled};
+pub use upgrade::{LeftLetters, Upgrade};
 
 /// The table that holds the signals of a type, and the order in which they are sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

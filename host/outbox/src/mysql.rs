@@ -434,6 +434,30 @@ impl Dialect for MySqlDialect {
         }
     }
 
+    /// Numbers and times as text; arithmetic makes a float tell all of its digits.
+    fn kept(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Bytes | Kind::Geometry => reference.to_owned(),
+            Kind::Float => format!("CAST({reference} * 1e0 AS CHAR)"),
+            Kind::Bits => format!("CAST({reference} + 0 AS CHAR)"),
+            Kind::Text | Kind::Json => format!("CONVERT({reference} USING utf8mb4)"),
+            _ => format!("CAST({reference} AS CHAR)"),
+        }
+    }
+
+    fn restored(&self, column: &TableColumn, reference: &str) -> String {
+        match column.kind {
+            Kind::Bytes | Kind::Geometry => reference.to_owned(),
+            Kind::Bits => format!("CAST(CONVERT({reference} USING utf8mb4) AS UNSIGNED)"),
+            _ => format!("CONVERT({reference} USING utf8mb4)"),
+        }
+    }
+
+    /// (As what is kept is bytes, bytes are compared.)
+    fn differs(&self, one: &str, other: &str) -> String {
+        format!("NOT ({one} <=> {other})")
+    }
+
     /// A string is compared with a number as a float, so numbers are handed over as numbers.
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
         match column.kind {

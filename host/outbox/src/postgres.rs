@@ -562,6 +562,18 @@ impl Dialect for PostgresDialect {
         }
     }
 
+    fn kept(&self, column: &TableColumn, reference: &str) -> String {
+        written(column, reference)
+    }
+
+    fn restored(&self, column: &TableColumn, reference: &str) -> String {
+        format!("{reference}::{}", column.sql_type)
+    }
+
+    fn overriding(&self) -> &'static str {
+        " OVERRIDING SYSTEM VALUE"
+    }
+
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
         match part.parse::<i64>() {
             Ok(number) if column.kind == Kind::Int => sql.arg(number).push("::int8"),

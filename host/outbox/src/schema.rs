@@ -106,43 +106,26 @@ impl Outbox {
         Ok((!found.is_empty()).then_some(Fault::Doubtful(text)))
     }
 
-    /// Creates the side tables unless they are current. Returns whether it did.
+    /// Creates the side tables unless they are current. Returns whether it did. [`upgrade`](Self::upgrade) brings back
+    /// what those of an earlier version have held.
     ///
     /// # Errors
-    /// The database's error, or side tables of a newer release.
+    /// The database's error, side tables of a newer release, or a relay of an earlier one that is running.
     pub async fn migrate(&self) -> Result<bool, Error> {
         match self.schema().await? {
             Schema::Current => return Ok(false),
             Schema::New(_) => return self.require_schema().await.map(|()| false),
-            Schema::Old(_) => self.prepare_upgrade().await?,
-            Schema::Missing => {}
+            Schema::Old(_) => self.replace_version_1().await?,
+            Schema::Missing => self.create_tables().await?,
         }
-        let script = self.migration();
-        // To make a schema takes a right, even if it is there.
-        let made = if self.lacks_schema().await? { 0 } else { usize::from(self.side_schema.is_some()) };
-        self.run(&statements(&script).skip(made).collect::<Vec<_>>()).await?;
         Ok(true)
     }
 
-    /// Removes the side tables of version 1, if nothing that they hold is lost with them: attempts that were charged
-    /// are forgotten, and rows stay where they are.
-    async fn prepare_upgrade(&self) -> Result<(), Error> {
-        let counts =
-            "SELECT (SELECT count(*) FROM signalbus_dead_letter), (SELECT count(*) FROM signalbus_claim WHERE expires_at > NOW)";
-        let counts = self.read(self.statement(&counts.replace("NOW", self.database.dialect().now()), &[])).await?;
-        let count = |n: usize| counts.first().map_or(0_u64, |row| read_number(&row[n]));
-        if count(0) > 0 {
-            return Err(Error::Table(format!(
-                "version 1 of the side tables holds {} of your rows as dead letters; redrive or discard them with the release \
-                 that wrote them, then migrate",
-                count(0)
-            )));
-        }
-        if count(1) > 0 {
-            return Err(Error::Table("a relay of an earlier release is running; stop it, then migrate".into()));
-        }
-        let tables = ["schema", "claim", "deferral", "dead_letter", "dead_value"];
-        self.run(&tables.map(|table| format!("DROP TABLE signalbus_{table}"))).await
+    async fn create_tables(&self) -> Result<(), Error> {
+        let script = self.migration();
+        // To make a schema takes a right, even if it is there.
+        let made = if self.lacks_schema().await? { 0 } else { usize::from(self.side_schema.is_some()) };
+        self.run(&statements(&script).skip(made).collect::<Vec<_>>()).await
     }
 
     /// Runs statements, separated by `;`, in one transaction.

@@ -499,6 +499,10 @@ impl Dialect for SqliteDialect {
         text
     }
 
+    fn differs(&self, one: &str, other: &str) -> String {
+        format!("{one} IS NOT {other} COLLATE BINARY")
+    }
+
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str) {
         if let (Kind::Int, Ok(number)) = (column.kind, part.parse::<i64>()) {
             sql.arg(number);

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::{Exit, Failure, open, print, unreachable};
-use signalbus_outbox::{Error, Fault, Outbox, Undeleted};
+use signalbus_outbox::{Error, Fault, LeftLetters, Outbox, Undeleted};
 use signalbus_plugin::{Engine, Plugin};
 use signalbus_relay::cache_folder;
 use signalbus_relay::config::{Config, SignalConfig};
@@ -68,6 +68,13 @@ impl Report {
             }
             self.table(&outbox, signal).await;
         }
+        let left = outbox.left_letters().await.unwrap_or_default();
+        self.warnings.extend(left.into_iter().map(|LeftLetters { signal, count, .. }| {
+            format!(
+                "signal type \"{signal}\": {count} dead letters of an earlier version are not back in their table; run \
+                 `signalbus migrate` to try again, and to see why"
+            )
+        }));
         let undeleted = outbox.undeleted().await.unwrap_or_default();
         self.warnings.extend(undeleted.into_iter().map(|Undeleted { signal, count, reason }| {
             format!("signal type \"{signal}\": {count} rows were sent and could not be deleted: {reason}")
