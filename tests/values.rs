@@ -60,7 +60,7 @@ async fn check_upgrade(database: &Database, types: &[&str]) {
 /// Creates a table with a column per type and these rows; checks every cell, dead-letters and redrives the
 /// rows, and checks that nothing has changed.
 async fn check_rows(database: &Database, types: &[&str], rows: &[Vec<(String, Value)>]) {
-    database.run("DROP TABLE IF EXISTS things; DELETE FROM signalbus_claim").await;
+    database.run("DROP TABLE IF EXISTS things; DELETE FROM signalbus_claim; DELETE FROM signalbus_hold").await;
     let columns: Vec<String> = types.iter().enumerate().map(|(n, kind)| format!("c{n} {kind}")).collect();
     database.run(&format!("CREATE TABLE things (id INT PRIMARY KEY, {})", columns.join(", "))).await;
     let mut script = String::from(if database.system == System::Mariadb {

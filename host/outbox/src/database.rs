@@ -152,7 +152,8 @@ pub(crate) trait Session: Send {
 pub(crate) trait Dialect: Send + Sync {
     fn placeholder(&self) -> Placeholder;
     fn quote(&self, name: &str) -> String;
-    /// The database's clock: an integer, milliseconds since 1970.
+    /// The database's clock: an integer, milliseconds since 1970. It stands still within a statement, so that an index
+    /// can be searched with it.
     fn now(&self) -> &'static str;
     /// Locks the selected rows until the transaction ends.
     fn for_update(&self) -> &'static str;

@@ -311,7 +311,7 @@ impl Dialect for MySqlDialect {
     }
 
     fn now(&self) -> &'static str {
-        "CAST(UNIX_TIMESTAMP(SYSDATE(3)) * 1000 AS SIGNED)"
+        "CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)"
     }
 
     fn for_update(&self) -> &'static str {

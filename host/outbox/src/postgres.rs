@@ -458,7 +458,7 @@ impl Dialect for PostgresDialect {
     }
 
     fn now(&self) -> &'static str {
-        "(extract(epoch FROM clock_timestamp()) * 1000)::bigint"
+        "(extract(epoch FROM statement_timestamp()) * 1000)::bigint"
     }
 
     fn for_update(&self) -> &'static str {

@@ -235,8 +235,8 @@ impl SignalTable {
         self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &RecordedClaims::held());
         sql.push(")");
         if !self.table.ordered() {
-            sql.push(" OR EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ").arg(self.signal_type.name.as_str());
-            sql.push(" AND state = ").arg(RETRY).push(" AND due_at <= ").push(self.database.dialect().now()).push(")");
+            sql.push(" OR (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ").arg(self.signal_type.name.as_str());
+            sql.push(" AND state = ").arg(RETRY).push(") <= ").push(self.database.dialect().now());
         }
     }
 
