@@ -119,6 +119,11 @@ impl RecordedClaims {
         self.due.is_some() || self.dead || self.undeleted.is_some()
     }
 
+    /// Nothing that is to be read with these is held.
+    pub(super) fn forget_holds(&mut self) {
+        (self.due, self.dead, self.undeleted) = (None, false, None);
+    }
+
     /// Some signals may be held, and nothing is claimed.
     pub(super) fn held() -> Self {
         Self { due: Some((0, 1)), dead: true, ..Self::default() }

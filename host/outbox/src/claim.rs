@@ -597,8 +597,14 @@ impl Worker<'_> {
             let taken = self.claimed(active, window.after, rows, late)?;
             return Ok(taken.map(|taken| (taken, last.key)));
         }
-        let ends = self.part_ends(window, batches, active).await?;
+        let (ends, rows) = self.part_ends(window, batches, active).await?;
         let Some(until) = ends.last().cloned() else { return Ok(None) };
+        if let Some(rows) = rows.filter(|_| active.holds())
+            && self.has_rows(window.after, &until, rows).await?
+        {
+            // While the claim stands, nobody else holds rows of it.
+            active.forget_holds();
+        }
         let after = window.after.map(str::to_owned);
         let starts = std::iter::once(after.clone()).chain(ends.iter().cloned().map(Some));
         let parts = starts.zip(ends.iter().cloned()).collect();

@@ -76,24 +76,34 @@ impl Worker<'_> {
         Ok(rows)
     }
 
-    /// The last key of each of up to `batches` batches of what is due from a window on. All but a single one are full.
+    /// The last key of each of up to `batches` batches of what is due from a window on, and how many rows these are, if
+    /// that is known. All but a single one are full.
     pub(super) async fn part_ends(
         &mut self,
         window: &Window<'_>,
         batches: usize,
         active: &RecordedClaims,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<(Vec<String>, Option<usize>), Error> {
         if batches == 1 {
-            return Ok(self.range_end(window, active).await?.into_iter().collect());
+            return Ok((self.range_end(window, active).await?.into_iter().collect(), None));
         }
-        let ends = self.batch_ends(window, batches, active).await?;
+        let mut ends = self.batch_ends(window, batches, active).await?;
         let keyless = ends.iter().any(|(_, key)| key.is_none());
-        let full: Vec<String> =
-            ends.iter().filter(|(place, _)| place % window.limit == 0).filter_map(|(_, key)| key.clone()).collect();
-        if full.is_empty() && keyless {
-            return Ok(self.range_end(window, active).await?.into_iter().collect());
+        if ends.iter().any(|(place, _)| place % window.limit == 0) {
+            ends.retain(|(place, _)| place % window.limit == 0);
+        } else if keyless {
+            return Ok((self.range_end(window, active).await?.into_iter().collect(), None));
         }
-        Ok(if full.is_empty() { ends.into_iter().filter_map(|(_, key)| key).collect() } else { full })
+        let rows = ends.last().map(|(place, _)| *place).filter(|_| !keyless);
+        Ok((ends.into_iter().filter_map(|(_, key)| key).collect(), rows))
+    }
+
+    /// Whether a range has so many rows, so that none of them is held.
+    pub(super) async fn has_rows(&mut self, after: Option<&str>, until: &str, rows: usize) -> Result<bool, Error> {
+        let mut sql = self.lane.statement(&format!("SELECT count(*) FROM {} t WHERE 1 = 1", self.lane.texts.from), &[]);
+        self.lane.within(&mut sql, after, Some(until), " AND ");
+        let found = self.session.rows(sql).await?;
+        Ok(found.first().is_some_and(|row| number::<usize>(&row[0]) == rows))
     }
 
     /// The place and the key of each last row of a batch, and of the last row.
