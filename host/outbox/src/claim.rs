@@ -9,18 +9,18 @@
 //! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
 //! one is due again, and every few seconds, the scan starts over. Next: `window`, then `settle`.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
+
+use tokio::sync::MutexGuard;
 
 use super::active::{ClaimRecord, Range, RecordedClaims};
 use super::batch::Batch;
 use super::database::{Fetched, Purpose, Row, number};
 use super::open::{HeldClaim, Live, OpenClaim, Pace, Rest};
 use super::place::Place;
-use super::rescan::{Rescans, SCAN_LIMIT, SLICE};
-use super::settle::KEYS_PER_STATEMENT;
+use super::rescan::{Rescans, SCAN_LIMIT};
 use super::sql::{Arg, Sql};
 use super::takeover::TakenOver;
 use super::window::Window;
@@ -58,15 +58,6 @@ pub(super) enum Taken {
     Again,
 }
 
-/// What was found behind a place.
-enum Found {
-    /// What was taken, and its last key.
-    Rows(Taken, String),
-    /// Nothing up to this key.
-    Nothing(String),
-    End,
-}
-
 pub(super) struct Taking {
     pub(super) claim: ClaimRecord,
     /// From before it is recorded on.
@@ -90,10 +81,10 @@ impl Taking {
 pub(super) struct Scan {
     pub(super) position: Option<String>,
     /// The last key of the slice that the position is in, where rows are held.
-    slice: Option<String>,
+    pub(super) slice: Option<String>,
     pub(super) rescans: Rescans,
     /// What is due again was claimed last.
-    due_last: bool,
+    pub(super) due_last: bool,
     /// When the scan of an ordered type started over.
     since: Option<Instant>,
     pub(super) open: Option<OpenClaim>,
@@ -104,7 +95,7 @@ pub(super) struct Scan {
     /// When the rows that are on record as sent were last looked at, and up to which hold.
     sent_seen: Option<Instant>,
     sent_after: i64,
-    pace: Pace,
+    pub(super) pace: Pace,
 }
 
 impl Worker<'_> {
@@ -191,15 +182,8 @@ impl Worker<'_> {
                 }
                 Taken::Rows(taking, rows) => (taking, rows),
                 Taken::Range(taking, active, parts) => {
-                    let before = scan.open.replace(self.lane.opened(taking, active, parts, boundary));
-                    if before.is_some() {
-                        scan.rescans.want();
-                    }
-                    drop(scan);
-                    // It was opened for another boundary.
-                    if let Some(before) = before.filter(|before| before.claim.close()) {
-                        self.end(&before.claim).await?;
-                    }
+                    let opened = self.lane.opened(taking, active, parts, boundary);
+                    self.open(scan, opened).await?;
                     continue;
                 }
             };
@@ -214,6 +198,20 @@ impl Worker<'_> {
             if recorded.elapsed() <= FRESH || self.renew(&batch).await? {
                 return Ok(Claimed::Batch(batch));
             }
+        }
+    }
+
+    /// Opens a claim, from which every worker reads.
+    async fn open(&mut self, mut scan: MutexGuard<'_, Scan>, claim: OpenClaim) -> Result<(), Error> {
+        let before = scan.open.replace(claim);
+        if before.is_some() {
+            scan.rescans.want();
+        }
+        drop(scan);
+        // It was opened for another boundary.
+        match before.filter(|before| before.claim.close()) {
+            Some(before) => self.end(&before.claim).await,
+            None => Ok(()),
         }
     }
 
@@ -416,206 +414,13 @@ impl Worker<'_> {
         }
     }
 
-    /// Takes turns with what is due again and what is fresh.
-    async fn take_unordered(
-        &mut self,
-        scan: &mut Scan,
-        active: &mut RecordedClaims,
-        limit: usize,
-        boundary: Option<&str>,
-    ) -> Result<Option<Taken>, Error> {
-        let due = active.due.is_some_and(|(first, _)| first <= 0);
-        let due_first = due && !std::mem::take(&mut scan.due_last);
-        if scan.position.is_none() {
-            scan.rescans.start();
-        }
-        if due_first && let Some(taken) = self.take_due(active, limit, boundary).await? {
-            scan.due_last = true;
-            return Ok(Some(taken));
-        }
-        let taken = self.take_fresh(scan, active, limit, boundary).await?;
-        let fresh = matches!(taken, Some(Taken::Rows(..) | Taken::Range(..)));
-        if due
-            && !due_first
-            && !fresh
-            && let Some(taken) = self.take_due(active, limit, boundary).await?
-        {
-            return Ok(Some(taken));
-        }
-        Ok(taken)
-    }
-
-    /// Takes rows whose next attempt is due, by their keys: they may be anywhere.
-    async fn take_due(&mut self, active: &RecordedClaims, limit: usize, boundary: Option<&str>) -> Result<Option<Taken>, Error> {
-        let busy: HashSet<&str> = active.claims.iter().flat_map(|claim| &claim.order_keys).map(String::as_str).collect();
-        let most = limit.min(KEYS_PER_STATEMENT);
-        let mut skipped = 0;
-        loop {
-            let text = format!(
-                "SELECT signal_key FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= ? \
-                 ORDER BY due_at, id LIMIT {most} OFFSET {skipped}"
-            );
-            let args = [self.lane.signal_type.name.as_str().into(), active.now.unwrap_or_default().into()];
-            let keys = self.session.rows(self.lane.statement(&text, &args)).await?;
-            if keys.is_empty() {
-                return Ok(None);
-            }
-            skipped += keys.len();
-            let keys: Vec<String> = keys.into_iter().flatten().flatten().filter(|key| !busy.contains(key.as_str())).collect();
-            if keys.is_empty() {
-                continue;
-            }
-            let window = Window { keys: Some(&keys), until: boundary, limit: keys.len(), ..Window::default() };
-            let rows = self.read(&window, active).await?;
-            let found: Vec<String> = rows.all().into_iter().map(|row| row.key).collect();
-            if boundary.is_none() && !rows.cut {
-                // Somebody else has deleted the others.
-                let gone: Vec<&String> = keys.iter().filter(|key| !found.contains(key)).collect();
-                self.forget_keys(&gone).await?;
-            }
-            match found.last().cloned() {
-                Some(last) => {
-                    let claim = ClaimRecord::new(None, Some(last), found);
-                    let claim = ClaimRecord { serial: active.next_serial(), in_flight: rows.len, ..claim };
-                    return Ok(Some(Taken::Rows(Taking::new(claim, false), rows)));
-                }
-                None if boundary.is_none() => return Ok(Some(Taken::Again)),
-                None => {}
-            }
-        }
-    }
-
-    async fn take_fresh(
-        &mut self,
-        scan: &mut Scan,
-        active: &mut RecordedClaims,
-        limit: usize,
-        boundary: Option<&str>,
-    ) -> Result<Option<Taken>, Error> {
-        let single = self.lane.table.recurring && !self.lane.database.dialect().for_update().is_empty();
-        let due = active.due.is_some_and(|(first, _)| first <= 0);
-        let batches = if single || due { 1 } else { scan.pace.next(Instant::now()) };
-        if scan.position.is_some() && scan.rescans.is_due() {
-            scan.rescans.begin(scan.position.clone());
-        }
-        let mut ended = false;
-        loop {
-            let behind = self.take_behind(scan, active, limit, batches).await?;
-            if let Some(Found::Rows(taken, _)) = behind {
-                return Ok(Some(scan.read_from(taken)));
-            }
-            let again = matches!(behind, Some(Found::Nothing(_)));
-            if ended && !again {
-                return Ok(None);
-            }
-            let begun = Instant::now();
-            let after = scan.position.take();
-            let window = Window { after: after.as_deref(), until: boundary, limit, ..Window::default() };
-            match self.take_slice(&window, &mut scan.slice, active, batches, false).await? {
-                Found::Rows(taken, key) => {
-                    scan.position = Some(key);
-                    return Ok(Some(scan.read_from(taken)));
-                }
-                Found::Nothing(key) => {
-                    scan.position = Some(key);
-                    scan.rescans.passed(begun.elapsed());
-                    return Ok(Some(Taken::Again));
-                }
-                Found::End => scan.position = after,
-            }
-            scan.rescans.passed_once();
-            if again {
-                return Ok(Some(Taken::Again));
-            }
-            // What comes next comes, as a rule, behind what there was; but not always.
-            if scan.position.is_none() || !scan.rescans.may_begin() {
-                return Ok(None);
-            }
-            scan.rescans.begin(scan.position.clone());
-            ended = true;
-        }
-    }
-
-    /// Takes what the present pass over the table finds behind the position; `None` if there is none.
-    async fn take_behind(
-        &mut self,
-        scan: &mut Scan,
-        active: &mut RecordedClaims,
-        limit: usize,
-        batches: usize,
-    ) -> Result<Option<Found>, Error> {
-        let begun = Instant::now();
-        let Some(pass) = scan.rescans.current() else { return Ok(None) };
-        let window = Window { after: pass.at.as_deref(), until: pass.until.as_deref(), limit, ..Window::default() };
-        let found = self.take_slice(&window, &mut None, active, batches, true).await?;
-        match &found {
-            Found::Rows(_, key) => pass.at = Some(key.clone()),
-            Found::Nothing(key) => {
-                pass.at = Some(key.clone());
-                scan.rescans.spent(begun.elapsed());
-            }
-            Found::End => scan.rescans.end(),
-        }
-        Ok(Some(found))
-    }
-
-    /// Claims what is due from a window on, of which it looks through a part where rows are held.
-    async fn take_slice(
-        &mut self,
-        window: &Window<'_>,
-        slice: &mut Option<String>,
-        active: &mut RecordedClaims,
-        batches: usize,
+    pub(super) fn claimed(
+        &self,
+        active: &RecordedClaims,
+        after: Option<&str>,
+        rows: Fetched,
         late: bool,
-    ) -> Result<Found, Error> {
-        if slice.is_none() && active.holds() {
-            let end = self.lane.distant_key(window.after, window.until, SLICE);
-            *slice = self.session.rows(end).await?.into_iter().flatten().flatten().next();
-        }
-        let window = Window { until: slice.as_deref().or(window.until), ..*window };
-        Ok(match self.take_window(&window, active, batches, late).await? {
-            Some((taken, key)) => Found::Rows(taken, key),
-            None => slice.take().map_or(Found::End, Found::Nothing),
-        })
-    }
-
-    /// Claims what is due from a window on; the last key of it. The rows are read later, batch by batch.
-    ///
-    /// Where a key and its content may come back, it must not be read again under the same claim once its row was
-    /// settled. So such a claim records which parts of it are settled, or it covers one batch only, if several
-    /// workers settle at the same time.
-    async fn take_window(
-        &mut self,
-        window: &Window<'_>,
-        active: &mut RecordedClaims,
-        batches: usize,
-        late: bool,
-    ) -> Result<Option<(Taken, String)>, Error> {
-        if batches == 1 && self.lane.database.dialect().for_update().is_empty() {
-            let rows = self.read(window, active).await?;
-            let Some(last) = rows.last() else { return Ok(None) };
-            let taken = self.claimed(active, window.after, rows, late)?;
-            return Ok(taken.map(|taken| (taken, last.key)));
-        }
-        let (ends, rows) = self.part_ends(window, batches, active).await?;
-        let Some(until) = ends.last().cloned() else { return Ok(None) };
-        if let Some(rows) = rows.filter(|_| active.holds())
-            && self.has_rows(window.after, &until, rows).await?
-        {
-            // While the claim stands, nobody else holds rows of it.
-            active.forget_holds();
-        }
-        let after = window.after.map(str::to_owned);
-        let starts = std::iter::once(after.clone()).chain(ends.iter().cloned().map(Some));
-        let parts = starts.zip(ends.iter().cloned()).collect();
-        let claim = ClaimRecord::new(after, Some(until.clone()), Vec::new());
-        // At most so many were read and not settled, with what committed late among them.
-        let in_flight = 2 * window.limit * self.lane.sessions.load(Relaxed);
-        let claim = ClaimRecord { serial: active.next_serial(), in_flight, ..claim };
-        Ok(Some((Taken::Range(Taking::new(claim, late), std::mem::take(active), parts), until)))
-    }
-
-    fn claimed(&self, active: &RecordedClaims, after: Option<&str>, rows: Fetched, late: bool) -> Result<Option<Taken>, Error> {
+    ) -> Result<Option<Taken>, Error> {
         let Some(last) = rows.last() else { return Ok(None) };
         let range = !self.lane.table.ordered();
         let mut order_keys = Vec::new();
@@ -694,7 +499,7 @@ impl Scan {
     }
 
     /// Counts a batch that was read at once.
-    fn read_from(&mut self, taken: Taken) -> Taken {
+    pub(super) fn read_from(&mut self, taken: Taken) -> Taken {
         if matches!(taken, Taken::Rows(..)) {
             self.pace.read();
         }

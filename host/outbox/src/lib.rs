@@ -68,6 +68,7 @@ mod table;
 mod takeover;
 mod text;
 pub mod trial;
+mod unordered;
 mod upgrade;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod url;

@@ -87,9 +87,9 @@ pub struct Flushed {
 /// Its URL is not supported.
 pub fn open_outbox(config: &Config) -> Result<Outbox, Error> {
     let database = &config.database;
-    Ok(Outbox::open(&database.url, database.max_connections)?
+    Outbox::open(&database.url, database.max_connections)?
         .with_source(database.source.clone())
-        .with_side_schema(database.side_schema.clone())?)
+        .with_side_schema(database.side_schema.clone())
 }
 
 impl Relay {
