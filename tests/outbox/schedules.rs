@@ -265,12 +265,12 @@ async fn drain(relay: &Relay, worker: &mut Worker<'_>, world: &Shared) -> Checke
 fn seeds(usual: u32) -> Vec<u64> {
     match std::env::var("SIGNALBUS_SEED") {
         Ok(seed) => vec![seed.parse().expect("SIGNALBUS_SEED is a number")],
-        Err(_) => (0..u64::from(amount(usual, usual * 25))).collect(),
+        Err(_) => (0..u64::from(amount(usual, usual * 50))).collect(),
     }
 }
 
 /// How many schedules are run on a database where they take the longest.
-const USUAL: u32 = 12;
+const USUAL: u32 = 6;
 
 async fn explore(database: &Database, setting: Setting) {
     World::prepare(database, setting.obstacle).await;
