@@ -1,7 +1,8 @@
 //! Buses: the connections that plugins publish through. The relay owns them, one per name.
 //!
 //! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
-//! `shared_connection` opens and reopens connections, `instrumented` measures and redacts.
+//! `shared_connection` opens and reopens connections, `apart` finds messages that break them, `instrumented`
+//! measures and redacts.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox")),
