@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+    Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+    with_neighbour,
 };
 use crate::harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
@@ -176,6 +177,23 @@ async fn messages_that_break_the_connection_cost_only_themselves() {
     subscriber.exactly(&rows, distinct_rows_of).await;
     let connections = broker.log().matches("New client connected").count();
     assert!((10..80).contains(&connections), "{connections}");
+}
+
+/// A type of which every message breaks the connection stops nobody but itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_only_breaks_connections_does_not_stop_its_neighbour() {
+    let broker = Broker::start(Kind::Mosquitto, "connection_messages true\nlog_type all");
+    let subscriber = Subscriber::of(&broker).await;
+    let database = with_neighbour().await;
+    database.run("UPDATE order_placed SET customer = replace(printf('%.300c', 'x'), 'x', 'a/')").await;
+    let project = beside_neighbour(&database, &url(&broker), "destination = 'orders/{customer}'");
+    let said = project.run(&["flush", "-w", "0"]);
+    assert_eq!(database.number("SELECT count(*) FROM neighbour").await, 0, "{said:#?}");
+    let mut neighbours: Vec<String> = (1..=101).map(|id| format!("Neighbour:{id}")).collect();
+    neighbours.sort();
+    subscriber.exactly(&neighbours, distinct_rows_of).await;
+    let connections = broker.log().matches("New client connected").count();
+    assert!((10..100).contains(&connections), "{connections}");
 }
 
 /// A signal that is alone with such a message is tried again, and becomes a dead letter in the end.

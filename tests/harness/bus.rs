@@ -166,21 +166,12 @@ impl Shop {
 ///
 /// Returns the rows that have to arrive, sorted.
 pub async fn bad_messages_cost_only_themselves(connection: &str, settings: &str, bad: &[(&str, &str)]) -> Vec<String> {
-    let database = Database::sqlite().await;
-    database.orders(101).await;
-    database.run("UPDATE order_placed SET customer = 'good'").await;
-    database.run("CREATE TABLE neighbour (id INTEGER PRIMARY KEY, customer TEXT)").await;
-    database.run("INSERT INTO neighbour SELECT id, customer FROM order_placed").await;
+    let database = with_neighbour().await;
     let key = |number: usize| 10 * number + 3;
     for (number, (customer, _)) in bad.iter().enumerate() {
         database.run(&format!("UPDATE order_placed SET customer = {customer} WHERE id = {}", key(number))).await;
     }
-    let of = |name: &str| {
-        let more = format!("grants.connections = ['bus']\n[signals.{name}.settings]\nconnection = 'bus'\n{settings}\n");
-        section(name, &super::guest("signalbus_publish"), &more)
-    };
-    let sections = format!("[connections.bus]\n{connection}\n{}{}", of("OrderPlaced"), of("Neighbour"));
-    let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
+    let project = beside_neighbour(&database, connection, settings);
     let said = project.run(&["flush", "-w", "0"]);
     let listed = project.run(&["dead", "list", "--json"]).json();
     let letters = listed["dead_letters"].as_array().unwrap();
@@ -197,6 +188,26 @@ pub async fn bad_messages_cost_only_themselves(connection: &str, settings: &str,
     rows.extend((1..=101).map(|id| format!("Neighbour:{id}")));
     rows.sort();
     rows
+}
+
+/// 101 orders, and 101 neighbours.
+pub async fn with_neighbour() -> Database {
+    let database = Database::sqlite().await;
+    database.orders(101).await;
+    database.run("UPDATE order_placed SET customer = 'good'").await;
+    database.run("CREATE TABLE neighbour (id INTEGER PRIMARY KEY, customer TEXT)").await;
+    database.run("INSERT INTO neighbour SELECT id, customer FROM order_placed").await;
+    database
+}
+
+/// Both types use the plugin `publish` and the same connection.
+pub fn beside_neighbour(database: &Database, connection: &str, settings: &str) -> Project {
+    let of = |name: &str| {
+        let more = format!("grants.connections = ['bus']\n[signals.{name}.settings]\nconnection = 'bus'\n{settings}\n");
+        section(name, &super::guest("signalbus_publish"), &more)
+    };
+    let sections = format!("[connections.bus]\n{connection}\n{}{}", of("OrderPlaced"), of("Neighbour"));
+    Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url))
 }
 
 /// Fifty orders are one batch: those of each came in their order.
