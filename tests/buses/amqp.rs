@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{RECOVERY, Shop, certificates, row_of};
+use crate::harness::bus::{RECOVERY, Shop, bad_messages_cost_only_themselves, certificates, row_of};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
@@ -198,6 +198,43 @@ async fn a_faulty_message_does_not_disturb_its_neighbours() {
     let received = trial.received().await;
     assert_eq!(missing(&received, 100), [20, 30, 50]);
     assert!(received.values().flatten().all(|delivery| delivery.data == b"p"));
+}
+
+/// What AMQP cannot carry is told before it reaches the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_amqp_cannot_carry_cost_only_themselves() {
+    let trial = Trial::new(0, "destination = ''").await;
+    let url = format!("url = {:?}", shared().url());
+    let bad = [
+        ("printf('%.140000c', 'x')", "headers and properties take 140"),
+        ("printf('%.131000c', 'x')", "headers and properties take 131"),
+    ];
+    let settings = format!("destination = '{}'\nheaders = {{ x = '{{customer}}' }}", trial.name);
+    let rows = bad_messages_cost_only_themselves(&url, &settings, &bad).await;
+    let received = trial.received().await;
+    assert!(received.values().all(|copies| copies.len() == 1), "a message came twice");
+    let mut arrived: Vec<&String> = received.keys().collect();
+    arrived.sort();
+    assert_eq!(arrived, rows.iter().collect::<Vec<_>>());
+    let settings = format!("destination = '{}'\nkey = '{{customer}}'", trial.name);
+    bad_messages_cost_only_themselves(&url, &settings, &[("printf('%.256c', 'x')", "at most 255")]).await;
+    let (direct, durable) = (ExchangeKind::Direct, ExchangeDeclareOptions::default());
+    trial.channel.exchange_declare("good".into(), direct, durable, FieldTable::default()).await.unwrap();
+    let bad = [("printf('%.128c', 'x')", "at most 127"), ("printf('%.300c', 'x')", "at most 127")];
+    bad_messages_cost_only_themselves(&url, "destination = '{customer}'", &bad).await;
+}
+
+/// A channel that the server has closed is closed here too.
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_messages_for_missing_exchanges_leak_no_channel() {
+    let broker = broker("channel_max = 200").await;
+    for (rows, settings) in [(5000, "destination = 'nowhere {customer}'"), (300, "destination = 'nowhere {id}'")] {
+        let trial = Trial::with(&broker.url(), &broker.url(), rows, settings, FieldTable::default()).await;
+        trial.flush_out().await;
+        let missing = "SELECT count(*) FROM signalbus_hold WHERE reason LIKE 'NOT_FOUND%'";
+        assert_eq!(trial.database.number(missing).await, i64::from(rows));
+    }
+    assert!(!broker.log().contains("channel_max"), "{}", broker.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 //! outage costs.
 
 use crate::harness::bouncer::Bouncer;
-use crate::harness::bus::{Shop, equal_commits, ids, rows_of};
+use crate::harness::bus::{Shop, bad_messages_cost_only_themselves, equal_commits, ids, rows_of};
 use crate::harness::database::{Database, System};
 use crate::harness::proxy::Proxy;
 use crate::harness::server::{Kind, Server};
@@ -51,6 +51,17 @@ async fn equal_commits_arrive_each() {
     let inbox = inbox().await;
     equal_commits(300, &url(&inbox), "destination = 'inbox'").await;
     assert_eq!(inbox.number("SELECT count(*) FROM inbox").await, 300);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_keys_and_tables_cost_only_themselves() {
+    let inbox = inbox().await;
+    let bad = [("'a' || char(0)", "invalid byte sequence"), ("char(0)", "invalid byte sequence")];
+    let rows = bad_messages_cost_only_themselves(&url(&inbox), "destination = 'inbox'\nkey = '{customer}'", &bad).await;
+    assert_eq!(rows_of(inbox.lines("SELECT id FROM inbox").await), rows);
+    inbox.run("ALTER TABLE inbox RENAME TO good").await;
+    let bad = [("printf('%.64c', 'x')", "at most 63"), ("'a' || char(0)", "is not a table")];
+    bad_messages_cost_only_themselves(&url(&inbox), "destination = '{customer}'", &bad).await;
 }
 
 /// A repeated message counts as sent; another one with its id never does.

@@ -6,7 +6,9 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates, distinct_rows_of, ids, in_order, row_of, rows_of};
+use crate::harness::bus::{
+    Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+};
 use crate::harness::server::free_port;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -269,6 +271,22 @@ async fn what_can_never_arrive_is_a_dead_letter() {
     shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 1").await;
     shop.buries(1, &format!("is larger than topic \"{}\" allows", topic.name)).await;
     assert_eq!(arrived(&topic.records()), ["OrderPlaced:2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_that_cannot_exist_cost_only_themselves() {
+    let topic = Topic::with(&[("max.message.bytes", "20000")]).await;
+    let good = format!("{}-good", topic.name);
+    create(&topic.servers, &good, &[("max.message.bytes", "20000")]).await;
+    let settings = format!("destination = '{}-{{customer}}'\nkey = '{{customer}}'", topic.name);
+    let bad = [("printf('%.250c', 'x')", "at most 249"), ("'a' || char(10)", "is not a valid topic name")];
+    let rows = bad_messages_cost_only_themselves(&topic.url(), &settings, &bad).await;
+    assert_eq!(arrived(&records(&topic.servers, &good)), rows);
+    // A key may have any character, but not any length.
+    let settings = format!("{}\nkey = '{{customer}}'", topic.destination());
+    let bad = [("printf('%.30000c', 'x')", "is larger than topic")];
+    let rows = bad_messages_cost_only_themselves(&topic.url(), &settings, &bad).await;
+    assert_eq!(arrived(&topic.records()), rows);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates, distinct_rows_of, ids, in_order, row_of};
+use crate::harness::bus::{
+    Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+    with_neighbour,
+};
 use crate::harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -49,6 +52,17 @@ impl Subscriber {
         let arrived = seen.wait_for(|seen| seen.len() >= enough && whole(seen));
         let arrived = tokio::time::timeout(Duration::from_secs(20), arrived).await;
         arrived.unwrap_or_else(|_| panic!("{} of {rows} arrived", self.seen.borrow().len())).unwrap().clone()
+    }
+}
+
+impl Subscriber {
+    /// Waits for these rows, and checks that nothing else has come.
+    async fn exactly(&self, rows: &[String], arrived: fn(Vec<String>) -> Vec<String>) {
+        let mut seen = self.seen.clone();
+        let rows_of = |seen: &Vec<Publish>| arrived(seen.iter().map(|message| property(message, "id")).collect());
+        let complete = seen.wait_for(|seen| rows_of(seen).len() >= rows.len());
+        let _ = tokio::time::timeout(Duration::from_secs(20), complete).await;
+        assert_eq!(rows_of(&self.seen.borrow()), rows);
     }
 }
 
@@ -128,6 +142,69 @@ async fn undeliverable_messages_become_dead_letters() {
     }
     Shop::small(&url(&broker), "options = 'mqtt.retain=true'").await.buries(2, "does not retain messages").await;
     Shop::small(&url(&broker), "options = 'mqtt.qos=0'").await.buries(2, "MQTT has no option \"mqtt.qos\"").await;
+}
+
+/// What MQTT cannot carry is told before it reaches the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_topics_and_properties_cost_only_themselves() {
+    let broker = Broker::start(Kind::Mosquitto, "");
+    let subscriber = Subscriber::of(&broker).await;
+    let bad = [
+        ("'a' || char(9) || 'b'", "control character"),
+        ("'a' || char(10) || 'b'", "control character"),
+        ("'a' || char(0) || 'b'", "control character"),
+        ("char(133)", "control character"),
+        ("char(65535)", "not a character"),
+        ("printf('%.70000c', 'x')", "has 70000 bytes, but MQTT takes at most 65535"),
+    ];
+    let settings = "destination = 'orders/new'\nkey = '{customer}'";
+    let rows = bad_messages_cost_only_themselves(&url(&broker), settings, &bad).await;
+    subscriber.exactly(&rows, rows_of).await;
+    let more = [("'a+'", "wildcard"), ("'a#b'", "wildcard"), ("'a' || char(9)", "control character")];
+    let settings = "destination = 'orders/{customer}'";
+    bad_messages_cost_only_themselves(&url(&broker), settings, &[&bad[..5], &more].concat()).await;
+}
+
+/// Mosquitto answers a topic of more than 200 levels by closing the connection.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_break_the_connection_cost_only_themselves() {
+    let broker = Broker::start(Kind::Mosquitto, "connection_messages true\nlog_type all");
+    let subscriber = Subscriber::of(&broker).await;
+    let deep = "replace(printf('%.300c', 'x'), 'x', 'a/')";
+    let bad = [(deep, "broke 3 connections of its own"), (deep, "broke 3 connections of its own")];
+    let rows = bad_messages_cost_only_themselves(&url(&broker), "destination = 'orders/{customer}'", &bad).await;
+    // Here a message may come twice: nobody knows what a broken connection had carried.
+    subscriber.exactly(&rows, distinct_rows_of).await;
+    let connections = broker.log().matches("New client connected").count();
+    assert!((10..80).contains(&connections), "{connections}");
+}
+
+/// A type of which every message breaks the connection stops nobody but itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_only_breaks_connections_does_not_stop_its_neighbour() {
+    let broker = Broker::start(Kind::Mosquitto, "connection_messages true\nlog_type all");
+    let subscriber = Subscriber::of(&broker).await;
+    let database = with_neighbour().await;
+    database.run("UPDATE order_placed SET customer = replace(printf('%.300c', 'x'), 'x', 'a/')").await;
+    let project = beside_neighbour(&database, &url(&broker), "destination = 'orders/{customer}'");
+    let said = project.run(&["flush", "-w", "0"]);
+    assert_eq!(database.number("SELECT count(*) FROM neighbour").await, 0, "{said:#?}");
+    let mut neighbours: Vec<String> = (1..=101).map(|id| format!("Neighbour:{id}")).collect();
+    neighbours.sort();
+    subscriber.exactly(&neighbours, distinct_rows_of).await;
+    let connections = broker.log().matches("New client connected").count();
+    assert!((10..100).contains(&connections), "{connections}");
+}
+
+/// A signal that is alone with such a message is tried again, and becomes a dead letter in the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_message_that_breaks_the_connection_makes_no_storm() {
+    let broker = Broker::start(Kind::Mosquitto, "connection_messages true\nlog_type all");
+    let deep = "a/".repeat(300);
+    let shop = Shop::with(1, &url(&broker), &format!("destination = '{deep}'")).await;
+    shop.defers(1, "broke 3 connections of its own").await;
+    let connections = broker.log().matches("New client connected").count();
+    assert!((3..9).contains(&connections), "{connections}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

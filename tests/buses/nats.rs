@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates, equal_commits, ids, in_order, row_of, rows_of};
+use crate::harness::bus::{Shop, bad_messages_cost_only_themselves, certificates, equal_commits, ids, in_order, row_of, rows_of};
 use crate::harness::proxy::Proxy;
 use async_nats::jetstream::consumer::pull::Config as Pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
@@ -51,6 +51,7 @@ with_each_server!(
     a_killed_server_costs_nothing,
     what_a_stream_does_not_take_waits,
     what_can_never_arrive_is_a_dead_letter,
+    bad_messages_cost_nobody_else,
     who_may_not_in_is_told_so,
     it_travels_encrypted_with_a_token,
     a_silent_network_costs_nothing,
@@ -109,13 +110,34 @@ async fn what_can_never_arrive_is_a_dead_letter(server: Kind) {
     let stream = stream(&broker, Config::default()).await;
     let shop = Shop::small(&url(&broker), "").await;
     shop.database.run("UPDATE order_placed SET payload = printf('%.5000c', 'x') WHERE id = 1").await;
-    shop.buries(1, "max payload").await;
+    shop.buries(1, "NATS takes messages of at most 2000 bytes").await;
     assert_eq!(messages(&stream).await.len(), 1);
     for subject in ["orders.*", "orders.>", "a b", "orders..x", ""] {
         Shop::small(&url(&broker), &format!("destination = '{subject}'")).await.buries(2, "is not a subject").await;
     }
     Shop::small(&url(&broker), "options = 'nats.mandatory=1'").await.buries(2, "NATS has no option \"nats.mandatory\"").await;
     Shop::small(&url(&broker), "headers = 'a b=1'").await.buries(2, "header \"a b\"").await;
+}
+
+/// Also of messages that the server answers by closing the connection: it has a shorter control line than
+/// the default.
+async fn bad_messages_cost_nobody_else(server: Kind) {
+    let broker = Broker::start(server, "max_control_line: 1024\nmax_payload: 20000\ndebug: true");
+    let stream = stream(&broker, Config::default()).await;
+    let bad = [
+        ("'a b'", "is not a subject"),
+        ("'a' || char(9)", "is not a subject"),
+        ("'a' || char(0)", "is not a subject"),
+        ("printf('%.5000c', 'x')", "has 5007 bytes, but NATS takes at most 4000"),
+        ("printf('%.2000c', 'x')", "broke 3 connections of its own"),
+    ];
+    let rows = bad_messages_cost_only_themselves(&url(&broker), "destination = 'orders.{customer}'", &bad).await;
+    let arrived = messages(&stream).await;
+    assert_eq!(rows_of(arrived.iter().map(|message| header(message, "Nats-Msg-Id").to_owned())), rows);
+    assert!(broker.log().matches("Client connection created").count() < 50, "{}", broker.log());
+    let bad = [("'a' || char(13)", "header \"x\""), ("printf('%.30000c', 'x')", "takes messages of at most 20000 bytes")];
+    let settings = "destination = 'orders'\nheaders = { x = '{customer}' }";
+    bad_messages_cost_only_themselves(&url(&broker), settings, &bad).await;
 }
 
 async fn who_may_not_in_is_told_so(server: Kind) {

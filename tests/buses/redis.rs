@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, certificates, distinct_rows_of, ids, in_order, row_of, rows_of};
+use crate::harness::bus::{
+    Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+};
 use crate::harness::proxy::Proxy;
 use redis::streams::StreamRangeReply;
 use redis::{AsyncTypedCommands as _, FromRedisValue as _};
@@ -44,6 +46,19 @@ async fn everything_arrives() {
             (row_of(&entry["id"]).to_owned(), &entry["key"].as_str().into())
         );
     }
+}
+
+/// What Redis would answer by closing the connection is told before it reaches the client.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_and_entries_that_are_too_large_cost_only_themselves() {
+    let broker = Broker::start(Kind::Redis, "proto-max-bulk-len 1mb\nclient-query-buffer-limit 2mb");
+    let bad = [
+        ("printf('%.1050000c', 'x')", "takes values of at most 1048576 bytes"),
+        ("printf('%.1040000c', 'x')", "takes entries of at most 2097152 bytes"),
+    ];
+    let settings = "destination = 'orders'\nkey = '{customer}'\nheaders = { x = '{customer}' }";
+    let rows = bad_messages_cost_only_themselves(&url(&broker), settings, &bad).await;
+    assert_eq!(rows_of(entries(&broker).await.iter().map(|entry| entry["id"].clone())), rows);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -92,6 +92,11 @@ impl Broker {
         self.process.end();
     }
 
+    /// What the process has written.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
     fn configure(&self, more: &str) {
         let (folder, port) = (self.folder.path().display(), self.port);
         let text = match self.kind {

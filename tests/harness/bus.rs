@@ -160,6 +160,56 @@ impl Shop {
     }
 }
 
+/// Sends 101 orders, some of which their bus cannot carry, and beside them 101 of another type through the
+/// same connection, all with the plugin `publish`. Each of `bad` is an SQL expression for the column
+/// `customer` of an order, and words of the reason for which it becomes a dead letter.
+///
+/// Returns the rows that have to arrive, sorted.
+pub async fn bad_messages_cost_only_themselves(connection: &str, settings: &str, bad: &[(&str, &str)]) -> Vec<String> {
+    let database = with_neighbour().await;
+    let key = |number: usize| 10 * number + 3;
+    for (number, (customer, _)) in bad.iter().enumerate() {
+        database.run(&format!("UPDATE order_placed SET customer = {customer} WHERE id = {}", key(number))).await;
+    }
+    let project = beside_neighbour(&database, connection, settings);
+    let said = project.run(&["flush", "-w", "0"]);
+    let listed = project.run(&["dead", "list", "--json"]).json();
+    let letters = listed["dead_letters"].as_array().unwrap();
+    for (number, (customer, words)) in bad.iter().enumerate() {
+        let letter = letters.iter().find(|letter| letter["key"].as_str() == Some(&key(number).to_string()));
+        let reason = letter.and_then(|letter| letter["reason"].as_str());
+        assert!(reason.is_some_and(|reason| reason.contains(words)), "{customer}: {reason:?}: {said:#?}");
+    }
+    let neighbours = database.number("SELECT count(*) FROM neighbour").await;
+    assert_eq!((said.status, letters.len(), database.waiting().await, neighbours), (1, bad.len(), 0, 0), "{said:#?}");
+    let dead: Vec<String> = (0..bad.len()).map(|number| format!("OrderPlaced:{}", key(number))).collect();
+    let mut rows = ids(101);
+    rows.retain(|row| !dead.contains(row));
+    rows.extend((1..=101).map(|id| format!("Neighbour:{id}")));
+    rows.sort();
+    rows
+}
+
+/// 101 orders, and 101 neighbours.
+pub async fn with_neighbour() -> Database {
+    let database = Database::sqlite().await;
+    database.orders(101).await;
+    database.run("UPDATE order_placed SET customer = 'good'").await;
+    database.run("CREATE TABLE neighbour (id INTEGER PRIMARY KEY, customer TEXT)").await;
+    database.run("INSERT INTO neighbour SELECT id, customer FROM order_placed").await;
+    database
+}
+
+/// Both types use the plugin `publish` and the same connection.
+pub fn beside_neighbour(database: &Database, connection: &str, settings: &str) -> Project {
+    let of = |name: &str| {
+        let more = format!("grants.connections = ['bus']\n[signals.{name}.settings]\nconnection = 'bus'\n{settings}\n");
+        section(name, &super::guest("signalbus_publish"), &more)
+    };
+    let sections = format!("[connections.bus]\n{connection}\n{}{}", of("OrderPlaced"), of("Neighbour"));
+    Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url))
+}
+
 /// Fifty orders are one batch: those of each came in their order.
 pub fn in_order(arrived: &[String]) {
     let number = |id: &String| row_of(id).strip_prefix("OrderPlaced:").and_then(|key| key.parse::<u32>().ok()).unwrap();

@@ -3,10 +3,12 @@
 //! A message must never count as sent before its confirm has arrived. `shared_connection` connects;
 //! `instrumented` measures and redacts.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::join_all;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
 use lapin::tcp::OwnedTLSConfig;
@@ -18,9 +20,12 @@ use lapin::{
 use tokio::time::{Instant, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, reject, unavailable};
+use super::{Bus, ConnectionConfig, Failure, Receipt, Receiving, at_most, broken, outage, reject, unavailable};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
+
+/// Maximum length of an exchange's name in bytes.
+const LONGEST_EXCHANGE: usize = 127;
 
 /// A connection to RabbitMQ; each call publishes through a channel of its own.
 pub(super) struct Amqp {
@@ -32,6 +37,8 @@ pub(super) struct Amqp {
 
 struct Session {
     connection: lapin::Connection,
+    /// How many channels were opened.
+    opened: AtomicU16,
     /// Channels that are not in use.
     idle: Mutex<Vec<Channel>>,
     /// Exchanges known to exist.
@@ -46,9 +53,6 @@ struct AmqpPublish<'a> {
     properties: BasicProperties,
     body: &'a [u8],
 }
-
-/// A published message without a confirm yet, and its position in the list.
-type Pending = (usize, PublisherConfirm);
 
 impl Amqp {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
@@ -73,40 +77,65 @@ impl Amqp {
             .with_properties(ConnectionProperties::default().with_connection_name(name.into()))
             .with_tls_config(self.tls.clone());
         match builder.connect().await {
-            Ok(connection) => Ok(Session { connection, idle: Mutex::default(), exchanges: Mutex::default() }),
+            Ok(connection) => {
+                Ok(Session { connection, opened: AtomicU16::new(0), idle: Mutex::default(), exchanges: Mutex::default() })
+            }
             Err(error) => Err(refused(&error, &self.uri)),
         }
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+    /// Returns the connection, or a new one if its channels are used up.
+    async fn session(&self) -> Result<Arc<Session>, Outage> {
         let session = self.connection.get(Session::is_usable, self.connect()).await?;
-        if session.connection.status().blocked() {
+        if !session.is_used_up() {
+            return Ok(session);
+        }
+        self.connection.lose(&session).await;
+        self.connection.get(Session::is_usable, self.connect()).await
+    }
+
+    /// Returns the receipts of messages for exchanges that do not exist, by exchange.
+    async fn missing<'m>(&self, messages: &'m [Message], deadline: Instant) -> Result<HashMap<&'m str, Receipt>, Outage> {
+        const AT_ONCE: usize = 16;
+        let exchanges: BTreeSet<&str> = messages.iter().map(|message| message.destination.as_str()).collect();
+        let exchanges: Vec<&str> = exchanges.into_iter().filter(|exchange| exchange.len() <= LONGEST_EXCHANGE).collect();
+        let mut missing = HashMap::new();
+        for exchanges in exchanges.chunks(AT_ONCE) {
+            let session = self.session().await?;
+            let asked = exchanges.iter().map(|exchange| session.missing(exchange, deadline));
+            for (exchange, answer) in exchanges.iter().zip(join_all(asked).await) {
+                if let Some(receipt) = answer.map(|missing| missing.map(Ok)).unwrap_or_else(|failure| Some(Err(failure))) {
+                    missing.insert(*exchange, receipt);
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        if self.session().await?.connection.status().blocked() {
             return Err(unavailable("RabbitMQ is low on memory or disk, and blocks publishers"));
         }
         let deadline = Instant::now() + self.timeout;
-        let mut receipts: Vec<Option<Receipt>> = vec![None; messages.len()];
+        let missing = self.missing(messages, deadline).await?;
+        let mut session = self.session().await?;
+        let mut receipts: Vec<Receipt> = vec![Err(outage("it was not published")); messages.len()];
         let mut prepared = Vec::with_capacity(messages.len());
         for (position, message) in messages.iter().enumerate() {
-            match AmqpPublish::from_message(message) {
-                Ok(publish) => match session.missing(&publish.exchange, deadline).await {
-                    Ok(None) => prepared.push((position, publish)),
-                    Ok(Some(missing)) => receipts[position] = Some(Ok(missing)),
-                    Err(error) => receipts[position] = Some(Err(error.to_string())),
-                },
-                Err(outcome) => receipts[position] = Some(Ok(outcome)),
+            match (missing.get(message.destination.as_str()), AmqpPublish::from_message(message, session.frame_max())) {
+                (_, Err(outcome)) => receipts[position] = Ok(outcome),
+                (Some(receipt), _) => receipts[position] = receipt.clone(),
+                (None, Ok(publish)) => prepared.push((position, publish)),
             }
         }
-        session.publish_all(&prepared, &mut receipts, deadline).await;
+        let unprocessed = session.publish_all(&prepared, &mut receipts, deadline).await;
         // A closed channel may leave more messages unconfirmed than the faulty one.
-        for (position, publish) in &prepared {
-            if receipts[*position].is_none() {
-                receipts[*position] = Some(session.publish_one(publish, deadline).await);
-            }
+        for (position, publish) in unprocessed {
+            session = self.session().await?;
+            receipts[*position] = session.publish_one(publish, deadline).await;
         }
-        if !session.is_usable() || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.connection.lose(&session).await;
-        }
-        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("it was not published".into()))).collect())
+        self.connection.end_call(&session, &receipts, session.is_usable()).await;
+        Ok(receipts)
     }
 }
 
@@ -121,12 +150,28 @@ impl Session {
         self.connection.status().connected()
     }
 
+    /// Returns whether another connection should take its place: the client cannot reuse the number of a
+    /// channel that the server has closed.
+    fn is_used_up(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) >= self.connection.configuration().channel_max() / 2
+    }
+
+    /// Maximum size of a frame in bytes.
+    fn frame_max(&self) -> usize {
+        usize::try_from(self.connection.configuration().frame_max()).unwrap_or(usize::MAX)
+    }
+
+    async fn open_channel(&self) -> lapin::Result<Channel> {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.connection.create_channel().await
+    }
+
     async fn channel(&self) -> lapin::Result<Channel> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(channel) if channel.status().connected() => Ok(channel),
             _ => {
-                let channel = self.connection.create_channel().await?;
+                let channel = self.open_channel().await?;
                 channel.confirm_select(ConfirmSelectOptions::default()).await?;
                 Ok(channel)
             }
@@ -143,15 +188,14 @@ impl Session {
     /// Checks that an exchange exists before anything is published to it, and returns the outcome if it
     /// does not. RabbitMQ answers a message for a missing exchange by closing the channel, which leaves
     /// the messages before it unconfirmed.
-    async fn missing(&self, exchange: &ShortString, deadline: Instant) -> lapin::Result<Option<Outcome>> {
-        let known = |exchanges: &HashSet<String>| exchange.as_str().is_empty() || exchanges.contains(exchange.as_str());
-        if known(&self.exchanges()) {
+    async fn missing(&self, exchange: &str, deadline: Instant) -> Result<Option<Outcome>, Failure> {
+        if exchange.is_empty() || self.exchanges().contains(exchange) {
             return Ok(None);
         }
         let asked = async {
-            let channel = self.connection.create_channel().await?;
+            let channel = self.open_channel().await?;
             let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-            let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Direct, passive, FieldTable::default()).await;
+            let declared = channel.exchange_declare(exchange.into(), ExchangeKind::Direct, passive, FieldTable::default()).await;
             if declared.is_ok() {
                 channel.close(200, "".into()).await?;
             }
@@ -159,11 +203,11 @@ impl Session {
         };
         match timeout_at(deadline, asked).await {
             Ok(Ok(())) => {
-                self.exchanges().insert(exchange.to_string());
+                self.exchanges().insert(exchange.to_owned());
                 Ok(None)
             }
-            Ok(Err(error)) => fault(&error).map(|fault| Some(outcome(fault))).ok_or(error),
-            Err(_) => Err(ErrorKind::MissingHeartbeatError.into()),
+            Ok(Err(error)) => fault(&error).map(|fault| Some(outcome(fault))).ok_or_else(|| failure(&error)),
+            Err(_) => Err(outage("RabbitMQ did not answer in time")),
         }
     }
 
@@ -171,32 +215,47 @@ impl Session {
         self.exchanges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Publishes all messages at once; those that the server did not process get no receipt.
-    async fn publish_all(&self, prepared: &[(usize, AmqpPublish<'_>)], receipts: &mut [Option<Receipt>], deadline: Instant) {
+    /// Publishes all messages at once; returns those that the server did not process.
+    async fn publish_all<'p, 'm>(
+        &self,
+        prepared: &'p [(usize, AmqpPublish<'m>)],
+        receipts: &mut [Receipt],
+        deadline: Instant,
+    ) -> Vec<&'p (usize, AmqpPublish<'m>)> {
+        if prepared.is_empty() {
+            return Vec::new();
+        }
         let channel = match self.in_time(self.channel(), deadline).await {
             Ok(channel) => channel,
-            Err(reason) => return prepared.iter().for_each(|(position, _)| receipts[*position] = Some(Err(reason.clone()))),
+            Err(failure) => {
+                prepared.iter().for_each(|(position, _)| receipts[*position] = Err(failure.clone()));
+                return Vec::new();
+            }
         };
-        let mut pending: Vec<Pending> = Vec::with_capacity(prepared.len());
-        for (position, publish) in prepared {
+        let mut confirms: Vec<PublisherConfirm> = Vec::with_capacity(prepared.len());
+        for (_, publish) in prepared {
             match self.in_time(publish.send(&channel), deadline).await {
-                Ok(confirm) => pending.push((*position, confirm)),
+                Ok(confirm) => confirms.push(confirm),
                 Err(_) => break,
             }
         }
-        let mut complete = pending.len() == prepared.len();
-        for (position, confirm) in pending {
-            receipts[position] = match timeout_at(deadline, confirm).await {
-                Ok(Ok(confirmation)) => Some(Ok(classify(confirmation))),
-                Ok(Err(error)) if is_of_channel(&error) && self.is_usable() => None,
-                Ok(Err(error)) => Some(Err(error.to_string())),
-                Err(_) => Some(Err("RabbitMQ did not confirm in time".into())),
+        let mut unprocessed: Vec<_> = prepared[confirms.len()..].iter().collect();
+        for (pending, confirm) in prepared.iter().zip(confirms) {
+            receipts[pending.0] = match timeout_at(deadline, confirm).await {
+                Ok(Ok(confirmation)) => Ok(classify(confirmation)),
+                Ok(Err(error)) if is_of_channel(&error) && self.is_usable() => {
+                    unprocessed.push(pending);
+                    continue;
+                }
+                Ok(Err(error)) => Err(failure(&error)),
+                Err(_) => Err(outage("RabbitMQ did not confirm in time")),
             };
-            complete &= matches!(receipts[position], Some(Ok(_)));
         }
-        if complete {
+        if unprocessed.is_empty() && prepared.iter().all(|(position, _)| receipts[*position].is_ok()) {
             self.give_back(channel);
         }
+        unprocessed.sort_unstable_by_key(|(position, _)| *position);
+        unprocessed
     }
 
     /// Publishes one message on a channel of its own: if the channel is closed, the message is at fault.
@@ -210,16 +269,16 @@ impl Session {
             }
             Ok(Err(error)) => {
                 self.exchanges().remove(publish.exchange.as_str());
-                fault(&error).map(outcome).ok_or_else(|| error.to_string())
+                fault(&error).map(outcome).ok_or_else(|| failure(&error))
             }
-            Err(_) => Err("RabbitMQ did not confirm in time".into()),
+            Err(_) => Err(outage("RabbitMQ did not confirm in time")),
         }
     }
 
-    async fn in_time<T>(&self, call: impl Future<Output = lapin::Result<T>>, deadline: Instant) -> Result<T, String> {
+    async fn in_time<T>(&self, call: impl Future<Output = lapin::Result<T>>, deadline: Instant) -> Result<T, Failure> {
         match timeout_at(deadline, call).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err("RabbitMQ did not answer in time".into()),
+            Ok(answer) => answer.map_err(|error| failure(&error)),
+            Err(_) => Err(outage("RabbitMQ did not answer in time")),
         }
     }
 }
@@ -229,7 +288,15 @@ impl<'a> AmqpPublish<'a> {
     ///
     /// # Errors
     /// AMQP cannot carry the message.
-    fn from_message(message: &'a Message) -> Result<Self, Outcome> {
+    fn from_message(message: &'a Message, frame_max: usize) -> Result<Self, Outcome> {
+        // The headers and properties travel in one frame.
+        let size = properties_size(message);
+        if size > frame_max {
+            return Err(reject(format!(
+                "headers and properties take {size} bytes, but RabbitMQ takes at most {frame_max}: shorten them, or raise `frame_max`"
+            )));
+        }
+        at_most(LONGEST_EXCHANGE, "RabbitMQ", "`destination`", &message.destination)?;
         let mut options = BasicPublishOptions::default();
         let mut properties = BasicProperties::default().with_delivery_mode(2);
         if let Some(content_type) = &message.content_type {
@@ -278,8 +345,19 @@ impl<'a> AmqpPublish<'a> {
     }
 }
 
+/// Returns how many bytes the frame with the headers and properties takes, or a few more.
+fn properties_size(message: &Message) -> usize {
+    /// The frame's header and end, the header of the content, and the delivery mode.
+    const FIXED: usize = 8 + 14 + 1 + 4;
+    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len() + 6);
+    let texts = [&message.content_type, &message.id].into_iter().flatten();
+    let texts = texts.chain(message.options.iter().map(|(_, value)| value)).map(|text| text.len() + 9);
+    FIXED + headers.chain(texts).sum::<usize>()
+}
+
 fn short(what: &str, text: &str) -> Result<ShortString, Outcome> {
-    ShortString::try_new(text).map_err(|_| reject(format!("{what} has {} bytes, but RabbitMQ takes at most 255", text.len())))
+    at_most(255, "RabbitMQ", what, text)?;
+    ShortString::try_new(text).map_err(|_| reject(format!("{what} is too long for RabbitMQ")))
 }
 
 fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
@@ -306,6 +384,14 @@ fn fault(error: &lapin::Error) -> Option<&AMQPError> {
     match error.kind() {
         ErrorKind::ProtocolError(fault) if matches!(fault.kind(), AMQPErrorKind::Soft(_)) => Some(fault),
         _ => None,
+    }
+}
+
+/// Tells a broken connection from a bus that takes nothing.
+fn failure(error: &lapin::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::ChannelsLimitReached => outage(error.to_string()),
+        _ => broken(error.to_string()),
     }
 }
 

@@ -12,7 +12,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, refuse_options, reject, unavailable};
+use super::{
+    Bus, ConnectionConfig, Failure, IDLE, Receipt, Receiving, at_most, broken, outage, refuse_options, reject, unavailable,
+};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -36,7 +38,7 @@ enum Fault {
     Row(String),
     /// The table is at fault: no row could be inserted.
     Table(String),
-    Connection(String),
+    Connection(Failure),
 }
 
 impl Inbox {
@@ -98,11 +100,10 @@ impl Inbox {
             connection.1 = Instant::now();
         };
         let in_time = timeout_at(Instant::now() + self.timeout, inserted).await.is_ok();
-        if !in_time || receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.connection.lose(&session).await;
-        }
-        let missing = || Err(format!("PostgreSQL at {} did not answer in time", self.address));
-        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect())
+        let missing = || Err(outage(format!("PostgreSQL at {} did not answer in time", self.address)));
+        let receipts: Vec<Receipt> = receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect();
+        self.connection.end_call(&session, &receipts, in_time).await;
+        Ok(receipts)
     }
 }
 
@@ -153,7 +154,7 @@ async fn insert(
             }
             Err(Fault::Row(reason)) => Ok(reject(format!("inbox \"{table}\" refuses the row: {reason}"))),
             Err(Fault::Table(reason)) => Ok(Outcome::retry(format!("inbox \"{table}\": {reason}"))),
-            Err(Fault::Connection(reason)) => Err(reason),
+            Err(Fault::Connection(failure)) => Err(failure),
         };
         let lost = receipt.is_err();
         // After the connection has failed, nothing else is tried on it.
@@ -204,6 +205,10 @@ fn unsupported(message: &Message) -> Option<Outcome> {
             message.destination
         )));
     }
+    // PostgreSQL would cut a longer name, and use another table.
+    if let Some(fault) = parts.iter().find_map(|part| at_most(63, "PostgreSQL", "the name of a table", part).err()) {
+        return Some(fault);
+    }
     if let Some((name, _)) = message.options.iter().find(|(name, _)| name.starts_with("inbox.")) {
         return Some(reject(format!("an inbox has no option \"{name}\"")));
     }
@@ -234,7 +239,7 @@ fn fault(error: &sqlx::Error) -> Fault {
     let Some(code) = state(error) else {
         return match error {
             sqlx::Error::Encode(error) => Fault::Row(error.to_string()),
-            error => Fault::Connection(format!("PostgreSQL: {error}")),
+            error => Fault::Connection(broken(format!("PostgreSQL: {error}"))),
         };
     };
     let said = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
@@ -245,7 +250,7 @@ fn fault(error: &sqlx::Error) -> Fault {
         // Data, constraints, limits, and exceptions of triggers.
         (_, "22" | "23" | "54" | "44") | ("P0001", _) => Fault::Row(said),
         (_, "42") => Fault::Table(said),
-        _ => Fault::Connection(format!("PostgreSQL: {said}")),
+        _ => Fault::Connection(outage(format!("PostgreSQL: {said}"))),
     }
 }
 

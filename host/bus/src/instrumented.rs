@@ -3,49 +3,69 @@
 //! No outcome or outage may leave the crate without passing through here. Each bus implements
 //! `Bus` in a module of its own.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
-use super::{Bus, ConnectionConfig, unavailable};
+use super::{Bus, ConnectionConfig, Failure, Receipt, apart, unavailable};
 use signalbus_core::message::{Message, Publisher, Publishing};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
 /// A bus with metrics and redaction.
 pub(super) struct InstrumentedBus {
-    name: String,
+    config: ConnectionConfig,
     secrets: Vec<String>,
     bus: Box<dyn Bus>,
+    /// Creates a further connection of the same kind.
+    open: Opener,
 }
 
+type Opener = Box<dyn Fn() -> Result<Box<dyn Bus>, String> + Send + Sync>;
+
 impl InstrumentedBus {
-    pub(super) fn new(config: &ConnectionConfig, bus: Box<dyn Bus>) -> Self {
+    /// # Errors
+    /// The configuration cannot be used.
+    pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        let again = config.clone();
+        Self::with(config, Box::new(move || again.bus()))
+    }
+
+    fn with(config: &ConnectionConfig, open: Opener) -> Result<Self, String> {
         let secrets = config.secrets().into_iter().filter(|secret| secret.len() >= 4).collect();
-        Self { name: config.name.clone(), secrets, bus }
+        Ok(Self { config: config.clone(), secrets, bus: open()?, open })
     }
 
     async fn publish_measured(&self, messages: Vec<Message>) -> Verdict {
         let begun = Instant::now();
         let verdict = self.send(&messages).await;
-        telemetry::published(&self.name, &verdict, begun.elapsed());
+        telemetry::published(&self.config.name, &verdict, begun.elapsed());
         verdict
     }
 
     async fn send(&self, messages: &[Message]) -> Verdict {
-        let receipts = match self.bus.publish(messages).await {
-            Ok(receipts) => receipts,
-            Err(outage) => return Err(self.describe(outage)),
-        };
+        let receipts = self.receipts(messages).await.map_err(|outage| self.describe(outage))?;
         // Confirmed messages of the same call are sent again as well. Remembering their ids would not
         // help: by then, an id may stand for another row.
-        if let Some(reason) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
-            return Err(self.describe(unavailable(reason.as_str())));
+        if let Some(failure) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
+            return Err(self.describe(unavailable(failure.reason())));
         }
         Ok(receipts.into_iter().flatten().map(|outcome| self.redact_outcome(outcome)).collect())
     }
 
+    /// Publishes the messages; those that a broken connection left unconfirmed, on connections of their own.
+    async fn receipts(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+        let deadline = Instant::now() + self.config.timeout;
+        let mut receipts = self.bus.publish(messages).await?;
+        let failures = || receipts.iter().filter_map(|receipt| receipt.as_ref().err());
+        let is_broken = failures().next().is_some() && failures().all(|failure| matches!(failure, Failure::Broken(_)));
+        if is_broken && Instant::now() < deadline {
+            apart::publish(&self.open, messages, &mut receipts, deadline).await?;
+        }
+        Ok(receipts)
+    }
+
     /// Adds the connection's name to an outage, and redacts secrets.
     fn describe(&self, outage: Outage) -> Outage {
-        let words = |reason: &str| format!("connection \"{}\": {}", self.name, self.redact(reason));
+        let words = |reason: &str| format!("connection \"{}\": {}", self.config.name, self.redact(reason));
         match outage {
             Outage::Unavailable { reason, after } => Outage::Unavailable { reason: words(&reason), after },
             Outage::Misconfigured { reason } => Outage::Misconfigured { reason: words(&reason) },
@@ -77,7 +97,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use super::super::{Receipt, Receiving, reject};
+    use super::super::{Receiving, broken, outage, reject};
     use super::*;
 
     /// Returns prepared answers, and records the messages that it receives.
@@ -103,21 +123,71 @@ mod tests {
     fn instrumented(answers: Vec<Answer>) -> (std::sync::Arc<Prepared>, InstrumentedBus) {
         let config = ConnectionConfig::new("b", "amqp://u:pa%20ss@h", None, Duration::from_secs(1), vec![]).unwrap();
         let prepared = std::sync::Arc::new(Prepared { answers: Mutex::new(answers), ..Prepared::default() });
-        (prepared.clone(), InstrumentedBus::new(&config, Box::new(prepared)))
+        let again = prepared.clone();
+        (prepared, InstrumentedBus::with(&config, Box::new(move || Ok(Box::new(again.clone())))).unwrap())
     }
 
     #[tokio::test]
     async fn a_partly_lost_batch_is_an_outage() {
-        let outage = |reason: &str| Err(unavailable(format!("connection \"b\": {reason}")));
-        let part = Ok(vec![Ok(Outcome::Sent), Err("reset".to_owned()), Ok(Outcome::Sent)]);
+        let told = |reason: &str| Err(unavailable(format!("connection \"b\": {reason}")));
+        let part = Ok(vec![Ok(Outcome::Sent), Err(outage("full")), Ok(Outcome::Sent)]);
         let whole = Ok(vec![Ok(Outcome::Sent), Ok(reject("no route")), Ok(Outcome::Sent)]);
         let (prepared, instrumented) = instrumented(vec![part, Err(unavailable("refused")), whole]);
         let call = || instrumented.publish_measured(vec![message("1"), message("2"), message("3")]);
-        assert_eq!(call().await, outage("reset"));
-        assert_eq!(call().await, outage("refused"));
+        assert_eq!(call().await, told("full"));
+        assert_eq!(call().await, told("refused"));
         assert_eq!(call().await, Ok(vec![Outcome::Sent, reject("no route"), Outcome::Sent]));
         let received = prepared.received.lock().unwrap().clone();
         assert_eq!(received, vec![vec!["1", "2", "3"]; 3]);
+    }
+
+    /// A bus that breaks on some messages.
+    struct Fragile(std::sync::Arc<Mutex<Vec<usize>>>, fn(&str) -> bool);
+
+    impl Bus for Fragile {
+        fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
+            self.0.lock().unwrap().push(messages.len());
+            let breaks = messages.iter().any(|message| message.id.as_deref().is_some_and(self.1));
+            let receipt = if breaks { Err(broken("reset")) } else { Ok(Outcome::Sent) };
+            Box::pin(std::future::ready(Ok(vec![receipt; messages.len()])))
+        }
+    }
+
+    async fn fragile(count: usize, breaks: fn(&str) -> bool) -> (Verdict, Vec<usize>) {
+        let config = ConnectionConfig::new("b", "amqp://u:p@h", None, Duration::from_secs(10), vec![]).unwrap();
+        let calls = std::sync::Arc::<Mutex<Vec<usize>>>::default();
+        let again = calls.clone();
+        let bus = InstrumentedBus::with(&config, Box::new(move || Ok(Box::new(Fragile(again.clone(), breaks))))).unwrap();
+        let verdict = bus.publish_measured((1..=count).map(|id| message(&id.to_string())).collect()).await;
+        let calls = calls.lock().unwrap().clone();
+        (verdict, calls)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_break_connections_are_found_by_halves() {
+        let (verdict, calls) = fragile(500, |id| ["77", "400"].contains(&id)).await;
+        let outcomes = verdict.unwrap();
+        for (position, outcome) in outcomes.iter().enumerate() {
+            let is_guilty = [76, 399].contains(&position);
+            assert_eq!(*outcome == Outcome::Sent, !is_guilty, "{position}: {outcome:?}");
+            assert_eq!(matches!(outcome, Outcome::Reject { .. }), is_guilty, "{position}: {outcome:?}");
+        }
+        assert!(calls.len() < 60, "{calls:?}");
+    }
+
+    /// Then the bus may be at fault.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_rejected_if_nothing_else_was_confirmed() {
+        let (verdict, calls) = fragile(1, |_| true).await;
+        assert!(matches!(verdict.unwrap()[..], [Outcome::Retry { .. }]));
+        assert_eq!(calls.len(), 4);
+        let (verdict, calls) = fragile(500, |_| true).await;
+        assert!(verdict.is_err() && calls.len() < 40, "{verdict:?}: {calls:?}");
+        // If there are more than there is time for, what was sent counts, and the others are tried again.
+        let (verdict, calls) = fragile(500, |id| id.ends_with('7')).await;
+        let outcomes = verdict.unwrap();
+        let sent = outcomes.iter().filter(|outcome| **outcome == Outcome::Sent).count();
+        assert!(sent > 40 && !outcomes.contains(&Outcome::Held) && calls.len() < 200, "{sent}: {calls:?}");
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, reject, tls};
+use super::{Bus, ConnectionConfig, Receipt, Receiving, at_most, outage, parsed, reject, tls};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
 use signalbus_core::message::Message;
@@ -80,10 +80,13 @@ impl Kafka {
         };
         match sent {
             Ok(receipts) => {
+                // The library reconnects by itself.
                 if !session.is_usable() {
-                    self.connection.lose(&session).await;
+                    self.connection.end_call(&session, &receipts, false).await;
                 }
-                Ok(receipts.into_iter().map(|receipt| receipt.map_err(|reason| self.with_fault(&session, &reason))).collect())
+                let with_fault =
+                    |receipt: Receipt| receipt.map_err(|failure| outage(self.with_fault(&session, failure.reason())));
+                Ok(receipts.into_iter().map(with_fault).collect())
             }
             Err(refused) => {
                 self.connection.lose(&session).await;
@@ -169,7 +172,7 @@ impl Session {
 
     async fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
         const PAUSE: Duration = Duration::from_millis(20);
-        let Some(producer) = self.producer.get() else { return Err(Err("the producer has ended".into())) };
+        let Some(producer) = self.producer.get() else { return Err(Err(outage("the producer has ended"))) };
         loop {
             match producer.send_result(record) {
                 Ok(pending) => return Ok(pending),
@@ -186,8 +189,8 @@ impl Session {
 async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDeliveryResult, Receipt> {
     match timeout_at(deadline, pending).await {
         Ok(Ok(delivery)) => Ok(delivery),
-        Ok(Err(_)) => Err(Err("the producer has ended".into())),
-        Err(_) => Err(Err("no confirmation in time".into())),
+        Ok(Err(_)) => Err(Err(outage("the producer has ended"))),
+        Err(_) => Err(Err(outage("no confirmation in time"))),
     }
 }
 
@@ -241,8 +244,11 @@ fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, St
 fn record(message: &Message) -> Result<Record<'_>, Outcome> {
     let topic = message.destination.as_str();
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if topic.is_empty() || topic.len() > 249 || !topic.bytes().all(legal) {
-        return Err(reject(format!("{topic:?} is not a valid topic name")));
+    at_most(249, "Kafka", "`destination`", topic)?;
+    if ["", ".", ".."].contains(&topic) || !topic.bytes().all(legal) {
+        return Err(reject(format!(
+            "{topic:?} is not a valid topic name: it takes letters and digits of ASCII, `.`, `_` and `-`"
+        )));
     }
     let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 2);
     let known = [("content-type", message.content_type.as_deref()), ("id", message.id.as_deref())];
@@ -257,7 +263,8 @@ fn record(message: &Message) -> Result<Record<'_>, Outcome> {
     record.key = message.key.as_deref();
     for (name, value) in &message.options {
         match name.strip_prefix("kafka.") {
-            Some("partition") => record.partition = Some(parsed::<u32>(name, value)?.cast_signed()),
+            // A negative one would mean any.
+            Some("partition") => record.partition = Some(parsed::<u32>(name, value)?.try_into().unwrap_or(i32::MAX)),
             Some("timestamp") => record.timestamp = Some(parsed(name, value)?),
             Some(_) => return Err(reject(format!("Kafka has no option \"{name}\""))),
             None => {}
@@ -274,7 +281,7 @@ fn classify(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
 }
 
 fn refusal(error: &KafkaError, topic: &str) -> Receipt {
-    let Some(code) = error.rdkafka_error_code() else { return Err(error.to_string()) };
+    let Some(code) = error.rdkafka_error_code() else { return Err(outage(error.to_string())) };
     match code {
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
             Ok(Outcome::retry(format!("Kafka has no topic \"{topic}\", or no such partition of it: create it ({code})")))
@@ -286,6 +293,6 @@ fn refusal(error: &KafkaError, topic: &str) -> Receipt {
         Code::TopicAuthorizationFailed => {
             Ok(Outcome::retry(format!("Kafka does not allow this user to write to topic \"{topic}\"")))
         }
-        code => Err(code.to_string()),
+        code => Err(outage(code.to_string())),
     }
 }

@@ -1,7 +1,8 @@
 //! Buses: the connections that plugins publish through. The relay owns them, one per name.
 //!
 //! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
-//! `shared_connection` opens and reopens connections, `instrumented` measures and redacts.
+//! `shared_connection` opens and reopens connections, `apart` finds messages that break them, `instrumented`
+//! measures and redacts.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox")),
@@ -10,6 +11,7 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+mod apart;
 #[cfg(feature = "inbox")]
 mod inbox;
 mod instrumented;
@@ -236,16 +238,42 @@ impl Buses {
         {
             return Ok(publisher);
         }
-        let bus = config.bus().map_err(|fault| format!("`connections.{}`: {fault}", config.name))?;
-        let publisher: Arc<dyn Publisher> = Arc::new(InstrumentedBus::new(config, bus));
+        let bus = InstrumentedBus::new(config).map_err(|fault| format!("`connections.{}`: {fault}", config.name))?;
+        let publisher: Arc<dyn Publisher> = Arc::new(bus);
         open.insert(config.name.clone(), (config.clone(), Arc::downgrade(&publisher)));
         Ok(publisher)
     }
 }
 
-/// The result of publishing one message: its outcome, or why the connection failed before the bus
-/// confirmed it.
-type Receipt = Result<Outcome, String>;
+/// The result of publishing one message: its outcome, or why the bus has not decided on it.
+type Receipt = Result<Outcome, Failure>;
+
+/// Why a bus has not decided on a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Failure {
+    /// The connection broke, which the bus or one of the messages has caused.
+    Broken(String),
+    /// The bus takes no messages, or did not answer in time.
+    Outage(String),
+}
+
+impl Failure {
+    fn reason(&self) -> &str {
+        match self {
+            Self::Broken(reason) | Self::Outage(reason) => reason,
+        }
+    }
+}
+
+/// An outage that the bus has reported, or its silence.
+fn outage(reason: impl Into<String>) -> Failure {
+    Failure::Outage(reason.into())
+}
+
+/// A connection that broke.
+fn broken(reason: impl Into<String>) -> Failure {
+    Failure::Broken(reason.into())
+}
 
 /// The future that [`Bus::publish`] returns.
 type Receiving<'a> = Pin<Box<dyn Future<Output = Result<Vec<Receipt>, Outage>> + Send + 'a>>;
@@ -271,6 +299,16 @@ fn unavailable(reason: impl Into<String>) -> Outage {
 /// The outcome of a message that this kind of bus cannot carry.
 fn reject(reason: impl Into<String>) -> Outcome {
     Outcome::Reject { reason: reason.into() }
+}
+
+/// Refuses a part of a message that is longer than the bus takes.
+fn at_most(limit: usize, bus: &str, part: &str, text: &str) -> Result<(), Outcome> {
+    match text.len() {
+        length if length > limit => {
+            Err(reject(format!("{part} has {length} bytes, but {bus} takes at most {limit}: shorten it")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Parses an option of a message.

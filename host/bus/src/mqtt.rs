@@ -17,7 +17,9 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
+use super::{
+    Bus, ConnectionConfig, Receipt, Receiving, at_most, broken, outage, parsed, refuse_options, reject, tls, unavailable,
+};
 use acks::{Acks, run};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -125,8 +127,8 @@ impl Mqtt {
         for message in messages {
             pending.push(match publish(message, &session.limits) {
                 Ok(publish) => match timeout_at(deadline, session.acks.enqueue(&session.client, publish)).await {
-                    Ok(waiting) => waiting.map_err(Err),
-                    Err(_) => Err(Err("the MQTT server acknowledges too slowly".into())),
+                    Ok(waiting) => waiting.map_err(|reason| Err(broken(reason))),
+                    Err(_) => Err(Err(outage("the MQTT server acknowledges too slowly"))),
                 },
                 Err(outcome) => Err(Ok(outcome)),
             });
@@ -136,15 +138,13 @@ impl Mqtt {
             receipts.push(match pending {
                 Ok(waiting) => match timeout_at(deadline, waiting).await {
                     Ok(Ok(receipt)) => receipt,
-                    Ok(Err(_)) => Err(session.acks.lost().unwrap_or_else(|| "the connection was lost".into())),
-                    Err(_) => Err("the MQTT server did not acknowledge in time".into()),
+                    Ok(Err(_)) => Err(broken(session.acks.lost().unwrap_or_else(|| "the connection was lost".into()))),
+                    Err(_) => Err(outage("the MQTT server did not acknowledge in time")),
                 },
                 Err(receipt) => receipt,
             });
         }
-        if receipts.iter().any(Result::is_err) {
-            self.connection.lose(&session).await;
-        }
+        self.connection.end_call(&session, &receipts, true).await;
         Ok(receipts)
     }
 }
@@ -180,18 +180,18 @@ impl Drop for Session {
 /// MQTT, or this server, cannot carry the message.
 fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
     let topic = message.destination.as_str();
-    if topic.is_empty() || topic.contains(['+', '#', '\0']) {
-        return Err(reject(format!("{topic:?} is not a topic that can be published to")));
+    check("`destination`", topic)?;
+    if topic.is_empty() || topic.contains(['+', '#']) {
+        return Err(reject(format!("{topic:?} is not a topic that can be published to: it is empty or has a wildcard")));
     }
     let mut user_properties = message.headers.clone();
     user_properties.extend(message.id.clone().map(|id| ("id".to_owned(), id)));
     user_properties.extend(message.key.clone().map(|key| ("key".to_owned(), key)));
-    let texts = user_properties.iter().flat_map(|(name, value)| [name, value]);
-    for text in texts.chain([&message.destination]).chain(&message.content_type) {
-        if text.len() > usize::from(u16::MAX) || text.contains('\0') {
-            return Err(reject(format!("MQTT takes strings of at most {} bytes, without zero bytes", u16::MAX)));
-        }
+    for (name, value) in &user_properties {
+        check("the name of a header", name)?;
+        check(&format!("user property {name:?}"), value)?;
     }
+    message.content_type.iter().try_for_each(|text| check("the content type", text))?;
     let mut properties =
         PublishProperties { user_properties, content_type: message.content_type.clone(), ..PublishProperties::default() };
     let mut retain = false;
@@ -211,7 +211,23 @@ fn publish(message: &Message, limits: &Limits) -> Result<Publish, Outcome> {
     // Plus two bytes for the packet identifier.
     let (size, largest) = (publish.size() + 2, limits.largest);
     match size > largest {
-        true => Err(reject(format!("the MQTT server takes packets of at most {largest} bytes, not {size}"))),
+        true => Err(reject(format!(
+            "the MQTT server takes packets of at most {largest} bytes, not {size}: shorten the body, or raise its limit"
+        ))),
         false => Ok(publish),
+    }
+}
+
+/// Checks a text. Servers may answer one with control characters, or with code points that are not
+/// characters, by closing the connection (MQTT 5, 1.5.4), and some do.
+fn check(part: &str, text: &str) -> Result<(), Outcome> {
+    at_most(usize::from(u16::MAX), "MQTT", part, text)?;
+    let is_none = |letter: char| matches!(u32::from(letter), 0xfdd0..=0xfdef) || u32::from(letter) & 0xfffe == 0xfffe;
+    match text.chars().find(|letter| letter.is_control() || is_none(*letter)) {
+        Some(letter) if letter.is_control() => {
+            Err(reject(format!("{part} contains the control character {letter:?}, which MQTT servers refuse: remove it")))
+        }
+        Some(letter) => Err(reject(format!("{part} contains {letter:?}, which is not a character for MQTT: remove it"))),
+        None => Ok(()),
     }
 }

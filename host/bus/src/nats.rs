@@ -7,7 +7,9 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use async_nats::header::{HeaderName, HeaderValue};
-use async_nats::jetstream::context::{ContextBuilder, GetStreamByNameErrorKind, PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::context::{
+    ContextBuilder, GetStreamByNameErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
+};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError};
 use tokio::sync::watch;
@@ -15,9 +17,15 @@ use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, refuse_options, reject, tls, unavailable};
+use super::{
+    Bus, ConnectionConfig, Failure, Receipt, Receiving, at_most, broken, outage, refuse_options, reject, tls, unavailable,
+};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
+
+/// Maximum length of a subject in bytes. With the address for the answer it has to fit into a line of 4096
+/// bytes, the servers' default, which they do not tell.
+const LONGEST_SUBJECT: usize = 4000;
 
 /// A connection to NATS.
 pub(super) struct Nats {
@@ -132,9 +140,7 @@ impl Nats {
                 Err(receipt) => receipt,
             });
         }
-        if !session.is_usable() || receipts.iter().any(Result::is_err) {
-            self.connection.lose(&session).await;
-        }
+        self.connection.end_call(&session, &receipts, session.is_usable()).await;
         Ok(receipts)
     }
 }
@@ -157,12 +163,13 @@ impl Session {
         if !tokens_are_plain || subject.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
             return Err(Ok(reject(format!("{subject:?} is not a subject that can be published to"))));
         }
+        at_most(LONGEST_SUBJECT, "NATS", "`destination`", subject).map_err(Ok)?;
         let published = self.jetstream.publish_with_headers(subject.to_owned(), headers, message.body.clone().into());
         match timeout_at(deadline, published).await {
             Ok(Ok(ack)) => Ok(ack),
-            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(Ok(reject(format!("NATS: {error}")))),
-            Ok(Err(error)) => Err(Err(format!("NATS: {error}"))),
-            Err(_) => Err(Err("NATS accepts no more messages".into())),
+            Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(Ok(self.too_large(message))),
+            Ok(Err(error)) => Err(Err(self.failure(&error))),
+            Err(_) => Err(Err(outage("NATS accepts no more messages"))),
         }
     }
 
@@ -181,7 +188,7 @@ impl Session {
                 Ok(state) if !state.lost => {
                     Ok(Outcome::retry(format!("NATS does not allow this user to publish to subject \"{subject}\"")))
                 }
-                _ => Err("NATS: the connection was lost".into()),
+                _ => Err(broken("NATS: the connection was lost")),
             },
         };
         match told {
@@ -192,8 +199,24 @@ impl Session {
                 }
                 unrouted[subject].clone()
             }
-            Ok(Err(error)) => refusal(&error, subject),
-            Err(_) => Err("NATS did not acknowledge in time".into()),
+            Ok(Err(error)) => refusal(&error, subject).unwrap_or_else(|| Err(self.failure(&error))),
+            Err(_) => Err(outage("NATS did not acknowledge in time")),
+        }
+    }
+
+    fn too_large(&self, message: &Message) -> Outcome {
+        let (limit, length) = (self.jetstream.client().server_info().max_payload, message.body.len());
+        reject(format!(
+            "NATS takes messages of at most {limit} bytes; this one's body has {length}, beside its headers: shorten them, or \
+             raise `max_payload`"
+        ))
+    }
+
+    /// Tells a broken connection from a bus that takes nothing.
+    fn failure(&self, error: &PublishError) -> Failure {
+        match self.is_usable() {
+            true => outage(format!("NATS: {error}")),
+            false => broken(format!("NATS: {error}")),
         }
     }
 
@@ -201,9 +224,9 @@ impl Session {
     async fn why_unrouted(&self, subject: &str) -> Receipt {
         const PATIENCE: Duration = Duration::from_secs(2);
         match timeout(PATIENCE, self.jetstream.stream_by_subject(subject)).await {
-            Ok(Ok(stream)) => Err(format!("NATS: stream \"{stream}\" does not answer")),
+            Ok(Ok(stream)) => Err(outage(format!("NATS: stream \"{stream}\" does not answer"))),
             Ok(Err(error)) if error.kind() != GetStreamByNameErrorKind::NotFound && !self.is_usable() => {
-                Err(format!("NATS: {error}"))
+                Err(broken(format!("NATS: {error}")))
             }
             _ => Ok(Outcome::retry(format!("no stream has subject \"{subject}\"; create one, or correct `destination`"))),
         }
@@ -259,15 +282,18 @@ fn headers(message: &Message) -> Result<HeaderMap, Outcome> {
     Ok(headers)
 }
 
-fn refusal(error: &async_nats::jetstream::context::PublishError, subject: &str) -> Receipt {
+/// Returns what the server has said; `None` if the error is the client's.
+fn refusal(error: &PublishError, subject: &str) -> Option<Receipt> {
     use std::error::Error as _;
     let said = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-    let Some(said) = said else { return Err(format!("NATS: {error}")) };
+    let said = said?;
     let text = format!("NATS refuses subject \"{subject}\": {said}");
-    match said.error_code() {
+    Some(match said.error_code() {
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Ok(reject(text)),
         ErrorCode::STREAM_STORE_FAILED => Ok(Outcome::retry(format!("{text}; the stream or its disk is full"))),
-        ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::STORAGE_RESOURCES_EXCEEDED => Err(text),
+        ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::STORAGE_RESOURCES_EXCEEDED => {
+            Err(outage(text))
+        }
         _ => Ok(Outcome::retry(text)),
-    }
+    })
 }

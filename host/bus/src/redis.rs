@@ -11,7 +11,9 @@ use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, Redi
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, IDLE, Receipt, Receiving, parsed, refuse_options, reject, tls, unavailable};
+use super::{
+    Bus, ConnectionConfig, Failure, IDLE, Receipt, Receiving, broken, outage, parsed, refuse_options, reject, tls, unavailable,
+};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -26,10 +28,18 @@ pub(super) struct Redis {
 
 struct Session {
     connection: MultiplexedConnection,
-    /// Maximum size of a value in bytes; Redis closes the connection on a larger one.
-    longest: usize,
+    limits: Limits,
     /// When the server last answered.
     answered: Mutex<Instant>,
+}
+
+/// The limits of the server, in bytes: it closes the connection of a client that exceeds one.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Maximum size of a value.
+    longest: usize,
+    /// Maximum size of a command.
+    total: usize,
 }
 
 impl Redis {
@@ -52,20 +62,26 @@ impl Redis {
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
-        /// The default of Redis.
-        const LONGEST: usize = 512 << 20;
         // Each call limits its own waits.
         let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
         let connection = self.client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = connection.map_err(|error| self.refused(&error))?;
+        // The defaults of Redis, where the user may not ask.
+        let longest = self.setting(&mut connection, "proto-max-bulk-len").await?.unwrap_or(512 << 20);
+        let total = self.setting(&mut connection, "client-query-buffer-limit").await?.unwrap_or(1 << 30);
+        let limits = Limits { longest, total };
+        Ok(Session { connection, limits, answered: Mutex::new(Instant::now()) })
+    }
+
+    /// Returns a setting of the server, if the user may ask for it.
+    async fn setting(&self, connection: &mut MultiplexedConnection, name: &str) -> Result<Option<usize>, Outage> {
         let mut asked = redis::cmd("CONFIG");
-        let asked: RedisResult<Vec<String>> = asked.arg("GET").arg("proto-max-bulk-len").query_async(&mut connection).await;
-        let longest = match asked {
-            Ok(answer) => answer.get(1).and_then(|text| text.parse().ok()).unwrap_or(LONGEST),
-            Err(error) if error.code() == Some("NOAUTH") || is_outage(&error) => return Err(self.refused(&error)),
-            Err(_) => LONGEST,
-        };
-        Ok(Session { connection, longest, answered: Mutex::new(Instant::now()) })
+        let answer: RedisResult<Vec<String>> = asked.arg("GET").arg(name).query_async(connection).await;
+        match answer {
+            Ok(answer) => Ok(answer.get(1).and_then(|text| text.parse().ok())),
+            Err(error) if error.code() == Some("NOAUTH") || is_outage(&error) => Err(self.refused(&error)),
+            Err(_) => Ok(None),
+        }
     }
 
     fn refused(&self, error: &RedisError) -> Outage {
@@ -89,7 +105,7 @@ impl Redis {
         let mut pipeline = Pipeline::with_capacity(messages.len());
         let mut receipts: Vec<Option<Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
-            receipts.push(add(&mut pipeline, message, session.longest).err().map(Ok));
+            receipts.push(add(&mut pipeline, message, session.limits).err().map(Ok));
         }
         let mut answers = session.answers(&mut pipeline, deadline).await.into_iter();
         for (receipt, message) in receipts.iter_mut().zip(messages) {
@@ -97,10 +113,10 @@ impl Redis {
                 *receipt = answers.next().map(|answer| answer.and_then(|answer| classify(answer, message)));
             }
         }
-        if receipts.iter().any(|receipt| matches!(receipt, Some(Err(_)))) {
-            self.connection.lose(&session).await;
-        }
-        Ok(receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err("Redis did not answer".into()))).collect())
+        let receipts = receipts.into_iter().map(|receipt| receipt.unwrap_or_else(|| Err(outage("Redis did not answer"))));
+        let receipts: Vec<Receipt> = receipts.collect();
+        self.connection.end_call(&session, &receipts, true).await;
+        Ok(receipts)
     }
 }
 
@@ -123,22 +139,48 @@ impl Session {
     }
 
     /// Returns one answer per command, or the reason why there is none.
-    async fn answers(&self, pipeline: &mut Pipeline, deadline: Instant) -> Vec<Result<RedisResult<String>, String>> {
+    async fn answers(&self, pipeline: &mut Pipeline, deadline: Instant) -> Vec<Result<RedisResult<String>, Failure>> {
         let count = pipeline.cmd_iter().count();
         if count == 0 {
             return Vec::new();
         }
         let mut connection = self.connection.clone();
         let asked = pipeline.ignore_errors().query_async::<Vec<RedisResult<String>>>(&mut connection);
-        let reason = match timeout_at(deadline, asked).await {
+        let failure = match timeout_at(deadline, asked).await {
             Ok(Ok(answers)) => {
                 *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 return answers.into_iter().map(Ok).collect();
             }
-            Ok(Err(error)) => format!("Redis: {error}"),
-            Err(_) => "Redis did not answer in time".into(),
+            Ok(Err(error)) if is_outage(&error) && !error.is_io_error() => outage(format!("Redis: {error}")),
+            Ok(Err(error)) => broken(format!("Redis: {error}")),
+            Err(_) => outage("Redis did not answer in time"),
         };
-        vec![Err(reason); count]
+        vec![Err(failure); count]
+    }
+}
+
+/// Checks what Redis would answer by closing the connection.
+fn check(message: &Message, body: &str, limits: Limits) -> Result<(), Outcome> {
+    /// Maximum number of parts of a command, without those that are always there.
+    const MOST_PARTS: usize = (1 << 20) - 20;
+    let Limits { longest, total } = limits;
+    let refused = |what: &str, size: usize, most: usize, setting: &str| {
+        reject(format!("Redis takes {what} of at most {most} bytes, not {size}: shorten the message, or raise `{setting}`"))
+    };
+    let headers = message.headers.iter().flat_map(|(name, value)| [name.len() + "header.".len(), value.len()]);
+    let known = [&message.id, &message.key, &message.content_type].into_iter().flatten().map(String::len);
+    let lengths: Vec<usize> = headers.chain(known).chain([message.body.len(), message.destination.len(), body.len()]).collect();
+    let length = lengths.iter().copied().max().unwrap_or_default();
+    // Each part has a line with its length.
+    let sum = lengths.iter().map(|length| length + 16).sum::<usize>() + 256;
+    match () {
+        () if length > longest => Err(refused("values", length, longest, "proto-max-bulk-len")),
+        () if sum > total => Err(refused("entries", sum, total, "client-query-buffer-limit")),
+        () if lengths.len() > MOST_PARTS => Err(reject(format!(
+            "Redis takes entries of at most {MOST_PARTS} names and values, not {}: use fewer headers",
+            lengths.len()
+        ))),
+        () => Ok(()),
     }
 }
 
@@ -146,7 +188,7 @@ impl Session {
 ///
 /// # Errors
 /// Redis cannot carry the message.
-fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(), Outcome> {
+fn add(pipeline: &mut Pipeline, message: &Message, limits: Limits) -> Result<(), Outcome> {
     let (mut most, mut body) = (None, "body");
     for (name, value) in &message.options {
         match name.strip_prefix("redis.") {
@@ -156,11 +198,7 @@ fn add(pipeline: &mut Pipeline, message: &Message, longest: usize) -> Result<(),
             None => {}
         }
     }
-    let lengths = message.headers.iter().flat_map(|(name, value)| [name.len() + 7, value.len()]);
-    let length = lengths.chain([message.body.len(), message.destination.len()]).max().unwrap_or_default();
-    if length > longest {
-        return Err(reject(format!("Redis takes values of at most {longest} bytes, not {length}")));
-    }
+    check(message, body, limits)?;
     if message.destination.is_empty() {
         return Err(reject("`destination` is empty; name a stream"));
     }
@@ -191,7 +229,7 @@ fn classify(answer: RedisResult<String>, message: &Message) -> Receipt {
         Some("MOVED" | "ASK") => {
             Ok(Outcome::retry(format!("stream \"{stream}\" is on another node of the cluster: name that one in the URL")))
         }
-        _ if is_outage(&error) => Err(format!("Redis: {error}")),
+        _ if is_outage(&error) => Err(outage(format!("Redis: {error}"))),
         _ => Ok(Outcome::retry(format!("Redis refuses an entry of stream \"{stream}\": {error}"))),
     }
 }

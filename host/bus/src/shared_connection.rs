@@ -1,16 +1,17 @@
 //! A connection that is opened when it is first used, and reopened after a loss.
 //!
-//! Never connects faster than its backoff allows. Each bus keeps its session in one.
+//! Never connects faster than its backoff allows, which starts over only after the bus has confirmed a
+//! message: a message that breaks every connection makes no storm. Each bus keeps its session in one.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::unavailable;
+use super::{Receipt, unavailable};
 use signalbus_core::backoff::Backoff;
-use signalbus_core::signal::Outage;
+use signalbus_core::signal::{Outage, Outcome};
 
 /// A connection that is opened when it is needed, by one caller at a time, and reopened with a backoff.
 pub(super) struct SharedConnection<C> {
@@ -20,15 +21,21 @@ pub(super) struct SharedConnection<C> {
 
 struct State<C> {
     current: Option<Arc<C>>,
+    /// Failed attempts and broken connections since the last message was confirmed.
     failures: u32,
     /// The last failure, and when the next attempt may be made.
-    failed: Option<(Outage, Instant)>,
+    failed: Option<(Failed, Instant)>,
+}
+
+/// A failure.
+enum Failed {
+    /// The bus cannot be reached.
+    Connecting(Outage),
+    /// The connection broke: the bus may well be there, and callers wait for the next attempt.
+    Broken,
 }
 
 impl<C> SharedConnection<C> {
-    const FIRST: Duration = Duration::from_millis(100);
-    const LONGEST: Duration = Duration::from_secs(3);
-
     /// Creates a closed connection; `patience` is the time limit for connecting.
     pub(super) fn new(patience: Duration) -> Self {
         Self { patience, state: Mutex::new(State { current: None, failures: 0, failed: None }) }
@@ -45,38 +52,75 @@ impl<C> SharedConnection<C> {
         connect: impl Future<Output = Result<C, Outage>>,
     ) -> Result<Arc<C>, Outage> {
         let mut state = self.state.lock().await;
-        if let Some(current) = state.current.take_if(|current| alive(current)) {
-            state.current = Some(current.clone());
-            return Ok(current);
-        }
-        state.current = None;
-        if let Some((outage, next)) = &state.failed
-            && let wait = next.saturating_duration_since(Instant::now())
-            && !wait.is_zero()
-        {
-            return Err(after(outage.clone(), wait));
+        loop {
+            if let Some(current) = state.current.take_if(|current| alive(current)) {
+                state.current = Some(current.clone());
+                return Ok(current);
+            }
+            // One that broke between two calls is replaced at once, but not again and again.
+            match state.current.take() {
+                Some(_) if state.failures == 0 => state.failures = 1,
+                Some(_) => drop(state.fail(Failed::Broken)),
+                None => {}
+            }
+            let Some((failed, next)) = &state.failed else { break };
+            let wait = next.saturating_duration_since(Instant::now());
+            match failed {
+                _ if wait.is_zero() => break,
+                Failed::Connecting(outage) => return Err(after(outage.clone(), wait)),
+                Failed::Broken if wait > self.patience / 2 => {
+                    return Err(after(unavailable("the connection breaks again and again"), wait));
+                }
+                Failed::Broken => drop(state),
+            }
+            sleep(wait).await;
+            state = self.state.lock().await;
         }
         let connected = timeout(self.patience, connect).await;
         match connected.unwrap_or_else(|_| Err(unavailable(format!("no connection within {:?}", self.patience)))) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
-                *state = State { current: Some(connection.clone()), failures: 0, failed: None };
+                state.current = Some(connection.clone());
+                state.failed = None;
                 Ok(connection)
             }
             Err(outage) => {
-                state.failures += 1;
-                let backoff = Backoff::new(Self::FIRST, 2.0, Self::LONGEST, 0.2);
-                let wait = backoff.map_or(Self::LONGEST, |backoff| backoff.delay(state.failures, fastrand::f64()));
-                state.failed = Some((outage.clone(), Instant::now() + wait));
+                let wait = state.fail(Failed::Connecting(outage.clone()));
                 Err(after(outage, wait))
             }
         }
     }
 
-    /// Discards a connection, if it is still the current one.
+    /// Ends a call that used a connection: discards one that is not `usable` or has left messages without
+    /// an outcome.
+    pub(super) async fn end_call(&self, used: &Arc<C>, receipts: &[Receipt], usable: bool) {
+        let mut state = self.state.lock().await;
+        if receipts.contains(&Ok(Outcome::Sent)) {
+            state.failures = 0;
+        }
+        let failed = !usable || receipts.iter().any(Result::is_err);
+        if failed && state.current.take_if(|current| Arc::ptr_eq(current, used)).is_some() {
+            state.fail(Failed::Broken);
+        }
+    }
+
+    /// Discards a connection, if it is still the current one, without blame.
     pub(super) async fn lose(&self, lost: &Arc<C>) {
         let mut state = self.state.lock().await;
         state.current.take_if(|current| Arc::ptr_eq(current, lost));
+    }
+}
+
+impl<C> State<C> {
+    /// Records a failure; returns how long to wait until the next attempt.
+    fn fail(&mut self, failed: Failed) -> Duration {
+        const FIRST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(3);
+        self.failures += 1;
+        let backoff = Backoff::new(FIRST, 2.0, LONGEST, 0.2);
+        let wait = backoff.map_or(LONGEST, |backoff| backoff.delay(self.failures, fastrand::f64()));
+        self.failed = Some((failed, Instant::now() + wait));
+        wait
     }
 }
 
@@ -91,6 +135,7 @@ fn after(outage: Outage, wait: Duration) -> Outage {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+    use super::super::broken;
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -110,6 +155,29 @@ mod tests {
         }
         let attempts = attempts.load(Relaxed);
         assert!((900..2000).contains(&attempts) && asked > attempts, "{attempts} of {asked}");
+    }
+
+    /// A message that breaks every connection makes no storm; one that is confirmed ends the backoff.
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_break_are_replaced_with_a_backoff() {
+        let (shared, attempts, begun) = (SharedConnection::new(Duration::from_secs(1)), AtomicU32::new(0), Instant::now());
+        let connect = async || Ok(attempts.fetch_add(1, Relaxed));
+        while begun.elapsed() < Duration::from_secs(60) {
+            match shared.get(|_| true, connect()).await {
+                Ok(used) => shared.end_call(&used, &[Ok(Outcome::Skip), Err(broken("reset"))], true).await,
+                Err(Outage::Unavailable { after: Some(wait), .. }) => tokio::time::sleep(wait).await,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+        assert!((20..40).contains(&attempts.load(Relaxed)), "{attempts:?}");
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let found = shared.get(|_| true, connect()).await.unwrap();
+        shared.end_call(&found, &[Ok(Outcome::Sent)], true).await;
+        // What broke between two calls is replaced at once, but only once.
+        let confirmed = Instant::now();
+        shared.get(|_| false, connect()).await.unwrap();
+        assert!(confirmed.elapsed().is_zero());
+        assert!(shared.get(|_| false, connect()).await.is_ok() && confirmed.elapsed() >= Duration::from_millis(80));
     }
 
     #[tokio::test(start_paused = true)]
