@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
+use crate::harness::relay::{Running, section};
 use sqlx::{AssertSqlSafe, Row as _};
 
 /// Two signal types: `OrderPlaced` with the plugin under test, `Bystander` with one that sends.
@@ -251,6 +252,50 @@ async fn host_resources_and_arguments_are_bounded() {
         assert_eq!(trial.flush().await.status, 1, "{name}");
         trial.deferred(1, words).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reasons_are_bounded() {
+    // First with room for all reasons of a call, then with room for those of a few signals alone.
+    for (how, bytes) in [("reject", 300_000), ("reject", 4_000_000), ("retry", 4_000_000), ("unavailable", 4_000_000)] {
+        let database = Database::sqlite().await;
+        database.orders(200).await;
+        let more = format!("[signals.OrderPlaced.settings]\nhow = '{how}'\nbytes = {bytes}");
+        let mut relay = Running::start(&database, &section("OrderPlaced", &guest("rambles"), &more));
+        let outages = "signalbus_outages_total{signal=\"OrderPlaced\",kind=\"unavailable\"}";
+        while database.number("SELECT count(*) FROM signalbus_hold").await < 200 && relay.metric(outages) < 2.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let peak = relay.peak_memory();
+        assert_eq!(relay.stop(), Some(0));
+        assert!(peak < 400_000, "{how}, {bytes} bytes: the relay took {peak} KiB");
+        let stored = database.number("SELECT COALESCE(sum(length(reason)), 0) FROM signalbus_hold").await;
+        assert!(stored < 1_100_000, "{how}, {bytes} bytes: {stored} bytes of reasons are stored");
+        let text = relay.witness.text();
+        assert!(text.contains("ramble ramble") && text.contains("… (cut, "), "{how}, {bytes} bytes");
+        assert!(text.len() < 2_200_000, "{how}, {bytes} bytes: {} bytes of log", text.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_has_an_end() {
+    let more = format!("[signals.OrderPlaced.settings]\nafter_ms = '{}'", u64::MAX);
+    let trial = Trial::of_guest("retries", 1, &more).await;
+    assert_eq!(trial.flush().await.status, 1);
+    let days = "SELECT (due_at / 1000 - unixepoch()) / 86400 FROM signalbus_hold WHERE state = 'retry'";
+    assert!((29..=30).contains(&trial.database.number(days).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_cannot_ask_again_and_again_at_once() {
+    let database = Database::sqlite().await;
+    database.orders(5).await;
+    let more = "[signals.OrderPlaced.settings]\nafter_ms = 0";
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("unavailable"), more));
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let outages = relay.metric("signalbus_outages_total{signal=\"OrderPlaced\",kind=\"unavailable\"}");
+    assert!((2.0..10.0).contains(&outages), "{outages} calls in two seconds");
+    assert_eq!(relay.stop(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging;
+pub(crate) use signalbus_core::text::printable;
 use signalbus_outbox::{Error, Outbox, Undeleted};
 use signalbus_relay::Refusal;
 use signalbus_relay::config::Config;
@@ -117,15 +118,6 @@ pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
 /// Prints a line of the result. A closed pipe is not an error.
 pub(crate) fn print(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
-}
-
-/// Escapes control characters: foreign text stays on one line and cannot control the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
-    }
-    printable
 }
 
 /// The options of `migrate`.

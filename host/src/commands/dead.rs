@@ -76,7 +76,7 @@ pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, F
     print(format_args!("reason    {}", printable(&letter.reason)));
     print(if row.is_some() { "row" } else { "row gone, or its signal type is not configured" });
     for (name, value) in row.into_iter().flatten() {
-        print(format_args!("  {name} = {}", value.map_or("NULL".into(), |value| printable(&value))));
+        print(format_args!("  {name} = {}", value.map_or("NULL".into(), |value| printable(&value).into_owned())));
     }
     Ok(Exit::Done)
 }

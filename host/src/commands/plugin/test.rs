@@ -141,8 +141,8 @@ pub(super) fn details(result: &CaseResult) -> Vec<String> {
     shorten(&mut lines, "log", &result.records, |record| {
         let fields: Vec<String> =
             record.fields.iter().map(|(key, value)| format!("{key}={}", cut(&format!("{value:?}")))).collect();
-        let (message, fields) = (printable(&cut(&record.message)), fields.join(" "));
-        format!("{} {message} {fields}", record.level).trim_end().to_owned()
+        let message = cut(&record.message);
+        format!("{} {} {}", record.level, printable(&message), fields.join(" ")).trim_end().to_owned()
     });
     let mut seen = HashSet::new();
     shorten(&mut lines, "call", &result.calls, |call| match &call.failure {
@@ -153,7 +153,7 @@ pub(super) fn details(result: &CaseResult) -> Vec<String> {
         }
     });
     // Names in a backtrace come from the plugin.
-    lines.iter().flat_map(|line| line.lines()).map(printable).collect()
+    lines.iter().flat_map(|line| line.lines()).map(|line| printable(line).into_owned()).collect()
 }
 
 /// Cuts the parts of a message, each on its own, so that short parts are always complete.
