@@ -17,14 +17,15 @@ struct Trial {
 impl Trial {
     /// `more` are further lines of `[signals.OrderPlaced]`.
     async fn of(plugin: &str, rows: u32, more: &str) -> Self {
-        let more = if more.contains("timeout") { more.to_owned() } else { format!("timeout = '60s'\n{more}") };
+        let defaults = [("timeout", "60s"), ("memory", "8MiB")].into_iter().filter(|(key, _)| !more.contains(key));
+        let more = defaults.map(|(key, value)| format!("{key} = '{value}'\n")).collect::<String>() + more;
         let database = Database::sqlite().await;
         database.orders(rows).await;
         database.run("CREATE TABLE bystander (id INTEGER PRIMARY KEY); INSERT INTO bystander VALUES (1), (2), (3)").await;
         let mut config = format!("[database]\nurl = {:?}\n", database.url);
         let sends = guest("sends");
         let _ = writeln!(config, "[signals.Bystander]\nplugin = {sends:?}");
-        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\nmemory = '8MiB'\n{more}");
+        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\n{more}");
         let project = Project::new(database.folder(), &config);
         Self { database, project }
     }
@@ -320,6 +321,43 @@ async fn a_flood_of_output_is_cut_off() {
         assert!(said.stderr.len() < 1 << 20, "{} bytes", said.stderr.len());
         trial.untouched(0).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sends_do_not_flood_the_log() {
+    let more = "burst_count = 1\n[signals.OrderPlaced.settings]\nrecords = 1000\nbytes = 250";
+    let trial = Trial::of_guest("floods_log", 200, more).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 0, "{}", said.stdout);
+    assert!(said.stderr.len() < 40 << 20, "{} bytes", said.stderr.len());
+    let told = said.stderr.matches("log records dropped").count();
+    assert!((1..20).contains(&told), "told {told} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_record_is_cut() {
+    let more = "memory = '64MiB'\n[signals.OrderPlaced.settings]\nrecords = 1\nbytes = 20000000";
+    let trial = Trial::of(guest("floods_log").to_str().unwrap(), 1, more).await;
+    let said = trial.flush().await;
+    assert!(said.stderr.len() < 20_000 && said.stderr.contains("… (cut, 20000000 bytes)"), "{} bytes", said.stderr.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_forged() {
+    let trial = Trial::of_guest("forges", 1, "").await;
+    let said = trial.flush().await;
+    for args in [&["dead", "list"][..], &["dead", "show", "1"], &["--log-format", "json", "dead", "list", "--json"]] {
+        let shown = trial.project.run(args);
+        for text in [&said.stderr, &said.stdout, &shown.stdout, &shown.stderr] {
+            assert!(text.lines().all(|line| !line.starts_with("1970")), "{text}");
+            let hidden = |c: char| c != '\n' && c.is_control() || matches!(c, '\u{2028}' | '\u{202e}');
+            assert!(!text.contains(hidden), "{text:?}");
+        }
+    }
+    assert_eq!(said.stderr.matches("forged").count(), 6, "{}", said.stderr);
+    trial.database.run("DELETE FROM signalbus_hold").await;
+    let json = trial.project.run(&["--log-format", "json", "flush", "-w", "0"]);
+    assert!(json.stderr.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{}", json.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

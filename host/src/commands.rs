@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging;
+use signalbus_core::text;
 pub(crate) use signalbus_core::text::printable;
 use signalbus_outbox::{Error, Outbox, Undeleted};
 use signalbus_relay::Refusal;
@@ -115,8 +116,22 @@ pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
     Ok(signalbus_relay::open_outbox(config)?)
 }
 
-/// Prints a line of the result. A closed pipe is not an error.
+/// Prints a line of the result; foreign text in it cannot begin another line or control the terminal. A
+/// closed pipe is not an error.
 pub(crate) fn print(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{}", printable(&line.to_string()));
+}
+
+/// Prints the result as one JSON document.
+pub(crate) fn print_json(document: impl std::fmt::Display) {
+    // Hidden characters beyond those that JSON must escape occur in strings alone.
+    let mut line = String::new();
+    for c in document.to_string().chars() {
+        match text::is_hidden(c) {
+            true => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => line.push(c),
+        }
+    }
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -139,9 +154,9 @@ pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, F
     });
     let triggers = triggers.transpose()?.unwrap_or_default();
     if migration.print {
-        print(outbox.migration().trim_end());
+        outbox.migration().trim_end().lines().for_each(print);
         print(";");
-        triggers.iter().for_each(|statement| print(format_args!("{statement};")));
+        triggers.iter().for_each(|statement| format!("{statement};").lines().for_each(print));
         return Ok(Exit::Done);
     }
     let created = outbox.migrate().await?;
@@ -170,7 +185,7 @@ pub(crate) fn signals(path: &Path, output: Output) -> Result<Exit, Failure> {
                     "autoflush": signal.autoflush,
                 })
             });
-            print(json!({ "signals": signals.collect::<Vec<_>>() }));
+            print_json(&json!({ "signals": signals.collect::<Vec<_>>() }));
         }
     }
     Ok(Exit::Done)
@@ -192,7 +207,7 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     let total: u64 = counts.iter().map(|(count, _)| count).sum();
     if output == Output::Json {
         let signals: Vec<_> = counts.iter().map(|(count, name)| json!({ "type": name, "pending": count })).collect();
-        print(json!({ "signals": signals, "total": total, "undeleted": undeleted }));
+        print_json(&json!({ "signals": signals, "total": total, "undeleted": undeleted }));
         return Ok(told(&failed));
     }
     counts.sort_unstable();

@@ -27,8 +27,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     Cow::Owned(printable)
 }
 
-/// Control characters, the line separators of Unicode, and marks of direction.
-fn is_hidden(c: char) -> bool {
+/// Returns whether this is a control character, a line separator of Unicode, or a mark of direction.
+pub fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

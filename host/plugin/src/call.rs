@@ -397,8 +397,8 @@ const MAX_PLACES: usize = 20;
 
 /// Returns the guest's stack, with file and line if the component has debug information.
 fn frames(backtrace: &WasmBacktrace) -> String {
-    let text = backtrace.to_string();
-    text.lines().skip(1).collect::<Vec<_>>().join("\n")
+    let written = backtrace.to_string();
+    written.lines().skip(1).map(text::printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the part of a backtrace that identifies a failure location. It excludes the address within

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::{Exit, Failure, Output, print, printable};
+use super::super::{Exit, Failure, Output, print, print_json, printable};
 use super::{engine, size};
 use signalbus_authoring::testing::{CaseResult, PluginTest, Suite, cut};
 use signalbus_core::message::Message;
@@ -107,14 +107,16 @@ impl Report {
         let all = self.cases.len();
         if self.output == Output::Json {
             let cases: Vec<Value> = self.cases.into_iter().map(|(part, case, _)| with(case, "part", part.into())).collect();
-            print(json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
+            print_json(&json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
         } else {
             if let Some(failed) = &self.failed {
-                print(format_args!("\nfirst failure: {}", printable(&failed.name)));
-                print(format_args!("  {}", printable(failed.fault.as_deref().unwrap_or_default())));
+                print("");
+                print(format_args!("first failure: {}", failed.name));
+                print(format_args!("  {}", failed.fault.as_deref().unwrap_or_default()));
                 details(failed).iter().for_each(|line| print(format_args!("  {line}")));
             }
-            print(format_args!("\n{passed} of {all} passed"));
+            print("");
+            print(format_args!("{passed} of {all} passed"));
         }
         if passed == all { Exit::Done } else { Exit::Failed }
     }
