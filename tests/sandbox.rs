@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
+use crate::harness::relay::{Running, section};
 use sqlx::{AssertSqlSafe, Row as _};
 
 /// Two signal types: `OrderPlaced` with the plugin under test, `Bystander` with one that sends.
@@ -16,14 +17,15 @@ struct Trial {
 impl Trial {
     /// `more` are further lines of `[signals.OrderPlaced]`.
     async fn of(plugin: &str, rows: u32, more: &str) -> Self {
-        let more = if more.contains("timeout") { more.to_owned() } else { format!("timeout = '60s'\n{more}") };
+        let defaults = [("timeout", "60s"), ("memory", "8MiB")].into_iter().filter(|(key, _)| !more.contains(key));
+        let more = defaults.map(|(key, value)| format!("{key} = '{value}'\n")).collect::<String>() + more;
         let database = Database::sqlite().await;
         database.orders(rows).await;
         database.run("CREATE TABLE bystander (id INTEGER PRIMARY KEY); INSERT INTO bystander VALUES (1), (2), (3)").await;
         let mut config = format!("[database]\nurl = {:?}\n", database.url);
         let sends = guest("sends");
         let _ = writeln!(config, "[signals.Bystander]\nplugin = {sends:?}");
-        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\nmemory = '8MiB'\n{more}");
+        let _ = writeln!(config, "[signals.OrderPlaced]\nplugin = {plugin:?}\n{more}");
         let project = Project::new(database.folder(), &config);
         Self { database, project }
     }
@@ -254,6 +256,50 @@ async fn host_resources_and_arguments_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reasons_are_bounded() {
+    // First with room for all reasons of a call, then with room for those of a few signals alone.
+    for (how, bytes) in [("reject", 300_000), ("reject", 4_000_000), ("retry", 4_000_000), ("unavailable", 4_000_000)] {
+        let database = Database::sqlite().await;
+        database.orders(200).await;
+        let more = format!("[signals.OrderPlaced.settings]\nhow = '{how}'\nbytes = {bytes}");
+        let mut relay = Running::start(&database, &section("OrderPlaced", &guest("rambles"), &more));
+        let outages = "signalbus_outages_total{signal=\"OrderPlaced\",kind=\"unavailable\"}";
+        while database.number("SELECT count(*) FROM signalbus_hold").await < 200 && relay.metric(outages) < 2.0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        let peak = relay.peak_memory();
+        assert_eq!(relay.stop(), Some(0));
+        assert!(peak < 400_000, "{how}, {bytes} bytes: the relay took {peak} KiB");
+        let stored = database.number("SELECT COALESCE(sum(length(reason)), 0) FROM signalbus_hold").await;
+        assert!(stored < 1_100_000, "{how}, {bytes} bytes: {stored} bytes of reasons are stored");
+        let text = relay.witness.text();
+        assert!(text.contains("ramble ramble") && text.contains("… (cut, "), "{how}, {bytes} bytes");
+        assert!(text.len() < 2_200_000, "{how}, {bytes} bytes: {} bytes of log", text.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_has_an_end() {
+    let more = format!("[signals.OrderPlaced.settings]\nafter_ms = '{}'", u64::MAX);
+    let trial = Trial::of_guest("retries", 1, &more).await;
+    assert_eq!(trial.flush().await.status, 1);
+    let days = "SELECT (due_at / 1000 - unixepoch()) / 86400 FROM signalbus_hold WHERE state = 'retry'";
+    assert!((29..=30).contains(&trial.database.number(days).await));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_cannot_ask_again_and_again_at_once() {
+    let database = Database::sqlite().await;
+    database.orders(5).await;
+    let more = "[signals.OrderPlaced.settings]\nafter_ms = 0";
+    let mut relay = Running::start(&database, &section("OrderPlaced", &guest("unavailable"), more));
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let outages = relay.metric("signalbus_outages_total{signal=\"OrderPlaced\",kind=\"unavailable\"}");
+    assert!((2.0..10.0).contains(&outages), "{outages} calls in two seconds");
+    assert_eq!(relay.stop(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_number_of_outcomes_acknowledges_nothing() {
     for (name, batch, single) in [("answers_too_few", 2, 0), ("answers_too_many", 4, 2)] {
         let trial = Trial::of_guest(name, 3, "").await;
@@ -275,6 +321,43 @@ async fn a_flood_of_output_is_cut_off() {
         assert!(said.stderr.len() < 1 << 20, "{} bytes", said.stderr.len());
         trial.untouched(0).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_sends_do_not_flood_the_log() {
+    let more = "burst_count = 1\n[signals.OrderPlaced.settings]\nrecords = 1000\nbytes = 250";
+    let trial = Trial::of_guest("floods_log", 200, more).await;
+    let said = trial.flush().await;
+    assert_eq!(said.status, 0, "{}", said.stdout);
+    assert!(said.stderr.len() < 40 << 20, "{} bytes", said.stderr.len());
+    let told = said.stderr.matches("log records dropped").count();
+    assert!((1..20).contains(&told), "told {told} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_record_is_cut() {
+    let more = "memory = '64MiB'\n[signals.OrderPlaced.settings]\nrecords = 1\nbytes = 20000000";
+    let trial = Trial::of(guest("floods_log").to_str().unwrap(), 1, more).await;
+    let said = trial.flush().await;
+    assert!(said.stderr.len() < 20_000 && said.stderr.contains("… (cut, 20000000 bytes)"), "{} bytes", said.stderr.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_line_is_forged() {
+    let trial = Trial::of_guest("forges", 1, "").await;
+    let said = trial.flush().await;
+    for args in [&["dead", "list"][..], &["dead", "show", "1"], &["--log-format", "json", "dead", "list", "--json"]] {
+        let shown = trial.project.run(args);
+        for text in [&said.stderr, &said.stdout, &shown.stdout, &shown.stderr] {
+            assert!(text.lines().all(|line| !line.starts_with("1970")), "{text}");
+            let hidden = |c: char| c != '\n' && c.is_control() || matches!(c, '\u{2028}' | '\u{202e}');
+            assert!(!text.contains(hidden), "{text:?}");
+        }
+    }
+    assert_eq!(said.stderr.matches("forged").count(), 6, "{}", said.stderr);
+    trial.database.run("DELETE FROM signalbus_hold").await;
+    let json = trial.project.run(&["--log-format", "json", "flush", "-w", "0"]);
+    assert!(json.stderr.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{}", json.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,6 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::logging;
+use signalbus_core::text;
+pub(crate) use signalbus_core::text::printable;
 use signalbus_outbox::{Error, LeftLetters, Outbox, Schema, Undeleted, Upgrade};
 use signalbus_relay::Refusal;
 use signalbus_relay::config::Config;
@@ -114,18 +116,23 @@ pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {
     Ok(signalbus_relay::open_outbox(config)?)
 }
 
-/// Prints a line of the result. A closed pipe is not an error.
+/// Prints a line of the result; foreign text in it cannot begin another line or control the terminal. A
+/// closed pipe is not an error.
 pub(crate) fn print(line: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(std::io::stdout(), "{}", printable(&line.to_string()));
 }
 
-/// Escapes control characters: foreign text stays on one line and cannot control the terminal.
-pub(crate) fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() { printable.extend(c.escape_default()) } else { printable.push(c) }
+/// Prints the result as one JSON document.
+pub(crate) fn print_json(document: impl std::fmt::Display) {
+    // Hidden characters beyond those that JSON must escape occur in strings alone.
+    let mut line = String::new();
+    for c in document.to_string().chars() {
+        match text::is_hidden(c) {
+            true => line.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => line.push(c),
+        }
     }
-    printable
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// The options of `migrate`.
@@ -147,9 +154,9 @@ pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, F
     });
     let triggers = triggers.transpose()?.unwrap_or_default();
     if migration.print {
-        print(outbox.migration().trim_end());
+        outbox.migration().trim_end().lines().for_each(print);
         print(";");
-        triggers.iter().for_each(|statement| print(format_args!("{statement};")));
+        triggers.iter().for_each(|statement| format!("{statement};").lines().for_each(print));
         return Ok(Exit::Done);
     }
     let old = matches!(outbox.schema().await?, Schema::Old(_));
@@ -203,7 +210,7 @@ pub(crate) fn signals(path: &Path, output: Output) -> Result<Exit, Failure> {
                     "autoflush": signal.autoflush,
                 })
             });
-            print(json!({ "signals": signals.collect::<Vec<_>>() }));
+            print_json(&json!({ "signals": signals.collect::<Vec<_>>() }));
         }
     }
     Ok(Exit::Done)
@@ -225,7 +232,7 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     let total: u64 = counts.iter().map(|(count, _)| count).sum();
     if output == Output::Json {
         let signals: Vec<_> = counts.iter().map(|(count, name)| json!({ "type": name, "pending": count })).collect();
-        print(json!({ "signals": signals, "total": total, "undeleted": undeleted }));
+        print_json(&json!({ "signals": signals, "total": total, "undeleted": undeleted }));
         return Ok(told(&failed));
     }
     counts.sort_unstable();

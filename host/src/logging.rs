@@ -3,14 +3,19 @@
 //! Standard error may be closed, or show a progress bar: writing to it never fails, and never tears
 //! the bar. The texts of log events are in `signalbus_telemetry`.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indicatif::ProgressBar;
+use tracing::field::Field;
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
+
+use signalbus_core::text::printable;
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +65,20 @@ pub(crate) fn failed(text: &str) {
             let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
             serde_json::json!({ "timestamp": timestamp, "level": "ERROR", "message": text }).to_string()
         }
-        Some(Format::Text) | None => format!("error: {text}"),
+        Some(Format::Text) | None => format!("error: {}", printable(text)),
     };
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
+}
+
+/// Writes a field of a log line. Nothing that it holds starts another line or controls a terminal; only a
+/// backtrace, whose names are escaped already, has many lines.
+fn escaped(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    match field.name() {
+        "message" => write!(writer, "{}", printable(&text)),
+        "backtrace" => write!(writer, "backtrace={text}"),
+        name => write!(writer, "{name}={}", printable(&text)),
+    }
 }
 
 /// Starts logging to standard error, filtered by `RUST_LOG` (default: `info`).
@@ -77,7 +93,7 @@ pub(crate) fn start(format: Format) {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(io::stderr().is_terminal()).with_writer(|| Stderr);
     match format {
-        Format::Text => builder.init(),
+        Format::Text => builder.fmt_fields(format::debug_fn(escaped).delimited(" ")).init(),
         Format::Json => builder.json().flatten_event(true).init(),
     }
     if let Some(fault) = fault {

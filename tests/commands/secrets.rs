@@ -42,7 +42,7 @@ async fn secrets_that_a_plugin_leaks_are_redacted() {
         // The shorter secret is part of the longer one.
         let more = format!(
             "[signals.OrderPlaced.settings]\nhow = {how:?}\n[signals.OrderPlaced.secrets]\npart = {:?}\nkey = {SECRET:?}",
-            &SECRET[..5]
+            &SECRET[..8]
         );
         let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "leaks", &more)]));
         let said = silent(&project, &["flush", "-w", "0", "--json"]);
@@ -53,6 +53,20 @@ async fn secrets_that_a_plugin_leaks_are_redacted() {
         let stored = "SELECT count(*) FROM (SELECT reason FROM signalbus_hold WHERE state = 'retry' UNION ALL SELECT reason FROM signalbus_hold WHERE state = 'dead') \
                       WHERE reason LIKE '%Tr0ub4dor%' OR reason LIKE '%dor&3%'";
         assert_eq!(database.number(stored).await, 0, "{how}");
+    }
+}
+
+/// A secret is looked for before it is escaped or cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_that_are_escaped_are_redacted() {
+    for secret in ["Tr0ub4dor&3\"x", "Tr0ub4dor&3\\x", "Tr0ub4dor&3\tx", "Tr0ub4dor&3\u{1b}x"] {
+        let database = Database::sqlite().await;
+        database.orders(1).await;
+        let secret = secret.replace('\\', "\\\\").replace('"', "\\\"").replace('\t', "\\t").replace('\u{1b}', "\\u001b");
+        let more = format!("[signals.OrderPlaced.secrets]\nkey = \"{secret}\"");
+        let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "leaks", &more)]));
+        let said = silent(&project, &["flush", "-w", "0"]);
+        assert!(said.stderr.contains("the key is") && said.stderr.contains("[secret]"), "{said:#?}");
     }
 }
 

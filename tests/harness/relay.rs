@@ -154,6 +154,13 @@ impl Running {
         line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
     }
 
+    /// The most memory that the process has held, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn id(&self) -> u32 {
         self.process.as_ref().unwrap().id()
     }

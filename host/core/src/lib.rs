@@ -10,4 +10,5 @@ pub mod message;
 pub mod settlement;
 pub mod signal;
 pub mod suggest;
+pub mod text;
 pub mod units;

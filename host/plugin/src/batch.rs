@@ -79,13 +79,19 @@ fn value(value: &Value) -> wit::Value<'_> {
     }
 }
 
+/// Returns for how long a plugin asks to wait. Nobody would find a row again that waits for ages.
+fn wait(millis: u64) -> Duration {
+    const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+    Duration::from_millis(millis).min(LONGEST)
+}
+
 impl From<wit::Outcome> for Outcome {
     fn from(outcome: wit::Outcome) -> Self {
         match outcome {
             wit::Outcome::Sent => Self::Sent,
             wit::Outcome::Skip => Self::Skip,
             wit::Outcome::Retry(retry) if retry.reason == UNTRIED => Self::Held,
-            wit::Outcome::Retry(retry) => Self::Retry { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason },
+            wit::Outcome::Retry(retry) => Self::Retry { after: retry.after_ms.map(wait), reason: retry.reason },
             wit::Outcome::Reject(reason) => Self::Reject { reason },
         }
     }
@@ -94,9 +100,7 @@ impl From<wit::Outcome> for Outcome {
 impl From<wit::Outage> for Outage {
     fn from(outage: wit::Outage) -> Self {
         match outage {
-            wit::Outage::Unavailable(retry) => {
-                Self::Unavailable { after: retry.after_ms.map(Duration::from_millis), reason: retry.reason }
-            }
+            wit::Outage::Unavailable(retry) => Self::Unavailable { after: retry.after_ms.map(wait), reason: retry.reason },
             wit::Outage::Misconfigured(reason) => Self::Misconfigured { reason },
         }
     }

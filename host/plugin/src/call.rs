@@ -21,7 +21,7 @@ use super::batch::{LoweredBatch, LoweredType};
 use super::call_log::{Call, Failed};
 use super::engine::Engine;
 use super::guest::{self, State};
-use super::limits::{Load, MemoryExhausted};
+use super::limits::{Load, MemoryExhausted, Size, longest_reason};
 use super::load::{Entry, Plugin};
 use super::logs::{PluginContext, PluginLogs};
 use super::send::{Failure, GuestCalls, SendStrategy};
@@ -29,6 +29,7 @@ use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
 use super::{Sender, Sending};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
+use signalbus_core::text;
 use signalbus_telemetry as telemetry;
 
 impl Sender for Plugin {
@@ -337,8 +338,18 @@ impl<'a> CallContext<'a> {
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => self.deadline_exceeded(),
             Some(trap) => ("trap", format!("plugin trapped: {trap}")),
-            None => ("other", format!("plugin failed: {}", error.root_cause())),
+            None => ("other", self.other(&error.root_cause().to_string())),
         }
+    }
+
+    /// Explains an error that has no type of its own.
+    fn other(&self, error: &str) -> String {
+        // The engine's words for a list of texts, say, that are all the same one.
+        if error.starts_with("too much data is being copied") {
+            let most = Size(self.plugin.limits.memory);
+            return format!("plugin passed too much data to the relay at once: more than its memory limit of {most}");
+        }
+        format!("plugin failed: {error}")
     }
 
     fn deadline_exceeded(&self) -> (&'static str, String) {
@@ -351,26 +362,33 @@ impl<'a> CallContext<'a> {
         if outcomes.iter().all(|outcome| *outcome == Outcome::Held) {
             outcomes.fill(Outcome::retry("the plugin tried none of the signals of a call"));
         }
-        for outcome in &mut outcomes {
-            if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } = outcome {
-                self.redact(reason);
-            }
-        }
+        let mut reasons: Vec<&mut String> = outcomes.iter_mut().filter_map(reason_of).collect();
+        let most = longest_reason(reasons.len());
+        reasons.iter_mut().for_each(|reason| self.tidy(reason, most));
         outcomes
     }
 
     fn outage(&self, outage: wit::Outage) -> Outage {
         let mut outage = Outage::from(outage);
         let (Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = &mut outage;
-        self.redact(reason);
+        self.tidy(reason, longest_reason(1));
         outage
     }
 
-    /// Redacts secrets that a plugin quotes, since reasons are stored and shown.
-    fn redact(&self, reason: &mut String) {
+    /// Redacts secrets that a plugin quotes, and cuts what is too long, since reasons are kept, logged and
+    /// stored. In this order, because a secret cut in half could not be redacted.
+    fn tidy(&self, reason: &mut String, most: usize) {
         if let Cow::Owned(redacted) = self.plugin.context.grants.redact(reason) {
             *reason = redacted;
         }
+        text::cut(reason, most);
+    }
+}
+
+fn reason_of(outcome: &mut Outcome) -> Option<&mut String> {
+    match outcome {
+        Outcome::Retry { reason, .. } | Outcome::Reject { reason } => Some(reason),
+        Outcome::Sent | Outcome::Skip | Outcome::Held => None,
     }
 }
 
@@ -379,8 +397,8 @@ const MAX_PLACES: usize = 20;
 
 /// Returns the guest's stack, with file and line if the component has debug information.
 fn frames(backtrace: &WasmBacktrace) -> String {
-    let text = backtrace.to_string();
-    text.lines().skip(1).collect::<Vec<_>>().join("\n")
+    let written = backtrace.to_string();
+    written.lines().skip(1).map(text::printable).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the part of a backtrace that identifies a failure location. It excludes the address within

@@ -78,18 +78,57 @@ impl Grants {
     /// Redacts the secrets that a plugin may have written into a text, such as a log line or a reason.
     pub fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut text = Cow::Borrowed(text);
-        // Longest first, because one secret may be a part of another.
-        let whole = self.secrets.iter().map(|(_, secret)| secret.as_str());
-        // Standard streams come line by line.
-        let lines = whole.clone().filter(|secret| secret.contains('\n')).flat_map(str::lines).map(str::trim_end);
-        let mut secrets: Vec<&str> = whole.chain(lines).collect();
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
-        for secret in secrets {
-            if secret.len() >= Self::SHORTEST_HIDDEN && text.contains(secret) {
-                text = Cow::Owned(text.replace(secret, "[secret]"));
+        for secret in self.hidden() {
+            if text.contains(&*secret) {
+                text = Cow::Owned(text.replace(&*secret, "[secret]"));
             }
         }
         text
+    }
+
+    /// Returns what is redacted, longest first, because one secret may be a part of another.
+    fn hidden(&self) -> Vec<Cow<'_, str>> {
+        let whole = self.secrets.iter().map(|(_, secret)| secret.as_str());
+        // Standard streams come line by line.
+        let lines = whole.clone().filter(|secret| secret.contains('\n')).flat_map(str::lines).map(str::trim_end);
+        // A plugin may quote one, as in JSON.
+        let quoted = whole.clone().filter(|secret| secret.contains(|c: char| c.is_control() || c == '"' || c == '\\'));
+        let quoted = quoted.map(|secret| Cow::Owned(secret.escape_debug().to_string()));
+        let mut hidden: Vec<Cow<'_, str>> = whole.chain(lines).map(Cow::Borrowed).chain(quoted).collect();
+        hidden.retain(|secret| secret.len() >= Self::SHORTEST_HIDDEN);
+        hidden.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        hidden
+    }
+
+    /// Returns the length of the longest text that is redacted.
+    pub(super) fn longest_secret(&self) -> usize {
+        self.hidden().first().map_or(0, |secret| secret.len())
+    }
+
+    /// Returns where to cut a line after at most `most` bytes, within no secret and no character. The line
+    /// is longer by as much as the longest secret.
+    pub(super) fn cut_between_secrets(&self, line: &[u8], most: usize) -> usize {
+        let mut cut = most;
+        while cut > most.saturating_sub(4) && line.get(cut).is_some_and(|byte| byte & 0xc0 == 0x80) {
+            cut -= 1;
+        }
+        let hidden = self.hidden();
+        let across = |cut: usize| {
+            let starts = hidden.iter().flat_map(|secret| {
+                let from = (cut + 1).saturating_sub(secret.len());
+                (from..cut).filter(|start| line.get(*start..).is_some_and(|rest| rest.starts_with(secret.as_bytes())))
+            });
+            starts.min()
+        };
+        while let Some(start) = across(cut) {
+            cut = start;
+        }
+        // A secret that fills a line is logged, and redacted, as a whole.
+        if cut > 0 {
+            cut
+        } else {
+            hidden.iter().find(|secret| line.starts_with(secret.as_bytes())).map_or(most, |secret| secret.len())
+        }
     }
 }
 
@@ -134,6 +173,23 @@ mod tests {
     fn secrets_are_redacted() {
         assert_eq!(grants().redact("401 for s3cr3t, 1 try"), "401 for [secret], 1 try");
         assert!(matches!(grants().redact("fine"), Cow::Borrowed("fine")));
+    }
+
+    #[test]
+    fn secrets_are_redacted_however_they_are_quoted() {
+        let key = ("key".to_owned(), "pass\"word\\\t".to_owned());
+        let grants = Grants { secrets: vec![key], ..Grants::default() };
+        assert_eq!(grants.redact("pass\"word\\\t is it"), "[secret] is it");
+        assert_eq!(grants.redact(r#"{"key":"pass\"word\\\t"}"#), r#"{"key":"[secret]"}"#);
+    }
+
+    #[test]
+    fn no_secret_is_cut_in_half() {
+        let text = b"0123s3cr3ts3cr3t9";
+        let cuts = [4, 5, 9, 10, 11, 16].map(|most| grants().cut_between_secrets(text, most));
+        assert_eq!(cuts, [4, 4, 4, 10, 10, 16]);
+        assert_eq!(grants().cut_between_secrets(b"s3cr3t...", 3), 6);
+        assert_eq!(grants().cut_between_secrets("aé....".as_bytes(), 2), 1);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::logs::{PluginContext, PluginLogs, Stream};
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
+use signalbus_core::text;
 
 /// The state of a store.
 pub(super) struct State {
@@ -121,8 +122,9 @@ impl config::Host for State {
         Ok(self.context.grants.settings.clone())
     }
 
-    fn get_secret(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+    fn get_secret(&mut self, mut key: String) -> wasmtime::Result<Option<String>> {
         let secret = self.context.grants.secret(&key);
+        text::cut(&mut key, 256);
         let PluginContext { plugin, signal_type, .. } = &self.context;
         tracing::debug!(target: "plugin", %plugin, %signal_type, key, found = secret.is_some(), "secret read");
         Ok(secret.map(str::to_owned))

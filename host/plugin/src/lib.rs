@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(feature = "http"), allow(dead_code, reason = "HTTP alone asks for parts of a grant"))]
 
+mod allowance;
 mod batch;
 mod call;
 mod call_log;

@@ -40,6 +40,13 @@ impl Limits {
     }
 }
 
+/// Returns the maximum size of each reason in an answer with this many: 1 MiB together, unless there are
+/// very many.
+pub(super) fn longest_reason(reasons: usize) -> usize {
+    const TOGETHER: usize = 1 << 20;
+    (TOGETHER / reasons.max(1)).clamp(128, 4 << 10)
+}
+
 /// The guest requested memory beyond its limit. This traps rather than fails `memory.grow`, because
 /// most languages' runtimes turn a failed growth into an abort without a reason.
 #[derive(Debug, thiserror::Error)]
@@ -157,7 +164,7 @@ impl ResourceLimiter for Meter {
 }
 
 /// Displays bytes as `64 MiB`, or as the plain number if that would round.
-struct Size(usize);
+pub(super) struct Size(pub(super) usize);
 
 impl std::fmt::Display for Size {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -196,6 +203,11 @@ mod tests {
         assert_eq!(Size(64 << 20).to_string(), "64 MiB");
         assert_eq!(Size(1536 << 10).to_string(), "1536 KiB");
         assert_eq!(Size(1000).to_string(), "1000 bytes");
+    }
+
+    #[test]
+    fn the_reasons_of_an_answer_are_bounded_together() {
+        assert_eq!([0, 1, 256, 512, 10_000, usize::MAX].map(longest_reason), [4096, 4096, 4096, 2048, 128, 128]);
     }
 
     #[test]

@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tracing::Level;
 
+use super::allowance::Allowance;
 use super::call_log::{CallLog, Record};
 use super::grants::Grants;
 use super::http::Client;
 use super::producer::Connections;
+use signalbus_core::text::{self, printable};
 
 /// The target of every event that a plugin causes.
 macro_rules! target {
@@ -36,6 +38,8 @@ pub(super) struct PluginContext {
     pub(super) client: Option<Arc<Client>>,
     /// Collects its log records in place of the relay's log.
     pub(super) call_log: Option<Arc<CallLog>>,
+    /// How much it may log.
+    pub(super) allowance: Arc<Allowance>,
 }
 
 impl PluginContext {
@@ -62,7 +66,6 @@ struct LogLines {
     batch: u64,
     records: usize,
     bytes: usize,
-    dropped: u64,
     output: Vec<u8>,
     error: Vec<u8>,
     last_words: LastWords,
@@ -75,6 +78,10 @@ impl PluginLogs {
     const BYTES: usize = 256 << 10;
     /// Longer lines are cut into records of this many bytes.
     const LINE: usize = 8 << 10;
+    /// Maximum number of bytes of a field's name and value; all fields of a record together are as long as a
+    /// line.
+    const NAME: usize = 256;
+    const VALUE: usize = 4 << 10;
 
     pub(super) fn new(context: PluginContext) -> Self {
         static BATCHES: AtomicU64 = AtomicU64::new(1);
@@ -83,7 +90,6 @@ impl PluginLogs {
             batch: BATCHES.fetch_add(1, Ordering::Relaxed),
             records: 0,
             bytes: 0,
-            dropped: 0,
             output: Vec::new(),
             error: Vec::new(),
             last_words: LastWords::default(),
@@ -101,7 +107,9 @@ impl PluginLogs {
         }
         // Without WASI, a panic can be reported only as a log record.
         if level == Level::ERROR && message.starts_with(LastWords::PANIC) {
-            self.lines().last_words.push_line(message);
+            let mut lines = self.lines();
+            let message = lines.context.grants.redact(message).into_owned();
+            lines.last_words.push_line(&message);
         }
     }
 
@@ -133,9 +141,10 @@ impl LogLines {
     }
 
     fn record(&mut self, level: Level, message: &str, fields: &[(String, String)]) {
-        let bytes = message.len() + fields.iter().map(|(key, value)| key.len() + value.len() + 2).sum::<usize>();
-        if self.is_full() || self.bytes + bytes > PluginLogs::BYTES {
-            self.dropped += 1;
+        let fields_bytes: usize = fields.iter().map(|(key, value)| key.len() + value.len() + 2).sum();
+        let bytes = message.len().min(PluginLogs::LINE) + fields_bytes.min(PluginLogs::LINE);
+        if self.is_full() || self.bytes + bytes > PluginLogs::BYTES || !self.context.allowance.take(bytes) {
+            self.context.allowance.miss();
             return;
         }
         self.records += 1;
@@ -144,12 +153,16 @@ impl LogLines {
     }
 
     fn write(&mut self, stream: Stream, bytes: &[u8]) {
+        // A secret that is cut in half could not be redacted.
+        let most = PluginLogs::LINE + self.context.grants.longest_secret();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             for part in piece.chunks(PluginLogs::LINE) {
-                let line = self.line(stream);
-                line.extend_from_slice(part);
-                if line.ends_with(b"\n") || line.len() >= PluginLogs::LINE {
+                self.line(stream).extend_from_slice(part);
+                if part.ends_with(b"\n") {
                     self.end_line(stream);
+                }
+                while self.line(stream).len() >= most {
+                    self.cut_line(stream);
                 }
             }
         }
@@ -162,9 +175,24 @@ impl LogLines {
         }
     }
 
+    /// Logs the beginning of a line that is too long.
+    fn cut_line(&mut self, stream: Stream) {
+        let mut line = std::mem::take(self.line(stream));
+        let rest = line.split_off(self.context.grants.cut_between_secrets(&line, PluginLogs::LINE));
+        *self.line(stream) = rest;
+        self.log_line(stream, &line);
+    }
+
     fn end_line(&mut self, stream: Stream) {
+        while self.line(stream).len() > PluginLogs::LINE {
+            self.cut_line(stream);
+        }
         let line = std::mem::take(self.line(stream));
-        let text = String::from_utf8_lossy(&line);
+        self.log_line(stream, &line);
+    }
+
+    fn log_line(&mut self, stream: Stream, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
         let text = text.trim_end();
         if text.is_empty() {
             return;
@@ -172,7 +200,7 @@ impl LogLines {
         let level = match stream {
             Stream::Output => Level::INFO,
             Stream::Error => {
-                self.last_words.push_line(text);
+                self.last_words.push_line(&self.context.grants.redact(text));
                 Level::WARN
             }
         };
@@ -184,8 +212,8 @@ impl Drop for LogLines {
     fn drop(&mut self) {
         self.end_line(Stream::Output);
         self.end_line(Stream::Error);
-        if self.dropped > 0 {
-            let message = format!("{} log records dropped", self.dropped);
+        if let Some(dropped) = self.context.allowance.untold() {
+            let message = format!("{dropped} log records dropped");
             emit(&self.context, self.batch, Level::WARN, &message, &[]);
         }
     }
@@ -244,13 +272,15 @@ fn joined(fields: &[(String, String)]) -> String {
     for (key, value) in fields {
         let space = if text.is_empty() { "" } else { " " };
         // Writing to a string cannot fail.
-        let _ = if value.is_empty() || value.contains([' ', '"', '=', '\n']) {
-            write!(text, "{space}{key}={value:?}")
-        } else {
-            write!(text, "{space}{key}={value}")
-        };
+        let _ = write!(text, "{space}{}={}", word(key), word(value));
     }
     text
+}
+
+/// Quotes a text that is not a single word.
+fn word(text: &str) -> Cow<'_, str> {
+    let plain = !text.is_empty() && !text.contains([' ', '"', '=']) && matches!(printable(text), Cow::Borrowed(_));
+    if plain { text.into() } else { format!("{text:?}").into() }
 }
 
 fn enabled(level: Level) -> bool {
@@ -265,14 +295,20 @@ fn enabled(level: Level) -> bool {
 
 fn emit(context: &PluginContext, batch: u64, level: Level, message: &str, fields: &[(String, String)]) {
     let (plugin, generation, signal_type) = (&*context.plugin, &*context.generation, &*context.signal_type);
-    let message: Cow<'_, str> = context.grants.redact(message);
+    // Secrets are looked for before anything is cut or escaped.
+    let shown = |text: &str, most: usize| {
+        let mut text = context.grants.redact(text).into_owned();
+        text::cut(&mut text, most);
+        text
+    };
+    let message = shown(message, PluginLogs::LINE);
+    let shown = |(key, value): &(String, String)| (shown(key, PluginLogs::NAME), shown(value, PluginLogs::VALUE));
+    let fields: Vec<(String, String)> = fields.iter().map(shown).collect();
     if let Some(call_log) = &context.call_log {
-        let redacted = |(key, value): &(String, String)| (key.clone(), context.grants.redact(value).into_owned());
-        let fields = fields.iter().map(redacted).collect();
-        return call_log.record(Record { level, message: message.into_owned(), fields });
+        return call_log.record(Record { level, message, fields });
     }
-    let fields = joined(fields);
-    let fields: Cow<'_, str> = context.grants.redact(&fields);
+    let mut fields = joined(&fields);
+    text::cut(&mut fields, PluginLogs::LINE);
     macro_rules! event {
         ($level:expr) => {
             if fields.is_empty() {
@@ -302,7 +338,7 @@ mod tests {
 
     fn counts(logs: &PluginLogs) -> (usize, u64) {
         let lines = logs.lines();
-        (lines.records, lines.dropped)
+        (lines.records, lines.context.allowance.untold().unwrap_or_default())
     }
 
     #[test]
@@ -321,8 +357,10 @@ mod tests {
     fn an_endless_line_is_cut() {
         let logs = logs();
         logs.write(Stream::Output, &vec![b'x'; 2 * PluginLogs::LINE + 1]);
-        assert_eq!(counts(&logs), (2, 0));
-        assert_eq!(logs.lines().output.len(), 1);
+        assert_eq!(counts(&logs), (1, 0));
+        assert_eq!(logs.lines().output.len(), PluginLogs::LINE + 1);
+        logs.close_lines();
+        assert_eq!(counts(&logs), (3, 0));
     }
 
     #[test]

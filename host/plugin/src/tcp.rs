@@ -17,6 +17,7 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
 use super::endpoints::undotted;
 use super::logs::PluginContext;
+use signalbus_core::text;
 use signalbus_telemetry as telemetry;
 
 /// The addresses that an instance may connect to: those that its granted names have resolved to.
@@ -142,7 +143,8 @@ impl ip_name_lookup::Host for Lookup<'_> {
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
         let Some(granted) = self.addresses.granted(&name) else {
-            let name = self.addresses.context.grants.redact(&name);
+            let mut name = self.addresses.context.grants.redact(&name).into_owned();
+            text::cut(&mut name, 256);
             self.addresses.deny(&format!("the name {name:?} is not granted: add it to `grants.tcp`"));
             return Err(ErrorCode::AccessDenied.into());
         };

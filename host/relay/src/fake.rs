@@ -63,6 +63,9 @@ pub(super) fn runner(name: &str, activity: Arc<LastActivity>) -> (FakeRunner, Qu
     (SignalRunner::new(config(name), opened, activity, CancellationToken::new()), asked)
 }
 
+/// How many signals make a batch full.
+const BURST: usize = 2;
+
 /// Returns the configuration of a signal type.
 pub(super) fn config(name: &str) -> SignalConfig {
     SignalConfig {
@@ -70,7 +73,7 @@ pub(super) fn config(name: &str) -> SignalConfig {
         source: Source { signal: name.into(), ..Source::default() },
         plugin: PathBuf::new(),
         digest: None,
-        burst_count: 2,
+        burst_count: BURST,
         concurrency: 1,
         autoflush: true,
         limits: Limits::default(),
@@ -100,7 +103,7 @@ impl FakeTable {
     /// Returns a flusher whose batches are full with two signals.
     pub(super) fn flusher(self, patience: Patience) -> Flusher<Self> {
         let sender = Arc::new(self.clone());
-        Flusher { table: self, sender, policy: policy(), burst_count: 2, concurrency: 1, patience }
+        Flusher { table: self, sender, policy: policy(), burst_count: BURST, concurrency: 1, patience }
     }
 
     async fn ask<A>(&self, question: impl FnOnce(oneshot::Sender<A>) -> Asked) -> A {
@@ -222,7 +225,8 @@ pub(super) fn batch(signals: usize) -> Result<Claimed, Error> {
         attempt: 1,
         values: Vec::new(),
     };
-    Ok(Claimed::Batch(Batch::for_claim("token", (0..signals).map(signal).collect())))
+    let batch = Batch::for_claim("token", (0..signals).map(signal).collect());
+    Ok(Claimed::Batch(Batch { full: signals >= BURST, ..batch }))
 }
 
 /// A claim that finds nothing, now or later.

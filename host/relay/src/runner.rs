@@ -111,6 +111,8 @@ pub(super) enum Health {
 const FAILING_AFTER: u32 = 3;
 /// Pause after a misconfiguration; a plugin swap or a configuration reload ends it early.
 const MISCONFIGURED_PAUSE: Duration = Duration::from_secs(60);
+/// The longest pause that a plugin may ask for in an outage.
+const OUTAGE_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Minimum time between thorough polls while batches are in flight: their rows look like pending ones.
 const THOROUGH_WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Maximum time without thorough polls because workers found only rows claimed by others.
@@ -267,7 +269,8 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
         };
         match halt {
             Halt::Outage(Outage::Unavailable { reason, after }) => {
-                let wait = after.unwrap_or_else(|| self.backoff(1000, 3));
+                // A plugin may know when the bus is back, but not stop asking it, nor ask it for ever.
+                let wait = after.map_or_else(|| self.backoff(1000, 3), |after| after.min(OUTAGE_PAUSE).max(self.backoff(100, 3)));
                 self.pause(wait, format!("the bus is not available: {reason}"));
             }
             Halt::Outage(Outage::Misconfigured { reason }) => {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Exit, Failure, Output, open, print, printable, read_config};
+use super::{Exit, Failure, Output, open, print, print_json, read_config};
 use crate::logging;
 use signalbus_outbox::{DeadGroup, DeadLetter, Outbox, Selection};
 use signalbus_relay::Redriven;
@@ -32,7 +32,7 @@ pub(crate) async fn list(path: &Path, selection: &Selection, limit: Option<usize
     };
     let letters = outbox.select_dead(selection, 0, limit).await?;
     if output == Output::Json {
-        print(json!({ "dead_letters": letters }));
+        print_json(&json!({ "dead_letters": letters }));
         return Ok(Exit::Done);
     }
     if letters.is_empty() {
@@ -40,7 +40,7 @@ pub(crate) async fn list(path: &Path, selection: &Selection, limit: Option<usize
     }
     for letter in &letters {
         let DeadLetter { id, signal, attempts, .. } = letter;
-        let (key, reason) = (printable(&letter.key), printable(&letter.reason));
+        let (key, reason) = (&letter.key, &letter.reason);
         print(format_args!("{id:>7}  {signal}:{key}  attempts {attempts}  {reason}"));
     }
     Ok(Exit::Done)
@@ -48,13 +48,13 @@ pub(crate) async fn list(path: &Path, selection: &Selection, limit: Option<usize
 
 fn print_groups(groups: &[DeadGroup], output: Output) {
     if output == Output::Json {
-        return print(json!({ "groups": groups }));
+        return print_json(&json!({ "groups": groups }));
     }
     if groups.is_empty() {
         print("no dead letters");
     }
     for DeadGroup { signal, group, count, reason, .. } in groups {
-        print(format_args!("{count:>7}  {signal}  {group}  {}", printable(reason)));
+        print(format_args!("{count:>7}  {signal}  {group}  {reason}"));
     }
 }
 
@@ -68,15 +68,15 @@ pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, F
     };
     if output == Output::Json {
         let row = row.map(|row| row.into_iter().map(|(name, value)| (name, json!(value))).collect::<serde_json::Map<_, _>>());
-        print(json!({ "dead_letter": letter, "row": row }));
+        print_json(&json!({ "dead_letter": letter, "row": row }));
         return Ok(Exit::Done);
     }
-    print(format_args!("signal    {}:{}", letter.signal, printable(&letter.key)));
+    print(format_args!("signal    {}:{}", letter.signal, letter.key));
     print(format_args!("attempts  {}", letter.attempts));
-    print(format_args!("reason    {}", printable(&letter.reason)));
+    print(format_args!("reason    {}", letter.reason));
     print(if row.is_some() { "row" } else { "row gone, or its signal type is not configured" });
     for (name, value) in row.into_iter().flatten() {
-        print(format_args!("  {name} = {}", value.map_or("NULL".into(), |value| printable(&value))));
+        print(format_args!("  {name} = {}", value.unwrap_or_else(|| "NULL".into())));
     }
     Ok(Exit::Done)
 }
@@ -94,7 +94,7 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, dry_run: bool, output:
         logging::failed(text);
     }
     match output {
-        Output::Json => print(json!({ "redriven": redriven, "failed": failed.len() })),
+        Output::Json => print_json(&json!({ "redriven": redriven, "failed": failed.len() })),
         Output::Text => print(format_args!("redriven {redriven}")),
     }
     Ok(if failed.is_empty() { Exit::Done } else { Exit::Failed })
@@ -119,7 +119,7 @@ pub(crate) async fn discard(path: &Path, choice: &Choice, dry_run: bool, output:
         discarded += discard_these(&config, &outbox, page).await?;
     }
     match output {
-        Output::Json => print(json!({ "discarded": discarded })),
+        Output::Json => print_json(&json!({ "discarded": discarded })),
         Output::Text => print(format_args!("discarded {discarded}")),
     }
     Ok(Exit::Done)
@@ -158,7 +158,7 @@ async fn count(outbox: &Outbox, choice: &Choice, output: Output) -> Result<Exit,
         count = outbox.dead_groups(&choice.selection).await?.iter().map(|group| group.count).sum();
     }
     match output {
-        Output::Json => print(json!({ "dead_letters": count })),
+        Output::Json => print_json(&json!({ "dead_letters": count })),
         Output::Text => print(format_args!("{count} dead letter{}", if count == 1 { "" } else { "s" })),
     }
     Ok(Exit::Done)

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, Output, Selection, open, print, printable, read_config, stop_on_signals, unreachable};
+use super::{Exit, Failure, Output, Selection, open, print, print_json, printable, read_config, stop_on_signals, unreachable};
 use crate::logging;
 use signalbus_core::signal::Outage;
 use signalbus_outbox::{Outbox, Source};
@@ -131,7 +131,7 @@ fn report(flushed: &[Flushed], output: Output) {
         let signals: Vec<_> = flushed.iter().map(describe).collect();
         let time = flushed.iter().map(|part| part.time).max().unwrap_or_default();
         let rate = u128::from(sent + skipped) * 1000 / time.as_millis().max(1);
-        print(json!({
+        print_json(&json!({
             "signals": signals, "sent": sent, "skipped": skipped, "deferred": deferred, "buried": buried,
             "seconds": time.as_secs_f64(), "rate": u64::try_from(rate).unwrap_or(u64::MAX),
         }));

@@ -15,6 +15,7 @@ use tracing::{debug, error, info, warn};
 
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::{Outage, Outcome, Signal, Verdict};
+use signalbus_core::text;
 
 /// The target of every event but those of plugins.
 const TARGET: &str = "signalbus";
@@ -31,6 +32,13 @@ fn should_log(condition: &str) -> bool {
     }
     logged.insert(condition.to_owned(), Instant::now());
     true
+}
+
+/// Cuts a reason to what is worth reading in a log; the whole is stored with the signal.
+fn brief(reason: &str) -> String {
+    let mut reason = reason.to_owned();
+    text::cut(&mut reason, 512);
+    reason
 }
 
 /// A one-shot flush waits, so that faster senders can go first.
@@ -71,11 +79,11 @@ pub fn settling(signal: &str, signals: &[Signal], settlement: &Settlement, time:
     for deferral in &settlement.defer {
         let id = &signals[deferral.index].id;
         let delay_ms = deferral.delay.as_millis();
-        warn!(target: TARGET, id, attempt = deferral.attempts, delay_ms, reason = deferral.reason, "signal deferred");
+        warn!(target: TARGET, id, attempt = deferral.attempts, delay_ms, reason = brief(&deferral.reason), "signal deferred");
     }
     for burial in &settlement.bury {
         let id = &signals[burial.index].id;
-        warn!(target: TARGET, id, attempt = burial.attempts, reason = burial.reason, "signal dead-lettered");
+        warn!(target: TARGET, id, attempt = burial.attempts, reason = brief(&burial.reason), "signal dead-lettered");
     }
     match &settlement.outage {
         None => {}
@@ -264,7 +272,7 @@ pub fn denied(signal: &str, capability: &'static str) {
 pub fn denied_because(signal: &str, capability: &'static str, reason: &str) {
     needs(signal, capability);
     if should_log(&format!("denied {signal} {capability}")) {
-        warn!(target: TARGET, signal, capability, reason, "plugin denied a capability that is not granted");
+        warn!(target: TARGET, signal, capability, reason = brief(reason), "plugin denied a capability that is not granted");
     }
 }
 

@@ -8,6 +8,8 @@ fn send_all(signals: &[Signal]) -> BulkResult {
     log::warn!("the key is", key = secret);
     log::emit(log::Level::Error, &secret, [("text", secret.as_str())]);
     println!("key {secret}");
+    // A line is cut after 8 KiB.
+    println!("{}{secret}", "x".repeat((8 << 10) - 9));
     eprintln!("key {secret}");
     match config::get("how").as_deref() {
         Some("panic") => panic!("with {secret}"),

@@ -13,7 +13,7 @@ use signalbus_core::suggest;
 use signalbus_plugin::{Grants, check_authorities};
 
 pub(super) fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
-    let own = Grants { settings: settings(section, faults), secrets: texts(section, "secrets", faults), ..Grants::default() };
+    let own = Grants { settings: settings(section, faults), secrets: secrets(section, faults), ..Grants::default() };
     let Some(grants) = section.section("grants", faults) else { return own };
     grants.refuse_unknown(&["connections", "http", "tcp", "networks"], faults);
     let granted = Grants {
@@ -31,6 +31,24 @@ pub(super) fn grants(section: &Section<'_>, connections: &[Connection], faults: 
         );
     }
     granted
+}
+
+/// Reads the secrets. Short ones are refused: to redact `1234` would hide innocent text, and not to redact it
+/// would show the secret.
+fn secrets(section: &Section<'_>, faults: &mut Faults<'_>) -> Vec<(String, String)> {
+    const SHORTEST: usize = 8;
+    let secrets = texts(section, "secrets", faults);
+    for (name, _) in secrets.iter().filter(|(_, secret)| (1..SHORTEST).contains(&secret.len())) {
+        faults.add(
+            section.place("secrets"),
+            format!(
+                "`{}.{name}` is shorter than {SHORTEST} bytes, too short to be redacted in logs and reasons: \
+                 take a longer one, or make it a setting if it is no secret",
+                section.named("secrets")
+            ),
+        );
+    }
+    secrets
 }
 
 fn settings(section: &Section<'_>, faults: &mut Faults<'_>) -> Vec<(String, String)> {
@@ -81,6 +99,14 @@ mod tests {
         assert_eq!(faults.len(), 2, "{faults:?}");
         assert!(faults[0].contains("`signals.A.secrets.key` must be a string, a number or a boolean, not a list"));
         assert!(faults[1].contains("the environment variable SIGNALBUS_NOT_SET is not set"));
+    }
+
+    #[test]
+    fn secrets_too_short_to_be_redacted_are_refused() {
+        let (_, faults) = parse("[signals.A.secrets]\nempty = ''\nlong = '12345678'\npin = '1234567'");
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert!(faults[0].contains("`signals.A.secrets.pin` is shorter than 8 bytes"), "{faults:?}");
+        assert!(!faults[0].contains("1234567"));
     }
 
     #[test]

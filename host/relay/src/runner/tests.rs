@@ -153,6 +153,16 @@ async fn a_type_pauses_for_as_long_as_its_bus_asks() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_plugin_cannot_ask_for_pauses_that_are_too_short_or_too_long() {
+    let (_, mut asked) = start();
+    let pauses = pauses_after(&mut asked, &unavailable(Some(Duration::ZERO)), 7).await;
+    assert_pauses(&pauses, &[100, 200, 400, 800, 1600, 3000, 3000]);
+    let (_, mut asked) = start();
+    let pauses = pauses_after(&mut asked, &unavailable(Some(Duration::MAX)), 2).await;
+    assert_eq!(pauses, [SECOND * 3600; 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pauses_after_outages_double_up_to_three_seconds() {
     let (_, mut asked) = start();
     let pauses = pauses_after(&mut asked, &unavailable(None), 5).await;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::super::{Exit, Failure, Output, print};
+use super::super::{Exit, Failure, Output, print, print_json};
 use super::{engine, size};
 use signalbus_authoring::component::{self, Description};
 use signalbus_plugin::{CallLog, Connections, Grants, LoadError, Need, Plugin, PluginSpec, need};
@@ -22,7 +22,7 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     if output == Output::Json {
         let producers: Vec<Value> =
             producers.iter().map(|(field, name, version)| json!({ "field": field, "name": name, "version": version })).collect();
-        print(json!({
+        print_json(&json!({
             "file": path, "digest": digest, "bytes": bytes.len(), "name": name, "version": version,
             "producers": producers, "exports": exports, "imports": imports, "wit": wit,
         }));
@@ -37,7 +37,8 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     for (field, name, version) in &producers {
         print(format_args!("{field:<12} {name} {version}"));
     }
-    print(format_args!("\n{}", wit.trim_end()));
+    print("");
+    wit.trim_end().lines().for_each(print);
     Ok(Exit::Done)
 }
 
@@ -53,7 +54,7 @@ pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> 
     let (time, memory) = loaded.unwrap_or_default();
     if output == Output::Json {
         let imports: Vec<Value> = needs.iter().map(|(import, need)| json!({ "import": import, "needs": words(*need) })).collect();
-        print(json!({
+        print_json(&json!({
             "file": path, "contract": contract, "imports": imports, "bytes": bytes.len(), "memory": memory,
             "load_milliseconds": time.as_secs_f64() * 1000.0, "fault": fault,
         }));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::super::{Exit, Failure, Output, open, print, read_config};
+use super::super::{Exit, Failure, Output, open, print, print_json, read_config};
 use super::engine;
 use super::test::{details, document};
 use signalbus_authoring::testing::{self, PluginTest, Suite};
@@ -37,7 +37,7 @@ pub(crate) async fn run(path: &Path, id: i64, plugin: Option<PathBuf>, output: O
     if output == Output::Json {
         let mut document = document(&result);
         (document["name"], document["row"]) = (signals[0].id.as_str().into(), columns.into());
-        print(signal.grants.redact(&document.to_string()));
+        print_json(signal.grants.redact(&document.to_string()));
     } else {
         print(format_args!("signal {}", signals[0].id));
         print(signal.grants.redact(&format!("row {}", Value::from(columns))));

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::super::{Exit, Failure, Output, print, read_config};
+use super::super::{Exit, Failure, Output, print, print_json, read_config};
 use signalbus_relay::config::Config;
 
 /// Timeout of the request: longer than the relay takes to compile a plugin, or to give up on it.
@@ -38,7 +38,7 @@ pub(crate) async fn change(path: &Path, signal: &str, change: Change, output: Ou
     };
     let answer = post(&config, &address).await?;
     match output {
-        Output::Json => print(answer),
+        Output::Json => print_json(&answer),
         Output::Text => print(format_args!("{signal} now uses {}", answer["digest"].as_str().unwrap_or_default())),
     }
     Ok(Exit::Done)

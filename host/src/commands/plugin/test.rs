@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::{Exit, Failure, Output, print, printable};
+use super::super::{Exit, Failure, Output, print, print_json, printable};
 use super::{engine, size};
 use signalbus_authoring::testing::{CaseResult, PluginTest, Suite, cut};
 use signalbus_core::message::Message;
@@ -107,14 +107,16 @@ impl Report {
         let all = self.cases.len();
         if self.output == Output::Json {
             let cases: Vec<Value> = self.cases.into_iter().map(|(part, case, _)| with(case, "part", part.into())).collect();
-            print(json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
+            print_json(&json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
         } else {
             if let Some(failed) = &self.failed {
-                print(format_args!("\nfirst failure: {}", printable(&failed.name)));
-                print(format_args!("  {}", printable(failed.fault.as_deref().unwrap_or_default())));
+                print("");
+                print(format_args!("first failure: {}", failed.name));
+                print(format_args!("  {}", failed.fault.as_deref().unwrap_or_default()));
                 details(failed).iter().for_each(|line| print(format_args!("  {line}")));
             }
-            print(format_args!("\n{passed} of {all} passed"));
+            print("");
+            print(format_args!("{passed} of {all} passed"));
         }
         if passed == all { Exit::Done } else { Exit::Failed }
     }
@@ -141,8 +143,8 @@ pub(super) fn details(result: &CaseResult) -> Vec<String> {
     shorten(&mut lines, "log", &result.records, |record| {
         let fields: Vec<String> =
             record.fields.iter().map(|(key, value)| format!("{key}={}", cut(&format!("{value:?}")))).collect();
-        let (message, fields) = (printable(&cut(&record.message)), fields.join(" "));
-        format!("{} {message} {fields}", record.level).trim_end().to_owned()
+        let message = cut(&record.message);
+        format!("{} {} {}", record.level, printable(&message), fields.join(" ")).trim_end().to_owned()
     });
     let mut seen = HashSet::new();
     shorten(&mut lines, "call", &result.calls, |call| match &call.failure {
@@ -153,7 +155,7 @@ pub(super) fn details(result: &CaseResult) -> Vec<String> {
         }
     });
     // Names in a backtrace come from the plugin.
-    lines.iter().flat_map(|line| line.lines()).map(printable).collect()
+    lines.iter().flat_map(|line| line.lines()).map(|line| printable(line).into_owned()).collect()
 }
 
 /// Cuts the parts of a message, each on its own, so that short parts are always complete.
