@@ -225,8 +225,9 @@ pub(super) fn batch(signals: usize) -> Result<Claimed, Error> {
         attempt: 1,
         values: Vec::new(),
     };
-    let batch = Batch::for_claim("token", (0..signals).map(signal).collect());
-    Ok(Claimed::Batch(Batch { full: signals >= BURST, ..batch }))
+    let mut batch = Batch::for_claim("token", (0..signals).map(signal).collect());
+    batch.full = signals >= BURST;
+    Ok(Claimed::Batch(batch))
 }
 
 /// A claim that finds nothing, now or later.
