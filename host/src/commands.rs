@@ -210,7 +210,7 @@ pub(crate) fn signals(path: &Path, output: Output) -> Result<Exit, Failure> {
                     "autoflush": signal.autoflush,
                 })
             });
-            print_json(&json!({ "signals": signals.collect::<Vec<_>>() }));
+            print_json(json!({ "signals": signals.collect::<Vec<_>>() }));
         }
     }
     Ok(Exit::Done)
@@ -232,7 +232,7 @@ pub(crate) async fn pending(path: &Path, output: Output) -> Result<Exit, Failure
     let total: u64 = counts.iter().map(|(count, _)| count).sum();
     if output == Output::Json {
         let signals: Vec<_> = counts.iter().map(|(count, name)| json!({ "type": name, "pending": count })).collect();
-        print_json(&json!({ "signals": signals, "total": total, "undeleted": undeleted }));
+        print_json(json!({ "signals": signals, "total": total, "undeleted": undeleted }));
         return Ok(told(&failed));
     }
     counts.sort_unstable();

@@ -32,7 +32,7 @@ pub(crate) async fn list(path: &Path, selection: &Selection, limit: Option<usize
     };
     let letters = outbox.select_dead(selection, 0, limit).await?;
     if output == Output::Json {
-        print_json(&json!({ "dead_letters": letters }));
+        print_json(json!({ "dead_letters": letters }));
         return Ok(Exit::Done);
     }
     if letters.is_empty() {
@@ -48,7 +48,7 @@ pub(crate) async fn list(path: &Path, selection: &Selection, limit: Option<usize
 
 fn print_groups(groups: &[DeadGroup], output: Output) {
     if output == Output::Json {
-        return print_json(&json!({ "groups": groups }));
+        return print_json(json!({ "groups": groups }));
     }
     if groups.is_empty() {
         print("no dead letters");
@@ -68,7 +68,7 @@ pub(crate) async fn show(path: &Path, id: i64, output: Output) -> Result<Exit, F
     };
     if output == Output::Json {
         let row = row.map(|row| row.into_iter().map(|(name, value)| (name, json!(value))).collect::<serde_json::Map<_, _>>());
-        print_json(&json!({ "dead_letter": letter, "row": row }));
+        print_json(json!({ "dead_letter": letter, "row": row }));
         return Ok(Exit::Done);
     }
     print(format_args!("signal    {}:{}", letter.signal, letter.key));
@@ -94,7 +94,7 @@ pub(crate) async fn redrive(path: &Path, choice: &Choice, dry_run: bool, output:
         logging::failed(text);
     }
     match output {
-        Output::Json => print_json(&json!({ "redriven": redriven, "failed": failed.len() })),
+        Output::Json => print_json(json!({ "redriven": redriven, "failed": failed.len() })),
         Output::Text => print(format_args!("redriven {redriven}")),
     }
     Ok(if failed.is_empty() { Exit::Done } else { Exit::Failed })
@@ -119,7 +119,7 @@ pub(crate) async fn discard(path: &Path, choice: &Choice, dry_run: bool, output:
         discarded += discard_these(&config, &outbox, page).await?;
     }
     match output {
-        Output::Json => print_json(&json!({ "discarded": discarded })),
+        Output::Json => print_json(json!({ "discarded": discarded })),
         Output::Text => print(format_args!("discarded {discarded}")),
     }
     Ok(Exit::Done)
@@ -158,7 +158,7 @@ async fn count(outbox: &Outbox, choice: &Choice, output: Output) -> Result<Exit,
         count = outbox.dead_groups(&choice.selection).await?.iter().map(|group| group.count).sum();
     }
     match output {
-        Output::Json => print_json(&json!({ "dead_letters": count })),
+        Output::Json => print_json(json!({ "dead_letters": count })),
         Output::Text => print(format_args!("{count} dead letter{}", if count == 1 { "" } else { "s" })),
     }
     Ok(Exit::Done)

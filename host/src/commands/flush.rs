@@ -131,7 +131,7 @@ fn report(flushed: &[Flushed], output: Output) {
         let signals: Vec<_> = flushed.iter().map(describe).collect();
         let time = flushed.iter().map(|part| part.time).max().unwrap_or_default();
         let rate = u128::from(sent + skipped) * 1000 / time.as_millis().max(1);
-        print_json(&json!({
+        print_json(json!({
             "signals": signals, "sent": sent, "skipped": skipped, "deferred": deferred, "buried": buried,
             "seconds": time.as_secs_f64(), "rate": u64::try_from(rate).unwrap_or(u64::MAX),
         }));

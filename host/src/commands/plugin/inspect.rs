@@ -22,7 +22,7 @@ pub(crate) fn inspect(path: &Path, output: Output) -> Result<Exit, Failure> {
     if output == Output::Json {
         let producers: Vec<Value> =
             producers.iter().map(|(field, name, version)| json!({ "field": field, "name": name, "version": version })).collect();
-        print_json(&json!({
+        print_json(json!({
             "file": path, "digest": digest, "bytes": bytes.len(), "name": name, "version": version,
             "producers": producers, "exports": exports, "imports": imports, "wit": wit,
         }));
@@ -54,7 +54,7 @@ pub(crate) async fn check(path: &Path, output: Output) -> Result<Exit, Failure> 
     let (time, memory) = loaded.unwrap_or_default();
     if output == Output::Json {
         let imports: Vec<Value> = needs.iter().map(|(import, need)| json!({ "import": import, "needs": words(*need) })).collect();
-        print_json(&json!({
+        print_json(json!({
             "file": path, "contract": contract, "imports": imports, "bytes": bytes.len(), "memory": memory,
             "load_milliseconds": time.as_secs_f64() * 1000.0, "fault": fault,
         }));

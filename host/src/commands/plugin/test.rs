@@ -107,7 +107,7 @@ impl Report {
         let all = self.cases.len();
         if self.output == Output::Json {
             let cases: Vec<Value> = self.cases.into_iter().map(|(part, case, _)| with(case, "part", part.into())).collect();
-            print_json(&json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
+            print_json(json!({ "plugin": plugin, "digest": digest, "passed": passed, "failed": all - passed, "cases": cases }));
         } else {
             if let Some(failed) = &self.failed {
                 print("");
