@@ -3,6 +3,7 @@
 //! Names no driver. The shared algorithm uses this port alone, and must never ask which database it is.
 //! Next: `connection`, the sessions; `sqlite`, `postgres` and `mysql`, the adapters.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -80,6 +81,12 @@ impl Fetched {
     /// Whether there may be more than these, of which `limit` were wanted.
     pub(crate) fn is_full(&self, limit: usize) -> bool {
         self.cut || self.len >= limit
+    }
+
+    /// Those with these very keys: a collation may call others equal.
+    pub(crate) fn only(self, keys: HashSet<String>) -> Self {
+        let decode = self.decode;
+        Self { decode: Box::new(move |n| decode(n).filter(|row| keys.contains(&row.key))), ..self }
     }
 
     pub(crate) fn last(&self) -> Option<Row> {

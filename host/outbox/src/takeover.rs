@@ -62,7 +62,10 @@ impl Worker<'_> {
         let rows = self.read(&window, active).await;
         active.claims.truncate(active.claims.len() - claim.settled.len());
         active.claims.extend::<Vec<_>>(younger);
-        let rows = rows?;
+        let rows = match window.keys {
+            Some(keys) => rows?.only(keys.iter().cloned().collect()),
+            None => rows?,
+        };
         let Some(last) = rows.last() else {
             let text = "DELETE FROM signalbus_claim WHERE token = ?";
             self.session.execute(self.lane.statement(text, &[claim.token.as_str().into()])).await?;

@@ -73,11 +73,12 @@ impl Worker<'_> {
                 continue;
             }
             let window = Window { keys: Some(&keys), until: boundary, limit: keys.len(), ..Window::default() };
-            let rows = self.read(&window, active).await?;
+            let rows = self.read(&window, active).await?.only(keys.iter().cloned().collect());
             let found: Vec<String> = rows.all().into_iter().map(|row| row.key).collect();
             if boundary.is_none() && !rows.cut {
                 // Somebody else has deleted the others.
-                let gone: Vec<&String> = keys.iter().filter(|key| !found.contains(key)).collect();
+                let here: HashSet<&String> = found.iter().collect();
+                let gone: Vec<&String> = keys.iter().filter(|key| !here.contains(key)).collect();
                 self.forget_keys(&gone).await?;
             }
             match found.last().cloned() {
