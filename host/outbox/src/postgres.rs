@@ -220,7 +220,10 @@ const INDEXES: &str = "SELECT i.indexrelid::text, a.attname::text FROM pg_index 
     LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
     WHERE i.indisvalid AND i.indpred IS NULL AND i.indrelid = to_regclass(";
 
-const SHAPE: &str = "SELECT concat(c.oid, c.relhasrules, c.relrowsecurity, (SELECT md5(string_agg(concat_ws(' ', attname, atttypid, \
+/// (`relhasrules` would not do: a VACUUM resets it some time after the last rule has gone.)
+const SHAPE: &str = "SELECT concat(c.oid, c.relrowsecurity, \
+    (SELECT md5(string_agg(concat_ws(' ', rulename, ev_enabled), ',' ORDER BY rulename)) FROM pg_rewrite \
+    WHERE ev_class = c.oid AND ev_type = '4'), (SELECT md5(string_agg(concat_ws(' ', attname, atttypid, \
     atttypmod, attnotnull, attgenerated), ',' ORDER BY attnum)) FROM pg_attribute \
     WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), \
     (SELECT md5(string_agg(concat_ws(' ', tgname, tgenabled), ',' ORDER BY tgname)) FROM pg_trigger \
