@@ -158,6 +158,11 @@ pub(crate) trait Session: Send {
 /// The few things that the three databases write differently.
 pub(crate) trait Dialect: Send + Sync {
     fn placeholder(&self) -> Placeholder;
+
+    /// Whether the database runs within the process: a statement costs no round trip.
+    fn is_embedded(&self) -> bool {
+        false
+    }
     fn quote(&self, name: &str) -> String;
     /// The database's clock: an integer, milliseconds since 1970. It stands still within a statement, so that an index
     /// can be searched with it.

@@ -405,6 +405,10 @@ impl Dialect for SqliteDialect {
         Placeholder::Question
     }
 
+    fn is_embedded(&self) -> bool {
+        true
+    }
+
     fn quote(&self, name: &str) -> String {
         format!("\"{}\"", name.replace('"', "\"\""))
     }

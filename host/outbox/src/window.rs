@@ -84,18 +84,17 @@ impl Worker<'_> {
         batches: usize,
         active: &RecordedClaims,
     ) -> Result<(Vec<String>, Option<usize>), Error> {
-        if batches == 1 {
-            return Ok((self.range_end(window, active).await?.into_iter().collect(), None));
+        if batches > 1 {
+            let ends = match self.lane.database.dialect().is_embedded() {
+                true => self.walked_ends(window, batches, active).await?,
+                false => self.full_ends(window, batches, active).await?,
+            };
+            if let Some((place, _)) = ends.last() {
+                let rows = *place;
+                return Ok((ends.into_iter().filter_map(|(_, key)| key).collect(), Some(rows)));
+            }
         }
-        let mut ends = self.batch_ends(window, batches, active).await?;
-        let keyless = ends.iter().any(|(_, key)| key.is_none());
-        if ends.iter().any(|(place, _)| place % window.limit == 0) {
-            ends.retain(|(place, _)| place % window.limit == 0);
-        } else if keyless {
-            return Ok((self.range_end(window, active).await?.into_iter().collect(), None));
-        }
-        let rows = ends.last().map(|(place, _)| *place).filter(|_| !keyless);
-        Ok((ends.into_iter().filter_map(|(_, key)| key).collect(), rows))
+        Ok((self.range_end(window, active).await?.into_iter().collect(), None))
     }
 
     /// Whether a range has so many rows, so that none of them is held.
@@ -106,8 +105,8 @@ impl Worker<'_> {
         Ok(found.first().is_some_and(|row| number::<usize>(&row[0]) == rows))
     }
 
-    /// The place and the key of each last row of a batch, and of the last row.
-    async fn batch_ends(
+    /// The place and the key of the last row of each full batch.
+    async fn full_ends(
         &mut self,
         window: &Window<'_>,
         batches: usize,
@@ -121,15 +120,34 @@ impl Worker<'_> {
         sql.push(&lane.texts.key).push(", signalbus_place FROM (SELECT ").push(&columns);
         sql.push(", row_number() OVER (ORDER BY ")
             .push(&lane.compared_key().join(", "))
-            .push(") AS signalbus_place, count(*) OVER () AS signalbus_count FROM (SELECT ");
+            .push(") AS signalbus_place FROM (SELECT ");
         sql.push(&columns);
         lane.due_within(&mut sql, &Window { limit: batches * window.limit, ..*window }, active);
-        sql.push(&format!(
-            ") t) t WHERE signalbus_place % {} = 0 OR signalbus_place = signalbus_count ORDER BY signalbus_place",
-            window.limit
-        ));
+        sql.push(&format!(") t) t WHERE signalbus_place % {} = 0 ORDER BY signalbus_place", window.limit));
         let rows = self.session.rows(sql).await?;
         Ok(rows.into_iter().map(|row| (number(&row[1]), row[0].clone())).collect())
+    }
+
+    /// The same, one by one: within the process this takes a thirtieth of the time, since no row is sorted.
+    async fn walked_ends(
+        &mut self,
+        window: &Window<'_>,
+        batches: usize,
+        active: &RecordedClaims,
+    ) -> Result<Vec<(usize, Option<String>)>, Error> {
+        let mut ends: Vec<(usize, Option<String>)> = Vec::new();
+        for n in 1..=batches {
+            let after = ends.last().map_or(window.after, |(_, key)| key.as_deref());
+            let mut sql = self.lane.statement(&format!("SELECT {}", self.lane.texts.key), &[]);
+            self.lane.due_within(&mut sql, &Window { after, limit: 1, ..*window }, active);
+            sql.push(&format!(" OFFSET {}", window.limit - 1));
+            // (Of some keys nothing can be recorded.)
+            match self.session.rows(sql).await?.into_iter().flatten().flatten().next() {
+                Some(key) => ends.push((n * window.limit, Some(key))),
+                None => break,
+            }
+        }
+        Ok(ends)
     }
 
     /// The last key of what is due within a window. (Of some keys nothing can be recorded: if there are no others, the
