@@ -17,6 +17,7 @@ mod architecture;
 mod buses;
 mod commands;
 mod faults;
+mod hostile;
 mod outbox;
 #[cfg(feature = "author")]
 mod plugins;

@@ -19,6 +19,7 @@ use crate::commands::{self, Exit, Migration, Output, Selection};
 use crate::logging;
 #[cfg(feature = "author")]
 use signalbus_authoring::language::Language;
+use signalbus_plugin::{Job, Place, Work};
 use signalbus_relay::Extent;
 
 /// A transactional outbox relay: sends the rows of your tables through WebAssembly plugins, and
@@ -110,6 +111,42 @@ enum Command {
         #[command(subcommand)]
         command: Dead,
     },
+    #[command(hide = true)]
+    Worker(Worker),
+}
+
+/// Started by the relay itself, for files that it does not trust.
+#[derive(Debug, Args)]
+struct Worker {
+    #[command(subcommand)]
+    task: Task,
+    #[arg(long, global = true, default_value_t = 1 << 30)]
+    memory: u64,
+    #[arg(long, global = true, default_value_t = 60)]
+    seconds: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Compile {
+        #[arg(long)]
+        cache: PathBuf,
+        #[arg(long)]
+        frugal: bool,
+    },
+    Locate {
+        places: Vec<Place>,
+    },
+}
+
+impl Worker {
+    fn work(self) -> Work {
+        let job = match self.task {
+            Task::Compile { cache, frugal } => Job::Compile { cache, frugal },
+            Task::Locate { places } => Job::Locate { places },
+        };
+        Work { job, memory: self.memory, seconds: self.seconds }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -314,6 +351,9 @@ pub fn run() -> ExitCode {
             return if requested { ExitCode::SUCCESS } else { Exit::Usage.into() };
         }
     };
+    if let Command::Worker(worker) = cli.command {
+        return worker.work().run();
+    }
     logging::start(match cli.log_format {
         LogFormat::Text => logging::Format::Text,
         LogFormat::Json => logging::Format::Json,
@@ -338,6 +378,8 @@ pub fn run() -> ExitCode {
 async fn dispatch(cli: &Cli) -> Result<Exit, commands::Failure> {
     let config = cli.config.as_path();
     match &cli.command {
+        // It has no runtime.
+        Command::Worker(_) => Ok(Exit::Usage),
         Command::Init { folder, signals } => commands::init::run(folder, *signals).await,
         Command::Check => commands::check::run(config).await,
         Command::Migrate { print, notify } => commands::migrate(config, Migration { print: *print, notify: *notify }).await,

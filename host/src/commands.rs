@@ -11,7 +11,7 @@ pub(crate) mod plugin;
 pub(crate) mod run;
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::logging;
 use signalbus_core::text;
 pub(crate) use signalbus_core::text::printable;
 use signalbus_outbox::{Error, LeftLetters, Outbox, Schema, Undeleted, Upgrade};
+use signalbus_plugin::Compiler;
 use signalbus_relay::Refusal;
 use signalbus_relay::config::Config;
 
@@ -110,6 +111,14 @@ pub(crate) struct Selection {
 
 pub(crate) fn read_config(path: &Path) -> Result<Config, Failure> {
     Config::read(path).map_err(|texts| Failure { exit: Exit::Configuration, texts })
+}
+
+/// Components are compiled by processes of this command.
+pub(crate) fn compiler() -> Compiler {
+    // Even if its file is replaced meanwhile.
+    let own = PathBuf::from("/proc/self/exe");
+    let own = if own.exists() { Ok(own) } else { std::env::current_exe() };
+    own.map_or(Compiler::InProcess, Compiler::Command)
 }
 
 pub(crate) fn open(config: &Config) -> Result<Outbox, Failure> {

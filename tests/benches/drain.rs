@@ -288,7 +288,7 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
     let sender: Arc<dyn Sender> = if way == "native" || ordered {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
-        let engine = Engine::new(Some(harness::target().join("test-cache"))).unwrap();
+        let engine = Engine::new(Some(harness::target().join("test-cache")), signalbus::plugin::Compiler::InProcess).unwrap();
         let guest = harness::guest(if way.starts_with("sends") { way } else { "noop" });
         let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: guest, ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())

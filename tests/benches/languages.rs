@@ -134,7 +134,7 @@ async fn load(path: &Path, cache: &Path, answers: bool) -> (Plugin, f64) {
     let limits = Limits::default();
     let spec = PluginSpec { signal_type, path: path.to_owned(), grants, connections, limits, ..PluginSpec::default() };
     let begun = Instant::now();
-    let engine = Engine::new(Some(cache.to_owned())).unwrap();
+    let engine = Engine::new(Some(cache.to_owned()), signalbus::plugin::Compiler::InProcess).unwrap();
     let plugin = Plugin::load(&engine, &spec).await.unwrap();
     (plugin, begun.elapsed().as_secs_f64())
 }

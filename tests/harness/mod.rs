@@ -5,6 +5,7 @@ pub mod bouncer;
 pub mod broker;
 pub mod bus;
 pub mod command;
+pub mod components;
 pub mod database;
 pub mod disk;
 pub mod lane;

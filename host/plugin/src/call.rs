@@ -17,6 +17,7 @@ use wasmtime::component::ResourceTableError;
 use wasmtime::{Store, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
+use super::backtrace::Backtrace;
 use super::batch::{LoweredBatch, LoweredType};
 use super::call_log::{Call, Failed};
 use super::engine::Engine;
@@ -69,7 +70,7 @@ impl Plugin {
             room: self.limits.room(),
         };
         let verdict = strategy.send(signals, &mut guests).await;
-        guests.report_unattributed();
+        guests.report_unattributed().await;
         verdict
     }
 }
@@ -131,10 +132,10 @@ impl GuestCalls for BatchCalls<'_> {
             Err(failure) => {
                 if let &[position] = positions {
                     self.unattributed.take_if(|(_, suspects)| suspects.contains(&position));
-                    self.context.report_crash(&failure, &signals);
+                    self.context.report_crash(&failure, &signals).await;
                 } else {
                     self.context.report(&failure, positions.len(), "batch failed, sending its signals one by one");
-                    self.report_unattributed();
+                    self.report_unattributed().await;
                     self.unattributed = Some((failure.clone(), positions.to_vec()));
                 }
                 Err(failure)
@@ -157,9 +158,9 @@ impl<'a> BatchCalls<'a> {
     }
 
     /// Reports the crash of a call whose signals did not fail alone, or were not tried alone.
-    fn report_unattributed(&mut self) {
+    async fn report_unattributed(&mut self) {
         if let Some((failure, suspects)) = self.unattributed.take() {
-            self.context.report_crash(&failure, &self.select(&suspects));
+            self.context.report_crash(&failure, &self.select(&suspects)).await;
         }
     }
 }
@@ -263,7 +264,7 @@ impl<'a> CallContext<'a> {
     /// Enforces the deadline in two ways: the engine's clock interrupts a guest that spins, the timer
     /// drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
-        let (mut panicked, mut backtrace) = (false, String::new());
+        let (mut panicked, mut backtrace) = (false, Backtrace::default());
         let begun = Instant::now();
         let answer = tokio::time::timeout(self.plugin.limits.timeout, drive(call, &self.load, &self.plugin.engine)).await;
         let signal_type = &self.plugin.context.signal_type;
@@ -278,7 +279,7 @@ impl<'a> CallContext<'a> {
             }
             Ok(Err(error)) => {
                 panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
-                backtrace = error.downcast_ref::<WasmBacktrace>().map(frames).unwrap_or_default();
+                backtrace = error.downcast_ref::<WasmBacktrace>().map(Backtrace::from).unwrap_or_default();
                 self.reason(&error)
             }
             Err(_) => self.deadline_exceeded(),
@@ -291,8 +292,10 @@ impl<'a> CallContext<'a> {
             Some(words) => format!("{reason}: {words}"),
             None => reason,
         };
-        let failed = Failed { kind, reason: reason.clone(), backtrace: backtrace.clone() };
-        self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
+        if self.plugin.context.call_log.is_some() {
+            let failed = Failed { kind, reason: reason.clone(), backtrace: self.plugin.written(&backtrace).await };
+            self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
+        }
         Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
     }
 
@@ -313,14 +316,18 @@ impl<'a> CallContext<'a> {
     }
 
     /// Reports where in the plugin a call failed, once per location and generation.
-    fn report_crash(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
+    async fn report_crash(&self, Failure { reason, backtrace, .. }: &Failure, signals: &[wit::Signal<'_>]) {
         let context = &self.plugin.context;
         if backtrace.is_empty() || context.call_log.is_some() {
             return;
         }
-        let mut reported = self.plugin.reported.lock().unwrap_or_else(PoisonError::into_inner);
-        if reported.len() < MAX_PLACES && reported.insert(place(backtrace).to_owned()) {
-            telemetry::stopped(&context.plugin, &context.generation, &context.signal_type, &ids(signals), reason, backtrace);
+        let new = {
+            let mut reported = self.plugin.reported.lock().unwrap_or_else(PoisonError::into_inner);
+            reported.len() < MAX_PLACES && reported.insert(backtrace.place())
+        };
+        if new {
+            let backtrace = self.plugin.written(backtrace).await;
+            telemetry::stopped(&context.plugin, &context.generation, &context.signal_type, &ids(signals), reason, &backtrace);
         }
     }
 
@@ -394,18 +401,6 @@ fn reason_of(outcome: &mut Outcome) -> Option<&mut String> {
 
 /// Maximum number of failure locations reported per generation.
 const MAX_PLACES: usize = 20;
-
-/// Returns the guest's stack, with file and line if the component has debug information.
-fn frames(backtrace: &WasmBacktrace) -> String {
-    let written = backtrace.to_string();
-    written.lines().skip(1).map(text::printable).collect::<Vec<_>>().join("\n")
-}
-
-/// Returns the part of a backtrace that identifies a failure location. It excludes the address within
-/// the innermost function, which is not always reported alike.
-fn place(backtrace: &str) -> &str {
-    backtrace.split_once(" - ").map_or(backtrace, |(_, rest)| rest)
-}
 
 /// Lists the first ids, which are enough to find the signals.
 fn ids(signals: &[wit::Signal<'_>]) -> String {

@@ -4,12 +4,14 @@
 //! `call` makes stores in it.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::num::{NonZero, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
@@ -19,6 +21,8 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
+use super::compiler::{Compiler, Workers};
+use super::debug_info::Place;
 use super::guest::State;
 use super::http::{self, Clients};
 use super::limits::Meter;
@@ -38,6 +42,12 @@ struct Parts {
     /// One permit per guest that may run a long computation at the same time.
     heavy: Semaphore,
     cache: Option<Cache>,
+    /// What compiles; without it, this process does.
+    workers: Option<Workers>,
+    /// Whether components are compiled for a small address space.
+    frugal: bool,
+    /// A cache for as long as the process lives.
+    _own_cache: Option<TempDir>,
     /// Components that are loaded or being compiled, by digest.
     components: Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>,
     /// Held once by every loaded plugin, to count them.
@@ -57,18 +67,28 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// The processor is not supported.
-    pub fn new(cache: Option<PathBuf>) -> anyhow::Result<Self> {
-        let cache = cache.as_deref().and_then(|folder| match open_cache(folder) {
+    /// The processor is not supported, or there is no folder for what a [`Compiler::Command`] compiles.
+    pub fn new(cache: Option<PathBuf>, compiler: Compiler) -> anyhow::Result<Self> {
+        let mut cache = cache.as_deref().and_then(|folder| match open_cache(folder) {
             Ok(cache) => Some(cache),
             Err(error) => {
                 tracing::warn!(target: "plugin", error = format!("{error:#}"), "plugin cache disabled");
                 None
             }
         });
+        let (mut workers, mut own_cache) = (None, None);
+        if let Compiler::Command(command) = compiler {
+            workers = Some(Workers::new(command));
+            if cache.is_none() {
+                let folder = own_cache.insert(TempDir::with_prefix("signalbus-").context("make a folder for compiled plugins")?);
+                cache = Some(open_cache(folder.path())?);
+            }
+        }
         let mut config = config(cache.clone());
         // This fails where the address space is too small for the pool.
-        let engine = wasmtime::Engine::new(config.clone().allocation_strategy(pool()))
+        let pooled = wasmtime::Engine::new(config.clone().allocation_strategy(pool()));
+        let small = pooled.is_err();
+        let engine = pooled
             .or_else(|_| wasmtime::Engine::new(frugal(&mut config)))
             .map_err(anyhow::Error::from)
             .context("start the WebAssembly engine")?;
@@ -80,7 +100,19 @@ impl Engine {
         let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
         let clients = Clients::default();
         let components = Mutex::default();
-        Ok(Self(Arc::new(Parts { engine, linker, clients, slots, heavy, cache, components, alive: Arc::default() })))
+        Ok(Self(Arc::new(Parts {
+            engine,
+            linker,
+            clients,
+            slots,
+            heavy,
+            cache,
+            workers,
+            frugal: small,
+            _own_cache: own_cache,
+            components,
+            alive: Arc::default(),
+        })))
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
@@ -103,9 +135,32 @@ impl Engine {
         if let Some(component) = place.upgrade() {
             return Ok(component);
         }
+        self.compile_apart(digest, bytes).map_err(wasmtime::Error::msg)?;
         let component = Arc::new(Component::new(&self.0.engine, bytes)?);
         *place = Arc::downgrade(&component);
         Ok(component)
+    }
+
+    /// Lets a worker process compile a component into the cache, unless one has done so before.
+    fn compile_apart(&self, digest: &str, bytes: &[u8]) -> Result<(), String> {
+        let (Some(workers), Some(cache)) = (&self.0.workers, &self.0.cache) else { return Ok(()) };
+        let mut settings = DefaultHasher::new();
+        self.0.engine.precompile_compatibility_hash().hash(&mut settings);
+        let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let compiled = cache.directory().join("compiled");
+        let mark = compiled.join(format!("{digits}-{:016x}", settings.finish()));
+        if mark.exists() {
+            return Ok(());
+        }
+        workers.compile(bytes, cache.directory(), self.0.frugal)?;
+        // Without the mark it is done once more.
+        let _ = std::fs::create_dir_all(&compiled).and_then(|()| std::fs::write(&mark, ""));
+        Ok(())
+    }
+
+    /// Returns names and source lines of places in a component, if a worker process can find them. Blocks.
+    pub(super) fn locate(&self, bytes: &[u8], places: &[Place]) -> Option<String> {
+        self.0.workers.as_ref()?.locate(bytes, places).ok()
     }
 
     pub(super) fn linker(&self) -> &Linker<State> {
@@ -158,9 +213,20 @@ fn config(cache: Option<Cache>) -> Config {
         .concurrency_support(false)
         .epoch_interruption(true)
         .wasm_backtrace_max_frames(NonZeroUsize::new(20))
-        .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        // A worker process reads it, if it is needed.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
         .cache(cache);
     config
+}
+
+/// Returns an engine that compiles only, as an [`Engine`] with this cache would, and its cache.
+pub(super) fn compiling(folder: &Path, small: bool) -> anyhow::Result<(wasmtime::Engine, Cache)> {
+    let cache = open_cache(folder)?;
+    let mut config = config(Some(cache.clone()));
+    if small {
+        frugal(&mut config);
+    }
+    Ok((wasmtime::Engine::new(&config)?, cache))
 }
 
 fn open_cache(folder: &Path) -> anyhow::Result<Cache> {
@@ -254,7 +320,7 @@ mod tests {
     #[test]
     fn concurrent_loads_compile_a_component_once() {
         const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
-        let engine = Engine::new(None).unwrap();
+        let engine = Engine::new(None, Compiler::InProcess).unwrap();
         let all: Vec<Arc<Component>> = std::thread::scope(|scope| {
             let ask = || engine.component("sha256:1", EMPTY).unwrap();
             let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();

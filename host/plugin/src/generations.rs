@@ -19,6 +19,8 @@ pub struct Generations {
     engine: Engine,
     spec: PluginSpec,
     active: Mutex<ActivePlugin>,
+    /// Held while the file is loaded: the last change wins.
+    swapping: tokio::sync::Mutex<()>,
 }
 
 /// The history entry of a generation.
@@ -95,7 +97,7 @@ impl Generations {
             rolled_back: false,
             history: VecDeque::from([record]),
         };
-        Ok(Arc::new(Self { engine: engine.clone(), spec, active: Mutex::new(active) }))
+        Ok(Arc::new(Self { engine: engine.clone(), spec, active: Mutex::new(active), swapping: tokio::sync::Mutex::default() }))
     }
 
     pub fn path(&self) -> &Path {
@@ -118,6 +120,7 @@ impl Generations {
     /// # Errors
     /// The file cannot be used; the active generation stays.
     pub async fn swap(&self) -> Result<bool, LoadError> {
+        let _swapping = self.swapping.lock().await;
         let loaded = Plugin::load(&self.engine, &self.spec).await;
         let mut active = self.active();
         match loaded {

@@ -6,11 +6,14 @@
 #![cfg_attr(not(feature = "http"), allow(dead_code, reason = "HTTP alone asks for parts of a grant"))]
 
 mod allowance;
+mod backtrace;
 mod batch;
 mod call;
 mod call_log;
 #[cfg(feature = "http")]
 mod client;
+mod compiler;
+mod debug_info;
 mod egress;
 mod endpoints;
 mod engine;
@@ -28,6 +31,7 @@ mod send;
 mod spec;
 mod tcp;
 mod wit;
+mod worker;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -35,6 +39,8 @@ use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
 pub use call_log::{Call, CallLog, Failed, Record};
+pub use compiler::Compiler;
+pub use debug_info::Place;
 pub use egress::Network;
 pub use endpoints::{HttpOrigin, TcpPeer};
 pub use engine::Engine;
@@ -46,6 +52,7 @@ pub use limits::Limits;
 pub use load::{LoadError, Plugin, digest};
 pub use producer::Connections;
 pub use spec::PluginSpec;
+pub use worker::{Job, Work};
 
 use signalbus_core::signal::{Signal, SignalType, Verdict};
 

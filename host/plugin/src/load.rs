@@ -5,14 +5,19 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::fmt::{self, Write as _};
+use std::fs::OpenOptions;
+use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinError, JoinHandle};
 use wasmtime::component::{Component, InstancePre};
 
+use super::backtrace::Backtrace;
 use super::engine::{self, Engine};
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
@@ -36,7 +41,8 @@ pub struct Plugin {
     pub(super) timeout_ms: String,
     pub(super) context: PluginContext,
     /// Failure locations that have been reported.
-    pub(super) reported: Mutex<HashSet<String>>,
+    pub(super) reported: Mutex<HashSet<Vec<(u32, u64)>>>,
+    path: PathBuf,
     digest: String,
     imports: Vec<String>,
     /// Counts as a loaded plugin until dropped.
@@ -122,6 +128,17 @@ impl Plugin {
         &self.digest
     }
 
+    /// Writes a backtrace, with source lines if they can be found and the file is still the same.
+    pub(super) async fn written(&self, backtrace: &Backtrace) -> String {
+        let (engine, path, loaded, places) = (self.engine.clone(), self.path.clone(), self.digest.clone(), backtrace.places());
+        let locate = move || {
+            let bytes = read(&path).ok().filter(|bytes| digest(bytes) == loaded)?;
+            engine.locate(&bytes, &places)
+        };
+        let located = tokio::task::spawn_blocking(locate).await.ok().flatten();
+        backtrace.written(located.as_deref().unwrap_or_default())
+    }
+
     /// Returns whether a call takes a whole batch.
     pub fn is_bulk(&self) -> bool {
         matches!(self.entry, Entry::Bulk(_))
@@ -175,8 +192,7 @@ struct File {
 impl File {
     fn load(self, engine: Engine, limits: Limits, mut context: PluginContext) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
-        let bytes =
-            std::fs::read(&self.path).map_err(|error| LoadError::Unreadable { path: path(), reason: error.to_string() })?;
+        let bytes = read(&self.path).map_err(|reason| LoadError::Unreadable { path: path(), reason })?;
         let digest = self.digest(&bytes)?;
         context.generation = short(&digest).into();
         self.check_header(&bytes)?;
@@ -209,6 +225,7 @@ impl File {
             timeout_ms,
             context,
             reported,
+            path: self.path.clone(),
             digest,
             imports,
             _alive: alive,
@@ -283,8 +300,29 @@ fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .
 
 /// Returns the digest of a file, if it can be read.
 pub(super) fn digest_of(path: &Path) -> Option<String> {
-    std::fs::read(path).ok().map(|bytes| digest(&bytes))
+    read(path).ok().map(|bytes| digest(&bytes))
 }
+
+/// Reads a plugin's file, once, whatever takes its place meanwhile.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    // A pipe would keep whoever opens it waiting.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(|error| error.to_string())?;
+    let found = file.metadata().map_err(|error| error.to_string())?;
+    if !found.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    // It may grow.
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    match bytes.len() as u64 > LARGEST {
+        true => Err(format!("it is larger than {} MiB, which no plugin needs", LARGEST >> 20)),
+        false => Ok(bytes),
+    }
+}
+
+/// The largest file that is loaded: several times the largest of a language with an interpreter.
+const LARGEST: u64 = 128 << 20;
 
 /// Returns the name of a generation: `sha256:` and the digest of its file in hexadecimal.
 pub fn digest(bytes: &[u8]) -> String {
@@ -329,13 +367,14 @@ impl fmt::Display for Ungranted<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Compiler;
 
     fn refusal(bytes: &[u8], digest: Option<&str>) -> LoadError {
         let directory = std::env::temp_dir().join(format!("signalbus-load-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let path = directory.join(format!("{:x}.wasm", Sha256::digest(bytes)[0]));
         std::fs::write(&path, bytes).unwrap();
-        let engine = Engine::new(None).unwrap();
+        let engine = Engine::new(None, Compiler::InProcess).unwrap();
         let context = PluginContext::for_plugin("p", "T");
         let file = File { path, wanted: digest.map(str::to_owned) };
         file.load(engine, Limits::default(), context).unwrap_err()
@@ -369,7 +408,7 @@ mod tests {
     fn a_missing_file_is_named() {
         let file = File { path: "/nowhere/p.wasm".into(), wanted: None };
         let context = PluginContext::for_plugin("p", "T");
-        let error = file.load(Engine::new(None).unwrap(), Limits::default(), context).unwrap_err();
+        let error = file.load(Engine::new(None, Compiler::InProcess).unwrap(), Limits::default(), context).unwrap_err();
         assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
     }
 

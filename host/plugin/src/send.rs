@@ -7,6 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
+use super::backtrace::Backtrace;
 use signalbus_core::settlement::wrong_length;
 use signalbus_core::signal::{Outcome, Signal, Verdict};
 
@@ -14,8 +15,7 @@ use signalbus_core::signal::{Outcome, Signal, Verdict};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) reason: String,
-    /// The guest's stack, innermost function first; empty if unknown.
-    pub(super) backtrace: String,
+    pub(super) backtrace: Backtrace,
     /// Whether the call exceeded its deadline.
     pub(super) timed_out: bool,
 }
@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn failure(reason: &str) -> Failure {
-        Failure { reason: reason.into(), backtrace: String::new(), timed_out: false }
+        Failure { reason: reason.into(), backtrace: Backtrace::default(), timed_out: false }
     }
 
     struct Script {

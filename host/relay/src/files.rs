@@ -44,7 +44,8 @@ impl Files {
         while !stop.is_cancelled() {
             for runner in runners.all() {
                 if self.is_settled(&runner.config, true) {
-                    load(&runner).await;
+                    // It may take minutes to compile.
+                    tokio::spawn(async move { runner.stop.clone().run_until_cancelled(load(&runner)).await });
                 }
             }
             pause(INTERVAL, stop).await;

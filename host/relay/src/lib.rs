@@ -34,7 +34,7 @@ use crate::config::{Config, SignalConfig};
 use crate::flusher::{Flusher, Halt, Patience, Tally};
 use signalbus_bus::Buses;
 use signalbus_outbox::{Error, Outbox, SignalTable};
-use signalbus_plugin::{Engine, Generations};
+use signalbus_plugin::{Compiler, Engine, Generations};
 use signalbus_telemetry as telemetry;
 
 pub use live::{Live, Unknown};
@@ -97,10 +97,10 @@ impl Relay {
     ///
     /// # Errors
     /// Every problem at once, or the database's error.
-    pub async fn open(config: &Config, signals: &[SignalConfig]) -> Result<Self, Refusal> {
+    pub async fn open(config: &Config, signals: &[SignalConfig], compiler: Compiler) -> Result<Self, Refusal> {
         let outbox = open_outbox(config)?;
         outbox.require_schema().await?;
-        let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
+        let engine = Engine::new(cache_folder(), compiler).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
         let opened = open_all(&outbox, &engine, &Buses::default(), signals, Patience::ONE_SHOT).await?;
         Ok(Self::from_flushers(opened.into_iter().map(|(flusher, _)| flusher).collect()))
     }

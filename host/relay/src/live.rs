@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +26,7 @@ use crate::flusher::{Patience, pause};
 use signalbus_bus::Buses;
 use signalbus_core::suggest;
 use signalbus_outbox::{DeadLetter, Error, Outbox, Selection};
-use signalbus_plugin::{Engine, LoadError};
+use signalbus_plugin::{Compiler, Engine, LoadError};
 use signalbus_telemetry as telemetry;
 
 /// How often to look for signal types that are to be opened again.
@@ -43,6 +44,8 @@ pub struct Live {
     samples: Samples,
     files: Files,
     parked: Parked,
+    /// A signal type was opened, or parked.
+    opened: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Serialises configuration reloads.
@@ -62,9 +65,9 @@ impl Live {
     ///
     /// # Errors
     /// The database URL or the processor is not supported.
-    pub fn new(path: &Path, config: Config, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
+    pub fn new(path: &Path, config: Config, compiler: Compiler, stop: CancellationToken) -> Result<Arc<Self>, Refusal> {
         let outbox = super::open_outbox(&config)?;
-        let engine = Engine::new(cache_folder()).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
+        let engine = Engine::new(cache_folder(), compiler).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
         let poll = config.database.poll;
         let (runners, activity) = (Arc::<Runners>::default(), LastActivity::new());
         Ok(Arc::new(Self {
@@ -78,6 +81,7 @@ impl Live {
             samples: Samples::default(),
             files: Files::default(),
             parked: Parked::default(),
+            opened: Notify::new(),
             tasks: TaskTracker::new(),
             stop,
             changing: tokio::sync::Mutex::default(),
@@ -86,26 +90,44 @@ impl Live {
         }))
     }
 
-    /// Opens every signal type with `autoflush` and starts sending, once the database is reachable. A type whose table
-    /// or plugin is unfit is parked.
+    /// Starts every signal type with `autoflush`, once the database is reachable, each as soon as its table and its
+    /// plugin are opened. A type of which one is unfit is parked. Returns when the first type has started.
     ///
     /// # Errors
     /// No type can be started: every problem at once; none of them is transient.
     pub async fn start(self: &Arc<Self>) -> Result<(), Refusal> {
         let signals = autoflushed(&self.config());
         for tries in 1_u32.. {
-            match self.start_all(&signals).await {
-                Ok(()) => break,
-                Err(Refusal::Database(error)) if error.is_unreachable() || error.is_passing() => {
+            match self.stop.run_until_cancelled(self.outbox.require_schema()).await {
+                None => return Ok(()),
+                Some(Ok(())) => break,
+                Some(Err(error)) if error.is_unreachable() || error.is_passing() => {
                     telemetry::database_error(&error, error.kind());
                     pause(Duration::from_millis(100) * tries.min(20), &self.stop).await;
                 }
-                Err(refusal) => return Err(refusal),
-            }
-            if self.stop.is_cancelled() {
-                return Ok(());
+                Some(Err(error)) => return Err(error.into()),
             }
         }
+        signals.iter().for_each(|signal| self.parked.add(signal));
+        self.look_after();
+        self.stop.run_until_cancelled(self.first_started(&signals)).await.unwrap_or(Ok(()))?;
+        self.started.store(true, Relaxed);
+        Ok(())
+    }
+
+    /// Waits until a type runs.
+    async fn first_started(&self, signals: &[SignalConfig]) -> Result<(), Refusal> {
+        while self.runners.all().is_empty() && !signals.is_empty() {
+            if let Some(faults) = self.parked.all_faults(signals) {
+                return Err(Refusal::Faults(faults));
+            }
+            self.opened.notified().await;
+        }
+        Ok(())
+    }
+
+    /// Spawns what runs beside the signal types.
+    fn look_after(self: &Arc<Self>) {
         // These have nothing to finish: a stop may end them anywhere.
         let live = self.clone();
         self.tasks.spawn(async move {
@@ -120,8 +142,6 @@ impl Live {
             };
             live.stop.run_until_cancelled(all).await
         });
-        self.started.store(true, Relaxed);
-        Ok(())
     }
 
     async fn open(&self, signals: &[SignalConfig]) -> Result<Vec<Opened>, Refusal> {
@@ -130,39 +150,14 @@ impl Live {
         open_all(&self.outbox, &self.engine, &self.buses, signals, Patience::FOREVER).await
     }
 
-    /// Starts what can be started and parks the rest.
-    async fn start_all(&self, signals: &[SignalConfig]) -> Result<(), Refusal> {
-        self.outbox.require_schema().await?;
-        let opening = join_all(signals.iter().map(|signal| self.open_again(signal))).await;
-        let (mut opened, mut refused) = (Vec::new(), Vec::new());
-        for (signal, one) in signals.iter().zip(opening) {
-            match one {
-                Ok(one) => opened.push((signal, one)),
-                Err(Refusal::Database(error)) if error.is_unreachable() || error.is_passing() => return Err(error.into()),
-                Err(Refusal::Database(error)) => refused.push((signal, vec![format!("{}: {error}", signal.place)])),
-                Err(Refusal::Faults(faults)) => refused.push((signal, faults)),
-            }
-        }
-        if opened.is_empty() && !refused.is_empty() {
-            return Err(Refusal::Faults(refused.into_iter().flat_map(|(_, faults)| faults).collect()));
-        }
-        for (signal, faults) in refused {
-            self.park(signal, faults.join("; "));
-        }
-        for (signal, opened) in opened {
-            self.start_runners(std::slice::from_ref(signal), vec![opened]);
-        }
-        Ok(())
-    }
-
     async fn open_again(&self, signal: &SignalConfig) -> Result<Opened, Refusal> {
         self.files.note(signal);
         open_one(&self.outbox, &self.engine, &self.buses, signal, Patience::FOREVER).await
     }
 
-    fn park(&self, signal: &SignalConfig, reason: String) {
-        let words = reason.clone();
-        if self.parked.put(signal, reason) {
+    fn park(&self, signal: &SignalConfig, faults: Vec<String>) {
+        let words = faults.join("; ");
+        if self.parked.put(signal, faults) {
             telemetry::parked(signal.name(), &words);
         }
     }
@@ -187,7 +182,8 @@ impl Live {
         if let Err(Refusal::Database(error)) = &opened
             && (error.is_unreachable() || error.is_passing())
         {
-            // It is noticed again.
+            telemetry::database_error(error, error.kind());
+            self.parked.put_back(&config);
             return;
         }
         let _changing = self.changing.lock().await;
@@ -205,14 +201,16 @@ impl Live {
         }
         match opened {
             Ok(opened) => {
-                self.parked.remove(config.name());
-                telemetry::unparked(config.name());
+                if self.parked.remove(config.name()) {
+                    telemetry::unparked(config.name());
+                }
                 self.start_runners(std::slice::from_ref(&config), vec![opened]);
                 self.runners.find(config.name()).iter().for_each(|runner| runner.wake("call"));
             }
-            Err(Refusal::Faults(faults)) => self.park(&config, faults.join("; ")),
-            Err(Refusal::Database(error)) => self.park(&config, error.to_string()),
+            Err(Refusal::Faults(faults)) => self.park(&config, faults),
+            Err(Refusal::Database(error)) => self.park(&config, vec![format!("{}: {error}", config.place)]),
         }
+        self.opened.notify_one();
     }
 
     fn start_runners(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
@@ -431,7 +429,7 @@ mod tests {
     fn live(folder: &Path) -> Arc<Live> {
         let path = folder.join("signalbus.toml");
         std::fs::write(&path, "[database]\nurl = \"sqlite://data/outbox.db?mode=rwc\"").unwrap();
-        Live::new(&path, Config::read(&path).unwrap(), CancellationToken::new()).unwrap()
+        Live::new(&path, Config::read(&path).unwrap(), Compiler::InProcess, CancellationToken::new()).unwrap()
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Signal types that cannot run now: their table or their plugin is unfit. Each is tried again by itself.
+//! Signal types that do not run yet, or cannot run now: their table or their plugin is unfit. Each is opened by itself.
 //!
 //! Next: `live`, which parks them and starts them again.
 
@@ -20,28 +20,69 @@ pub(super) struct Parked(Mutex<BTreeMap<String, Entry>>);
 
 struct Entry {
     config: SignalConfig,
-    reason: String,
+    /// Why it could not be opened; none before the first try.
+    faults: Vec<String>,
     wait: Duration,
     next: Instant,
+    /// Whether it is being opened.
+    opening: bool,
 }
+
+impl Entry {
+    fn new(config: &SignalConfig) -> Self {
+        let (wait, next) = (Duration::ZERO, Instant::now());
+        Self { config: config.clone(), faults: Vec::new(), wait, next, opening: false }
+    }
+
+    fn reason(&self) -> String {
+        if self.faults.is_empty() { LOADING.to_owned() } else { self.faults.join("; ") }
+    }
+}
+
+/// The reason of a signal type that was not opened yet.
+const LOADING: &str = "it is being loaded";
 
 impl Parked {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds a signal type that is to be opened for the first time.
+    pub(super) fn add(&self, config: &SignalConfig) {
+        self.entries().insert(config.name().to_owned(), Entry::new(config));
+    }
+
     /// Parks a signal type. Returns whether this reason is new.
-    pub(super) fn put(&self, config: &SignalConfig, reason: String) -> bool {
+    pub(super) fn put(&self, config: &SignalConfig, faults: Vec<String>) -> bool {
         let mut entries = self.entries();
-        let before = entries.get(config.name()).filter(|entry| entry.config == *config);
-        let wait = before.map_or(Duration::from_millis(500), |entry| entry.wait * 2).min(LONGEST);
-        let new = before.is_none_or(|entry| entry.reason != reason);
-        entries.insert(config.name().to_owned(), Entry { config: config.clone(), reason, wait, next: Instant::now() + wait });
+        let before = entries.remove(config.name()).filter(|entry| entry.config == *config);
+        let before = before.unwrap_or_else(|| Entry::new(config));
+        let new = before.faults != faults;
+        let wait = (before.wait * 2).clamp(Duration::from_millis(500), LONGEST);
+        let entry = Entry { faults, wait, next: Instant::now() + wait, opening: false, ..before };
+        entries.insert(config.name().to_owned(), entry);
         new
     }
 
-    pub(super) fn remove(&self, name: &str) {
-        self.entries().remove(name);
+    /// Notes that a signal type was not opened, for a reason that is none of its own.
+    pub(super) fn put_back(&self, config: &SignalConfig) {
+        if let Some(entry) = self.entries().get_mut(config.name()) {
+            (entry.opening, entry.next) = (false, Instant::now() + LONGEST);
+        }
+    }
+
+    /// Returns all faults in the order of the configuration, if everything is here, and was tried in vain.
+    pub(super) fn all_faults(&self, signals: &[SignalConfig]) -> Option<Vec<String>> {
+        let entries = self.entries();
+        let faults =
+            |signal: &SignalConfig| entries.get(signal.name()).map(|entry| &entry.faults).filter(|faults| !faults.is_empty());
+        let all: Option<Vec<_>> = signals.iter().map(faults).collect();
+        all.filter(|all| !all.is_empty()).map(|all| all.into_iter().flatten().cloned().collect())
+    }
+
+    /// Removes a signal type. Returns whether it could not be opened before.
+    pub(super) fn remove(&self, name: &str) -> bool {
+        self.entries().remove(name).is_some_and(|entry| !entry.faults.is_empty())
     }
 
     /// Whether this signal type is parked as it is configured here.
@@ -49,14 +90,14 @@ impl Parked {
         self.entries().get(config.name()).is_some_and(|entry| entry.config.clone().at(&config.place) == *config)
     }
 
-    /// Takes the signal types that are to be tried now.
+    /// Takes the signal types that are to be opened now.
     pub(super) fn take_due(&self) -> Vec<SignalConfig> {
         let now = Instant::now();
         let take = |entry: &mut Entry| {
-            entry.next = now + LONGEST;
+            entry.opening = true;
             entry.config.clone()
         };
-        self.entries().values_mut().filter(|entry| entry.next <= now).map(take).collect()
+        self.entries().values_mut().filter(|entry| entry.next <= now && !entry.opening).map(take).collect()
     }
 
     /// Makes all of them due.
@@ -70,19 +111,19 @@ impl Parked {
 
     /// Why a signal type is parked.
     pub(super) fn reason(&self, name: &str) -> Option<String> {
-        self.entries().get(name).map(|entry| entry.reason.clone())
+        self.entries().get(name).map(Entry::reason)
     }
 
     pub(super) fn reasons(&self) -> Vec<String> {
-        self.entries().iter().map(|(name, entry)| format!("{name}: {}", entry.reason)).collect()
+        self.entries().iter().map(|(name, entry)| format!("{name}: {}", entry.reason())).collect()
     }
 
     pub(super) fn status(&self) -> Vec<SignalStatus> {
         let status = |entry: &Entry| SignalStatus {
             name: entry.config.name().to_owned(),
             table: entry.config.source.table.clone(),
-            state: "failing",
-            reason: Some(entry.reason.clone()),
+            state: if entry.faults.is_empty() { "starting" } else { "failing" },
+            reason: Some(entry.reason()),
             plugin: PluginStatus { path: entry.config.plugin.display().to_string(), ..PluginStatus::default() },
             ..SignalStatus::default()
         };

@@ -104,7 +104,8 @@ impl Report {
     }
 
     async fn plugins(&mut self, config: &Config) -> Result<(), Failure> {
-        let engine = Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))?;
+        let engine =
+            Engine::new(cache_folder(), super::compiler()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))?;
         for signal in config.signals.iter().filter(|signal| !signal.plugin.as_os_str().is_empty()) {
             if let Err(error) = Plugin::load(&engine, &signal.spec()).await {
                 self.errors.push(format!("{}: signal type \"{}\": {error}", signal.place, signal.name()));

@@ -28,7 +28,7 @@ pub(crate) async fn run(path: &Path, selection: &Selection, extent: Extent) -> R
     let sources = chosen.iter().map(|signal| signal.source.clone()).collect();
     let backlog = Backlog { outbox: open(&config)?, sources };
     let relay = tokio::select! {
-        relay = Relay::open(&config, &chosen) => relay?,
+        relay = Relay::open(&config, &chosen, super::compiler()) => relay?,
         () = stop.cancelled() => {
             report(&[], selection.output);
             return Ok(Exit::Done);

@@ -25,7 +25,7 @@ use super::{Exit, Failure};
 
 #[cfg(feature = "author")]
 fn engine() -> Result<Engine, Failure> {
-    Engine::new(cache_folder()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
+    Engine::new(cache_folder(), super::compiler()).map_err(|error| Failure::new(Exit::Failed, format!("{error:#}")))
 }
 
 #[cfg(feature = "author")]

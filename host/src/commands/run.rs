@@ -10,7 +10,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Exit, Failure, read_config, stop_on_signals};
+use super::{Exit, Failure, compiler, read_config, stop_on_signals};
 use signalbus_relay::Live;
 use signalbus_relay::config::SignalConfig;
 use signalbus_telemetry as telemetry;
@@ -19,7 +19,7 @@ pub(crate) async fn run(path: &Path, grace: Duration) -> Result<Exit, Failure> {
     let config = read_config(path)?;
     let stop = stop_on_signals()?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let live = Live::new(path, config.clone(), stop.clone())?;
+    let live = Live::new(path, config.clone(), compiler(), stop.clone())?;
     let listen = listener::start(&config, &live).await?;
     live.start().await?;
     let names: Vec<&str> = config.signals.iter().filter(|signal| signal.autoflush).map(SignalConfig::name).collect();

@@ -1,0 +1,152 @@
+//! Plugins and files made to harm: each costs its own signal type some delay, and nothing else.
+//!
+//! Every one of them runs beside a neighbour whose rows must all be sent, in a relay whose memory is measured.
+
+mod files;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::harness::components::{self, component, with_section};
+use crate::harness::database::Database;
+use crate::harness::guest;
+use crate::harness::relay::{Running, section};
+
+/// The most memory that the relay may take for them, in KiB.
+const MEMORY: u64 = 400_000;
+
+/// A relay with the signal types `OrderPlaced` and `Bystander`, which sends through the guest `counts`.
+struct Beside {
+    database: Database,
+    relay: Running,
+}
+
+impl Beside {
+    /// Starts it with a plugin for `OrderPlaced`; `more` are further lines of its section.
+    async fn start(plugin: &Path, more: &str) -> Self {
+        let database = Database::sqlite().await;
+        database.orders(20).await;
+        let rows = database.series(500);
+        database
+            .run(&format!("CREATE TABLE bystander (id INTEGER PRIMARY KEY); INSERT INTO bystander SELECT i FROM {rows}"))
+            .await;
+        let signals = section("OrderPlaced", plugin, more) + &section("Bystander", &guest("counts"), "burst_count = 50");
+        let relay = Running::spawn(&database, &signals, "");
+        Self { database, relay }
+    }
+
+    /// Asserts that the neighbour works, within some seconds, and the relay takes little.
+    async fn neighbour_works(&self) {
+        let rows = self.database.series(100);
+        self.database
+            .run(&format!("INSERT INTO bystander SELECT 1000000 + i FROM {rows} WHERE true ON CONFLICT DO NOTHING"))
+            .await;
+        let begun = Instant::now();
+        while self.database.count("bystander").await > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "the neighbour stands still: {}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(self.relay.get("/healthz").status, 200);
+        let peak = self.relay.peak_memory();
+        assert!(peak < MEMORY, "the relay took {peak} KiB: {}", self.log());
+    }
+
+    /// Waits until the log has these words.
+    fn wait_for(&self, words: &str) {
+        let begun = Instant::now();
+        while !self.relay.witness.text().contains(words) {
+            assert!(begun.elapsed() < Duration::from_secs(240), "no \"{words}\": {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn log(&self) -> String {
+        self.relay.witness.text().chars().take(20_000).collect()
+    }
+
+    /// Stops the relay, which must obey.
+    fn stop(mut self) {
+        let begun = Instant::now();
+        assert_eq!(self.relay.stop(), Some(0), "{}", self.log());
+        assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?} to stop", begun.elapsed());
+    }
+}
+
+/// A name of C++ that means gigabytes: each of its parts is twice the part before.
+fn long_name() -> String {
+    let mut name = "_Z1f1AIiiE".to_owned();
+    for n in 0..60_u32 {
+        // The substitutions are counted in base 36.
+        let digit = |n: u32| char::from_digit(n, 36).unwrap().to_ascii_uppercase();
+        let number = if n < 36 { digit(n).to_string() } else { format!("{}{}", digit(n / 36), digit(n % 36)) };
+        name += &format!("S_IS{number}_S{number}_E");
+    }
+    name
+}
+
+/// Debug information of many units that share a list of many ranges.
+fn shared_ranges(module: Vec<u8>) -> Vec<u8> {
+    let abbreviations = [1, 0x11, 0, 0x11, 0x01, 0x55, 0x17, 0, 0, 0];
+    let unit = [16_u32.to_le_bytes().as_slice(), &4_u16.to_le_bytes(), &0_u32.to_le_bytes(), &[4, 1], &[0; 8]].concat();
+    let range = |n: u32| [(2 * n).to_le_bytes(), (2 * n + 1).to_le_bytes()].concat();
+    let ranges: Vec<u8> = (1..50_000).flat_map(range).chain([0; 8]).collect();
+    let module = with_section(module, ".debug_abbrev", &abbreviations);
+    let module = with_section(module, ".debug_info", &unit.repeat(20_000));
+    with_section(module, ".debug_ranges", &ranges)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_debug_information_are_read_within_limits() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let name = long_name();
+    let crashes = |more: &str| {
+        components::module("", &format!("(func ${name:?} unreachable) {more}"), &format!("(call ${name:?}) unreachable"))
+    };
+    for (what, module) in [
+        ("name", crashes("")),
+        ("start", crashes(&format!("(start ${name:?})"))),
+        ("ranges", shared_ranges(components::module("", "", "unreachable"))),
+    ] {
+        let plugin = components::write(folder.path(), what, module);
+        let beside = Beside::start(&plugin, "").await;
+        beside.wait_for(if what == "start" { "does not start: plugin trapped" } else { "plugin stopped" });
+        beside.neighbour_works().await;
+        assert!(what == "start" || beside.relay.witness.text().contains("!send"), "{}", beside.log());
+        beside.stop();
+    }
+}
+
+/// Loops within loops, each of which changes a variable of its own: what to keep of them grows with their square.
+fn tangle(loops: usize) -> Vec<u8> {
+    let locals = "(local i32)".repeat(loops);
+    let begin: String =
+        (0..loops).map(|n| format!("(loop $l{n} (local.set {n} (i32.add (local.get {n}) (i32.const 1)))")).collect();
+    let end: String = (0..loops).rev().map(|n| format!("(br_if $l{n} (local.get {n})))")).collect();
+    let reads: String = (0..loops).map(|n| format!("(drop (local.get {n}))")).collect();
+    components::module(
+        "",
+        &format!("(func $tangle (export \"tangle\") {locals} {begin} {end} {reads})"),
+        "(call $sent (local.get $signals))",
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_costly_to_compile_costs_nobody_else() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let costly = component(tangle(6000));
+    let plugin = folder.path().join("plugin.wasm");
+    std::fs::copy(guest("sends"), &plugin).unwrap();
+    let beside = Beside::start(&plugin, "").await;
+    beside.relay.wait_ready();
+    beside.neighbour_works().await;
+    let fresh = folder.path().join("fresh");
+    std::fs::write(&fresh, &costly).unwrap();
+    std::fs::rename(&fresh, &plugin).unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    beside.neighbour_works().await;
+    beside.wait_for("does not compile: it takes more than");
+    beside.neighbour_works().await;
+    beside.database.run("INSERT INTO order_placed SELECT 100000, 'a', 'b'").await;
+    beside.relay.wait_empty(&beside.database, "order_placed").await;
+    beside.stop();
+}
