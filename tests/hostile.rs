@@ -150,3 +150,82 @@ async fn what_is_costly_to_compile_costs_nobody_else() {
     beside.relay.wait_empty(&beside.database, "order_placed").await;
     beside.stop();
 }
+
+/// Signal types whose plugins hold what they can get, beside one that only wants its share.
+struct Crowd {
+    database: Database,
+    relay: Running,
+}
+
+impl Crowd {
+    async fn start(number: usize, plugin: &Path, more: &str, neighbour: &Path) -> Self {
+        let database = Database::sqlite().await;
+        let mut signals = section("Bystander", neighbour, "burst_count = 50\nconcurrency = 1\ntimeout = '10s'");
+        database.run("CREATE TABLE bystander (id INTEGER PRIMARY KEY)").await;
+        for n in 0..number {
+            let rows = database.series(2000);
+            database
+                .run(&format!("CREATE TABLE crowd_{n} (id INTEGER PRIMARY KEY); INSERT INTO crowd_{n} SELECT i FROM {rows}"))
+                .await;
+            signals += &section(&format!("crowd_{n}"), plugin, &format!("table = 'crowd_{n}'\nburst_count = 5\n{more}"));
+        }
+        Self { relay: Running::start(&database, &signals), database }
+    }
+
+    /// Returns how many of the neighbour's rows are sent in some seconds.
+    async fn neighbour(&self, seconds: u64) -> i64 {
+        let rows = self.database.series(20_000);
+        self.database.run(&format!("DELETE FROM bystander; INSERT INTO bystander SELECT i FROM {rows}")).await;
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        20_000 - self.database.count("bystander").await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_wait_leave_room_for_others() {
+    // Eight memories each, and a plugin that waits: the room is for 256.
+    let folder = tempfile::TempDir::new().unwrap();
+    let memories = "(memory 1)".repeat(7);
+    let wide = components::module("", &memories, "(loop $again (br $again)) unreachable");
+    let plugin = components::write(folder.path(), "wide", wide);
+    for (number, plugin, more) in [(1, guest("sleeps"), "concurrency = 256"), (8, plugin, "concurrency = 8")] {
+        let crowd = Crowd::start(number, &plugin, &format!("{more}\ntimeout = '60s'"), &guest("counts")).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let sent = crowd.neighbour(5).await;
+        assert!(sent > 500, "the neighbour sent {sent}: {}", crowd.relay.witness.text().chars().take(5000).collect::<String>());
+        let metrics = crowd.relay.get("/metrics").body;
+        assert!(metrics.contains("signalbus_plugin_wait_seconds_count{"), "{metrics}");
+    }
+}
+
+/// A module that counts, so many times for each signal of a batch.
+fn computes(times: u32) -> Vec<u8> {
+    let count = format!(
+        "(local $n i32) (local $most i32) (local.set $most (i32.mul (local.get $signals) (i32.const {times})))
+         (loop $again (local.set $n (i32.add (local.get $n) (i32.const 1))) (br_if $again (i32.lt_u (local.get $n) (local.get $most))))"
+    );
+    components::module("", "", &format!("{count} (call $sent (local.get $signals))"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_that_compute_leave_processors_to_others() {
+    let folder = tempfile::TempDir::new().unwrap();
+    // Some milliseconds, again and again; for ever; and a neighbour that computes for longer than a tick.
+    let short = components::write(folder.path(), "short", computes(800_000));
+    let endless =
+        components::write(folder.path(), "endless", components::module("", "", "(loop $again (br $again)) unreachable"));
+    let neighbour = components::write(folder.path(), "neighbour", computes(600_000));
+    let alone = Crowd::start(0, &endless, "", &neighbour).await.neighbour(4).await;
+    // (With short calls, workers without number would queue for the database.)
+    for (plugin, concurrency) in [(short, 2), (endless, 14)] {
+        let more = format!("concurrency = {concurrency}\ntimeout = '30s'");
+        let crowd = Crowd::start(15, &plugin, &more, &neighbour).await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let sent = crowd.neighbour(8).await / 2;
+        let log = crowd.relay.witness.text();
+        println!("{}: {sent} of {alone}", plugin.display());
+        // Of one processor, a sixteenth, if there is one only; half of that is asked for.
+        assert!(sent > alone / 32, "{sent} of {alone}: {}", log.chars().take(3000).collect::<String>());
+        assert!(!log.contains("signal_type=\"Bystander\" signals="), "it failed: {}", log.chars().take(3000).collect::<String>());
+    }
+}

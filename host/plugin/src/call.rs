@@ -20,9 +20,8 @@ use wasmtime_wasi::I32Exit;
 use super::backtrace::Backtrace;
 use super::batch::{LoweredBatch, LoweredType};
 use super::call_log::{Call, Failed};
-use super::engine::Engine;
 use super::guest::{self, State};
-use super::limits::{Load, MemoryExhausted, Size, longest_reason};
+use super::limits::{Load, MemoryExhausted, Processors, Size, longest_reason};
 use super::load::{Entry, Plugin};
 use super::logs::{PluginContext, PluginLogs};
 use super::send::{Failure, GuestCalls, SendStrategy};
@@ -42,7 +41,7 @@ impl Sender for Plugin {
 impl Plugin {
     /// Instantiates the plugin once, and drops the instance.
     pub(super) async fn try_instance(&self) -> Result<(), String> {
-        let _room = self.engine.room(self.slots).await;
+        let _room = self.room.take(self.slots).await;
         let none = SignalType { name: String::new(), columns: Vec::new(), attributes: Vec::new() };
         let context = CallContext::new(self, &none);
         let mut store = context.store();
@@ -52,9 +51,20 @@ impl Plugin {
         Ok(())
     }
 
+    /// Returns what its calls have been waiting for, if that is long.
+    pub(super) fn shortage(&self) -> Option<String> {
+        const LONG: Duration = Duration::from_secs(5);
+        let (room, turn) = (self.room.waiting(), self.processors.waiting());
+        let short = |what: &str, time: Duration| (time > LONG).then(|| format!("it has waited {} s for {what}", time.as_secs()));
+        short("room for an instance, which other plugins hold", room)
+            .or_else(|| short("a processor, on which other plugins compute", turn))
+    }
+
     async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         // A send uses its instances one after the other, so room for one is enough.
-        let _room = self.engine.room(self.slots).await;
+        let begun = Instant::now();
+        let _room = self.room.take(self.slots).await;
+        telemetry::waited(&self.context.signal_type, "room", begun.elapsed());
         let lowered = LoweredBatch::new(signals);
         let context = CallContext::new(self, signal_type);
         let patience = self.limits.patience();
@@ -175,11 +185,16 @@ struct CallContext<'a> {
 
 /// Drives a call to its end. Once the call is heavy, each tick waits for its turn and runs on a
 /// blocking thread, so that it does not delay the runtime's other tasks.
-async fn drive<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -> T {
+async fn drive<T>(call: impl Future<Output = T>, load: &Load, processors: &Processors) -> T {
     let mut call = pin!(call);
     let spare = Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
     loop {
-        let turn = if load.is_heavy() { engine.turn().await } else { None };
+        let mut turn = None;
+        if load.is_heavy() || processors.is_spent() {
+            let _wait = load.wait();
+            turn = processors.turn().await;
+        }
+        let begun = Instant::now();
         let polled = poll_fn(|context| {
             load.resume();
             Poll::Ready(match spare && turn.is_some() {
@@ -187,7 +202,11 @@ async fn drive<T>(call: impl Future<Output = T>, load: &Load, engine: &Engine) -
                 false => call.as_mut().poll(context),
             })
         });
-        if let Poll::Ready(answer) = polled.await {
+        let answer = polled.await;
+        if turn.is_none() {
+            processors.spend(begun.elapsed());
+        }
+        if let Poll::Ready(answer) = answer {
             return answer;
         }
         drop(turn);
@@ -265,24 +284,32 @@ impl<'a> CallContext<'a> {
     /// drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let (mut panicked, mut backtrace) = (false, Backtrace::default());
-        let begun = Instant::now();
-        let answer = tokio::time::timeout(self.plugin.limits.timeout, drive(call, &self.load, &self.plugin.engine)).await;
+        let (begun, before) = (Instant::now(), self.load.waited());
+        let answer = tokio::select! {
+            biased;
+            answer = drive(call, &self.load, &self.plugin.processors) => Some(answer),
+            () = self.timed_out(begun) => None,
+        };
         let signal_type = &self.plugin.context.signal_type;
         let time = begun.elapsed();
         telemetry::called(signal_type, time);
+        let waited = self.load.waited().saturating_sub(before);
+        if !waited.is_zero() {
+            telemetry::waited(signal_type, "processor", waited);
+        }
         let (kind, reason) = match answer {
-            Ok(Ok(answer)) => {
+            Some(Ok(answer)) => {
                 self.record_call(Call { time, ..Call::default() });
                 // They must not become the reason of a later failure.
                 self.logs.close_lines();
                 return Ok(answer);
             }
-            Ok(Err(error)) => {
+            Some(Err(error)) => {
                 panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
                 backtrace = error.downcast_ref::<WasmBacktrace>().map(Backtrace::from).unwrap_or_default();
                 self.reason(&error)
             }
-            Err(_) => self.deadline_exceeded(),
+            None => self.deadline_exceeded(),
         };
         telemetry::call_failed(signal_type, kind);
         let reason = match self.logs.close_lines() {
@@ -297,6 +324,19 @@ impl<'a> CallContext<'a> {
             self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
         }
         Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
+    }
+
+    /// Waits until the time of a call is over; what it waits for a processor is no part of it.
+    async fn timed_out(&self, begun: Instant) {
+        let before = self.load.waited();
+        loop {
+            let most = self.plugin.limits.timeout + self.load.waited().saturating_sub(before);
+            let left = most.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
     }
 
     fn record_call(&self, call: Call) {

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -25,7 +24,8 @@ use super::compiler::{Compiler, Workers};
 use super::debug_info::Place;
 use super::guest::State;
 use super::http::{self, Clients};
-use super::limits::Meter;
+use super::limits::{Meter, Processors};
+use super::shares::{Measure, Pool, Share};
 use super::tcp::Lookups;
 use super::wit;
 
@@ -37,10 +37,10 @@ struct Parts {
     engine: wasmtime::Engine,
     linker: Linker<State>,
     clients: Clients,
-    /// One permit per memory that the instances of all plugins may hold together.
-    slots: Semaphore,
-    /// One permit per guest that may run a long computation at the same time.
-    heavy: Semaphore,
+    /// The memories that the instances of all plugins may hold together.
+    room: Arc<Pool>,
+    /// The guests that may run a long computation at the same time.
+    processors: Arc<Pool>,
     cache: Option<Cache>,
     /// What compiles; without it, this process does.
     workers: Option<Workers>,
@@ -94,18 +94,19 @@ impl Engine {
             .context("start the WebAssembly engine")?;
         let linker = linker(&engine)?;
         start_clock(&engine).context("start the plugin clock")?;
-        let slots = Semaphore::new(MEMORIES as usize);
+        let room = Pool::new(MEMORIES, Measure::Units);
         // One processor stays free for everything else.
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let heavy = Semaphore::new(processors.saturating_sub(1).max(1));
+        let processors = u32::try_from(processors.saturating_sub(1).max(1)).unwrap_or(u32::MAX);
+        let processors = Pool::new(processors, Measure::Time);
         let clients = Clients::default();
         let components = Mutex::default();
         Ok(Self(Arc::new(Parts {
             engine,
             linker,
             clients,
-            slots,
-            heavy,
+            room,
+            processors,
             cache,
             workers,
             frugal: small,
@@ -186,14 +187,14 @@ impl Engine {
         Arc::strong_count(&self.0.alive) - 1
     }
 
-    /// Waits for the turn of a guest that runs a long computation.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.heavy.acquire().await.ok()
+    /// Returns a signal type's share of the room for instances; an instance takes as many units as [`slots`] says.
+    pub(super) fn room(&self, signal_type: &str) -> Share {
+        self.0.room.share(signal_type)
     }
 
-    /// Waits for room for an instance that takes this many slots.
-    pub(super) async fn room(&self, slots: u32) -> Option<SemaphorePermit<'_>> {
-        self.0.slots.acquire_many(slots).await.ok()
+    /// Returns a signal type's share of the processors.
+    pub(super) fn processors(&self, signal_type: &str) -> Processors {
+        Processors::new(self.0.processors.share(signal_type))
     }
 }
 

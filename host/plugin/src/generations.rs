@@ -154,6 +154,11 @@ impl Generations {
         std::mem::take(&mut self.active().rolled_back)
     }
 
+    /// Returns what its calls have been waiting for, if that is long.
+    pub fn shortage(&self) -> Option<String> {
+        self.active().current.shortage()
+    }
+
     fn active(&self) -> MutexGuard<'_, ActivePlugin> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }

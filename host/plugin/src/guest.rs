@@ -57,14 +57,15 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
 }
 
 /// Starts the deadline: the guest yields to the runtime at every tick, and is interrupted after
-/// `timeout`.
+/// `timeout`, of which what it waits for a processor is no part.
 pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>) {
     let started = Instant::now();
     let load = load.clone();
+    let waited = load.waited();
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
         load.tick();
-        Ok(if started.elapsed() >= timeout {
+        Ok(if started.elapsed() >= timeout + load.waited().saturating_sub(waited) {
             UpdateDeadline::Interrupt
         } else {
             UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))

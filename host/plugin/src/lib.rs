@@ -28,6 +28,7 @@ mod load;
 mod logs;
 mod producer;
 mod send;
+mod shares;
 mod spec;
 mod tcp;
 mod wit;

@@ -4,8 +4,10 @@
 //! store; `call` enforces the timeout.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::shares::{Share, Taken};
 use wasmtime::ResourceLimiter;
 
 /// The limits of one call and one instance of a plugin.
@@ -62,6 +64,20 @@ pub(super) struct Load {
     /// When the guest was last resumed, in microseconds since `begun`.
     resumed: AtomicU64,
     heavy: AtomicBool,
+    /// Since when a guest waits for a processor, likewise; 0 if it does not.
+    waiting: AtomicU64,
+    waited: AtomicU64,
+}
+
+/// A guest waits.
+pub(super) struct Wait<'a>(&'a Load);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let Self(load) = self;
+        let since = load.waiting.swap(0, Relaxed);
+        load.waited.fetch_add(load.now().saturating_sub(since), Relaxed);
+    }
 }
 
 impl Load {
@@ -72,6 +88,19 @@ impl Load {
     /// Notes that the guest is resumed.
     pub(super) fn resume(&self) {
         self.resumed.store(self.now(), Relaxed);
+    }
+
+    /// Notes that the guest waits for a processor; the end of it is the end of what is returned.
+    pub(super) fn wait(&self) -> Wait<'_> {
+        self.waiting.store(self.now().max(1), Relaxed);
+        Wait(self)
+    }
+
+    /// Returns for how long guests have waited for a processor. That is not charged to them.
+    pub(super) fn waited(&self) -> Duration {
+        let waiting = self.waiting.load(Relaxed);
+        let now = if waiting == 0 { 0 } else { self.now().saturating_sub(waiting) };
+        Duration::from_micros(self.waited.load(Relaxed) + now)
     }
 
     /// Notes that the guest is still running.
@@ -92,7 +121,61 @@ impl Load {
 
 impl Default for Load {
     fn default() -> Self {
-        Self { begun: Instant::now(), resumed: AtomicU64::new(0), heavy: AtomicBool::new(false) }
+        let (resumed, waiting, waited) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { begun: Instant::now(), resumed, heavy: AtomicBool::new(false), waiting, waited }
+    }
+}
+
+/// A signal type's use of the processors. What takes little runs at once; the rest waits for its turn.
+pub(super) struct Processors {
+    turns: Share,
+    number: u32,
+    light: Mutex<Allowance>,
+}
+
+/// The time that a type may compute without a turn.
+struct Allowance {
+    left: Duration,
+    refilled: Instant,
+}
+
+impl Processors {
+    const BURST: Duration = Duration::from_millis(100);
+
+    pub(super) fn new(turns: Share) -> Self {
+        let number = std::thread::available_parallelism().map_or(1, |number| u32::try_from(number.get()).unwrap_or(u32::MAX));
+        Self { turns, number, light: Mutex::new(Allowance { left: Self::BURST, refilled: Instant::now() }) }
+    }
+
+    /// Waits for a turn.
+    pub(super) async fn turn(&self) -> Option<Taken> {
+        self.turns.take(1).await
+    }
+
+    /// Notes time that was spent without a turn.
+    pub(super) fn spend(&self, time: Duration) {
+        let mut light = self.light();
+        light.left = light.left.saturating_sub(time);
+    }
+
+    /// Whether the type has spent what it may without a turn: half of its share of the processors.
+    pub(super) fn is_spent(&self) -> bool {
+        let mut light = self.light();
+        if light.left.is_zero() || light.left < Self::BURST / 2 {
+            let refill = light.refilled.elapsed() * self.number / self.turns.members().max(1) / 2;
+            light.left = (light.left + refill).min(Self::BURST);
+            light.refilled = Instant::now();
+        }
+        light.left.is_zero()
+    }
+
+    /// Returns how long the type has been waiting for a turn.
+    pub(super) fn waiting(&self) -> Duration {
+        self.turns.waiting()
+    }
+
+    fn light(&self) -> MutexGuard<'_, Allowance> {
+        self.light.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

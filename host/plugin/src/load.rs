@@ -21,8 +21,9 @@ use super::backtrace::Backtrace;
 use super::engine::{self, Engine};
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
-use super::limits::Limits;
+use super::limits::{Limits, Processors};
 use super::logs::PluginContext;
+use super::shares::Share;
 use super::spec::PluginSpec;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use signalbus_telemetry as telemetry;
@@ -34,8 +35,10 @@ pub struct Plugin {
     /// Kept so that other signal types share the compiled component.
     _component: Arc<Component>,
     pub(super) entry: Entry,
-    /// How many of the engine's slots one instance takes.
+    /// How much of the engine's room one instance takes.
     pub(super) slots: u32,
+    pub(super) room: Share,
+    pub(super) processors: Processors,
     pub(super) limits: Limits,
     /// The time limit of a call, as an attribute of the call.
     pub(super) timeout_ms: String,
@@ -212,6 +215,7 @@ impl File {
             Export::Single => Entry::Single(sender::GuestIndices::new(&pre).map_err(link)?),
         };
         let slots = engine::slots(&component);
+        let (room, processors) = (engine.room(&context.signal_type), engine.processors(&context.signal_type));
         let alive = engine.count();
         let timeout_ms = limits.timeout.as_millis().to_string();
         let reported = Mutex::default();
@@ -221,6 +225,8 @@ impl File {
             _component: component,
             entry,
             slots,
+            room,
+            processors,
             limits,
             timeout_ms,
             context,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::activity::LastActivity;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Patience};
-use crate::ports::{ClaimSession, Claims, RollsBack};
+use crate::ports::{ClaimSession, Claims, LoadedPlugin};
 use crate::runner::SignalRunner;
 use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::{Policy, Settlement};
@@ -87,9 +87,13 @@ fn policy() -> Policy {
     Policy { ordered: false, holds_dead: false, max_attempts: 5, backoff: Backoff::default() }
 }
 
-impl RollsBack for FakePlugin {
+impl LoadedPlugin for FakePlugin {
     fn take_rolled_back(&self) -> bool {
         self.0.swap(false, Relaxed)
+    }
+
+    fn shortage(&self) -> Option<String> {
+        None
     }
 }
 

@@ -367,7 +367,9 @@ impl Live {
         }
         let problem = |runner: &Arc<SignalRunner>| match runner.health() {
             Health::Healthy => None,
-            Health::Paused { reason } | Health::Failing { reason } => Some(format!("{}: {reason}", runner.name())),
+            Health::Paused { reason } | Health::Waiting { reason } | Health::Failing { reason } => {
+                Some(format!("{}: {reason}", runner.name()))
+            }
         };
         self.watcher
             .blind()

@@ -34,10 +34,12 @@ pub(super) trait Watched: Send + Sync + 'static {
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>>;
 }
 
-/// A plugin that may go back to its previous generation by itself.
-pub(super) trait RollsBack: Send + Sync + 'static {
+/// A plugin that may go back to its previous generation by itself, and may have to wait for its share.
+pub(super) trait LoadedPlugin: Send + Sync + 'static {
     /// Returns whether it did so since the last call.
     fn take_rolled_back(&self) -> bool;
+    /// Returns what it has been waiting for, if that is long.
+    fn shortage(&self) -> Option<String>;
 }
 
 impl Claims for SignalTable {
@@ -84,8 +86,12 @@ impl Watched for Outbox {
     }
 }
 
-impl RollsBack for Generations {
+impl LoadedPlugin for Generations {
     fn take_rolled_back(&self) -> bool {
         self.take_rolled_back()
+    }
+
+    fn shortage(&self) -> Option<String> {
+        self.shortage()
     }
 }

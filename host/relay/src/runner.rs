@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::LastActivity;
 use crate::config::SignalConfig;
 use crate::flusher::{Flusher, Halt, NextWork, Observer, Tally};
-use crate::ports::{Claims, RollsBack};
+use crate::ports::{Claims, LoadedPlugin};
 use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::Outage;
@@ -51,7 +51,7 @@ impl<T, P> Default for Runners<T, P> {
     }
 }
 
-impl<T: Claims, P: RollsBack> Runners<T, P> {
+impl<T: Claims, P: LoadedPlugin> Runners<T, P> {
     pub(super) fn all(&self) -> Vec<Arc<SignalRunner<T, P>>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
@@ -101,6 +101,10 @@ pub(super) enum Health {
     Paused {
         reason: String,
     },
+    /// Others have what it needs to send.
+    Waiting {
+        reason: String,
+    },
     /// Batches are claimed, but nothing is sent.
     Failing {
         reason: String,
@@ -118,7 +122,7 @@ const THOROUGH_WHILE_BUSY: Duration = Duration::from_secs(1);
 /// Maximum time without thorough polls because workers found only rows claimed by others.
 const MAX_IDLE_BACKOFF: Duration = Duration::from_millis(250);
 
-impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
+impl<T: Claims, P: LoadedPlugin> SignalRunner<T, P> {
     pub(super) fn new(
         config: SignalConfig,
         (flusher, generations): (Flusher<T>, Arc<P>),
@@ -175,7 +179,7 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
             None if condition.unsettled.is_some() => Health::Paused { reason: condition.unsettled.clone().unwrap_or_default() },
             None if condition.pauses > 0 => Health::Paused { reason: condition.last_failure.clone() },
             None if condition.failed_batches >= FAILING_AFTER => Health::Failing { reason: condition.last_failure.clone() },
-            None => Health::Healthy,
+            None => self.generations.shortage().map_or(Health::Healthy, |reason| Health::Waiting { reason }),
         }
     }
 
@@ -326,7 +330,7 @@ impl<T: Claims, P: RollsBack> SignalRunner<T, P> {
     }
 }
 
-impl<T: Claims, P: RollsBack> Observer for SignalRunner<T, P> {
+impl<T: Claims, P: LoadedPlugin> Observer for SignalRunner<T, P> {
     fn claimed(&self, batch: &Batch) {
         self.activity.mark();
         self.condition().idle_workers = 0;

@@ -60,6 +60,7 @@ impl SignalStatus {
         let (state, reason) = match runner.health() {
             Health::Healthy => ("running", None),
             Health::Paused { reason } => ("paused", Some(reason)),
+            Health::Waiting { reason } => ("waiting", Some(reason)),
             Health::Failing { reason } => ("failing", Some(reason)),
         };
         Self {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::activity::{LastActivity, RECENT};
 use super::runner::{Runners, SignalRunner};
 use crate::flusher::pause;
-use crate::ports::{RollsBack, Watched};
+use crate::ports::{LoadedPlugin, Watched};
 use signalbus_outbox::{Error, Outbox, Watch};
 use signalbus_plugin::Generations;
 use signalbus_telemetry as telemetry;
@@ -55,7 +55,7 @@ struct Sight {
 /// A signal type to look at, and whether from the start of its table.
 type View<'a, T, P> = (&'a Arc<SignalRunner<T, P>>, bool);
 
-impl<O: Watched, P: RollsBack> OutboxWatcher<O, P> {
+impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
     pub(super) fn new(
         outbox: O,
         runners: Arc<Runners<O::Table, P>>,

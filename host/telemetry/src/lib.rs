@@ -294,6 +294,11 @@ pub fn published(connection: &str, verdict: &Verdict, time: Duration) {
     }
 }
 
+/// A plugin has waited for its share of something, `room` for an instance or a `processor`.
+pub fn waited(signal: &str, resource: &'static str, time: Duration) {
+    meters::wait(signal, resource, time);
+}
+
 /// The memory that a plugin instance has used.
 pub fn plugin_memory(signal: &str, bytes: usize) {
     meters::high_water("signalbus_plugin_memory_bytes", signal, bytes);

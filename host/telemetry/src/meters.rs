@@ -53,6 +53,12 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
     ("signalbus_batch_seconds", Kind::Histogram, "signal,stage", "Time per batch by stage: `claim`, `send`, `settle`"),
     ("signalbus_batch_signals", Kind::Histogram, "signal", "Signals per batch"),
     ("signalbus_plugin_seconds", Kind::Histogram, "signal", "Time of one plugin call, including instantiation"),
+    (
+        "signalbus_plugin_wait_seconds",
+        Kind::Histogram,
+        "signal,resource",
+        "Time that sends waited for `room` for an instance, and calls for a `processor`",
+    ),
     ("signalbus_plugin_memory_bytes", Kind::Gauge, "signal", "Peak memory of an instance of the plugin"),
     (
         "signalbus_plugin_failures_total",
@@ -178,6 +184,11 @@ pub(crate) fn high_water(name: &'static str, signal: &str, level: usize) {
 pub(crate) fn step(name: &'static str, signal: &str, up: bool) {
     let gauge = gauge!(name, labels(signal));
     if up { gauge.increment(1.0) } else { gauge.decrement(1.0) }
+}
+
+/// Records a wait for a share of a resource.
+pub(crate) fn wait(signal: &str, resource: &'static str, time: Duration) {
+    histogram!("signalbus_plugin_wait_seconds", with(signal, "resource", resource)).record(time);
 }
 
 /// Records the duration of a stage of a batch.
