@@ -2,6 +2,7 @@
 //!
 //! Every one of them runs beside a neighbour whose rows must all be sent, in a relay whose memory is measured.
 
+mod collection;
 mod files;
 
 use std::path::Path;

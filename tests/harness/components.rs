@@ -46,7 +46,8 @@ pub fn with_section(mut module: Vec<u8>, name: &str, data: &[u8]) -> Vec<u8> {
     module
 }
 
-fn leb(bytes: &mut Vec<u8>, mut number: usize) {
+/// Appends a number as WebAssembly writes it.
+pub fn leb(bytes: &mut Vec<u8>, mut number: usize) {
     while number > 127 {
         bytes.push((number & 127) as u8 | 128);
         number >>= 7;
