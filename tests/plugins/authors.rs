@@ -73,6 +73,20 @@ async fn from_plugin_new_to_a_sent_row(language: &str) {
     assert_eq!(body, r#"{"id":7,"customer":"Ada"}"#);
 }
 
+#[tokio::test]
+async fn a_second_rust_project_compiles_only_itself() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let project = Project::at(folder.path());
+    for (name, compiles) in [("first-one", None), ("second-one", Some(false))] {
+        project.ok(&["plugin", "new", name, "--lang", "rust"]);
+        let said = Project::at(&folder.path().join(name)).run(&["plugin", "build"]);
+        assert_eq!(said.status, 0, "{said:#?}");
+        assert!(said.stderr.contains(&format!("Compiling {name}")), "{said:#?}");
+        assert!(compiles.is_none_or(|compiles| said.stderr.contains("Compiling serde_json") == compiles), "{said:#?}");
+        assert!(!folder.path().join(name).join("target").exists());
+    }
+}
+
 in_each_language!(from_plugin_new_to_a_sent_row: rust, c, cpp, zig, go, python, javascript, typescript);
 
 fn in_an_empty_path(folder: &Path, args: &[&str]) -> Said {

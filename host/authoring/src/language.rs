@@ -85,7 +85,7 @@ impl Language {
     /// The commands that build a project.
     pub fn steps(self, project: &Path) -> Vec<Step> {
         match self {
-            Self::Rust => vec![rust_target(project).map(|target| command("cargo", &["build", "--release", "--target", target]))],
+            Self::Rust => vec![rust_target(project).map(|target| cargo(project, &["build", "--release", "--target", target]))],
             Self::C | Self::Cpp => vec![self.clang().and_then(|()| tool("make", "make")).map(|make| command(&make, &[]))],
             Self::Zig => vec![zig(project).map(|zig| command(&zig, &["build"]))],
             Self::Go => {
@@ -178,6 +178,18 @@ fn command(program: &str, args: &[&str]) -> Command {
     command
 }
 
+/// Cargo, with a folder for its output that all projects share, so that the second one does not compile everything
+/// anew. What the user has set comes first.
+fn cargo(project: &Path, args: &[&str]) -> Command {
+    let mut cargo = command("cargo", args);
+    let set = ["CARGO_TARGET_DIR", "CARGO_BUILD_TARGET_DIR"].iter().any(|name| std::env::var_os(name).is_some());
+    let configured = |folder: &Path| ["config.toml", "config"].iter().any(|file| folder.join(".cargo").join(file).exists());
+    if let Some(cache) = signalbus_plugin::cache_folder().filter(|_| !set && !project.ancestors().any(configured)) {
+        cargo.env("CARGO_TARGET_DIR", cache.join("rust-target"));
+    }
+    cargo
+}
+
 /// Looks for a program on PATH.
 fn tool(name: &str, install: &str) -> Result<String, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -254,7 +266,7 @@ fn componentize_py(project: &Path) -> Result<String, String> {
 /// Asks Cargo where it wrote the component.
 fn rust_product(project: &Path) -> Option<PathBuf> {
     let args = ["build", "--release", "--quiet", "--target", rust_target(project).ok()?, "--message-format", "json"];
-    let output = Command::new("cargo").args(args).current_dir(project).output().ok()?;
+    let output = cargo(project, &args).current_dir(project).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let files = messages.flat_map(|message| message["filenames"].as_array().cloned().unwrap_or_default());

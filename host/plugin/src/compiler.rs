@@ -167,6 +167,13 @@ fn failure(status: ExitStatus, limit: &Limit, said: &str) -> String {
     }
 }
 
+/// Returns the user's folder for compiled plugins, and for what building them leaves: `$XDG_CACHE_HOME/signalbus` or `~/.cache/signalbus`.
+pub fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    base.or_else(home).map(|base| base.join("signalbus"))
+}
+
 /// The memory that this process may take: of the machine, or of its control group.
 fn available() -> u64 {
     let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();

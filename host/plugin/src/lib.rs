@@ -40,7 +40,7 @@ use std::pin::Pin;
 use tokio_util::sync::CancellationToken;
 
 pub use call_log::{Call, CallLog, Failed, Record};
-pub use compiler::Compiler;
+pub use compiler::{Compiler, cache_folder};
 pub use debug_info::Place;
 pub use egress::Network;
 pub use endpoints::{HttpOrigin, TcpPeer};

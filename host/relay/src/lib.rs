@@ -22,7 +22,6 @@ mod sample;
 mod status;
 mod watcher;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,7 +33,7 @@ use crate::config::{Config, SignalConfig};
 use crate::flusher::{Flusher, Halt, Patience, Tally};
 use signalbus_bus::Buses;
 use signalbus_outbox::{Error, Outbox, SignalTable};
-use signalbus_plugin::{Compiler, Engine, Generations};
+use signalbus_plugin::{Compiler, Engine, Generations, cache_folder};
 use signalbus_telemetry as telemetry;
 
 pub use live::{Live, Unknown};
@@ -292,13 +291,6 @@ async fn open_one(
         patience,
     };
     Ok((flusher, plugin))
-}
-
-/// Returns the folder that caches compiled plugins: `$XDG_CACHE_HOME/signalbus` or `~/.cache/signalbus`.
-pub fn cache_folder() -> Option<PathBuf> {
-    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    base.or_else(home).map(|base| base.join("signalbus"))
 }
 
 impl From<Error> for Refusal {

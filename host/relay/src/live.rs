@@ -20,13 +20,13 @@ use super::runner::{Health, Runners, SignalRunner};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
 use super::watcher::OutboxWatcher;
-use super::{Opened, Redriven, Refusal, cache_folder, open_all, open_one, redrive, redrive_selected};
+use super::{Opened, Redriven, Refusal, open_all, open_one, redrive, redrive_selected};
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
 use signalbus_bus::Buses;
 use signalbus_core::suggest;
 use signalbus_outbox::{DeadLetter, Error, Outbox, Selection};
-use signalbus_plugin::{Compiler, Engine, LoadError};
+use signalbus_plugin::{Compiler, Engine, LoadError, cache_folder};
 use signalbus_telemetry as telemetry;
 
 /// How often to look for signal types that are to be opened again.

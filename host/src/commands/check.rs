@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::{Exit, Failure, open, print, unreachable};
 use signalbus_outbox::{Error, Fault, LeftLetters, Outbox, Undeleted};
+use signalbus_plugin::cache_folder;
 use signalbus_plugin::{Engine, Plugin};
-use signalbus_relay::cache_folder;
 use signalbus_relay::config::{Config, SignalConfig};
 
 /// The problems found so far.

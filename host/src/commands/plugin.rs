@@ -16,9 +16,9 @@ pub(crate) mod swap;
 pub(crate) mod test;
 
 #[cfg(feature = "author")]
-use signalbus_plugin::{Engine, LoadError};
+use signalbus_plugin::cache_folder;
 #[cfg(feature = "author")]
-use signalbus_relay::cache_folder;
+use signalbus_plugin::{Engine, LoadError};
 
 #[cfg(feature = "author")]
 use super::{Exit, Failure};
