@@ -36,6 +36,12 @@ async fn a_crash_is_reported_with_its_location(language: &str) {
     assert!(words.iter().all(|word| told.contains(word)), "{told}");
     let name = format!("plugin=\"{language}\"");
     assert!(told.contains(&name), "{told}");
+    let place = match language {
+        "python" => " (at plugin.py:",
+        "javascript" | "typescript" => "uncaught Error: the row asks for it (",
+        _ => "",
+    };
+    assert!(reasons.iter().all(|reason| reason.contains(place)), "{reasons:?}");
     if ["javascript", "typescript"].contains(&language) {
         // Only the plugin's own stack has names, not that of the engine.
         assert!(said.stderr.contains("decide@"), "there is no stack: {}", said.stderr);

@@ -68,7 +68,7 @@ impl Work {
         let _ = set(Resource::Cpu, self.seconds);
         let _ = set(Resource::Core, 0);
         // What is sent comes first, and if memory runs out, it is this process that goes.
-        let _ = setpriority_process(None, 10);
+        let _ = setpriority_process(None, 5);
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
