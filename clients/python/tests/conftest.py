@@ -89,9 +89,8 @@ class Relay:
             file.write(f'\n[admin]\nlisten = "127.0.0.1:{port}"\ntoken = "token-of-the-tests"\n')
         self.done("migrate")
         self.url = f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen(
-            [RELAY, "--config", str(self.file), "run"], stderr=open(self.folder / "log", "ab")
-        )
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen([RELAY, "--config", str(self.file), "run"], stderr=log)
         wait_until(self.is_ready, "relay")
         return self.url
 

@@ -3,6 +3,8 @@
 See `SignalBus` for what to call, and `signalbus.model` for what a mapped class may say about itself.
 """
 
+from .bus import SignalBus
 from .model import ModelError, SignalMixin, signal
+from .relay import Flushed, FlushError, RelayError
 
-__all__ = ["ModelError", "SignalMixin", "signal"]
+__all__ = ["FlushError", "Flushed", "ModelError", "RelayError", "SignalBus", "SignalMixin", "signal"]
