@@ -132,6 +132,8 @@ class Postgres(Server):
             "listen_addresses=127.0.0.1",
             "-c",
             "fsync=off",
+            "-c",
+            "deadlock_timeout=20ms",
         ]
 
     def answers(self) -> bool:

@@ -3,8 +3,35 @@
 See `SignalBus` for what to call, and `signalbus.model` for what a mapped class may say about itself.
 """
 
+from .atomic import (
+    atomic,
+    execute_atomic,
+    get_instance,
+    get_pk_values,
+    lock_instance,
+    modify,
+    retry_on_integrity_error,
+)
 from .bus import SignalBus
 from .model import ModelError, SignalMixin, signal
 from .relay import Flushed, FlushError, RelayError
+from .retry import DBSerializationError, Retry
 
-__all__ = ["FlushError", "Flushed", "ModelError", "RelayError", "SignalBus", "SignalMixin", "signal"]
+__all__ = [
+    "DBSerializationError",
+    "FlushError",
+    "Flushed",
+    "ModelError",
+    "RelayError",
+    "Retry",
+    "SignalBus",
+    "SignalMixin",
+    "atomic",
+    "execute_atomic",
+    "get_instance",
+    "get_pk_values",
+    "lock_instance",
+    "modify",
+    "retry_on_integrity_error",
+    "signal",
+]
