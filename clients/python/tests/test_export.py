@@ -117,6 +117,30 @@ def test_what_a_class_says_is_written() -> None:
     assert keys("Paid") == {"table": "paid", "autoflush": False}
 
 
+@pytest.mark.filterwarnings("ignore:Ignoring declarative-like tuple")
+def test_an_order_may_be_said_in_the_class_itself() -> None:
+    class Other(DeclarativeBase):
+        pass
+
+    class Tuple(SignalMixin, Other):
+        __tablename__ = "tuple"
+        id: Mapped[int] = mapped_column("key", primary_key=True)
+        signalbus_order_by = (id,)
+
+    class Mixed(SignalMixin, Other):
+        __tablename__ = "mixed"
+        id = mapped_column(sa.Integer, primary_key=True)
+        late = sa.Column(sa.Integer)
+        signalbus_order_by = (desc(late), sa.asc(id), "id")
+        signalbus_order_key = ["late"]
+
+    assert [source.keys for source in sources(Other)] == [
+        {"table": "tuple", "order_by": ["key"]},
+        {"table": "mixed", "order_by": ["late desc", "id", "id"], "order_key": ["late"]},
+    ]
+    assert Tuple and Mixed
+
+
 def test_inherited_classes_are_read_through_views() -> None:
     assert keys("Shipped") == {"table": "event", "view": "shipped_signals", "also_delete": ["shipped.id"]}
     assert keys("Lost") == {"table": "event", "view": "lost_signals"}

@@ -3,7 +3,9 @@
 See `SignalBus` for what to call, and `signalbus.model` for what a mapped class may say about itself.
 """
 
-from .atomic import (
+from .bus import SignalBus
+from .model import ModelError, SignalMixin, signal
+from .procedures import (
     atomic,
     execute_atomic,
     get_instance,
@@ -12,8 +14,6 @@ from .atomic import (
     modify,
     retry_on_integrity_error,
 )
-from .bus import SignalBus
-from .model import ModelError, SignalMixin, signal
 from .relay import Flushed, FlushError, RelayError
 from .retry import DBSerializationError, Retry
 

@@ -1,4 +1,4 @@
-"""`signalbus.atomic` for `AsyncSession` and `async_scoped_session`."""
+"""`signalbus.procedures` for `AsyncSession` and `async_scoped_session`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
-from .atomic import FLAG, has_work, lock_sqlite, marked, require_atomic
+from .procedures import FLAG, has_work, lock_sqlite, marked, require_atomic
 from .retry import DBSerializationError, Retry, is_transient
 
 __all__ = [

@@ -50,9 +50,19 @@ class SignalBus:
         # There may be more mapped classes later.
         event.listen(Mapper, "after_configured", self._forget_types)
         self._autoflush = True
-        self.command = RelayCommand(command or os.environ.get("SIGNALBUS_COMMAND", "signalbus"), config)
+        self.configure(relay_url, token, command, config)
+
+    def configure(
+        self,
+        relay_url: str | None = None,
+        token: str | None = None,
+        command: str | None = None,
+        config: str | None = None,
+    ) -> None:
+        """Says anew where the relay and its command are. The parameters are those of the constructor."""
         url = relay_url or os.environ.get("SIGNALBUS_RELAY_URL")
         self.waker = Waker(url, token or os.environ.get("SIGNALBUS_TOKEN")) if url else None
+        self.command = RelayCommand(command or os.environ.get("SIGNALBUS_COMMAND", "signalbus"), config)
 
     @property
     def autoflush(self) -> bool:
