@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -73,9 +73,14 @@ class SignalBus:
     def autoflush(self, value: object) -> None:
         self._autoflush = bool(value)
 
-    def watch(self, engine: Engine | AsyncEngine) -> None:
-        """From now on, wakes the relay after the commits of this engine's connections and sessions."""
-        commits.watch(engine.sync_engine if isinstance(engine, AsyncEngine) else engine, self._by_table, self.wake)
+    def watch(self, engine: Engine | AsyncEngine) -> Callable[[], None]:
+        """From now on, wakes the relay after the commits of this engine's connections and sessions.
+
+        Returns a function that ends it.
+        """
+        return commits.watch(
+            engine.sync_engine if isinstance(engine, AsyncEngine) else engine, self._by_table, self.wake
+        )
 
     def wake(self, names: Iterable[str]) -> None:
         """Has the relay look for signals of these types now. Returns at once."""

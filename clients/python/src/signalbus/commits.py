@@ -35,14 +35,28 @@ class _Watch:
         self.types = types
         self.notify = notify
 
-    def listen(self, engine: Engine) -> None:
-        event.listen(engine, "after_cursor_execute", self.executed)
-        for name in ("commit", "rollback", "begin", "rollback_savepoint", "release_savepoint"):
-            event.listen(engine, name, getattr(self, name))
-        for name in ("commit_twophase", "rollback_twophase"):
-            event.listen(engine, name, getattr(self, name))
-        event.listen(engine, "handle_error", self.failed)
-        event.listen(engine, "checkin", self.returned)
+    def listen(self, engine: Engine) -> Callable[[], None]:
+        """Returns what ends it."""
+        listeners: dict[str, Callable[..., Any]] = {
+            "after_cursor_execute": self.executed,
+            "begin": self.begin,
+            "commit": self.commit,
+            "commit_twophase": self.commit_twophase,
+            "rollback": self.rollback,
+            "rollback_twophase": self.rollback_twophase,
+            "rollback_savepoint": self.rollback_savepoint,
+            "release_savepoint": self.release_savepoint,
+            "handle_error": self.failed,
+            "checkin": self.returned,
+        }
+        for name, listener in listeners.items():
+            event.listen(engine, name, listener)
+
+        def end() -> None:
+            for name, listener in listeners.items():
+                event.remove(engine, name, listener)
+
+        return end
 
     def executed(self, connection: Connection, _c: Any, _s: Any, _p: Any, context: Any, _m: Any) -> None:
         statement = getattr(context.compiled, "statement", None)
@@ -110,9 +124,9 @@ def _of(connection: Connection) -> _Transaction:
 
 def watch(
     engine: Engine, types: Callable[[], Mapping[Any, frozenset[str]]], notify: Callable[[set[str]], None]
-) -> None:
+) -> Callable[[], None]:
     """Calls `notify` with the names of the signal types of which a transaction wrote rows, after its commit.
 
-    `types` gives the names by table. `notify` is called in the thread that commits.
+    `types` gives the names by table. `notify` is called in the thread that commits. Returns a function that ends it.
     """
-    _Watch(types, notify).listen(engine)
+    return _Watch(types, notify).listen(engine)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,9 +63,12 @@ class FlushError(RelayError):
 class RelayCommand:
     """Runs `signalbus`, found as `command`, with the configuration in the file `config`."""
 
-    def __init__(self, command: str = "signalbus", config: str | None = None) -> None:
+    def __init__(
+        self, command: str = "signalbus", config: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.command = command
         self.config = config
+        self.environment = environment
 
     def flush(self, names: Sequence[str], *, method: str = "flush", wait: float | None = None) -> Flushed:
         """Sends what is pending. Raises `FlushError` if something could not be sent."""
@@ -118,7 +120,7 @@ class RelayCommand:
         """Runs a command whose errors go where ours go. What stops this program stops the command."""
         words = [self.command, *(["--config", self.config] if self.config else []), *arguments]
         try:
-            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=os.environ)
+            process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=self.environment)
         except OSError as error:
             raise RelayError(f'cannot run the relay\'s command "{self.command}": {error.strerror}', 127) from error
         with process, _stopping(process):
