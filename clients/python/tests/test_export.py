@@ -192,6 +192,32 @@ def test_what_the_relay_cannot_do_is_reported_at_once() -> None:
         assert part in faults
 
 
+def test_children_of_children_need_the_database() -> None:
+    class Other(DeclarativeBase):
+        pass
+
+    class Top(SignalMixin, Other):
+        __tablename__ = "top"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        middles: Mapped[list[Middle]] = relationship(cascade="all")
+
+    class Middle(Other):
+        __tablename__ = "middle"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        top_id: Mapped[int] = mapped_column(ForeignKey("top.id", ondelete="CASCADE"))
+        leaves: Mapped[list[Leaf]] = relationship(cascade="all")
+
+    class Leaf(Other):
+        __tablename__ = "leaf"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        middle_id: Mapped[int] = mapped_column(ForeignKey("middle.id", ondelete="CASCADE"))
+
+    globals().update(Middle=Middle, Leaf=Leaf)
+    assert sources(Other, cascades=True)[0].keys == {"table": "top"}
+    with pytest.raises(ModelError, match="children of child rows: they need `.foreign_keys=on` in the URL"):
+        sources(Other, cascades=False)
+
+
 def test_two_classes_of_one_name_are_an_error() -> None:
     class Other(DeclarativeBase):
         pass
