@@ -208,7 +208,7 @@ figures: plugins
 VENV := $(CURDIR)/target/python
 PYTHONS := 3.10 3.11 3.12 3.13 3.14
 
-python: servers ready-made
+python: servers ready-made guests
 	@[ -x target/debug/signalbus ] || { echo '== building signalbus (several minutes the first time)'; cargo build --quiet -p signalbus; }
 	@cmp -s clients/python/pyproject.toml $(VENV)/installed || { \
 	  echo '== installing what the Python package needs'; \
