@@ -143,7 +143,7 @@ fn a_tool_that_fails_or_is_too_old_is_explained() {
             "rust",
             [("cargo", "exit 101"), ("rustc", "[ -e Cargo.toml ] && echo /")],
             None,
-            "`cargo build --release --target",
+            "cargo build --release --target",
         ),
     ] {
         Project::at(folder.path()).ok(&["plugin", "new", name, "--lang", language]);
