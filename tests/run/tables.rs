@@ -120,6 +120,7 @@ mod cases {
         database.run("CREATE TABLE a_too (id BIGINT PRIMARY KEY)").await;
         let relay = Running::spawn(&database, &sections, "");
         relay.wait_empty(&database, "a").await;
+        relay.wait("not all were tried", || !relay.get("/readyz").body.contains("it is being loaded"));
         let ready = relay.get("/readyz");
         assert!(ready.status == 503 && ready.body.contains("table \\\"b\\\" does not exist"), "{ready:?}");
         assert!(ready.body.contains("plugin.wasm") && !ready.body.contains("\"A: "), "{ready:?}");
