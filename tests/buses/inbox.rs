@@ -2,7 +2,12 @@
 //! outage costs.
 
 use crate::harness::bouncer::Bouncer;
-use crate::harness::bus::{Shop, bad_messages_cost_only_themselves, equal_commits, ids, rows_of};
+use std::time::Duration;
+
+use crate::harness::bus::{
+    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, equal_commits, ids, refusals_cost_only_themselves,
+    rows_of,
+};
 use crate::harness::database::{Database, System};
 use crate::harness::proxy::Proxy;
 use crate::harness::server::{Kind, Server};
@@ -182,4 +187,25 @@ async fn an_ipv6_address_leads_to_its_server() {
     Shop::with(3, &url, "destination = 'inbox'").await.sends().await;
     let refused = Shop::small(&url.replace(name, &format!("{name}?sslmod=off")), "destination = 'inbox'").await.flush();
     assert!(refused.stderr.contains("unknown parameter \"?sslmod=\""), "{refused:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_network_costs_only_time() {
+    let inbox = inbox().await;
+    let port = Server::shared(Kind::Postgres).port();
+    let proxy = Proxy::narrow(port, NARROW);
+    let url = format!("url = {:?}", inbox.url.replace(&port.to_string(), &proxy.port.to_string()));
+    Shop::heavy(&url, "destination = 'inbox'").await.squeezes(Duration::from_secs(60)).await;
+    assert_eq!(rows_of(inbox.lines("SELECT id FROM inbox").await), ids(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_cost_only_themselves() {
+    let inbox = inbox().await;
+    inbox.run("ALTER TABLE inbox ADD CHECK (key <> 'bad')").await;
+    let arrived = async || inbox.lines("SELECT id FROM inbox").await;
+    for (bad, words) in [("customer = 'bad'", "violates check constraint"), ("customer = char(0)", "invalid byte sequence")] {
+        let refusal = Refusal { settings: "destination = 'inbox'\nkey = '{customer}'", good: "customer = 'good'", bad, words };
+        refusals_cost_only_themselves(&url(&inbox), &refusal, &FEW_AND_MANY, arrived).await;
+    }
 }

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of,
+    few_repetitions, ids, in_order, refusals_cost_only_themselves, row_of, rows_of, with_neighbour,
 };
+use crate::harness::proxy::Proxy;
 use crate::harness::server::free_port;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
@@ -171,7 +173,7 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         key: message.key().map(text),
         headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
-        body: serde_json::from_slice(message.payload().unwrap()).unwrap(),
+        body: message.payload().map(|body| serde_json::from_slice(body).unwrap()).unwrap_or_default(),
         partition: message.partition(),
         timestamp: message.timestamp().to_millis(),
     }
@@ -194,7 +196,7 @@ async fn everything_arrives() {
     );
     // One of several servers is enough.
     let servers = topic.url().replace("kafka://", &format!("kafka://127.0.0.1:{},", free_port()));
-    let connection = format!("{servers}\noptions = {{ \"compression.type\" = \"gzip\", \"linger.ms\" = \"1\" }}");
+    let connection = format!("{servers}\noptions = {{ \"compression.type\" = \"zstd\", \"linger.ms\" = \"1\" }}");
     Shop::with(120, &connection, &settings).await.sends().await;
     let records = topic.records();
     assert_eq!(arrived(&records), ids(120));
@@ -206,6 +208,22 @@ async fn everything_arrives() {
         assert_eq!(record.body["customer"].as_str(), record.key.as_deref());
         assert_eq!(places.entry(&record.key).or_insert(record.partition), &record.partition, "a key has one partition");
     }
+}
+
+/// A column that is NULL is a record without a value.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_null_body_deletes_its_key() {
+    let topic = Topic::with(&[("cleanup.policy", "compact")]).await;
+    let database = with_neighbour().await;
+    database.run("UPDATE order_placed SET customer = CASE WHEN id < 100 THEN '1' END; DELETE FROM neighbour").await;
+    let settings = format!("{}\nkey = '{{id}}'\nbody_column = 'customer'", topic.destination());
+    let said = beside_neighbour(&database, &topic.url(), &settings).run(&["flush", "-w", "0"]);
+    assert_eq!((said.status, database.waiting().await), (0, 0), "{said:#?}");
+    let mut deleted = topic.records();
+    deleted.retain(|record| record.body.is_null());
+    let mut keys: Vec<String> = deleted.into_iter().filter_map(|record| record.key).collect();
+    keys.sort();
+    assert_eq!(keys, ["100", "101"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,12 +332,45 @@ async fn properties_are_checked_before_anything_is_sent() {
         ("\"compression.tpye\" = \"zstd\"", "`options`: \"compression.tpye\": No such configuration property"),
         ("\"compression.type\" = \"best\"", "`options`: \"compression.type\": Invalid value"),
         ("acks = \"1\"", "`options`: \"acks\" cannot be changed"),
+        ("\"request.required.acks\" = \"1\"", "cannot be changed: it is for the confirmation of messages"),
+        ("\"enable.idempotence\" = \"false\"", "cannot be changed"),
+        ("\"delivery.report.only.error\" = \"true\"", "cannot be changed"),
+        ("dr_cb = \"1\"", "cannot be changed"),
+        ("\"delivery.timeout.ms\" = \"1000\"", "cannot be changed: it is for `timeout`"),
+        ("\"message.timeout.ms\" = \"1000\"", "cannot be changed"),
+        ("\"security.protocol\" = \"plaintext\"", "cannot be changed: it is for `url`"),
+        ("\"ssl.endpoint.identification.algorithm\" = \"none\"", "cannot be changed: it is for the identity of the server"),
+        ("\"test.mock.num.brokers\" = \"1\"", "cannot be changed"),
+        ("retries = \"0\"", "Kafka client: "),
+        ("\"queuing.strategy\" = \"lifo\"", "Kafka client: "),
+        ("\"max.in.flight\" = \"6\"", "Kafka client: "),
     ] {
-        let shop = Shop::small(&format!("url = 'kafka://127.0.0.1:1'\noptions = {{ {options} }}"), "").await;
-        let said = shop.project.run(&["check"]);
-        let told = format!("{}{}", said.stdout, said.stderr);
-        assert!(said.status == 78 && told.contains(words), "{said:#?}");
+        refused(&format!("url = 'kafka://127.0.0.1:1'\noptions = {{ {options} }}"), words).await;
     }
+    for (url, words) in [
+        ("kafka://ann:x@127.0.0.1?mechanism=ROT13", "Kafka client: "),
+        ("kafka://127.0.0.1?mechanism=PLAIN", "need a user"),
+        ("kafka://127.0.0.1,127.0.0.1:x", "server \"127.0.0.1:x\": invalid port number"),
+        ("kafka://127.0.0.1/orders", "kafka:// takes no path"),
+        ("kafka://127.0.0.1#x", "the URL has a fragment"),
+    ] {
+        refused(&format!("url = '{url}'"), words).await;
+    }
+    for file in ["ssl.ca.location", "ssl.key.location", "ssl.certificate.location"] {
+        // Relative to the configuration's folder.
+        refused(
+            &format!("url = 'kafkas://127.0.0.1:1'\noptions = {{ \"{file}\" = 'nowhere.pem' }}"),
+            "nowhere.pem: No such file",
+        )
+        .await;
+    }
+}
+
+/// The check refuses the lines of a connection's section, with these words.
+async fn refused(connection: &str, words: &str) {
+    let said = Shop::small(connection, "").await.project.run(&["check"]);
+    let told = format!("{}{}", said.stdout, said.stderr);
+    assert!(said.status == 78 && told.contains(words), "{connection}: {words}: {said:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -361,6 +412,74 @@ async fn it_travels_encrypted() {
 async fn an_ipv6_address_leads_to_its_server() {
     let topic = Topic::new().await;
     let port = topic.servers.rsplit_once(':').unwrap().1.parse().unwrap();
-    let proxy = crate::harness::proxy::Proxy::at("[::1]:0", port);
+    let proxy = Proxy::at("[::1]:0", port);
     Shop::with(3, &format!("url = 'kafka://[::1]:{}'", proxy.port), &topic.destination()).await.sends().await;
+}
+
+/// A quota: a server answers what exceeds it, and then does not read for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_costs_only_time() {
+    let topic = Topic::new().await;
+    limit(&topic.servers, &topic.name, 40_000.0);
+    let connection = format!("{}\noptions = {{ \"client.id\" = '{}' }}", topic.url(), topic.name);
+    Shop::heavy(&connection, &topic.destination()).await.squeezes(Duration::from_secs(120)).await;
+    let records = topic.records();
+    assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
+    few_repetitions(records.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_network_costs_only_time() {
+    let port = free_port();
+    let proxy = Proxy::narrow(port, NARROW);
+    let advertised = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", proxy.port);
+    let broker = tokio::task::spawn_blocking(move || Broker::at(port, Kind::Kafka, &advertised)).await.unwrap();
+    create(&broker.url(), "orders", &[]).await;
+    let connection = format!("url = 'kafka://127.0.0.1:{}'", proxy.port);
+    Shop::heavy(&connection, "").await.squeezes(Duration::from_secs(60)).await;
+    let records = records(&broker.url(), "orders");
+    assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
+    few_repetitions(records.len());
+}
+
+/// Sets how many bytes a second a client may produce: `AlterClientQuotas`, version 0.
+fn limit(servers: &str, client: &str, rate: f64) {
+    use std::io::{Read as _, Write as _};
+    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
+    let one = 1_u32.to_be_bytes().to_vec();
+    let header = [49_u16.to_be_bytes(), [0; 2], [0; 2], [0; 2]].concat();
+    let entity = [one.clone(), text("client-id"), text(client)].concat();
+    let change = [one.clone(), text("producer_byte_rate"), rate.to_be_bytes().to_vec(), vec![0]].concat();
+    let request = [header, text("test"), one, entity, change, vec![0]].concat();
+    let mut stream = std::net::TcpStream::connect(servers.trim_start_matches("kafka://")).unwrap();
+    stream.write_all(&u32::try_from(request.len()).unwrap().to_be_bytes()).unwrap();
+    stream.write_all(&request).unwrap();
+    // Its length, its number, the time to wait, one entry, and its error.
+    let mut answer = [0; 18];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(answer[12..], [0, 0, 0, 1, 0, 0], "the quota is refused");
+}
+
+/// A server refuses the request that a message is in.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_cost_only_themselves() {
+    let stamp = "options = { 'kafka.timestamp' = '{customer}' }";
+    for (property, value, settings, good, bad, words) in [
+        ("cleanup.policy", "compact", "key = '{customer}'", "customer = id", "customer = NULL", "InvalidRecord"),
+        ("max.message.bytes", "20000", "", "lane = lane", "payload = printf('%.30000c', 'x')", "is larger than topic"),
+        (
+            "message.timestamp.after.max.ms",
+            "3600000",
+            stamp,
+            "customer = unixepoch() * 1000",
+            "customer = (unixepoch() + 7200) * 1000",
+            "InvalidTimestamp",
+        ),
+    ] {
+        let topic = Topic::with(&[(property, value)]).await;
+        let settings = format!("{}\n{settings}", topic.destination());
+        let refusal = Refusal { settings: &settings, good, bad, words };
+        let arrived = async || topic.records().into_iter().map(|record| record.headers["id"].clone()).collect();
+        refusals_cost_only_themselves(&topic.url(), &refusal, &FEW_AND_MANY, arrived).await;
+    }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
-    with_neighbour,
+    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of,
+    few_repetitions, ids, in_order, refusals_cost_only_themselves, row_of, rows_of, with_neighbour,
 };
 use crate::harness::proxy::Proxy;
 use rumqttc::v5::mqttbytes::QoS;
@@ -273,4 +273,39 @@ async fn an_ipv6_address_leads_to_its_server() {
     let broker = Broker::shared(Kind::Mosquitto);
     let proxy = Proxy::at("[::1]:0", broker.port());
     Shop::with(3, &format!("url = 'mqtt://[::1]:{}'", proxy.port), "destination = 'six'").await.sends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_network_costs_only_time() {
+    let broker = Broker::start(Kind::Mosquitto, "max_queued_messages 0");
+    let subscriber = Subscriber::of(&broker).await;
+    let proxy = Proxy::narrow(broker.port(), NARROW);
+    let connection = format!("url = 'mqtt://127.0.0.1:{}'", proxy.port);
+    Shop::heavy(&connection, "destination = 'orders/new'").await.squeezes(Duration::from_secs(60)).await;
+    few_repetitions(subscriber.all(500).await.len());
+}
+
+/// By what it has announced, and by closing the connection: then a message may come twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_cost_only_themselves() {
+    let broker = Broker::start(Kind::Mosquitto, "max_packet_size 20000\nmax_queued_messages 0");
+    let subscriber = Subscriber::of(&broker).await;
+    let arrived = async || {
+        let ids = || subscriber.seen.borrow().iter().map(|message| property(message, "id")).collect::<Vec<_>>();
+        let mut count = usize::MAX;
+        while count != ids().len() {
+            count = ids().len();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        ids()
+    };
+    let deep = "customer = replace(printf('%.300c', 'x'), 'x', 'a/')";
+    for (settings, bad, words, counts) in [
+        ("destination = 'orders'", "payload = printf('%.30000c', 'x')", "packets of at most 20000 bytes", &FEW_AND_MANY[..]),
+        ("destination = 'orders/{customer}'", "customer = 'a+'", "wildcard", &FEW_AND_MANY),
+        ("destination = 'orders/{customer}'", deep, "broke 3 connections of its own", &FEW_AND_MANY[..3]),
+    ] {
+        let refusal = Refusal { settings, good: "customer = 'good'", bad, words };
+        refusals_cost_only_themselves(&url(&broker), &refusal, counts, arrived).await;
+    }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Shop, bad_messages_cost_only_themselves, certificates, equal_commits, ids, in_order, row_of, rows_of};
+use crate::harness::bus::{
+    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, equal_commits,
+    few_repetitions, ids, in_order, refusals_cost_only_themselves, row_of, rows_of,
+};
 use crate::harness::proxy::Proxy;
 use async_nats::jetstream::consumer::pull::Config as Pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
@@ -210,4 +213,34 @@ async fn an_ipv6_address_leads_to_its_server() {
     let _stream = stream(&broker, Config::default()).await;
     let proxy = Proxy::at("[::1]:0", broker.port());
     Shop::with(3, &format!("url = 'nats://[::1]:{}'", proxy.port), "").await.sends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_network_costs_only_time() {
+    let broker = Broker::start(Kind::CurrentNats, "");
+    // It would not store what comes twice.
+    let stream = stream(&broker, Config { duplicate_window: Duration::from_millis(100), ..Config::default() }).await;
+    let proxy = Proxy::narrow(broker.port(), NARROW);
+    Shop::heavy(&format!("url = 'nats://127.0.0.1:{}'", proxy.port), "").await.squeezes(Duration::from_secs(60)).await;
+    let messages = messages(&stream).await;
+    assert_eq!(distinct_rows_of(messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned())), ids(500));
+    few_repetitions(messages.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_cost_only_themselves() {
+    let broker = Broker::start(Kind::CurrentNats, "max_payload: 20000");
+    let stream = stream(&broker, Config { max_message_size: 10_000, ..Config::default() }).await;
+    let arrived = async || messages(&stream).await.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
+    let expected = "destination = 'orders'\noptions = { 'nats.expected-stream' = '{customer}' }";
+    for (settings, good, bad, words) in [
+        ("destination = 'orders'", "lane = lane", "payload = printf('%.30000c', 'x')", "at most 20000 bytes"),
+        ("destination = 'orders'", "lane = lane", "payload = printf('%.15000c', 'x')", "message size exceeds maximum allowed"),
+        ("destination = 'orders'\nheaders = { x = '{customer}' }", "lane = lane", "customer = 'a' || char(13)", "header \"x\""),
+        ("destination = '{customer}'", "customer = 'orders'", "customer = 'nowhere'", "no stream has subject \"nowhere\""),
+        (expected, "customer = 'ORDERS'", "customer = 'OTHER'", "expected stream does not match"),
+    ] {
+        let refusal = Refusal { settings, good, bad, words };
+        refusals_cost_only_themselves(&url(&broker), &refusal, &FEW_AND_MANY, arrived).await;
+    }
 }

@@ -1,10 +1,12 @@
 //! Redis streams, with a real server: what arrives, what is refused, and what an outage costs.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, ids, in_order, row_of, rows_of,
+    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, few_repetitions, ids,
+    in_order, refusals_cost_only_themselves, row_of, rows_of,
 };
 use crate::harness::proxy::Proxy;
 use redis::streams::StreamRangeReply;
@@ -161,4 +163,42 @@ async fn an_ipv6_address_leads_to_its_server() {
     let broker = Broker::shared(Kind::Redis);
     let proxy = Proxy::at("[::1]:0", broker.port());
     Shop::with(3, &format!("url = 'redis://[::1]:{}'", proxy.port), "destination = 'six'").await.sends().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_network_costs_only_time() {
+    let broker = Broker::start(Kind::Redis, "");
+    let proxy = Proxy::narrow(broker.port(), NARROW);
+    Shop::heavy(&format!("url = 'redis://127.0.0.1:{}'", proxy.port), "").await.squeezes(Duration::from_secs(60)).await;
+    let arrived: Vec<String> = entries(&broker).await.into_iter().map(|entry| entry["id"].clone()).collect();
+    few_repetitions(arrived.len());
+    assert_eq!(distinct_rows_of(arrived), ids(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_cost_only_themselves() {
+    let broker = Broker::start(Kind::Redis, "proto-max-bulk-len 1mb");
+    connection(&broker).await.set("text", "x").await.unwrap();
+    let arrived = async || entries(&broker).await.into_iter().map(|entry| entry["id"].clone()).collect();
+    for (settings, good, bad, words) in [
+        ("destination = '{customer}'", "customer = 'orders'", "customer = 'text'", "key \"text\" is not a stream"),
+        ("destination = 'orders'", "lane = lane", "payload = printf('%.1100000c', 'x')", "values of at most 1048576 bytes"),
+    ] {
+        let refusal = Refusal { settings, good, bad, words };
+        refusals_cost_only_themselves(&url(&broker), &refusal, &FEW_AND_MANY, arrived).await;
+    }
+}
+
+/// In any combination of timeouts that the check lets pass, a bus that hangs is an outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_that_hangs_is_not_the_plugins_failure() {
+    let proxy = Proxy::to(Broker::shared(Kind::Redis).port());
+    proxy.cut();
+    let connection = format!("url = 'redis://127.0.0.1:{}'\ntimeout = '1s'", proxy.port);
+    let shop = Shop::small(&connection, "").await;
+    shop.set("timeout = '60s'", "timeout = '1250ms'");
+    shop.cannot(69, &["connection \"bus\": no connection within 1.0s"]).await;
+    shop.set("timeout = '1250ms'", "timeout = '1s'");
+    let words = "`signals.OrderPlaced.timeout` (1s) must be at least a quarter longer than `connections.bus.timeout` (1s)";
+    shop.cannot(78, &[words]).await;
 }

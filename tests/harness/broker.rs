@@ -40,11 +40,16 @@ impl Broker {
     }
 
     /// A new broker, which is up when this returns. `more` are lines for its configuration file;
-    /// those of Kafka's with an address are further listeners, which have one line in it.
+    /// those of Kafka's that are addresses are further listeners, which have one line in it.
     pub fn start(kind: Kind, more: &str) -> Self {
+        Self::at(free_port(), kind, more)
+    }
+
+    /// The same, listening on this port.
+    pub fn at(port: u16, kind: Kind, more: &str) -> Self {
         let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
-        let broker = Self { kind, port: free_port(), folder, process: Process::default() };
+        let broker = Self { kind, port, folder, process: Process::default() };
         broker.configure(more);
         if is_root() {
             run(Command::new("chown").arg("-R").arg(broker.user()).arg(broker.folder.path()));
@@ -196,7 +201,8 @@ impl Broker {
 }
 
 fn kafka_properties(folder: &Path, port: u16, more: &str) -> String {
-    let (listeners, more): (Vec<&str>, Vec<&str>) = more.lines().partition(|line| line.contains("://"));
+    let (listeners, more): (Vec<&str>, Vec<&str>) =
+        more.lines().partition(|line| line.split_once("://").is_some_and(|(name, _)| !name.contains('=')));
     let listeners: String = listeners.iter().map(|listener| format!(",{listener}")).collect();
     let controller = free_port();
     format!(

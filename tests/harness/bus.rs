@@ -16,6 +16,9 @@ use super::server::run;
 /// How soon a bus that is back is used again: within five seconds, of which a busy machine makes more.
 pub const RECOVERY: Duration = Duration::from_secs(20);
 
+/// What passes a narrow network in a second.
+pub const NARROW: u32 = 64_000;
+
 pub struct Shop {
     pub database: Database,
     pub project: Project,
@@ -43,6 +46,22 @@ impl Shop {
         );
         let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
         Self { database, project, sections }
+    }
+
+    /// Five hundred orders of two kilobytes, sent in one batch.
+    pub async fn heavy(connection: &str, settings: &str) -> Self {
+        let mut shop = Self::with(500, connection, settings).await;
+        shop.database.run("UPDATE order_placed SET payload = printf('%.2000c', 'x')").await;
+        shop.sections = shop.sections.replace("burst_count = 50", "burst_count = 500");
+        shop
+    }
+
+    /// Changes a line of the configuration.
+    pub fn set(&self, from: &str, to: &str) {
+        let file = self.project.folder().join("signalbus.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(file, text.replacen(from, to, 1)).unwrap();
     }
 
     pub fn flush(&self) -> Said {
@@ -124,6 +143,28 @@ impl Shop {
     /// The same, with a cable that is pulled: nobody is told.
     pub async fn survives_silence_of(&self, proxy: &Proxy) {
         self.survives(|| proxy.cut(), || proxy.mend()).await;
+    }
+
+    /// Runs the relay with a bus that takes little at a time: it goes on, charges nothing, and says that it is ready.
+    pub async fn squeezes(&self, patience: Duration) {
+        let mut running = Running::spawn(&self.database, &self.sections, "");
+        running.wait_ready();
+        let (begun, orders) = (Instant::now(), self.left().await);
+        let mut unready = 0;
+        while self.left().await > 0 {
+            let left = self.left().await;
+            assert!(
+                begun.elapsed() < patience,
+                "{left} of {orders} are left, unready {unready} times: {}",
+                running.witness.text()
+            );
+            unready += usize::from(running.get("/readyz").status != 200);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        println!("{orders} in {:?}, unready {unready} times", begun.elapsed());
+        assert_eq!(running.stop(), Some(0), "{}", running.witness.text());
+        assert_eq!((self.reasons("retry").await, self.reasons("dead").await), (vec![], vec![]));
+        assert_eq!(unready, 0, "{}", running.witness.text());
     }
 
     /// Runs the relay, restarts the bus while nothing is to be sent, and then sends: nobody notices.
@@ -270,4 +311,71 @@ pub fn certificates(folder: &Path) {
     let sign = ["x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"];
     openssl(&[&sign[..], &["-days", "9", "-extfile", "names", "-out", "server.pem"]].concat());
     run(Command::new("chmod").arg("-R").arg("a+rX").arg(folder));
+}
+
+/// Checks how many messages five hundred orders became: what was in flight when time ran out may come twice.
+pub fn few_repetitions(arrived: usize) {
+    println!("{arrived} arrived");
+    assert!((500..=600).contains(&arrived), "{arrived} arrived");
+}
+
+/// A way in which a bus refuses a message of the plugin `publish`.
+pub struct Refusal<'a> {
+    /// Settings of the plugin, which use the columns `customer` and `payload` of an order.
+    pub settings: &'a str,
+    /// What makes an order good, and what makes it bad: assignments in SQL.
+    pub good: &'a str,
+    pub bad: &'a str,
+    /// Words of the reason for which a bad one becomes a dead letter, with its only attempt.
+    pub words: &'a str,
+}
+
+/// How many of 2,000 orders are bad.
+pub const FEW_AND_MANY: [u32; 4] = [1, 2, 6, 100];
+
+/// Sends 2,000 orders, some of which their bus refuses, without order and in the order of keys: exactly these become
+/// dead letters. `arrived` lists the ids of all messages that the bus has got so far.
+pub async fn refusals_cost_only_themselves(
+    connection: &str,
+    refusal: &Refusal<'_>,
+    counts: &[u32],
+    arrived: impl AsyncFn() -> Vec<String>,
+) {
+    const ORDERS: u32 = 2000;
+    for (count, order) in
+        counts.iter().flat_map(|count| ["", "order_by = ['id']\norder_key = ['lane']\n"].map(|order| (count, order)))
+    {
+        let database = Database::sqlite().await;
+        database.orders(ORDERS).await;
+        database.run("ALTER TABLE order_placed ADD COLUMN lane INTEGER; UPDATE order_placed SET lane = id % 400").await;
+        let step = ORDERS / count;
+        database.run(&format!("UPDATE order_placed SET {}", refusal.good)).await;
+        database.run(&format!("UPDATE order_placed SET {} WHERE id % {step} = 7", refusal.bad)).await;
+        let more = format!(
+            "{order}retry.max_attempts = 1\ngrants.connections = ['bus']\n[signals.OrderPlaced.settings]\nconnection = 'bus'\n{}\n\
+             [connections.bus]\n{connection}\n",
+            refusal.settings
+        );
+        let sections = section("OrderPlaced", &super::guest("signalbus_publish"), &more);
+        let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
+        let (before, begun) = (arrived().await, Instant::now());
+        let said = project.run(&["flush", "-w", "0"]);
+        let what = format!("{count} of {}, {order}: {said:#?}", refusal.bad);
+        println!("{count} of {}: {:?}", refusal.bad, begun.elapsed());
+        let (dead, good): (Vec<u32>, Vec<u32>) = (1..=ORDERS).partition(|id| id % step == 7);
+        assert_eq!((said.status, database.waiting().await), (1, 0), "{what}");
+        let mut letters = Vec::new();
+        for letter in project.run(&["dead", "list", "--json", "--limit", "5000"]).json()["dead_letters"].as_array().unwrap() {
+            let (key, reason) = (letter["key"].as_str().unwrap(), letter["reason"].as_str().unwrap());
+            assert!(reason.contains(refusal.words), "{reason}: {what}");
+            letters.push(key.parse::<u32>().unwrap());
+        }
+        letters.sort_unstable();
+        assert_eq!(letters, dead, "{what}");
+        let known: std::collections::HashSet<String> = before.into_iter().collect();
+        let now = arrived().await.into_iter().filter(|id| !known.contains(id));
+        let mut good: Vec<String> = good.iter().map(|id| format!("OrderPlaced:{id}")).collect();
+        good.sort();
+        assert_eq!(distinct_rows_of(now), good, "{what}");
+    }
 }

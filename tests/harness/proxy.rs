@@ -1,9 +1,10 @@
-//! A network that can be broken: forwards connections to a server until it is cut.
+//! A network that can be broken, or is narrow: forwards connections to a server until it is cut.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 /// Forwards connections to a port of this machine.
 pub struct Proxy {
@@ -17,6 +18,9 @@ struct Wire {
     silent: Mutex<bool>,
     mended: Condvar,
     streams: Mutex<Vec<TcpStream>>,
+    /// How many bytes a second pass to the server, those of all connections together.
+    rate: Option<u32>,
+    passing: Mutex<()>,
 }
 
 impl Proxy {
@@ -26,10 +30,25 @@ impl Proxy {
 
     /// The same, listening on this address.
     pub fn at(address: &str, target: u16) -> Self {
+        Self::with(address, target, None)
+    }
+
+    /// A network through which so many bytes a second pass to the server; back, any number.
+    pub fn narrow(target: u16, rate: u32) -> Self {
+        Self::with("127.0.0.1:0", target, Some(rate))
+    }
+
+    fn with(address: &str, target: u16, rate: Option<u32>) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let wire =
-            Arc::new(Wire { target: target.into(), silent: Mutex::default(), mended: Condvar::new(), streams: Mutex::default() });
+        let wire = Arc::new(Wire {
+            target: target.into(),
+            silent: Mutex::default(),
+            mended: Condvar::new(),
+            streams: Mutex::default(),
+            rate,
+            passing: Mutex::default(),
+        });
         let shared = wire.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -80,14 +99,18 @@ impl Wire {
         }
         let (back_from, back_to) = (server.try_clone().unwrap(), client.try_clone().unwrap());
         let wire = self.clone();
-        std::thread::spawn(move || wire.pump(back_from, back_to));
-        self.pump(client, server);
+        std::thread::spawn(move || wire.pump(back_from, back_to, None));
+        self.pump(client, server, self.rate);
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream) {
-        let mut buffer = vec![0; 64 << 10];
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, rate: Option<u32>) {
+        let mut buffer = vec![0; if rate.is_some() { 2 << 10 } else { 64 << 10 }];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             self.wait();
+            if let Some(rate) = rate {
+                let _passing = self.passing.lock().unwrap();
+                std::thread::sleep(Duration::from_secs_f64(f64::from(u32::try_from(length).unwrap()) / f64::from(rate)));
+            }
             if to.write_all(&buffer[..length]).is_err() {
                 break;
             }

@@ -31,7 +31,6 @@ const LONGEST_EXCHANGE: usize = 127;
 pub(super) struct Amqp {
     uri: AMQPUri,
     tls: OwnedTLSConfig,
-    timeout: Duration,
     connection: SharedConnection<Session>,
 }
 
@@ -66,7 +65,7 @@ impl Amqp {
             uri.authority.host = host;
         }
         let tls = OwnedTLSConfig { cert_chain: config.ca.clone(), ..OwnedTLSConfig::default() };
-        Ok(Self { uri, tls, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
+        Ok(Self { uri, tls, connection: SharedConnection::default() })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -85,13 +84,13 @@ impl Amqp {
     }
 
     /// Returns the connection, or a new one if its channels are used up.
-    async fn session(&self) -> Result<Arc<Session>, Outage> {
-        let session = self.connection.get(Session::is_usable, self.connect()).await?;
+    async fn session(&self, deadline: Instant) -> Result<Arc<Session>, Outage> {
+        let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
         if !session.is_used_up() {
             return Ok(session);
         }
         self.connection.lose(&session).await;
-        self.connection.get(Session::is_usable, self.connect()).await
+        self.connection.get(Session::is_usable, self.connect(), deadline).await
     }
 
     /// Returns the receipts of messages for exchanges that do not exist, by exchange.
@@ -101,7 +100,7 @@ impl Amqp {
         let exchanges: Vec<&str> = exchanges.into_iter().filter(|exchange| exchange.len() <= LONGEST_EXCHANGE).collect();
         let mut missing = HashMap::new();
         for exchanges in exchanges.chunks(AT_ONCE) {
-            let session = self.session().await?;
+            let session = self.session(deadline).await?;
             let asked = exchanges.iter().map(|exchange| session.missing(exchange, deadline));
             for (exchange, answer) in exchanges.iter().zip(join_all(asked).await) {
                 if let Some(receipt) = answer.map(|missing| missing.map(Ok)).unwrap_or_else(|failure| Some(Err(failure))) {
@@ -112,13 +111,12 @@ impl Amqp {
         Ok(missing)
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        if self.session().await?.connection.status().blocked() {
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        if self.session(deadline).await?.connection.status().blocked() {
             return Err(unavailable("RabbitMQ is low on memory or disk, and blocks publishers"));
         }
-        let deadline = Instant::now() + self.timeout;
         let missing = self.missing(messages, deadline).await?;
-        let mut session = self.session().await?;
+        let session = self.session(deadline).await?;
         let mut receipts: Vec<Receipt> = vec![Err(outage("it was not published")); messages.len()];
         let mut prepared = Vec::with_capacity(messages.len());
         for (position, message) in messages.iter().enumerate() {
@@ -131,7 +129,7 @@ impl Amqp {
         let unprocessed = session.publish_all(&prepared, &mut receipts, deadline).await;
         // A closed channel may leave more messages unconfirmed than the faulty one.
         for (position, publish) in unprocessed {
-            session = self.session().await?;
+            let Ok(session) = self.session(deadline).await else { break };
             receipts[*position] = session.publish_one(publish, deadline).await;
         }
         self.connection.end_call(&session, &receipts, session.is_usable()).await;
@@ -140,8 +138,8 @@ impl Amqp {
 }
 
 impl Bus for Amqp {
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-        Box::pin(self.send(messages))
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(self.send(messages, deadline))
     }
 }
 

@@ -31,37 +31,34 @@ struct Suspects<'a> {
 }
 
 /// Publishes the messages that a broken connection left unconfirmed, and rejects those that break every
-/// connection. `open` creates a connection. What there is no time for is to be retried.
-///
-/// # Errors
-/// The bus itself is not available.
+/// connection. `open` creates a connection. What there is no time for, or no bus, stays unconfirmed.
 pub(super) async fn publish(
     open: impl Fn() -> Result<Box<dyn Bus>, String>,
     messages: &[Message],
     receipts: &mut [Receipt],
     deadline: Instant,
-) -> Result<(), Outage> {
+) {
     let left: Vec<usize> = (0..messages.len()).filter(|position| receipts[*position].is_err()).collect();
+    let before = receipts.to_vec();
     let mut suspects = Suspects { messages, receipts, parts: [(left, 0)].into(), confirmed: false };
-    match timeout_at(deadline, suspects.publish_all(open)).await {
-        Ok(found) => found,
-        Err(_) if suspects.confirmed => {
-            suspects.give_up();
-            Ok(())
-        }
-        Err(_) => Err(suspects.outage()),
+    let ended = timeout_at(deadline, suspects.publish_all(open, deadline)).await;
+    if !suspects.confirmed && !matches!(ended, Ok(Ok(()))) {
+        // The bus may be at fault.
+        receipts.clone_from_slice(&before);
     }
 }
 
 impl Suspects<'_> {
-    async fn publish_all(&mut self, open: impl Fn() -> Result<Box<dyn Bus>, String>) -> Result<(), Outage> {
+    /// # Errors
+    /// The bus is not available.
+    async fn publish_all(&mut self, open: impl Fn() -> Result<Box<dyn Bus>, String>, deadline: Instant) -> Result<(), Outage> {
         let backoff = Backoff::new(FIRST, 2.0, LONGEST, 0.2).map_err(unavailable)?;
         let mut bus = open().map_err(unavailable)?;
         let mut breaks = 0;
         // What broke a connection goes to the end: others are confirmed in between, which shows that the bus is
         // well, and keeps the backoff short. If nothing is, smaller parts go first.
         while let Some((part, broke)) = self.parts.pop_front() {
-            if self.publish_part(&*bus, &part).await? {
+            if self.publish_part(&*bus, &part, deadline).await? {
                 breaks = 0;
             }
             let left: Vec<usize> = part.iter().copied().filter(|position| self.receipts[*position].is_err()).collect();
@@ -84,16 +81,17 @@ impl Suspects<'_> {
     }
 
     /// Publishes some of the messages; returns whether the bus confirmed any.
-    async fn publish_part(&mut self, bus: &dyn Bus, part: &[usize]) -> Result<bool, Outage> {
+    async fn publish_part(&mut self, bus: &dyn Bus, part: &[usize], deadline: Instant) -> Result<bool, Outage> {
         let messages: Vec<Message> = part.iter().map(|position| self.messages[*position].clone()).collect();
-        let receipts = bus.publish(&messages).await?;
-        if let Some(Failure::Outage(reason)) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
-            return Err(unavailable(reason.as_str()));
-        }
+        let receipts = bus.publish(&messages, deadline).await?;
         let confirmed = receipts.contains(&Ok(Outcome::Sent));
         self.confirmed |= confirmed;
         part.iter().zip(receipts).for_each(|(position, receipt)| self.receipts[*position] = receipt);
-        Ok(confirmed)
+        let failure = part.iter().find_map(|position| self.receipts[*position].as_ref().err());
+        match failure {
+            Some(Failure::Outage(reason)) => Err(unavailable(reason.as_str())),
+            _ => Ok(confirmed),
+        }
     }
 
     /// Decides on a message that broke connections of its own. Unless another one was confirmed in the
@@ -107,21 +105,5 @@ impl Suspects<'_> {
             failure.reason()
         );
         self.receipts[position] = Ok(if self.confirmed { reject(reason) } else { Outcome::retry(reason) });
-    }
-
-    /// Leaves what has no outcome to another call, which has fewer messages to suspect.
-    fn give_up(&mut self) {
-        for receipt in self.receipts.iter_mut() {
-            if let Err(failure) = receipt {
-                let reason = failure.reason();
-                *receipt =
-                    Ok(Outcome::retry(format!("this message, or one that was sent with it, breaks connections ({reason})")));
-            }
-        }
-    }
-
-    fn outage(&self) -> Outage {
-        let failure = self.receipts.iter().find_map(|receipt| receipt.as_ref().err());
-        unavailable(failure.map_or("the bus breaks connections", Failure::reason))
     }
 }

@@ -4,7 +4,6 @@
 //! `instrumented` measures and redacts.
 
 use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
@@ -23,7 +22,6 @@ pub(super) struct Inbox {
     options: PgConnectOptions,
     /// Shown in messages.
     address: String,
-    timeout: Duration,
     connection: SharedConnection<Session>,
 }
 
@@ -45,7 +43,15 @@ impl Inbox {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
         refuse_options("PostgreSQL", config)?;
         config.refuse_unknown(&["host", "options", "sslmode", "sslrootcert", "sslcert", "sslkey"])?;
-        let options: PgConnectOptions = config.url.as_str().parse().map_err(|error: sqlx::Error| error.to_string())?;
+        let mut url = config.url.clone();
+        if url.query().is_some() {
+            let pairs = config.url.query_pairs().map(|(name, value)| match name.as_ref() {
+                "sslrootcert" | "sslcert" | "sslkey" => (name, config.folder.join(value.as_ref()).display().to_string()),
+                _ => (name, value.into_owned()),
+            });
+            url.query_pairs_mut().clear().extend_pairs(pairs);
+        }
+        let options: PgConnectOptions = url.as_str().parse().map_err(|error: sqlx::Error| error.to_string())?;
         let options = match config.host().filter(|_| matches!(config.url.host(), Some(url::Host::Ipv6(_)))) {
             Some(host) => options.host(&host),
             None => options,
@@ -55,12 +61,7 @@ impl Inbox {
             Some(ca) => options.ssl_root_cert_from_pem(ca.clone().into_bytes()),
             None => options,
         };
-        Ok(Self {
-            options,
-            address: config.server(5432),
-            timeout: config.timeout,
-            connection: SharedConnection::new(config.timeout),
-        })
+        Ok(Self { options, address: config.server(5432), connection: SharedConnection::default() })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -79,11 +80,11 @@ impl Inbox {
         }
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let mut session = self.connection.get(|_| true, self.connect()).await?;
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        let mut session = self.connection.get(|_| true, self.connect(), deadline).await?;
         if !session.is_alive().await {
             self.connection.lose(&session).await;
-            session = self.connection.get(|_| true, self.connect()).await?;
+            session = self.connection.get(|_| true, self.connect(), deadline).await?;
         }
         let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unsupported(message).map(Ok)).collect();
         let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
@@ -99,7 +100,7 @@ impl Inbox {
             }
             connection.1 = Instant::now();
         };
-        let in_time = timeout_at(Instant::now() + self.timeout, inserted).await.is_ok();
+        let in_time = timeout_at(deadline, inserted).await.is_ok();
         let missing = || Err(outage(format!("PostgreSQL at {} did not answer in time", self.address)));
         let receipts: Vec<Receipt> = receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect();
         self.connection.end_call(&session, &receipts, in_time).await;
@@ -108,8 +109,8 @@ impl Inbox {
 }
 
 impl Bus for Inbox {
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-        Box::pin(self.send(messages))
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(self.send(messages, deadline))
     }
 }
 

@@ -1,16 +1,18 @@
 //! Kafka: a message counts as sent once all in-sync replicas have it.
 //!
-//! Options must never weaken this (see `FIXED`). Producers are dropped in `drop_in_thread`;
+//! Options must never weaken this (see `reserved`). Producers are dropped in `drop_in_thread`;
 //! `shared_connection` connects; `instrumented` measures and redacts.
 
 mod drop_in_thread;
 
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::OwnedDeliveryResult;
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::producer::{BaseProducer, DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{ClientConfig, ClientContext};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -27,14 +29,20 @@ pub(super) struct Kafka {
     settings: ClientConfig,
     /// Shown in messages.
     address: String,
-    timeout: Duration,
     connection: SharedConnection<Session>,
 }
 
 struct Session {
-    producer: DropInThread<FutureProducer<ClientEvents>>,
+    producer: Producer,
+    /// Sends each message in a request of its own. Made when a message is refused: the server refuses a request as a
+    /// whole.
+    single: OnceLock<Result<Producer, KafkaError>>,
+    settings: ClientConfig,
+    events: ClientEvents,
     state: watch::Receiver<ClientState>,
 }
+
+type Producer = DropInThread<FutureProducer<ClientEvents>>;
 
 /// Errors that the library reports outside of deliveries.
 #[derive(Clone, Default)]
@@ -46,6 +54,7 @@ struct ClientState {
 }
 
 /// Receives the library's errors.
+#[derive(Clone)]
 struct ClientEvents(watch::Sender<ClientState>);
 
 type Record<'a> = FutureRecord<'a, str, [u8]>;
@@ -54,25 +63,25 @@ impl Kafka {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
         config.refuse_unknown(&["mechanism"])?;
         let address = config.servers(9092).join(",");
+        if config.user().is_none() && (config.password().is_some() || config.query("mechanism").is_some()) {
+            return Err("a password and `?mechanism=` need a user".into());
+        }
         let settings = settings(config, &address)?;
-        settings.create_native_config().map_err(|error| match error {
-            KafkaError::ClientConfig(_, told, name, _) => format!("`options`: \"{name}\": {told}"),
-            error => error.to_string(),
-        })?;
-        Ok(Self { settings, address, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
+        validate(&settings)?;
+        Ok(Self { settings, address, connection: SharedConnection::default() })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
         let (sender, state) = watch::channel(ClientState::default());
-        match self.settings.create_with_context(ClientEvents(sender)) {
-            Ok(producer) => Ok(Session { producer: DropInThread::new(producer), state }),
+        let (events, settings, single) = (ClientEvents(sender), self.settings.clone(), OnceLock::new());
+        match producer(&settings, &events) {
+            Ok(producer) => Ok(Session { producer, single, settings, events, state }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.connection.get(Session::is_usable, self.connect()).await?;
-        let deadline = Instant::now() + self.timeout;
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
         let mut state = session.state.clone();
         let sent = tokio::select! {
             sent = session.publish(messages, deadline) => Ok(sent),
@@ -108,8 +117,8 @@ impl Kafka {
 }
 
 impl Bus for Kafka {
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-        Box::pin(self.send(messages))
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(self.send(messages, deadline))
     }
 }
 
@@ -129,61 +138,79 @@ impl ClientContext for ClientEvents {
 impl Session {
     /// Returns `false` after a fatal error: an idempotent producer that could break its guarantee stops.
     fn is_usable(&self) -> bool {
-        self.producer.get().is_some_and(|producer| producer.client().fatal_error().is_none())
+        let single = self.single.get().and_then(|single| single.as_ref().ok());
+        let mut producers = [Some(&self.producer), single].into_iter().flatten().filter_map(DropInThread::get);
+        producers.all(|producer| producer.client().fatal_error().is_none())
     }
 
     async fn publish(&self, messages: &[Message], deadline: Instant) -> Vec<Receipt> {
-        let mut pending: Vec<Result<DeliveryFuture, Receipt>> = Vec::with_capacity(messages.len());
-        for message in messages {
-            pending.push(match record(message) {
-                Ok(record) => self.enqueue(record, deadline).await,
-                Err(outcome) => Err(Ok(outcome)),
-            });
+        let all: Vec<usize> = (0..messages.len()).collect();
+        let mut receipts = vec![Err(outage("it was not published")); messages.len()];
+        let refused = deliver(&self.producer, messages, &all, deadline, &mut receipts).await;
+        if refused.is_empty() {
+            return receipts;
         }
-        let mut receipts = Vec::with_capacity(messages.len());
-        for (pending, message) in pending.into_iter().zip(messages) {
-            let delivered = match pending {
-                Ok(pending) => delivered(pending, deadline).await,
-                Err(receipt) => Err(receipt),
-            };
-            receipts.push(match delivered {
-                // The error concerns the messages of a request together; alone, this one may pass.
-                Ok(Err((KafkaError::MessageProduction(Code::MessageSizeTooLarge), _))) if messages.len() > 1 => {
-                    self.publish_alone(message, deadline).await
-                }
-                Ok(delivery) => classify(delivery, &message.destination),
-                Err(receipt) => receipt,
-            });
+        let single = self.single.get_or_init(|| producer(self.settings.clone().set("batch.num.messages", "1"), &self.events));
+        match single {
+            Ok(single) => drop(deliver(single, messages, &refused, deadline, &mut receipts).await),
+            Err(error) => refused.iter().for_each(|position| receipts[*position] = Err(outage(error.to_string()))),
         }
         receipts
     }
+}
 
-    async fn publish_alone(&self, message: &Message, deadline: Instant) -> Receipt {
-        let record = match record(message) {
-            Ok(record) => record,
-            Err(outcome) => return Ok(outcome),
-        };
-        let delivered = match self.enqueue(record, deadline).await {
+/// Publishes the messages at these positions, and sets their receipts. Returns the positions of those that were refused,
+/// or whose request was.
+async fn deliver(
+    producer: &Producer,
+    messages: &[Message],
+    positions: &[usize],
+    deadline: Instant,
+    receipts: &mut [Receipt],
+) -> Vec<usize> {
+    let mut pending = Vec::with_capacity(positions.len());
+    for &position in positions {
+        match record(&messages[position]) {
+            Ok(record) => pending.push((position, enqueue(producer, record, deadline).await)),
+            Err(outcome) => receipts[position] = Ok(outcome),
+        }
+    }
+    let mut refused = Vec::new();
+    for (position, pending) in pending {
+        let delivered = match pending {
             Ok(pending) => delivered(pending, deadline).await,
             Err(receipt) => Err(receipt),
         };
-        delivered.map_or_else(|receipt| receipt, |delivery| classify(delivery, &message.destination))
-    }
-
-    async fn enqueue(&self, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
-        const PAUSE: Duration = Duration::from_millis(20);
-        let Some(producer) = self.producer.get() else { return Err(Err(outage("the producer has ended"))) };
-        loop {
-            match producer.send_result(record) {
-                Ok(pending) => return Ok(pending),
-                Err((KafkaError::MessageProduction(Code::QueueFull), again)) if Instant::now() < deadline => {
-                    record = again;
-                    sleep(PAUSE).await;
+        receipts[position] = delivered.map_or_else(
+            |receipt| receipt,
+            |delivery| {
+                if delivery.as_ref().is_err_and(|(error, _)| is_of_request(error)) {
+                    refused.push(position);
                 }
-                Err((error, record)) => return Err(refusal(&error, record.topic)),
+                classify(delivery, &messages[position].destination)
+            },
+        );
+    }
+    refused
+}
+
+async fn enqueue(producer: &Producer, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let Some(producer) = producer.get() else { return Err(Err(outage("the producer has ended"))) };
+    loop {
+        match producer.send_result(record) {
+            Ok(pending) => return Ok(pending),
+            Err((KafkaError::MessageProduction(Code::QueueFull), again)) if Instant::now() < deadline => {
+                record = again;
+                sleep(PAUSE).await;
             }
+            Err((error, record)) => return Err(refusal(&error, record.topic)),
         }
     }
+}
+
+fn producer(settings: &ClientConfig, events: &ClientEvents) -> Result<Producer, KafkaError> {
+    settings.create_with_context(events.clone()).map(DropInThread::new)
 }
 
 async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDeliveryResult, Receipt> {
@@ -194,10 +221,45 @@ async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDe
     }
 }
 
+/// Has the client library check the settings: it opens the files that they name, and loads the mechanism.
+fn validate(settings: &ClientConfig) -> Result<(), String> {
+    // Without a server, it connects to none.
+    let mut settings = settings.clone();
+    settings.remove("bootstrap.servers");
+    match settings.create::<BaseProducer>() {
+        Ok(producer) => {
+            drop(DropInThread::new(producer));
+            Ok(())
+        }
+        Err(KafkaError::ClientConfig(_, told, name, _)) => Err(format!("`options`: \"{name}\": {told}")),
+        Err(KafkaError::ClientCreation(told)) => Err(format!("Kafka client: {told}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Returns what the relay's guarantees depend on a property for; `None` if it may be changed.
+fn reserved(property: &str) -> Option<&'static str> {
+    Some(match property {
+        "acks" | "request.required.acks" | "enable.idempotence" | "delivery.report.only.error" | "test.mock.num.brokers" => {
+            "the confirmation of messages"
+        }
+        "transactional.id" => "messages that are not in a transaction",
+        "message.timeout.ms" | "delivery.timeout.ms" => "`timeout`: change that",
+        "bootstrap.servers"
+        | "metadata.broker.list"
+        | "security.protocol"
+        | "sasl.mechanism"
+        | "sasl.mechanisms"
+        | "sasl.username"
+        | "sasl.password" => "`url`: change that",
+        "enable.ssl.certificate.verification" | "ssl.endpoint.identification.algorithm" => "the identity of the server",
+        "default_topic_conf" | "interceptors" | "opaque" | "plugin.library.paths" => "the relay's own code",
+        property if property.ends_with("_cb") => "the relay's own code",
+        _ => return None,
+    })
+}
+
 fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, String> {
-    /// Properties that the relay's guarantees depend on.
-    const FIXED: [&str; 6] =
-        ["acks", "request.required.acks", "enable.idempotence", "transactional.id", "bootstrap.servers", "metadata.broker.list"];
     let millis = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
     let secure = config.url.scheme() == "kafkas";
     let protocol = match (secure, config.user()) {
@@ -221,6 +283,10 @@ fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, St
         .set("partitioner", "murmur2_random")
         // The server decides which messages are too large.
         .set("message.max.bytes", "100000000");
+    // (Under its other name, it would be set in no order.)
+    if !config.options.iter().any(|(name, _)| name == "linger.ms") {
+        settings.set("queue.buffering.max.ms", "0");
+    }
     if let Some(user) = config.user() {
         settings.set("sasl.username", user).set("sasl.password", config.password().unwrap_or_default());
         settings.set("sasl.mechanism", config.query("mechanism").unwrap_or_else(|| "PLAIN".to_owned()));
@@ -229,12 +295,23 @@ fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, St
         settings.set("ssl.ca.pem", tls::roots(ca)?);
     }
     for (name, value) in &config.options {
-        if FIXED.contains(&name.as_str()) {
-            return Err(format!("`options`: \"{name}\" cannot be changed"));
+        if let Some(what) = reserved(name) {
+            return Err(format!("`options`: \"{name}\" cannot be changed: it is for {what}"));
         }
+        // (`probe` looks for the system's certificates.)
+        let is_path = name.ends_with(".location") && value != "probe";
+        let value = if is_path { existing(name, &config.folder.join(value))? } else { value.clone() };
         settings.set(name, value);
     }
     Ok(settings)
+}
+
+/// Returns a path as text. The library does not name the file that it cannot read.
+fn existing(name: &str, path: &Path) -> Result<String, String> {
+    match std::fs::metadata(path) {
+        Ok(_) => Ok(path.display().to_string()),
+        Err(error) => Err(format!("`options`: \"{name}\": {}: {error}", path.display())),
+    }
 }
 
 /// Converts a message.
@@ -259,13 +336,20 @@ fn record(message: &Message) -> Result<Record<'_>, Outcome> {
         }
         headers = headers.insert(Header { key, value: Some(value) });
     }
-    let mut record = Record::to(topic).payload(&message.body).headers(headers);
+    let mut record = Record::to(topic).payload(message.body.as_slice()).headers(headers);
     record.key = message.key.as_deref();
     for (name, value) in &message.options {
         match name.strip_prefix("kafka.") {
             // A negative one would mean any.
             Some("partition") => record.partition = Some(parsed::<u32>(name, value)?.try_into().unwrap_or(i32::MAX)),
             Some("timestamp") => record.timestamp = Some(parsed(name, value)?),
+            Some("tombstone") if parsed(name, value)? => {
+                if !message.body.is_empty() {
+                    return Err(reject("option \"kafka.tombstone\" is for a message without a body"));
+                }
+                record.payload = None;
+            }
+            Some("tombstone") => {}
             Some(_) => return Err(reject(format!("Kafka has no option \"{name}\""))),
             None => {}
         }
@@ -278,6 +362,22 @@ fn classify(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
         Ok(_) => Ok(Outcome::Sent),
         Err((error, _)) => refusal(&error, topic),
     }
+}
+
+/// Returns whether an error may concern other messages of the same request.
+fn is_of_request(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::MessageSizeTooLarge
+                | Code::MessageBatchTooLarge
+                | Code::InvalidMessage
+                | Code::InvalidMessageSize
+                | Code::InvalidRecord
+                | Code::InvalidDifferentRecord
+                | Code::InvalidTimestamp
+        )
+    )
 }
 
 fn refusal(error: &KafkaError, topic: &str) -> Receipt {

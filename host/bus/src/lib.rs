@@ -1,8 +1,8 @@
 //! Buses: the connections that plugins publish through. The relay owns them, one per name.
 //!
 //! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
-//! `shared_connection` opens and reopens connections, `apart` finds messages that break them, `instrumented`
-//! measures and redacts.
+//! `shared_connection` opens and reopens connections, `pace` limits what is published at a time, `apart` finds messages
+//! that break connections, `instrumented` measures and redacts.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox")),
@@ -21,6 +21,7 @@ mod kafka;
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
+mod pace;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared_connection;
@@ -29,9 +30,12 @@ mod tls;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -50,10 +54,12 @@ pub struct ConnectionConfig {
     others: Vec<String>,
     /// PEM certificates to trust in addition to the system's.
     ca: Option<String>,
-    /// Time limit for connecting, and for the bus to confirm a batch of messages.
+    /// Time limit of a call: for connecting, and for the bus to confirm its messages.
     timeout: Duration,
     /// Further properties of the client library; only some buses take them.
     options: Vec<(String, String)>,
+    /// Where relative paths start.
+    folder: PathBuf,
 }
 
 /// Creates a bus, or returns why the configuration cannot be used.
@@ -96,7 +102,8 @@ const SCHEMES: [Scheme; 12] = schemes![
 ];
 
 impl ConnectionConfig {
-    /// Parses and checks the configuration of a connection; `ca` is PEM text.
+    /// Parses and checks the configuration of a connection; `ca` is PEM text. Paths in `url` and `options` are
+    /// relative to `folder`.
     ///
     /// # Errors
     /// The URL or another value cannot be used. The text does not contain the URL, which may contain a
@@ -107,11 +114,44 @@ impl ConnectionConfig {
         ca: Option<String>,
         timeout: Duration,
         options: Vec<(String, String)>,
+        folder: &Path,
     ) -> Result<Self, String> {
         let (url, others) = first_server(url);
         let url = Url::parse(&url).map_err(|error| format!("invalid URL: {error}"))?;
-        let config = Self { name: name.to_owned(), url, others, ca, timeout, options };
+        if timeout < Duration::from_millis(100) {
+            return Err("`timeout` is shorter than 100ms".into());
+        }
+        let config = Self { name: name.to_owned(), url, others, ca, timeout, options, folder: folder.to_owned() };
+        config.refuse_ignored()?;
         config.bus().map(|_| config)
+    }
+
+    /// Returns the time limit of a call.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Checks that no part of the URL would be ignored.
+    fn refuse_ignored(&self) -> Result<(), String> {
+        let scheme = self.url.scheme();
+        for server in &self.others {
+            let url = Url::parse(&format!("{scheme}://{server}")).map_err(|error| format!("server \"{server}\": {error}"))?;
+            if url.host_str().is_none_or(str::is_empty) {
+                return Err(format!("server \"{server}\": empty host"));
+            }
+        }
+        if self.url.fragment().is_some() {
+            return Err("the URL has a fragment, which means nothing: write `%23` for a `#` in a password".into());
+        }
+        if ["kafka", "kafkas", "mqtt", "mqtts", "nats", "tls"].contains(&scheme) && !["", "/"].contains(&self.url.path()) {
+            return Err(format!("{scheme}:// takes no path"));
+        }
+        let mut names: Vec<String> = self.url.query_pairs().map(|(name, _)| name.into_owned()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(format!("the URL has parameter \"?{}=\" twice", pair[0])),
+            None => Ok(()),
+        }
     }
 
     /// Returns the user name, or the token in its place.
@@ -143,7 +183,11 @@ impl ConnectionConfig {
     /// Returns the servers as `host:port`, for a bus that can connect to any of them.
     fn servers(&self, port: u16) -> Vec<String> {
         let first = format!("{}:{}", self.url.host_str().unwrap_or("localhost"), self.url.port().unwrap_or(port));
-        std::iter::once(first).chain(self.others.iter().cloned()).collect()
+        let others = self.others.iter().map(|server| match server.ends_with(']') || !server.contains(':') {
+            true => format!("{server}:{port}"),
+            false => server.clone(),
+        });
+        std::iter::once(first).chain(others).collect()
     }
 
     /// Returns the first server as `host:port`.
@@ -280,12 +324,12 @@ type Receiving<'a> = Pin<Box<dyn Future<Output = Result<Vec<Receipt>, Outage>> +
 
 /// A connection to one kind of bus. It connects when it is first used, and reconnects.
 trait Bus: Send + Sync {
-    /// Publishes the messages in their order, waits for confirmations, at most for the connection's
-    /// timeout, and returns one receipt per message.
+    /// Publishes the messages in their order, waits for confirmations until `deadline`, and returns one
+    /// receipt per message.
     ///
     /// # Errors
     /// There is no connection: nothing was published.
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a>;
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a>;
 }
 
 /// A connection that was idle for this long is checked before use: it may have been closed unnoticed.
@@ -330,7 +374,7 @@ mod tests {
 
     fn config(url: &str, ca: Option<&str>, options: &[(&str, &str)]) -> Result<ConnectionConfig, String> {
         let options = options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        ConnectionConfig::new("b", url, ca.map(str::to_owned), Duration::from_secs(1), options)
+        ConnectionConfig::new("b", url, ca.map(str::to_owned), Duration::from_secs(1), options, Path::new("/etc"))
     }
 
     #[cfg(all(feature = "amqp", feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis"))]
@@ -342,7 +386,11 @@ mod tests {
             ("rediss://u:hunter2@h", "`ca` contains no certificate"),
             ("redis://u:hunter2@h", "`ca` is for rediss://, not redis://"),
             ("tls://u:hunter2@h?tls=no", "unknown parameter \"?tls=\" (known: credentials)"),
-            ("nats://h?credentials=own", "\"?credentials=own\": write the absolute path"),
+            ("kafka://h,h:x", "server \"h:x\": invalid port number"),
+            ("kafka://h,", "server \"\": empty host"),
+            ("kafka://u:hunter2@h/orders", "kafka:// takes no path"),
+            ("rediss://u:hunter2@h#insecure", "the URL has a fragment"),
+            ("tls://h?credentials=/a&credentials=/b", "the URL has parameter \"?credentials=\" twice"),
             ("nats://u:hunter2@h?credentials=/own", "NATS takes either a user or `?credentials=`, not both"),
             ("stomp://u:hunter2@h", "unknown bus \"stomp://\" (known: amqp://, "),
         ] {
@@ -366,7 +414,7 @@ mod tests {
     #[test]
     fn a_connection_is_shared_and_closed_with_its_last_user() {
         let buses = Buses::default();
-        let config = |url: &str| ConnectionConfig::new("b", url, None, Duration::from_secs(1), vec![]).unwrap();
+        let config = |url: &str| ConnectionConfig::new("b", url, None, Duration::from_secs(1), vec![], Path::new("")).unwrap();
         let first = buses.open(&config("amqp://a")).unwrap();
         assert!(Arc::ptr_eq(&first, &buses.open(&config("amqp://a")).unwrap()));
         assert!(!Arc::ptr_eq(&first, &buses.open(&config("amqp://b")).unwrap()));

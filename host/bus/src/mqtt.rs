@@ -66,7 +66,7 @@ impl Mqtt {
             login,
             tls,
             timeout: config.timeout,
-            connection: SharedConnection::new(config.timeout),
+            connection: SharedConnection::default(),
         })
     }
 
@@ -120,9 +120,8 @@ impl Mqtt {
         }
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.connection.get(|session| session.acks.lost().is_none(), self.connect()).await?;
-        let deadline = Instant::now() + self.timeout;
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        let session = self.connection.get(|session| session.acks.lost().is_none(), self.connect(), deadline).await?;
         let mut pending: Vec<Result<oneshot::Receiver<Receipt>, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
             pending.push(match publish(message, &session.limits) {
@@ -150,8 +149,8 @@ impl Mqtt {
 }
 
 impl Bus for Mqtt {
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-        Box::pin(self.send(messages))
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(self.send(messages, deadline))
     }
 }
 

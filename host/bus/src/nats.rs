@@ -4,6 +4,7 @@
 //! lost connection; `instrumented` measures and redacts.
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use async_nats::header::{HeaderName, HeaderValue};
@@ -43,7 +44,7 @@ enum Login {
     Token(String),
     Password(String, String),
     /// The path of a file with a JWT and its seed.
-    Credentials(String),
+    Credentials(PathBuf),
 }
 
 struct Session {
@@ -65,8 +66,7 @@ impl Nats {
         config.refuse_unknown(&["credentials"])?;
         let login = match (config.user(), config.password(), config.query("credentials")) {
             (None, None, None) => Login::Nobody,
-            (None, None, Some(path)) if path.starts_with('/') => Login::Credentials(path),
-            (None, None, Some(path)) => return Err(format!("\"?credentials={path}\": write the absolute path")),
+            (None, None, Some(path)) => Login::Credentials(config.folder.join(path)),
             (Some(token), None, None) => Login::Token(token),
             (user, Some(password), None) => Login::Password(user.unwrap_or_default(), password),
             _ => return Err("NATS takes either a user or `?credentials=`, not both".into()),
@@ -83,7 +83,7 @@ impl Nats {
             login,
             tls: tls::client(config.ca.as_deref())?,
             timeout: config.timeout,
-            connection: SharedConnection::new(config.timeout),
+            connection: SharedConnection::default(),
         })
     }
 
@@ -106,7 +106,7 @@ impl Nats {
             Login::Password(user, password) => options.user_and_password(user.clone(), password.clone()),
             Login::Credentials(path) => {
                 let read = tokio::fs::read_to_string(path).await.and_then(|text| options.credentials(&text));
-                read.map_err(|error| Outage::Misconfigured { reason: format!("credentials {path}: {error}") })?
+                read.map_err(|error| Outage::Misconfigured { reason: format!("credentials {}: {error}", path.display()) })?
             }
         };
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
@@ -125,9 +125,8 @@ impl Nats {
         }
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let session = self.connection.get(Session::is_usable, self.connect()).await?;
-        let deadline = Instant::now() + self.timeout;
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
         let mut pending: Vec<Result<PublishAckFuture, Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
             pending.push(session.publish(message, deadline).await);
@@ -146,8 +145,8 @@ impl Nats {
 }
 
 impl Bus for Nats {
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-        Box::pin(self.send(messages))
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(self.send(messages, deadline))
     }
 }
 

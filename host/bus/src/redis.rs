@@ -4,7 +4,6 @@
 //! `instrumented` measures and redacts.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, Pipeline, RedisError, RedisResult, TlsCertificates};
@@ -22,7 +21,6 @@ pub(super) struct Redis {
     client: Client,
     /// Shown in messages.
     address: String,
-    timeout: Duration,
     connection: SharedConnection<Session>,
 }
 
@@ -47,9 +45,7 @@ impl Redis {
         refuse_options("Redis", config)?;
         config.refuse_unknown(&[])?;
         let address = config.server(6379);
-        let mut url = config.url.clone();
-        // The fragment could turn the verification of certificates off.
-        url.set_fragment(None);
+        let url = &config.url;
         let client = match &config.ca {
             Some(ca) => {
                 let root_cert = Some(tls::roots(ca)?.into_bytes());
@@ -58,7 +54,7 @@ impl Redis {
             None => Client::open(url.as_str()),
         };
         let client = client.map_err(|error| error.to_string())?;
-        Ok(Self { client, address, timeout: config.timeout, connection: SharedConnection::new(config.timeout) })
+        Ok(Self { client, address, connection: SharedConnection::default() })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
@@ -95,13 +91,12 @@ impl Redis {
         }
     }
 
-    async fn send(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
-        let mut session = self.connection.get(|_| true, self.connect()).await?;
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        let mut session = self.connection.get(|_| true, self.connect(), deadline).await?;
         if !session.is_alive().await {
             self.connection.lose(&session).await;
-            session = self.connection.get(|_| true, self.connect()).await?;
+            session = self.connection.get(|_| true, self.connect(), deadline).await?;
         }
-        let deadline = Instant::now() + self.timeout;
         let mut pipeline = Pipeline::with_capacity(messages.len());
         let mut receipts: Vec<Option<Receipt>> = Vec::with_capacity(messages.len());
         for message in messages {
@@ -121,8 +116,8 @@ impl Redis {
 }
 
 impl Bus for Redis {
-    fn publish<'a>(&'a self, messages: &'a [Message]) -> Receiving<'a> {
-        Box::pin(self.send(messages))
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(self.send(messages, deadline))
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Receipt, unavailable};
 use signalbus_core::backoff::Backoff;
@@ -15,7 +15,6 @@ use signalbus_core::signal::{Outage, Outcome};
 
 /// A connection that is opened when it is needed, by one caller at a time, and reopened with a backoff.
 pub(super) struct SharedConnection<C> {
-    patience: Duration,
     state: Mutex<State<C>>,
 }
 
@@ -35,13 +34,15 @@ enum Failed {
     Broken,
 }
 
-impl<C> SharedConnection<C> {
-    /// Creates a closed connection; `patience` is the time limit for connecting.
-    pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, state: Mutex::new(State { current: None, failures: 0, failed: None }) }
+impl<C> Default for SharedConnection<C> {
+    /// Creates a closed connection.
+    fn default() -> Self {
+        Self { state: Mutex::new(State { current: None, failures: 0, failed: None }) }
     }
+}
 
-    /// Returns the connection. If there is none, or `alive` rejects it, opens one with `connect`.
+impl<C> SharedConnection<C> {
+    /// Returns the connection. If there is none, or `alive` rejects it, opens one with `connect`, until `deadline`.
     ///
     /// # Errors
     /// Connecting failed, now or so recently that the backoff has not passed; an `Unavailable` outage
@@ -50,7 +51,9 @@ impl<C> SharedConnection<C> {
         &self,
         alive: impl Fn(&C) -> bool,
         connect: impl Future<Output = Result<C, Outage>>,
+        deadline: Instant,
     ) -> Result<Arc<C>, Outage> {
+        let begun = Instant::now();
         let mut state = self.state.lock().await;
         loop {
             if let Some(current) = state.current.take_if(|current| alive(current)) {
@@ -68,7 +71,7 @@ impl<C> SharedConnection<C> {
             match failed {
                 _ if wait.is_zero() => break,
                 Failed::Connecting(outage) => return Err(after(outage.clone(), wait)),
-                Failed::Broken if wait > self.patience / 2 => {
+                Failed::Broken if wait > deadline.saturating_duration_since(Instant::now()) / 2 => {
                     return Err(after(unavailable("the connection breaks again and again"), wait));
                 }
                 Failed::Broken => drop(state),
@@ -76,8 +79,8 @@ impl<C> SharedConnection<C> {
             sleep(wait).await;
             state = self.state.lock().await;
         }
-        let connected = timeout(self.patience, connect).await;
-        match connected.unwrap_or_else(|_| Err(unavailable(format!("no connection within {:?}", self.patience)))) {
+        let connected = timeout_at(deadline, connect).await;
+        match connected.unwrap_or_else(|_| Err(unavailable(format!("no connection within {:.1?}", begun.elapsed())))) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 state.current = Some(connection.clone());
@@ -138,17 +141,25 @@ mod tests {
     use super::super::broken;
     use super::*;
 
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(1)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_hour_without_a_bus_makes_a_bounded_number_of_attempts() {
-        let (shared, attempts) = (SharedConnection::<()>::new(Duration::from_secs(1)), AtomicU32::new(0));
+        let (shared, attempts) = (SharedConnection::<()>::default(), AtomicU32::new(0));
         let begun = Instant::now();
         let mut asked = 0;
         while begun.elapsed() < Duration::from_secs(3600) {
             asked += 1;
-            let failed = shared.get(|()| true, async {
-                attempts.fetch_add(1, Relaxed);
-                Err(unavailable("refused"))
-            });
+            let failed = shared.get(
+                |()| true,
+                async {
+                    attempts.fetch_add(1, Relaxed);
+                    Err(unavailable("refused"))
+                },
+                soon(),
+            );
             let Err(Outage::Unavailable { after: Some(wait), .. }) = failed.await else { panic!("it has no wait") };
             assert!(wait <= Duration::from_secs(4), "{wait:?}");
             tokio::time::sleep(wait / 2).await;
@@ -160,10 +171,10 @@ mod tests {
     /// A message that breaks every connection makes no storm; one that is confirmed ends the backoff.
     #[tokio::test(start_paused = true)]
     async fn connections_that_break_are_replaced_with_a_backoff() {
-        let (shared, attempts, begun) = (SharedConnection::new(Duration::from_secs(1)), AtomicU32::new(0), Instant::now());
+        let (shared, attempts, begun) = (SharedConnection::default(), AtomicU32::new(0), Instant::now());
         let connect = async || Ok(attempts.fetch_add(1, Relaxed));
         while begun.elapsed() < Duration::from_secs(60) {
-            match shared.get(|_| true, connect()).await {
+            match shared.get(|_| true, connect(), soon()).await {
                 Ok(used) => shared.end_call(&used, &[Ok(Outcome::Skip), Err(broken("reset"))], true).await,
                 Err(Outage::Unavailable { after: Some(wait), .. }) => tokio::time::sleep(wait).await,
                 Err(other) => panic!("{other:?}"),
@@ -171,34 +182,34 @@ mod tests {
         }
         assert!((20..40).contains(&attempts.load(Relaxed)), "{attempts:?}");
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let found = shared.get(|_| true, connect()).await.unwrap();
+        let found = shared.get(|_| true, connect(), soon()).await.unwrap();
         shared.end_call(&found, &[Ok(Outcome::Sent)], true).await;
         // What broke between two calls is replaced at once, but only once.
         let confirmed = Instant::now();
-        shared.get(|_| false, connect()).await.unwrap();
+        shared.get(|_| false, connect(), soon()).await.unwrap();
         assert!(confirmed.elapsed().is_zero());
-        assert!(shared.get(|_| false, connect()).await.is_ok() && confirmed.elapsed() >= Duration::from_millis(80));
+        assert!(shared.get(|_| false, connect(), soon()).await.is_ok() && confirmed.elapsed() >= Duration::from_millis(80));
     }
 
     #[tokio::test(start_paused = true)]
     async fn connecting_times_out() {
-        let shared = SharedConnection::<()>::new(Duration::from_secs(7));
-        let failed = shared.get(|()| true, std::future::pending()).await;
+        let shared = SharedConnection::<()>::default();
+        let failed = shared.get(|()| true, std::future::pending(), Instant::now() + Duration::from_secs(7)).await;
         let Err(Outage::Unavailable { reason, .. }) = failed else { panic!("it connected") };
-        assert_eq!(reason, "no connection within 7s");
+        assert_eq!(reason, "no connection within 7.0s");
     }
 
     #[tokio::test]
     async fn a_connection_is_shared_until_it_is_lost() {
-        let shared = SharedConnection::new(Duration::from_secs(1));
-        let first = shared.get(|_| true, async { Ok(1) }).await.unwrap();
-        let again = shared.get(|_| true, async { Ok(2) }).await.unwrap();
+        let shared = SharedConnection::default();
+        let first = shared.get(|_| true, async { Ok(1) }, soon()).await.unwrap();
+        let again = shared.get(|_| true, async { Ok(2) }, soon()).await.unwrap();
         assert_eq!((*first, *again), (1, 1));
         shared.lose(&first).await;
-        let third = shared.get(|_| true, async { Ok(3) }).await.unwrap();
+        let third = shared.get(|_| true, async { Ok(3) }, soon()).await.unwrap();
         shared.lose(&first).await;
-        assert_eq!(*shared.get(|_| true, async { Ok(4) }).await.unwrap(), 3);
-        assert_eq!(*shared.get(|_| false, async { Ok(5) }).await.unwrap(), 5);
+        assert_eq!(*shared.get(|_| true, async { Ok(4) }, soon()).await.unwrap(), 3);
+        assert_eq!(*shared.get(|_| false, async { Ok(5) }, soon()).await.unwrap(), 5);
         assert_eq!(*third, 3);
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::signal::{Column, Outage, Outcome, Signal, SignalType, Value};
 
-/// The attribute `untried` of a call: a retry for this reason says that the signal was not tried.
-const UNTRIED: &str = "signalbus: not tried";
+/// The attribute `untried` of a call: a retry for this reason says that the signal was not tried, or that it is unknown
+/// what became of it.
+pub(super) const UNTRIED: &str = "signalbus: not tried";
 
 /// A batch in the form that guest calls borrow from: all values in one list.
 pub(super) struct LoweredBatch<'a> {

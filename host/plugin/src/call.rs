@@ -252,8 +252,9 @@ impl<'a> CallContext<'a> {
         };
         let (alive, answer) = self.in_time(call).await?;
         self.measure(&alive.0);
+        let unconfirmed = alive.0.data().unconfirmed();
         Ok(match answer {
-            Ok(outcomes) => (alive, Ok(self.outcomes(outcomes))),
+            Ok(outcomes) => (alive, self.outcomes(outcomes, unconfirmed)),
             Err(outage) => (alive, Err(self.outage(outage))),
         })
     }
@@ -403,16 +404,20 @@ impl<'a> CallContext<'a> {
         ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
     }
 
-    fn outcomes(&self, outcomes: Vec<wit::Outcome>) -> Vec<Outcome> {
+    fn outcomes(&self, outcomes: Vec<wit::Outcome>, unconfirmed: bool) -> Verdict {
         let mut outcomes: Vec<Outcome> = outcomes.into_iter().map(Outcome::from).collect();
-        // A call that tries nothing would be repeated for ever.
         if outcomes.iter().all(|outcome| *outcome == Outcome::Held) {
+            if unconfirmed {
+                let reason = "a bus did not confirm a message of every signal".to_owned();
+                return Err(Outage::Unavailable { reason, after: None });
+            }
+            // A call that tries nothing would be repeated for ever.
             outcomes.fill(Outcome::retry("the plugin tried none of the signals of a call"));
         }
         let mut reasons: Vec<&mut String> = outcomes.iter_mut().filter_map(reason_of).collect();
         let most = longest_reason(reasons.len());
         reasons.iter_mut().for_each(|reason| self.tidy(reason, most));
-        outcomes
+        Ok(outcomes)
     }
 
     fn outage(&self, outage: wit::Outage) -> Outage {

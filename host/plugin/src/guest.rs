@@ -20,6 +20,7 @@ use super::logs::{PluginContext, PluginLogs, Stream};
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
+use signalbus_core::signal::{Outage, Outcome};
 use signalbus_core::text;
 
 /// The state of a store.
@@ -32,6 +33,10 @@ pub(super) struct State {
     meter: Meter,
     context: PluginContext,
     logs: PluginLogs,
+    /// Whether a message that the guest published has no outcome yet.
+    unconfirmed: bool,
+    /// When a bus must have answered, so that the guest can.
+    deadline: tokio::time::Instant,
 }
 
 /// Maximum number of resources, such as streams and pollables, per instance.
@@ -46,7 +51,17 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
     wasi.stdout(Pipe { logs: logs.clone(), stream: Stream::Output }).stderr(Pipe { logs: logs.clone(), stream: Stream::Error });
     addresses.open(&mut wasi);
     let meter = Meter::new(limits.memory);
-    let state = State { wasi: wasi.build(), http: Http::new(context.clone()), addresses, table, meter, context, logs };
+    let state = State {
+        wasi: wasi.build(),
+        http: Http::new(context.clone()),
+        addresses,
+        table,
+        meter,
+        context,
+        logs,
+        unconfirmed: false,
+        deadline: tokio::time::Instant::now(),
+    };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
     // This counts only the bytes passed to the host: more than a guest's memory can be passed only by
@@ -62,6 +77,7 @@ pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>)
     let started = Instant::now();
     let load = load.clone();
     let waited = load.waited();
+    store.data_mut().deadline = tokio::time::Instant::now() + timeout - timeout / 10;
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
         load.tick();
@@ -77,6 +93,11 @@ impl State {
     /// Returns the bytes that the instance holds.
     pub(super) fn memory(&self) -> usize {
         self.meter.used()
+    }
+
+    /// Returns whether a message that the guest published last has no outcome yet.
+    pub(super) fn unconfirmed(&self) -> bool {
+        self.unconfirmed
     }
 }
 
@@ -135,7 +156,11 @@ impl config::Host for State {
 impl producer::Host for State {
     async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
         let messages = messages.into_iter().map(Message::from).collect();
-        let verdict = self.context.connections.publish(messages, &self.context.signal_type).await;
+        let published = self.context.connections.publish(messages, &self.context.signal_type);
+        let late =
+            || Outage::Unavailable { reason: "the bus did not answer in the time of the plugin's call".into(), after: None };
+        let verdict = tokio::time::timeout_at(self.deadline, published).await.unwrap_or_else(|_| Err(late()));
+        self.unconfirmed = verdict.as_ref().is_ok_and(|outcomes| outcomes.contains(&Outcome::Held));
         Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
     }
 }

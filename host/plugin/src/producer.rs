@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 
+use super::batch::UNTRIED;
 use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::message::{Message, Publisher};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
@@ -75,25 +76,18 @@ impl Connections {
 /// The messages for one connection, and their positions in the list.
 type Part<'a> = (&'a Arc<dyn Publisher>, Vec<usize>, Vec<Message>);
 
-/// Merges the verdicts of several connections. If only some have an outage, their messages are
-/// retried, because the others may have arrived.
+/// Merges the verdicts of several connections. If only some have an outage, it is unknown what became of
+/// their messages, and the outcomes of the others stand.
 fn merged(count: usize, mut parts: Vec<(Vec<usize>, Verdict)>) -> Verdict {
     if parts.iter().all(|(_, verdict)| verdict.is_err())
         && let Some((_, outage)) = parts.pop()
     {
         return outage;
     }
-    let mut outcomes = vec![Outcome::retry("the bus returned no outcome"); count];
+    let mut outcomes = vec![Outcome::Held; count];
     for (positions, verdict) in parts {
-        match verdict {
-            Ok(answers) => positions.into_iter().zip(answers).for_each(|(position, answer)| outcomes[position] = answer),
-            Err(Outage::Unavailable { reason, after }) => {
-                positions.into_iter().for_each(|at| outcomes[at] = Outcome::Retry { reason: reason.clone(), after });
-            }
-            Err(Outage::Misconfigured { reason }) => {
-                positions.into_iter().for_each(|at| outcomes[at] = Outcome::retry(reason.as_str()));
-            }
-        }
+        let answers = verdict.unwrap_or_default();
+        positions.into_iter().zip(answers).for_each(|(position, answer)| outcomes[position] = answer);
     }
     Ok(outcomes)
 }
@@ -118,7 +112,8 @@ impl From<Outcome> for wit::Outcome {
             Outcome::Skip => Self::Skip,
             Outcome::Retry { reason, after } => Self::Retry(wit::Retry { reason, after_ms: after.map(millis) }),
             Outcome::Reject { reason } => Self::Reject(reason),
-            Outcome::Held => Self::Retry(wit::Retry { reason: "the message was not tried".to_owned(), after_ms: None }),
+            // If a plugin passes it on, the signal is not charged.
+            Outcome::Held => Self::Retry(wit::Retry { reason: UNTRIED.to_owned(), after_ms: None }),
         }
     }
 }
@@ -147,7 +142,7 @@ mod tests {
     #[test]
     fn outcomes_keep_the_order_of_the_messages() {
         let merged = merged(3, vec![(vec![0, 2], Ok(vec![Outcome::Sent, Outcome::Skip])), (vec![1], down("b"))]);
-        assert_eq!(merged, Ok(vec![Outcome::Sent, Outcome::retry("b"), Outcome::Skip]));
+        assert_eq!(merged, Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Skip]));
     }
 
     #[test]

@@ -354,6 +354,10 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
     let strict = !source.order_by.is_empty() && source.order_key.is_empty();
     let grants = grants::grants(section, connections, faults);
     let granted = |connection: &&Connection| grants.connections.contains(&connection.name);
+    let connections: Vec<_> = connections.iter().filter(granted).filter_map(|connection| connection.config.clone()).collect();
+    for connection in &connections {
+        check_timeouts(section, timeout, connection, faults);
+    }
     SignalConfig {
         place: faults.place(section.offset()),
         plugin: if plugin.is_empty() { PathBuf::new() } else { folder.join(plugin) },
@@ -363,9 +367,25 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
         autoflush: section.boolean("autoflush", true, faults),
         limits: Limits { timeout, memory: section.size("memory", Limits::default().memory, faults) },
         policy: policy(section, &source, faults),
-        connections: connections.iter().filter(granted).filter_map(|connection| connection.config.clone()).collect(),
+        connections,
         grants,
         source,
+    }
+}
+
+/// Checks that a call of the plugin outlasts a call of a bus that hangs: the plugin would be blamed for it.
+fn check_timeouts(section: &Section<'_>, timeout: Duration, connection: &ConnectionConfig, faults: &mut Faults<'_>) {
+    let limit = connection.timeout();
+    if timeout < limit + limit / 4 {
+        faults.add(
+            section.place("timeout"),
+            format!(
+                "`{}` ({timeout:?}) must be at least a quarter longer than `connections.{}.timeout` ({limit:?}), so that a bus \
+                 that hangs is an outage",
+                section.named("timeout"),
+                connection.name
+            ),
+        );
     }
 }
 

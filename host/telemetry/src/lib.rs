@@ -299,6 +299,15 @@ pub fn waited(signal: &str, resource: &'static str, time: Duration) {
     meters::wait(signal, resource, time);
 }
 
+/// Messages were published, and the bus did not confirm them: they are sent again. `others` says whether it has decided
+/// on others of their call.
+pub fn unconfirmed(connection: &str, messages: usize, others: bool, reason: &str) {
+    meters::messages(connection, "unconfirmed", messages);
+    if others && should_log(&format!("unconfirmed {connection}")) {
+        warn!(target: TARGET, connection, messages, reason, "messages not confirmed, sending them again");
+    }
+}
+
 /// The memory that a plugin instance has used.
 pub fn plugin_memory(signal: &str, bytes: usize) {
     meters::high_water("signalbus_plugin_memory_bytes", signal, bytes);

@@ -143,9 +143,14 @@ pub(crate) fn published(connection: &str, outcomes: Option<[(&'static str, usize
         return counter!("signalbus_bus_outages_total", of()).increment(1);
     };
     for (outcome, number) in outcomes.into_iter().filter(|(_, number)| *number > 0) {
-        let labels = vec![Label::new("connection", connection.to_owned()), Label::from_static_parts("outcome", outcome)];
-        counter!("signalbus_bus_messages_total", labels).increment(number as u64);
+        messages(connection, outcome, number);
     }
+}
+
+/// Counts messages published on a connection.
+pub(crate) fn messages(connection: &str, outcome: &'static str, number: usize) {
+    let labels = vec![Label::new("connection", connection.to_owned()), Label::from_static_parts("outcome", outcome)];
+    counter!("signalbus_bus_messages_total", labels).increment(number as u64);
 }
 
 /// Increments a counter that does not belong to a signal type.

@@ -40,6 +40,6 @@ fn connection(name: &str, section: &Section<'_>, folder: &Path, faults: &mut Fau
     let timeout = section.duration("timeout", Duration::from_secs(10), faults);
     let options = texts(section, "options", faults);
     let url = section.url("url", faults)?;
-    let config = ConnectionConfig::new(name, &url, ca, timeout, options);
+    let config = ConnectionConfig::new(name, &url, ca, timeout, options, folder);
     config.map_err(|fault| faults.add(section.place("url"), format!("`{}`: {fault}", section.named("url")))).ok()
 }

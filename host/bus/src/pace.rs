@@ -1,0 +1,153 @@
+//! How much is published at a time: what the bus confirms in half of the time that a call has.
+//!
+//! A narrow network, or a quota, must not make a whole batch time out again and again. `instrumented` publishes a call in
+//! such parts.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::{Failure, Receipt};
+use signalbus_core::message::Message;
+
+/// The pace of a connection, which all its calls share.
+pub(super) struct Pace {
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// How many bytes are published together.
+    room: usize,
+    /// How many full parts in a row were confirmed soon.
+    soon: u32,
+}
+
+impl Pace {
+    /// Takes a second over a slow line.
+    const FIRST: usize = 64 << 10;
+    /// Not less is published together, whatever a bus that hangs seems to take.
+    const LEAST: usize = 4 << 10;
+    /// A quota makes itself felt only after what exceeds it: one part that was confirmed soon shows little.
+    const SOON: u32 = 2;
+
+    /// `patience` is the time limit of a call.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, state: Mutex::new(State { room: Self::FIRST, soon: 0 }) }
+    }
+
+    /// Returns how many of the messages, from the first on, are to be published together: at least one.
+    pub(super) fn part(&self, messages: &[Message]) -> usize {
+        let mut room = self.state().room;
+        let fits = messages.iter().take_while(|message| {
+            let left = room.checked_sub(size(message));
+            room = left.unwrap_or_default();
+            left.is_some()
+        });
+        fits.count().max(1).min(messages.len())
+    }
+
+    /// Learns from a part of a call, and the time that it took.
+    pub(super) fn learn(&self, messages: &[Message], receipts: &[Receipt], time: Duration) {
+        let sizes = || messages.iter().map(size).zip(receipts);
+        let published: usize = sizes().map(|(size, _)| size).sum();
+        let missing = receipts.iter().filter_map(|receipt| receipt.as_ref().err());
+        let half = self.patience / 2;
+        let mut state = self.state();
+        if receipts.iter().all(Result::is_ok) {
+            if time > half {
+                let share = half.as_secs_f64() / time.as_secs_f64();
+                state.limit(scaled(published, share));
+            } else if time < half / 2 && published.saturating_mul(2) > state.room {
+                state.grow();
+            }
+        } else if missing.clone().all(|failure| matches!(failure, Failure::Outage(_))) {
+            // What is missing may be under way: what comes next goes behind it.
+            let confirmed: usize = sizes().filter(|(_, receipt)| receipt.is_ok()).map(|(size, _)| size).sum();
+            state.limit((confirmed / 2).max(published / 4));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn limit(&mut self, room: usize) {
+        (self.room, self.soon) = (self.room.min(room.max(Pace::LEAST)), 0);
+    }
+
+    fn grow(&mut self) {
+        self.soon += 1;
+        if self.soon >= Pace::SOON {
+            (self.room, self.soon) = (self.room.saturating_mul(2), 0);
+        }
+    }
+}
+
+/// Returns about how many bytes a message takes on its way.
+fn size(message: &Message) -> usize {
+    const FIXED: usize = 128;
+    let headers = message.headers.iter().map(|(name, value)| name.len() + value.len());
+    FIXED + message.destination.len() + message.key.as_ref().map_or(0, String::len) + headers.sum::<usize>() + message.body.len()
+}
+
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is an estimate")]
+fn scaled(size: usize, share: f64) -> usize {
+    (size as f64 * share) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{broken, outage};
+    use super::*;
+    use signalbus_core::signal::Outcome;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Publishes messages of about 1,000 bytes through a bus that takes so many a second, and returns how many went
+    /// together each time.
+    fn parts(pace: &Pace, rate: f64, count: usize) -> Vec<usize> {
+        let messages = vec![Message { body: vec![0; 1000 - 128], ..Message::default() }; 10_000];
+        let one = || {
+            let part = pace.part(&messages);
+            let time = Duration::from_secs_f64(f64::from(u32::try_from(part).unwrap()) / rate);
+            let confirmed = if time > PATIENCE { scaled(part, 10.0 / time.as_secs_f64()) } else { part };
+            let receipts: Vec<Receipt> =
+                (0..part).map(|n| if n < confirmed { Ok(Outcome::Sent) } else { Err(outage("late")) }).collect();
+            pace.learn(&messages[..part], &receipts, time.min(PATIENCE));
+            part
+        };
+        std::iter::repeat_with(one).take(count).collect()
+    }
+
+    #[test]
+    fn a_part_is_what_the_bus_confirms_in_half_of_the_time() {
+        let pace = Pace::new(PATIENCE);
+        assert_eq!(parts(&pace, 1e9, 20)[15..], [8388, 10_000, 10_000, 10_000, 10_000]);
+        // A tenth of a call's time is the worst that follows a line which becomes slow.
+        let slow = parts(&pace, 100.0, 20);
+        assert!(slow[1] <= 2500 && slow[4..].iter().all(|part| (240..=500).contains(part)), "{slow:?}");
+        assert_eq!(parts(&pace, 1e9, 20).last(), Some(&10_000));
+    }
+
+    #[test]
+    fn a_part_has_at_least_one_message() {
+        let pace = Pace::new(PATIENCE);
+        let large = vec![Message { body: vec![0; 1 << 20], ..Message::default() }; 2];
+        assert_eq!((pace.part(&large), pace.part(&large[..0])), (1, 0));
+        for _ in 0..20 {
+            pace.learn(&large[..1], &[Err(outage("late"))], PATIENCE);
+        }
+        assert_eq!(pace.part(&large), 1);
+    }
+
+    /// It says nothing about how much the bus takes.
+    #[test]
+    fn a_broken_connection_does_not_slow_it_down() {
+        let pace = Pace::new(PATIENCE);
+        let messages = vec![Message::default(); 100];
+        pace.learn(&messages, &vec![Err(broken("reset")); 100], Duration::ZERO);
+        assert_eq!(pace.part(&messages), 100);
+    }
+}
