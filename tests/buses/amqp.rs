@@ -10,10 +10,14 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{RECOVERY, Shop, bad_messages_cost_only_themselves, certificates, row_of};
+use crate::harness::bus::{
+    FEW_AND_MANY, NARROW, RECOVERY, Refusal, Shop, bad_messages_cost_only_themselves, certificates, few_repetitions,
+    refusals_cost_only_themselves, row_of,
+};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
+use crate::harness::proxy::Proxy;
 use crate::harness::relay::{Running, section};
 use crate::harness::server::free_port;
 
@@ -357,9 +361,61 @@ async fn tls_needs_a_trusted_certificate() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_ipv6_address_leads_to_its_server() {
     let broker = Broker::shared(Kind::Rabbitmq);
-    let proxy = crate::harness::proxy::Proxy::at("[::1]:0", broker.port());
+    let proxy = Proxy::at("[::1]:0", broker.port());
     let settings = "destination = 'amq.direct'\nkey = 'customer'";
     Shop::with(3, &format!("url = 'amqp://guest:guest@[::1]:{}/%2f'", proxy.port), settings).await.sends().await;
     let refused = Shop::small("url = 'amqp://localhost?heartbaet=3'", settings).await.flush();
     assert!(refused.stderr.contains("unknown parameter \"?heartbaet=\""), "{refused:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrow_network_costs_only_time() {
+    let trial = Trial::new(0, "destination = 'EXCHANGE'").await;
+    let proxy = Proxy::narrow(shared().port(), NARROW);
+    let connection = format!("url = 'amqp://guest:guest@127.0.0.1:{}/%2f'", proxy.port);
+    let shop = Shop::heavy(&connection, &format!("destination = '{}'", trial.name)).await;
+    shop.squeezes(Duration::from_secs(60)).await;
+    let received = trial.received().await;
+    assert_eq!(missing(&received, 500), Vec::<u32>::new());
+    few_repetitions(received.values().map(Vec::len).sum());
+}
+
+/// By what it answers, by returning the message, and by closing the channel.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_messages_cost_only_themselves() {
+    let trial = Trial::new(0, "destination = 'EXCHANGE'").await;
+    let (url, name, seen) = (format!("url = {:?}", shared().url()), &trial.name, std::sync::Mutex::new(Vec::new()));
+    let arrived = async || {
+        while let Some(message) = trial.channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+            seen.lock().unwrap().push(message.properties.message_id().as_ref().unwrap().to_string());
+        }
+        seen.lock().unwrap().clone()
+    };
+    let (own, named) = (format!("destination = '{name}'"), format!("customer = '{name}'"));
+    let mandatory = "destination = ''\nkey = '{customer}'\noptions = { 'amqp.mandatory' = true }".to_owned();
+    for (settings, good, bad, words) in [
+        (
+            format!("{own}\nbody_column = 'payload'"),
+            "lane = lane",
+            "payload = hex(zeroblob(60000))",
+            "message size 120000 is larger",
+        ),
+        (
+            format!("{own}\nheaders = {{ x = '{{customer}}' }}"),
+            "lane = lane",
+            "customer = printf('%.140000c', 'x')",
+            "properties take",
+        ),
+        (
+            format!("{own}\noptions = {{ 'amqp.user-id' = '{{customer}}' }}"),
+            "customer = 'guest'",
+            "customer = 'carol'",
+            "user_id property",
+        ),
+        ("destination = '{customer}'".into(), &named, "customer = 'nowhere'", "NOT_FOUND - no exchange 'nowhere'"),
+        (mandatory, &named, "customer = 'nowhere'", "RabbitMQ returned the message: 312 NO_ROUTE"),
+    ] {
+        let refusal = Refusal { settings: &settings, good, bad, words };
+        refusals_cost_only_themselves(&url, &refusal, &FEW_AND_MANY, &arrived).await;
+    }
 }

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use futures::future::join_all;
+use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions};
 use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPSoftError};
 use lapin::tcp::OwnedTLSConfig;
@@ -238,9 +238,10 @@ impl Session {
             }
         }
         let mut unprocessed: Vec<_> = prepared[confirms.len()..].iter().collect();
+        let mut returned = Vec::new();
         for (pending, confirm) in prepared.iter().zip(confirms) {
             receipts[pending.0] = match timeout_at(deadline, confirm).await {
-                Ok(Ok(confirmation)) => Ok(classify(confirmation)),
+                Ok(Ok(confirmation)) => Ok(classify(confirmation, &mut returned)),
                 Ok(Err(error)) if is_of_channel(&error) && self.is_usable() => {
                     unprocessed.push(pending);
                     continue;
@@ -249,7 +250,9 @@ impl Session {
                 Err(_) => Err(outage("RabbitMQ did not confirm in time")),
             };
         }
-        if unprocessed.is_empty() && prepared.iter().all(|(position, _)| receipts[*position].is_ok()) {
+        let complete = unprocessed.is_empty() && prepared.iter().all(|(position, _)| receipts[*position].is_ok());
+        unprocessed.extend(note_returned(prepared, &returned, complete, receipts));
+        if complete {
             self.give_back(channel);
         }
         unprocessed.sort_unstable_by_key(|(position, _)| *position);
@@ -263,7 +266,9 @@ impl Session {
         match timeout_at(deadline, published).await {
             Ok(Ok(confirmation)) => {
                 self.give_back(channel);
-                Ok(classify(confirmation))
+                let mut returned = Vec::new();
+                let outcome = classify(confirmation, &mut returned);
+                Ok(returned.first().map_or(outcome, unroutable))
             }
             Ok(Err(error)) => {
                 self.exchanges().remove(publish.exchange.as_str());
@@ -337,6 +342,15 @@ impl<'a> AmqpPublish<'a> {
         })
     }
 
+    /// Returns whether the server has returned this message, or an equal one.
+    fn is(&self, returned: &BasicReturnMessage) -> bool {
+        let delivery = &returned.delivery;
+        delivery.properties.message_id() == self.properties.message_id()
+            && delivery.exchange == self.exchange
+            && delivery.routing_key == self.key
+            && delivery.data == self.body
+    }
+
     async fn send(&self, channel: &Channel) -> lapin::Result<PublisherConfirm> {
         let (exchange, key) = (self.exchange.clone(), self.key.clone());
         channel.basic_publish(exchange, key, self.options, self.body, self.properties.clone()).await
@@ -362,19 +376,49 @@ fn parsed<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, Outcome> {
     value.parse().map_err(|_| reject(format!("option \"amqp.{name}\" cannot be {value:?}")))
 }
 
-fn classify(confirmation: Confirmation) -> Outcome {
+/// Returns the outcome of a message, unless it is returned. The client adds what was returned to any confirmation that
+/// follows, not to that of the message itself.
+fn classify(confirmation: Confirmation, returned: &mut Vec<BasicReturnMessage>) -> Outcome {
     match confirmation {
-        Confirmation::Ack(None) => Outcome::Sent,
-        Confirmation::Ack(Some(returned)) | Confirmation::Nack(Some(returned)) => reject(format!(
-            "RabbitMQ returned the message: {} {}; bind a queue to exchange {:?} for key {:?}",
-            returned.reply_code,
-            returned.reply_text,
-            returned.delivery.exchange.as_str(),
-            returned.delivery.routing_key.as_str(),
-        )),
-        Confirmation::Nack(None) => Outcome::retry("RabbitMQ did not accept the message: a queue is full or unavailable"),
+        Confirmation::Ack(message) => {
+            returned.extend(message);
+            Outcome::Sent
+        }
+        Confirmation::Nack(message) => {
+            returned.extend(message);
+            Outcome::retry("RabbitMQ did not accept the message: a queue is full or unavailable")
+        }
         Confirmation::NotRequested => Outcome::retry("RabbitMQ was not asked to confirm"),
     }
+}
+
+/// Sets the outcomes of the messages that were returned. Returns those of which that is unknown: unless all were
+/// confirmed, the client may not have handed out everything.
+fn note_returned<'p, 'm>(
+    prepared: &'p [(usize, AmqpPublish<'m>)],
+    returned: &[BasicReturnMessage],
+    mut complete: bool,
+    receipts: &mut [Receipt],
+) -> Vec<&'p (usize, AmqpPublish<'m>)> {
+    let mut mandatory: Vec<_> = prepared.iter().filter(|(_, publish)| publish.options.mandatory).collect();
+    for message in returned {
+        match mandatory.iter().position(|(_, publish)| publish.is(message)) {
+            Some(at) => receipts[mandatory.remove(at).0] = Ok(unroutable(message)),
+            None => complete = false,
+        }
+    }
+    mandatory.retain(|(position, _)| !complete && receipts[*position] == Ok(Outcome::Sent));
+    mandatory
+}
+
+fn unroutable(returned: &BasicReturnMessage) -> Outcome {
+    reject(format!(
+        "RabbitMQ returned the message: {} {}; bind a queue to exchange {:?} for key {:?}",
+        returned.reply_code,
+        returned.reply_text,
+        returned.delivery.exchange.as_str(),
+        returned.delivery.routing_key.as_str(),
+    ))
 }
 
 /// Returns the protocol error if it concerns one message or channel only.
