@@ -46,6 +46,11 @@ impl Body {
         }
     }
 
+    /// Returns whether the body is a column that is NULL.
+    pub fn is_null(&self, signal: &Signal) -> bool {
+        matches!(self, Self::Raw(position, _) if matches!(signal.cells().nth(*position), Some((_, Value::Null))))
+    }
+
     /// Returns the body of a signal's message.
     ///
     /// # Errors

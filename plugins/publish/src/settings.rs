@@ -145,6 +145,9 @@ impl Maker {
             Some(event) => event.dress(message, signal, &self.body, &self.content_type),
             None => {
                 message.body = self.body.encode(signal)?;
+                if self.body.is_null(signal) {
+                    message.options.push(("kafka.tombstone".to_owned(), "true".to_owned()));
+                }
                 Ok(message.content_type(self.content_type.as_str()))
             }
         }

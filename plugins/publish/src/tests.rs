@@ -72,6 +72,7 @@ fn one_column_can_be_the_body_unchanged() {
     ] {
         let message = published(&[("body_column", column)]);
         assert_eq!((message.body.as_slice(), message.content_type.as_deref()), (body, Some(media)), "{column}");
+        assert_eq!(message.options.is_empty(), column != "note", "{column}");
     }
 }
 
