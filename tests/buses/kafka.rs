@@ -398,10 +398,14 @@ async fn it_travels_encrypted() {
     let connection = format!("{}\ntimeout = '1s'", url("treasure"));
     // The command may end in the midst of a handshake, and does so in peace.
     for _ in 0..6 {
-        Shop::small(&connection, &topic.destination()).await.cannot(69, &["certificate verify failed"]).await;
+        Shop::small(&connection, &topic.destination()).await.cannot(69, &["is unknown: set `ca`"]).await;
     }
     let ca = format!("ca = '{}/ca.pem'", server.certificates.path().display());
     Shop::small(&format!("{}\n{ca}", url("treasure")), &topic.destination()).await.sends().await;
+    let named = connection.replace("127.0.0.1", "localhost").replace("timeout = '1s'", &ca);
+    Shop::small(&named, &topic.destination()).await.cannot(69, &["is for another name than \"localhost\""]).await;
+    let plain = format!("url = '{}'\ntimeout = '2s'", server.broker.url().replace("kafka:", "kafkas:"));
+    Shop::small(&plain, &topic.destination()).await.cannot(69, &["does not seem to speak TLS"]).await;
     let words = ["refuses the login", "Invalid username or password"];
     Shop::small(&format!("{}\n{ca}", url("hunter2")), &topic.destination()).await.cannot(78, &words).await;
     assert_eq!(topic.records().len(), 2);
@@ -422,7 +426,7 @@ async fn a_quota_costs_only_time() {
     let topic = Topic::new().await;
     limit(&topic.servers, &topic.name, 40_000.0);
     let connection = format!("{}\noptions = {{ \"client.id\" = '{}' }}", topic.url(), topic.name);
-    Shop::heavy(&connection, &topic.destination()).await.squeezes(Duration::from_secs(120)).await;
+    Shop::heavy(500, &connection, &topic.destination()).await.squeezes(Duration::from_secs(120)).await;
     let records = topic.records();
     assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
     few_repetitions(records.len());
@@ -430,13 +434,13 @@ async fn a_quota_costs_only_time() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_narrow_network_costs_only_time() {
-    let port = free_port();
-    let proxy = Proxy::narrow(port, NARROW);
+    let proxy = Proxy::narrow(0, NARROW);
     let advertised = format!("advertised.listeners=PLAINTEXT://127.0.0.1:{}", proxy.port);
-    let broker = tokio::task::spawn_blocking(move || Broker::at(port, Kind::Kafka, &advertised)).await.unwrap();
+    let broker = tokio::task::spawn_blocking(move || Broker::start(Kind::Kafka, &advertised)).await.unwrap();
+    proxy.lead(broker.port());
     create(&broker.url(), "orders", &[]).await;
     let connection = format!("url = 'kafka://127.0.0.1:{}'", proxy.port);
-    Shop::heavy(&connection, "").await.squeezes(Duration::from_secs(60)).await;
+    Shop::heavy(500, &connection, "").await.squeezes(Duration::from_secs(60)).await;
     let records = records(&broker.url(), "orders");
     assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
     few_repetitions(records.len());

@@ -234,7 +234,7 @@ async fn a_refused_login_is_reported() {
     Shop::small(&connection, "destination = 'allowed/orders'").await.sends().await;
     // The same over TLS.
     let connection = format!("url = 'mqtts://ann:treasure@127.0.0.1:{secure}'");
-    Shop::small(&connection, "").await.cannot(69, &["certificate"]).await;
+    Shop::small(&connection, "").await.cannot(69, &["is unknown: set `ca`"]).await;
     let connection = format!("{connection}\nca = '{path}/ca.pem'");
     Shop::small(&connection, "destination = 'allowed/orders'").await.sends().await;
 }
@@ -281,7 +281,7 @@ async fn a_narrow_network_costs_only_time() {
     let subscriber = Subscriber::of(&broker).await;
     let proxy = Proxy::narrow(broker.port(), NARROW);
     let connection = format!("url = 'mqtt://127.0.0.1:{}'", proxy.port);
-    Shop::heavy(&connection, "destination = 'orders/new'").await.squeezes(Duration::from_secs(60)).await;
+    Shop::heavy(500, &connection, "destination = 'orders/new'").await.squeezes(Duration::from_secs(60)).await;
     few_repetitions(subscriber.all(500).await.len());
 }
 

@@ -134,7 +134,11 @@ async fn messages_arrive_over_tls_with_a_password() {
     let tls = format!("tls-port {port}\ntls-cert-file {path}/server.pem\ntls-key-file {path}/server.key\ntls-auth-clients no");
     let _broker = Broker::start(Kind::Redis, &format!("{tls}\nuser ann on >treasure ~* +@all"));
     let url = format!("url = 'rediss://ann:treasure@127.0.0.1:{port}'");
-    Shop::small(&url, "").await.cannot(69, &["certificate"]).await;
+    Shop::small(&url, "").await.cannot(69, &["the authority of the certificate of 127.0.0.1:", "is unknown: set `ca`"]).await;
+    let named = format!("{}\nca = '{path}/ca.pem'", url.replace("127.0.0.1", "localhost"));
+    Shop::small(&named, "").await.cannot(69, &["is for another name than \"localhost\""]).await;
+    let plain = Broker::shared(Kind::Redis).url().replace("redis:", "rediss:");
+    Shop::small(&format!("url = '{plain}'"), "").await.cannot(69, &["does not answer a TLS handshake"]).await;
     Shop::small(&format!("{url}\nca = '{path}/ca.pem'"), "").await.sends().await;
 }
 
@@ -169,7 +173,7 @@ async fn an_ipv6_address_leads_to_its_server() {
 async fn a_narrow_network_costs_only_time() {
     let broker = Broker::start(Kind::Redis, "");
     let proxy = Proxy::narrow(broker.port(), NARROW);
-    Shop::heavy(&format!("url = 'redis://127.0.0.1:{}'", proxy.port), "").await.squeezes(Duration::from_secs(60)).await;
+    Shop::heavy(100, &format!("url = 'redis://127.0.0.1:{}'", proxy.port), "").await.squeezes(Duration::from_secs(60)).await;
     let arrived: Vec<String> = entries(&broker).await.into_iter().map(|entry| entry["id"].clone()).collect();
     few_repetitions(arrived.len());
     assert_eq!(distinct_rows_of(arrived), ids(500));

@@ -42,14 +42,9 @@ impl Broker {
     /// A new broker, which is up when this returns. `more` are lines for its configuration file;
     /// those of Kafka's that are addresses are further listeners, which have one line in it.
     pub fn start(kind: Kind, more: &str) -> Self {
-        Self::at(free_port(), kind, more)
-    }
-
-    /// The same, listening on this port.
-    pub fn at(port: u16, kind: Kind, more: &str) -> Self {
         let folder = temporary();
         run(Command::new("chmod").arg("755").arg(folder.path()));
-        let broker = Self { kind, port, folder, process: Process::default() };
+        let broker = Self { kind, port: free_port(), folder, process: Process::default() };
         broker.configure(more);
         if is_root() {
             run(Command::new("chown").arg("-R").arg(broker.user()).arg(broker.folder.path()));

@@ -48,11 +48,12 @@ impl Shop {
         Self { database, project, sections }
     }
 
-    /// Five hundred orders of two kilobytes, sent in one batch.
-    pub async fn heavy(connection: &str, settings: &str) -> Self {
+    /// Five hundred orders of two kilobytes, in batches of so many.
+    pub async fn heavy(burst: u32, connection: &str, settings: &str) -> Self {
         let mut shop = Self::with(500, connection, settings).await;
         shop.database.run("UPDATE order_placed SET payload = printf('%.2000c', 'x')").await;
-        shop.sections = shop.sections.replace("burst_count = 50", "burst_count = 500");
+        let burst = format!("burst_count = {burst}");
+        shop.sections = shop.sections.replace("burst_count = 50", &burst).replace("concurrency = 2", "concurrency = 4");
         shop
     }
 

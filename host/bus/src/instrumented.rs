@@ -5,7 +5,7 @@
 
 use tokio::time::Instant;
 
-use super::pace::Pace;
+use super::pace::{Call, Pace};
 use super::{Bus, ConnectionConfig, Failure, Receipt, apart, outage, unavailable};
 use signalbus_core::message::{Message, Publisher, Publishing};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
@@ -38,7 +38,13 @@ impl InstrumentedBus {
 
     async fn publish_measured(&self, messages: Vec<Message>) -> Verdict {
         let begun = Instant::now();
-        let verdict = self.send(&messages).await;
+        let mut verdict = self.send(&messages).await;
+        if let Err(Outage::Unavailable { reason, .. }) = &mut verdict
+            && let Some(cause) = self.config.explain().await
+        {
+            reason.push_str("; ");
+            reason.push_str(&cause);
+        }
         telemetry::published(&self.config.name, &verdict, begun.elapsed());
         verdict
     }
@@ -59,10 +65,11 @@ impl InstrumentedBus {
     async fn receipts(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
         let begun = Instant::now();
         let (half, deadline) = (begun + self.config.timeout / 2, begun + self.config.timeout);
+        let call = self.pace.call();
         let mut receipts = Vec::with_capacity(messages.len());
         while receipts.len() < messages.len() {
             let left = &messages[receipts.len()..];
-            match self.publish_part(&left[..self.pace.part(left)], deadline).await {
+            match self.publish_part(&call, &left[..call.part(left)], deadline).await {
                 Ok(part) => receipts.extend(part),
                 Err(outage) if receipts.is_empty() => return Err(outage),
                 Err(_) => break,
@@ -76,10 +83,10 @@ impl InstrumentedBus {
     }
 
     /// Publishes messages together; those that a broken connection left unconfirmed, on connections of their own.
-    async fn publish_part(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    async fn publish_part(&self, call: &Call<'_>, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
         let begun = Instant::now();
         let mut receipts = self.bus.publish(messages, deadline).await?;
-        self.pace.learn(messages, &receipts, begun.elapsed());
+        call.learn(messages, &receipts, begun.elapsed());
         let failures = || receipts.iter().filter_map(|receipt| receipt.as_ref().err());
         let is_broken = failures().next().is_some() && failures().all(|failure| matches!(failure, Failure::Broken(_)));
         if is_broken && Instant::now() < deadline {

@@ -195,6 +195,28 @@ impl ConnectionConfig {
         self.servers(port).remove(0)
     }
 
+    /// Returns why there is no TLS connection to the first server, if the URL asks for one.
+    #[cfg(feature = "tls")]
+    async fn explain(&self) -> Option<String> {
+        let port = match self.url.scheme() {
+            "amqps" => 5671,
+            "kafkas" => 9092,
+            "mqtts" => 8883,
+            "rediss" => 6379,
+            // With others, TLS begins later.
+            _ => return None,
+        };
+        // Properties of the client library may have a word in this.
+        let is_known = self.options.iter().all(|(name, _)| !name.starts_with("ssl."));
+        let (host, port) = (self.host().filter(|_| is_known)?, self.url.port().unwrap_or(port));
+        tls::explain(&host, port, self.ca.as_deref(), self.timeout / 20).await
+    }
+
+    #[cfg(not(feature = "tls"))]
+    async fn explain(&self) -> Option<String> {
+        None
+    }
+
     /// Returns a query parameter of the URL.
     fn query(&self, name: &str) -> Option<String> {
         self.url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned())

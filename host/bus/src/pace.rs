@@ -16,11 +16,16 @@ pub(super) struct Pace {
 }
 
 struct State {
-    /// How many bytes are published together.
+    /// How many bytes are under way, those of all calls together.
     room: usize,
+    /// How many calls share it.
+    calls: usize,
     /// How many full parts in a row were confirmed soon.
     soon: u32,
 }
+
+/// A call, until it is dropped.
+pub(super) struct Call<'a>(&'a Pace);
 
 impl Pace {
     /// Takes a second over a slow line.
@@ -32,12 +37,25 @@ impl Pace {
 
     /// `patience` is the time limit of a call.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, state: Mutex::new(State { room: Self::FIRST, soon: 0 }) }
+        Self { patience, state: Mutex::new(State { room: Self::FIRST, calls: 0, soon: 0 }) }
     }
 
+    /// Begins a call.
+    pub(super) fn call(&self) -> Call<'_> {
+        self.state().calls += 1;
+        Call(self)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Call<'_> {
     /// Returns how many of the messages, from the first on, are to be published together: at least one.
     pub(super) fn part(&self, messages: &[Message]) -> usize {
-        let mut room = self.state().room;
+        let state = self.0.state();
+        let mut room = state.room / state.calls;
         let fits = messages.iter().take_while(|message| {
             let left = room.checked_sub(size(message));
             room = left.unwrap_or_default();
@@ -48,11 +66,10 @@ impl Pace {
 
     /// Learns from a part of a call, and the time that it took.
     pub(super) fn learn(&self, messages: &[Message], receipts: &[Receipt], time: Duration) {
-        let sizes = || messages.iter().map(size).zip(receipts);
-        let published: usize = sizes().map(|(size, _)| size).sum();
+        let (half, mut state) = (self.0.patience / 2, self.0.state());
+        let sizes = messages.iter().map(|message| size(message).saturating_mul(state.calls)).zip(receipts);
+        let published: usize = sizes.clone().map(|(size, _)| size).sum();
         let missing = receipts.iter().filter_map(|receipt| receipt.as_ref().err());
-        let half = self.patience / 2;
-        let mut state = self.state();
         if receipts.iter().all(Result::is_ok) {
             if time > half {
                 let share = half.as_secs_f64() / time.as_secs_f64();
@@ -62,13 +79,15 @@ impl Pace {
             }
         } else if missing.clone().all(|failure| matches!(failure, Failure::Outage(_))) {
             // What is missing may be under way: what comes next goes behind it.
-            let confirmed: usize = sizes().filter(|(_, receipt)| receipt.is_ok()).map(|(size, _)| size).sum();
+            let confirmed: usize = sizes.filter(|(_, receipt)| receipt.is_ok()).map(|(size, _)| size).sum();
             state.limit((confirmed / 2).max(published / 4));
         }
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.state().calls -= 1;
     }
 }
 
@@ -109,13 +128,14 @@ mod tests {
     /// together each time.
     fn parts(pace: &Pace, rate: f64, count: usize) -> Vec<usize> {
         let messages = vec![Message { body: vec![0; 1000 - 128], ..Message::default() }; 10_000];
+        let call = pace.call();
         let one = || {
-            let part = pace.part(&messages);
+            let part = call.part(&messages);
             let time = Duration::from_secs_f64(f64::from(u32::try_from(part).unwrap()) / rate);
             let confirmed = if time > PATIENCE { scaled(part, 10.0 / time.as_secs_f64()) } else { part };
             let receipts: Vec<Receipt> =
                 (0..part).map(|n| if n < confirmed { Ok(Outcome::Sent) } else { Err(outage("late")) }).collect();
-            pace.learn(&messages[..part], &receipts, time.min(PATIENCE));
+            call.learn(&messages[..part], &receipts, time.min(PATIENCE));
             part
         };
         std::iter::repeat_with(one).take(count).collect()
@@ -134,12 +154,18 @@ mod tests {
     #[test]
     fn a_part_has_at_least_one_message() {
         let pace = Pace::new(PATIENCE);
+        let (pace, calls) = (&pace, [pace.call(), pace.call()]);
         let large = vec![Message { body: vec![0; 1 << 20], ..Message::default() }; 2];
-        assert_eq!((pace.part(&large), pace.part(&large[..0])), (1, 0));
+        assert_eq!((calls[0].part(&large), calls[1].part(&large[..0])), (1, 0));
         for _ in 0..20 {
-            pace.learn(&large[..1], &[Err(outage("late"))], PATIENCE);
+            calls[0].learn(&large[..1], &[Err(outage("late"))], PATIENCE);
         }
-        assert_eq!(pace.part(&large), 1);
+        assert_eq!(calls[1].part(&large), 1);
+        // What is under way is divided among the calls.
+        let small = vec![Message::default(); 1000];
+        assert_eq!(calls[0].part(&small), 256);
+        drop(calls);
+        assert_eq!(pace.call().part(&small), 512);
     }
 
     /// It says nothing about how much the bus takes.
@@ -147,7 +173,8 @@ mod tests {
     fn a_broken_connection_does_not_slow_it_down() {
         let pace = Pace::new(PATIENCE);
         let messages = vec![Message::default(); 100];
-        pace.learn(&messages, &vec![Err(broken("reset")); 100], Duration::ZERO);
-        assert_eq!(pace.part(&messages), 100);
+        let call = pace.call();
+        call.learn(&messages, &vec![Err(broken("reset")); 100], Duration::ZERO);
+        assert_eq!(call.part(&messages), 100);
     }
 }

@@ -3,11 +3,17 @@
 //! Verification must never be turned off. Each bus with TLS takes its trusted certificates from here.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// Installs the cryptography provider for all clients that leave the choice open. Can be called again.
 pub(super) fn provide() {
@@ -27,6 +33,32 @@ pub(super) fn client(ca: Option<&str>) -> Result<ClientConfig, String> {
         roots.add(certificate).map_err(|error| format!("`ca`: {error}"))?;
     }
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Tries a TLS handshake with a server, and returns in words why it fails. Client libraries say little about it, and not
+/// the same. `None` if it succeeds, or if the server cannot be reached.
+pub(super) async fn explain(host: &str, port: u16, ca: Option<&str>, patience: Duration) -> Option<String> {
+    let name = host.to_owned().try_into().ok()?;
+    let connector = TlsConnector::from(Arc::new(client(ca).ok()?));
+    let stream = timeout(patience, TcpStream::connect((host, port))).await.ok()?.ok()?;
+    let Ok(connected) = timeout(patience, connector.connect(name, stream)).await else {
+        return Some(format!("{host}:{port} does not answer a TLS handshake"));
+    };
+    let error = connected.err()?;
+    let plain = || format!("{host}:{port} does not seem to speak TLS");
+    Some(match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(Error::InvalidCertificate(fault)) => match fault {
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("the certificate of {host}:{port} is for another name than \"{host}\"")
+            }
+            CertificateError::UnknownIssuer => format!("the authority of the certificate of {host}:{port} is unknown: set `ca`"),
+            fault => format!("the certificate of {host}:{port} is not valid: {fault}"),
+        },
+        Some(Error::InvalidMessage(_)) => plain(),
+        Some(other) => format!("TLS handshake with {host}:{port}: {other}"),
+        None if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => plain(),
+        None => return None,
+    })
 }
 
 /// Returns the trusted certificates as PEM, for clients that would otherwise trust `ca` alone.
