@@ -2,6 +2,8 @@
 
 #[cfg(feature = "amqp")]
 mod amqp;
+#[cfg(all(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis"))]
+mod grants;
 #[cfg(feature = "inbox")]
 mod inbox;
 #[cfg(feature = "kafka")]

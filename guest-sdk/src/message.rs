@@ -60,13 +60,13 @@ fn unanswered() -> Outcome {
 /// trip. Entry `i` of the result is the outcome of message `i`.
 ///
 /// For one message per signal, use [`publish_each`]. With this function, a signal may have any number of
-/// messages:
+/// messages, each with an id that begins with the signal's:
 ///
 /// ```
 /// use signalbus_guest::{Message, Outcome, Result, Signal, plugin, publish};
 ///
 /// fn send(signal: &Signal) -> Result {
-///     let copy = |topic: &str| Message::new("bus", topic).id(format!("{topic}/{}", signal.id())).body("placed");
+///     let copy = |topic: &str| Message::new("bus", topic).id(format!("{}/{topic}", signal.id())).body("placed");
 ///     let outcomes = publish(&[copy("orders"), copy("audit")])?;
 ///     let failed = outcomes.into_iter().find(|outcome| *outcome != Outcome::Sent);
 ///     Ok(failed.unwrap_or(Outcome::Sent))

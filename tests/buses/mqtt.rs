@@ -106,7 +106,8 @@ async fn everything_arrives() {
 async fn a_retained_message_waits_for_later_subscribers() {
     let broker = Broker::start(Kind::Mosquitto, "");
     // It counts as sent even though nobody has subscribed yet.
-    Shop::with(1, &url(&broker), "destination = 'orders/1'\noptions = 'mqtt.retain=true'").await.sends().await;
+    let shop = Shop::with(1, &url(&broker), "destination = 'orders/1'\noptions = 'mqtt.retain=true'").await;
+    shop.granting("options = ['mqtt.retain']").sends().await;
     Shop::with(1, &url(&broker), "destination = 'orders/2'").await.sends().await;
     let subscriber = Subscriber::of(&broker).await;
     let seen = subscriber.all(1).await;
@@ -140,7 +141,8 @@ async fn undeliverable_messages_become_dead_letters() {
     for topic in ["orders/#", "a/+/b", ""] {
         Shop::small(&url(&broker), &format!("destination = '{topic}'")).await.buries(2, "is not a topic").await;
     }
-    Shop::small(&url(&broker), "options = 'mqtt.retain=true'").await.buries(2, "does not retain messages").await;
+    let shop = Shop::small(&url(&broker), "options = 'mqtt.retain=true'").await;
+    shop.granting("options = ['mqtt.retain']").buries(2, "does not retain messages").await;
     Shop::small(&url(&broker), "options = 'mqtt.qos=0'").await.buries(2, "MQTT has no option \"mqtt.qos\"").await;
 }
 

@@ -65,6 +65,15 @@ impl Shop {
         std::fs::write(file, text.replacen(from, to, 1)).unwrap();
     }
 
+    /// The same, with a grant of the connection in part: the further keys of its entry.
+    pub fn granting(self, grant: &str) -> Self {
+        let whole = "connections = ['bus']";
+        let sections = self.sections.replace(whole, &format!("connections = [{{ name = 'bus', {grant} }}]"));
+        assert_ne!(sections, self.sections);
+        let project = Project::new(self.database.folder(), &format!("[database]\nurl = {:?}\n{sections}", self.database.url));
+        Self { project, sections, ..self }
+    }
+
     pub fn flush(&self) -> Said {
         self.project.run(&["flush", "-w", "0"])
     }

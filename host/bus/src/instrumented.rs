@@ -6,14 +6,16 @@
 use tokio::time::Instant;
 
 use super::pace::{Call, Pace};
+use super::privileges::Kind;
 use super::{Bus, ConnectionConfig, Failure, Receipt, apart, outage, unavailable};
-use signalbus_core::message::{Message, Publisher, Publishing};
+use signalbus_core::message::{Effect, Message, Publisher, Publishing};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
 /// A bus with metrics and redaction.
 pub(super) struct InstrumentedBus {
     config: ConnectionConfig,
+    kind: Kind,
     secrets: Vec<String>,
     bus: Box<dyn Bus>,
     pace: Pace,
@@ -33,7 +35,8 @@ impl InstrumentedBus {
 
     fn with(config: &ConnectionConfig, open: Opener) -> Result<Self, String> {
         let secrets = config.secrets().into_iter().filter(|secret| secret.len() >= 4).collect();
-        Ok(Self { config: config.clone(), secrets, bus: open()?, pace: Pace::new(config.timeout), open })
+        let kind = Kind::of_scheme(config.url.scheme());
+        Ok(Self { config: config.clone(), kind, secrets, bus: open()?, pace: Pace::new(config.timeout), open })
     }
 
     async fn publish_measured(&self, messages: Vec<Message>) -> Verdict {
@@ -125,6 +128,18 @@ impl InstrumentedBus {
 impl Publisher for InstrumentedBus {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
         Box::pin(self.publish_measured(messages))
+    }
+
+    fn administers(&self, destination: &str) -> bool {
+        self.kind.administers(destination)
+    }
+
+    fn effect_of_header(&self, name: &str) -> Effect {
+        self.kind.effect_of_header(name)
+    }
+
+    fn effect_of_option(&self, name: &str, value: &str) -> Effect {
+        self.kind.effect_of_option(name, value)
     }
 }
 

@@ -22,6 +22,7 @@ mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
 mod pace;
+mod privileges;
 #[cfg(feature = "redis")]
 mod redis;
 mod shared_connection;

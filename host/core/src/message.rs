@@ -24,6 +24,17 @@ pub struct Message {
     pub options: Vec<(String, String)>,
 }
 
+/// What a header or an option of a message does on a bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It concerns its own message only.
+    Plain,
+    /// It names the message to the bus or to consumers, as its id does.
+    Identifies,
+    /// It may remove, replace or overtake what others have sent.
+    Overrides,
+}
+
 /// The future returned by [`Publisher::publish`].
 pub type Publishing<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
@@ -34,4 +45,19 @@ pub trait Publisher: Send + Sync {
     /// Returns one outcome per message, in order, or an outage, after which no message may be assumed
     /// to have arrived.
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_>;
+
+    /// Returns whether messages for this destination administer the bus, or are its own records.
+    fn administers(&self, _destination: &str) -> bool {
+        false
+    }
+
+    /// Returns what a header of this name does.
+    fn effect_of_header(&self, _name: &str) -> Effect {
+        Effect::Plain
+    }
+
+    /// Returns what an option does with this value.
+    fn effect_of_option(&self, _name: &str, _value: &str) -> Effect {
+        Effect::Plain
+    }
 }

@@ -241,6 +241,7 @@ impl<'a> CallContext<'a> {
                 }
             };
             let lowered_type = self.lowered_type.signal_type();
+            store.data_mut().enter(&lowered_type, signals);
             let answer = match &guest {
                 ExportedSender::Bulk(guest) => guest.call_send_signalbus_messages(&mut store, lowered_type, signals).await?,
                 ExportedSender::Single(guest) => {

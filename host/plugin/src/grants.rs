@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::connection_grant::ConnectionGrant;
 use super::egress::{EgressPolicy, Network};
 use super::endpoints::{HttpOrigin, TcpPeer};
 
@@ -17,8 +18,8 @@ pub struct Grants {
     pub settings: Vec<(String, String)>,
     /// Returned by `config.get-secret`; never shown.
     pub secrets: Vec<(String, String)>,
-    /// Names of the connections that the plugin may publish through.
-    pub connections: Vec<String>,
+    /// The connections that the plugin may publish through.
+    pub connections: Vec<ConnectionGrant>,
     /// Origins that the plugin may call: scheme, host, optional port.
     pub http: Vec<HttpOrigin>,
     /// Addresses that the plugin may connect to: host and port.

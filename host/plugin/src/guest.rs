@@ -17,6 +17,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 use super::http::Http;
 use super::limits::{Limits, Load, Meter};
 use super::logs::{PluginContext, PluginLogs, Stream};
+use super::own_ids::OwnIds;
 use super::tcp::{Addresses, Lookup};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
@@ -37,6 +38,8 @@ pub(super) struct State {
     unconfirmed: bool,
     /// When a bus must have answered, so that the guest can.
     deadline: tokio::time::Instant,
+    /// The ids that messages of the present call may have.
+    ids: OwnIds,
 }
 
 /// Maximum number of resources, such as streams and pollables, per instance.
@@ -61,6 +64,7 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
         logs,
         unconfirmed: false,
         deadline: tokio::time::Instant::now(),
+        ids: OwnIds::default(),
     };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.meter);
@@ -90,6 +94,13 @@ pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>)
 }
 
 impl State {
+    /// Notes the signals of the call that begins.
+    pub(super) fn enter(&mut self, signal_type: &types::SignalType<'_>, signals: &[types::Signal<'_>]) {
+        if !self.context.connections.is_empty() {
+            self.ids = OwnIds::of_call(signal_type, signals, self.context.grants.setting("id"));
+        }
+    }
+
     /// Returns the bytes that the instance holds.
     pub(super) fn memory(&self) -> usize {
         self.meter.used()
@@ -156,7 +167,7 @@ impl config::Host for State {
 impl producer::Host for State {
     async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
         let messages = messages.into_iter().map(Message::from).collect();
-        let published = self.context.connections.publish(messages, &self.context.signal_type);
+        let published = self.context.connections.publish(messages, &self.context.signal_type, &self.ids);
         let late =
             || Outage::Unavailable { reason: "the bus did not answer in the time of the plugin's call".into(), after: None };
         let verdict = tokio::time::timeout_at(self.deadline, published).await.unwrap_or_else(|_| Err(late()));

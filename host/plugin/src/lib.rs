@@ -13,6 +13,7 @@ mod call_log;
 #[cfg(feature = "http")]
 mod client;
 mod compiler;
+mod connection_grant;
 mod debug_info;
 mod egress;
 mod endpoints;
@@ -26,6 +27,7 @@ mod inspect;
 mod limits;
 mod load;
 mod logs;
+mod own_ids;
 mod producer;
 mod send;
 mod shares;
@@ -41,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use call_log::{Call, CallLog, Failed, Record};
 pub use compiler::{Compiler, cache_folder};
+pub use connection_grant::ConnectionGrant;
 pub use debug_info::Place;
 pub use egress::Network;
 pub use endpoints::{HttpOrigin, TcpPeer};

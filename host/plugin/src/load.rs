@@ -300,7 +300,7 @@ impl File {
 fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .. }: &PluginContext) -> Option<String> {
     let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
     let connection = grants.setting("connection").filter(|_| publishes)?;
-    let granted = connections.is_open() || grants.connections.iter().any(|granted| granted == connection);
+    let granted = connections.is_open() || grants.connections.iter().any(|granted| granted.name == connection);
     (!granted).then(|| connection.to_owned())
 }
 

@@ -22,7 +22,7 @@ use signalbus_core::backoff::Backoff;
 use signalbus_core::settlement::Policy;
 use signalbus_core::suggest;
 use signalbus_outbox::Source;
-use signalbus_plugin::{Connections, Grants, Limits, PluginSpec};
+use signalbus_plugin::{ConnectionGrant, Connections, Grants, Limits, PluginSpec};
 
 /// A parsed `signalbus.toml`.
 #[derive(Clone, Debug)]
@@ -203,6 +203,14 @@ impl SignalConfig {
         self
     }
 
+    /// Returns each grant of a connection, with the connection.
+    pub fn granted_connections(&self) -> impl Iterator<Item = (&ConnectionGrant, &ConnectionConfig)> {
+        self.grants.connections.iter().filter_map(|grant| {
+            let connection = self.connections.iter().find(|connection| connection.name == grant.name)?;
+            Some((grant, connection))
+        })
+    }
+
     /// Returns the specification of its plugin, without connections.
     pub fn spec(&self) -> PluginSpec {
         PluginSpec {
@@ -353,7 +361,7 @@ fn signal(name: &str, section: &Section<'_>, folder: &Path, connections: &[Conne
     let concurrency = section.number("concurrency", 4, 1, faults) as usize;
     let strict = !source.order_by.is_empty() && source.order_key.is_empty();
     let grants = grants::grants(section, connections, faults);
-    let granted = |connection: &&Connection| grants.connections.contains(&connection.name);
+    let granted = |connection: &&Connection| grants.connections.iter().any(|grant| grant.name == connection.name);
     let connections: Vec<_> = connections.iter().filter(granted).filter_map(|connection| connection.config.clone()).collect();
     for connection in &connections {
         check_timeouts(section, timeout, connection, faults);
@@ -493,7 +501,7 @@ mod tests {
             "dir/signalbus.toml:5:1: unknown key `signals.A.burst_cuont`; did you mean \"burst_count\"?",
             "dir/signalbus.toml:6:9: `signals.A.timeout`: invalid duration \"soon\"; write \"500ms\", \"30s\", \"10m\" or \"1h\"",
             "dir/signalbus.toml:7:13: `signals.A.concurrency` must be an integer of at least 1",
-            "dir/signalbus.toml:9:13: `signals.A.grants.connections`: `[connections.bus]` is not defined",
+            "dir/signalbus.toml:9:14: `signals.A.grants.connections`: `[connections.bus]` is not defined",
         ];
         assert_eq!(&faults[..5], expected);
         assert_eq!(faults.len(), 7, "{faults:#?}");

@@ -268,9 +268,9 @@ async fn open_one(
     patience: Patience,
 ) -> Result<Opened, Refusal> {
     let mut spec = signal.spec();
-    for connection in &signal.connections {
+    for (grant, connection) in signal.granted_connections() {
         let publisher = buses.open(connection).map_err(|fault| Refusal::Faults(vec![fault]))?;
-        spec.connections.grant(&connection.name, publisher);
+        spec.connections.grant(grant.clone(), publisher);
     }
     let (table, plugin) = tokio::join!(outbox.signal_table(&signal.source), Generations::load(engine, spec));
     let (table, plugin) = match (table, plugin) {

@@ -1,7 +1,7 @@
 //! Publishes every signal as JSON, and returns the relay's outcomes. The settings are `connection` (bus),
 //! `destination` (orders), which a column `destination` overrides, `headers` and `options` in the form
-//! `name=value,name=value`, `key` with the name of a column, and `id`, which is `none` for messages
-//! without an id.
+//! `name=value,name=value`, `key` with the name of a column, `id`, which is `none` for messages
+//! without an id, and `under`: the id of every message, in which `ID` stands for that of the signal.
 
 use signalbus_guest::{BulkResult, Message, Signal, config, plugin, publish_each};
 
@@ -19,7 +19,8 @@ fn send_all(signals: &[Signal]) -> BulkResult {
         let own: Option<String> = signal.get("destination").ok();
         let mut message = Message::new(&connection, own.as_ref().unwrap_or(&destination));
         if config::get("id").as_deref() != Some("none") {
-            message = message.id(signal.id());
+            let under = config::get("under").unwrap_or_else(|| "ID".to_owned());
+            message = message.id(under.replace("ID", signal.id()));
         }
         if let Some(column) = config::get("key") {
             message = message.key(signal.get::<String>(&column)?);

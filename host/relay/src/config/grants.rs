@@ -7,30 +7,57 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::connections::Connection;
-use super::reader::{Faults, Section};
+use super::reader::{Faults, Item, Section};
 use super::texts;
 use signalbus_core::suggest;
-use signalbus_plugin::{Grants, check_authorities};
+use signalbus_plugin::{ConnectionGrant, Grants, check_authorities};
 
 pub(super) fn grants(section: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Grants {
     let own = Grants { settings: settings(section, faults), secrets: secrets(section, faults), ..Grants::default() };
     let Some(grants) = section.section("grants", faults) else { return own };
     grants.refuse_unknown(&["connections", "http", "tcp", "networks"], faults);
-    let granted = Grants {
-        connections: grants.strings("connections", faults),
+    Grants {
+        connections: connection_grants(&grants, connections, faults),
         http: grants.parsed("http", faults),
         tcp: grants.parsed("tcp", faults),
         networks: grants.parsed("networks", faults),
         ..own
-    };
-    for name in granted.connections.iter().filter(|name| connections.iter().all(|known| known.name != **name)) {
-        let nearest = suggest::nearest(name, connections.iter().map(|known| known.name.as_str()));
-        faults.add(
-            grants.place("connections"),
-            format!("`{}`: `[connections.{name}]` is not defined{nearest}", grants.named("connections")),
-        );
+    }
+}
+
+fn connection_grants(grants: &Section<'_>, connections: &[Connection], faults: &mut Faults<'_>) -> Vec<ConnectionGrant> {
+    let mut granted: Vec<ConnectionGrant> = Vec::new();
+    for (at, item) in grants.mixed("connections", faults) {
+        let grant = match item {
+            Item::Text(name) => ConnectionGrant::plain(&name),
+            Item::Table(table) => connection_grant(&table, faults),
+        };
+        let name = &grant.name;
+        if connections.iter().all(|known| known.name != *name) {
+            let nearest = suggest::nearest(name, connections.iter().map(|known| known.name.as_str()));
+            faults.add(at, format!("`{}`: `[connections.{name}]` is not defined{nearest}", grants.named("connections")));
+        }
+        if granted.iter().any(|other| other.name == *name) {
+            faults.add(at, format!("`{}`: connection \"{name}\" is named twice", grants.named("connections")));
+        }
+        granted.push(grant);
     }
     granted
+}
+
+fn connection_grant(table: &Section<'_>, faults: &mut Faults<'_>) -> ConnectionGrant {
+    table.refuse_unknown(&["name", "destinations", "options", "ids"], faults);
+    let name = table.string("name", faults).unwrap_or_default();
+    if table.find("name").is_none() {
+        faults.add(table.offset(), format!("`{}` is missing", table.named("name")));
+    }
+    let mut patterns = |key: &str| table.find(key).map(|_| table.strings(key, faults));
+    let (destinations, options) = (patterns("destinations"), patterns("options"));
+    let ids = table.string("ids", faults).unwrap_or_else(|| "own".to_owned());
+    if !["own", "any"].contains(&ids.as_str()) {
+        faults.add(table.place("ids"), format!("`{}` must be \"own\" or \"any\"", table.named("ids")));
+    }
+    ConnectionGrant { name, destinations, options, any_ids: ids == "any" }
 }
 
 /// Reads the secrets. Short ones are refused: to redact `1234` would hide innocent text, and not to redact it
@@ -73,6 +100,7 @@ pub(super) fn authorities(root: &Section<'_>, folder: &Path, faults: &mut Faults
 #[cfg(test)]
 mod tests {
     use super::super::Config;
+    use super::ConnectionGrant;
     use std::path::Path;
 
     fn parse(text: &str) -> (Config, Vec<String>) {
@@ -107,6 +135,36 @@ mod tests {
         assert_eq!(faults.len(), 1, "{faults:?}");
         assert!(faults[0].contains("`signals.A.secrets.pin` is shorter than 8 bytes"), "{faults:?}");
         assert!(!faults[0].contains("1234567"));
+    }
+
+    #[test]
+    fn a_connection_may_be_granted_in_part() {
+        let bus = "[connections.bus]\nurl = 'redis://h'\n[connections.log]\nurl = 'redis://h'\n[signals.A.grants]\n";
+        let (config, faults) = parse(&format!(
+            "{bus}connections = ['log', {{ name = 'bus', destinations = ['orders.*'], options = [], ids = 'any' }}]"
+        ));
+        assert_eq!(faults, [] as [&str; 0]);
+        let bus_in_part = ConnectionGrant {
+            destinations: Some(vec!["orders.*".into()]),
+            options: Some(vec![]),
+            any_ids: true,
+            ..ConnectionGrant::plain("bus")
+        };
+        assert_eq!(config.signals[0].grants.connections, [ConnectionGrant::plain("log"), bus_in_part]);
+        let granted: Vec<_> = config.signals[0].granted_connections().map(|(grant, own)| (&*grant.name, &*own.name)).collect();
+        assert_eq!(granted, [("log", "log"), ("bus", "bus")]);
+        for (list, words) in [
+            ("'bus', 'bus'", "connection \"bus\" is named twice"),
+            ("{ name = 'bos' }", "`[connections.bos]` is not defined; did you mean \"bus\"?"),
+            ("{ name = 'bus', destination = ['a'] }", "unknown key `signals.A.grants.connections.destination`"),
+            ("{ name = 'bus', ids = 'all' }", "`signals.A.grants.connections.ids` must be \"own\" or \"any\""),
+            ("{ name = 'bus', options = 'a' }", "must be a list of strings, not a string"),
+            ("7", "`signals.A.grants.connections` must be a list of strings or tables, not a number"),
+            ("{ destinations = [] }", "`signals.A.grants.connections.name` is missing"),
+        ] {
+            let (_, faults) = parse(&format!("{bus}connections = [{list}]"));
+            assert!(faults[0].contains(words), "{list}: {faults:?}");
+        }
     }
 
     #[test]

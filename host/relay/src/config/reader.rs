@@ -53,6 +53,12 @@ pub(super) struct Section<'t> {
     tables: Vec<&'t DeTable<'t>>,
 }
 
+/// An entry of a list: a string, or a table.
+pub(super) enum Item<'t> {
+    Text(String),
+    Table(Section<'t>),
+}
+
 /// A value and its offset in the file.
 pub(super) type Found<'t> = (usize, &'t DeValue<'t>);
 
@@ -223,6 +229,26 @@ impl<'t> Section<'t> {
             }
         }
         parsed
+    }
+
+    /// Reads a list of strings and tables, each with its offset.
+    pub(super) fn mixed(&self, key: &str, faults: &mut Faults<'_>) -> Vec<(usize, Item<'t>)> {
+        const WANTED: &str = "a list of strings or tables";
+        let Some((at, value)) = self.find(key) else { return Vec::new() };
+        let DeValue::Array(items) = value else {
+            self.wrong(key, at, WANTED, value, faults);
+            return Vec::new();
+        };
+        let mut mixed = Vec::new();
+        for item in items.iter() {
+            let at = item.span().start;
+            match item.get_ref() {
+                DeValue::String(text) => mixed.extend(expanded(text, at, faults).map(|text| (at, Item::Text(text)))),
+                DeValue::Table(table) => mixed.push((at, Item::Table(Self::new(&self.named(key), at, table)))),
+                other => self.wrong(key, at, WANTED, other, faults),
+            }
+        }
+        mixed
     }
 
     /// Reads the strings of a list, each with its offset.
