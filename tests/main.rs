@@ -21,6 +21,8 @@ mod hostile;
 mod outbox;
 #[cfg(feature = "author")]
 mod plugins;
+#[cfg(feature = "http")]
+mod reach;
 mod run;
 mod sandbox;
 mod values;

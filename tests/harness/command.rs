@@ -50,6 +50,21 @@ impl Project {
         command
     }
 
+    /// The command, to which its system gives this many file descriptors.
+    pub fn command_within(&self, descriptors: u32, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"")).arg(plain.get_program());
+        command.args(plain.get_args()).current_dir(&self.folder);
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
+
     pub fn run(&self, args: &[&str]) -> Said {
         self.command(args).output().unwrap().into()
     }

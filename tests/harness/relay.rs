@@ -53,16 +53,25 @@ impl Running {
 
     /// The same, without waiting; `admin` are further lines for `[admin]`.
     pub fn spawn(database: &Database, signals: &str, admin: &str) -> Self {
-        let port = free_port();
-        let config = config(&database.url, port, admin, signals);
-        let mut running = Self {
-            project: Project::new(database.folder(), &config),
-            witness: Witness::new(database.folder()),
-            port,
-            process: None,
-        };
+        let mut running = Self::stopped(database, signals, admin);
         running.again();
         running
+    }
+
+    /// Like `start`, with so many file descriptors.
+    pub fn start_within(descriptors: u32, database: &Database, signals: &str) -> Self {
+        let mut running = Self::stopped(database, signals, "");
+        let mut command = running.project.command_within(descriptors, &["run"]);
+        running.process = Some(command.stderr(running.witness.stderr()).spawn().unwrap());
+        running.wait_ready();
+        running
+    }
+
+    fn stopped(database: &Database, signals: &str, admin: &str) -> Self {
+        let port = free_port();
+        let config = config(&database.url, port, admin, signals);
+        let (project, witness) = (Project::new(database.folder(), &config), Witness::new(database.folder()));
+        Self { project, witness, port, process: None }
     }
 
     /// Starts the relay again.

@@ -1,10 +1,12 @@
-//! The HTTP clients of the process, one for each set of granted networks and authorities.
+//! The HTTP clients of the process, one for each signal type and its grants.
 //!
-//! A pooled connection must never serve a signal type that may not connect to its peer. `http` sends
-//! requests through these clients; `egress` decides which addresses are permitted.
+//! A pooled connection must never serve another signal type: it may not be permitted to connect to the peer, and
+//! over HTTP/2 one that does not read its responses would hold up the other. `http` sends requests through these
+//! clients; `egress` decides which addresses are permitted.
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -13,6 +15,7 @@ pub(super) use reqwest::Client;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, ClientBuilder};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::egress::EgressPolicy;
@@ -20,16 +23,21 @@ use super::grants::Grants;
 
 /// Time limit for connecting, unless the request sets one.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
+/// Maximum size of the headers of a response.
+pub(super) const LONGEST_HEAD: u32 = 64 << 10;
 /// How long an idle connection is kept: shorter than the minute after which servers commonly close it.
 const IDLE: Duration = Duration::from_secs(20);
 /// Maximum number of idle connections kept per host.
 const IDLE_CONNECTIONS: usize = 256;
+/// Maximum number of names that a client looks up at once; each takes a thread.
+const LOOKUPS: usize = 16;
 /// Environment variables that name proxies; their upper-case forms count as well.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
 /// Identifies a client.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
+    signal_type: String,
     egress: EgressPolicy,
     ca: Option<Arc<str>>,
 }
@@ -39,34 +47,36 @@ struct Key {
 pub(super) struct Clients(Mutex<HashMap<Key, Weak<Client>>>);
 
 impl Clients {
-    /// Returns the client for these grants.
+    /// Returns the client of a signal type with these grants, which keeps up to `idle` connections per host.
     ///
     /// # Errors
     /// TLS cannot be set up, e.g. because the system has no certificates.
-    pub(super) fn for_grants(&self, grants: &Grants) -> Result<Arc<Client>, String> {
-        let key = Key { egress: grants.egress(), ca: grants.ca.clone() };
+    pub(super) fn for_grants(&self, signal_type: &str, grants: &Grants, idle: usize) -> Result<Arc<Client>, String> {
+        let key = Key { signal_type: signal_type.to_owned(), egress: grants.egress(), ca: grants.ca.clone() };
         let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key).and_then(Weak::upgrade) {
             return Ok(client);
         }
-        let client = Arc::new(client(&key)?);
+        let client = Arc::new(client(&key, idle.min(IDLE_CONNECTIONS))?);
         clients.retain(|_, client| client.strong_count() > 0);
         clients.insert(key, Arc::downgrade(&client));
         Ok(client)
     }
 }
 
-fn client(key: &Key) -> Result<Client, String> {
+fn client(key: &Key, idle: usize) -> Result<Client, String> {
     // An error means that one is already installed, which serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let authorities = key.ca.as_deref().map(authorities).transpose()?.unwrap_or_default();
-    let resolver = Resolver { egress: key.egress.clone(), proxies: proxies() };
+    let lookups = Arc::new(Semaphore::new(LOOKUPS));
+    let resolver = Resolver { egress: key.egress.clone(), proxies: proxies(), lookups };
     let builder = ClientBuilder::new()
         .redirect(Policy::none())
         .referer(false)
         .connect_timeout(CONNECT)
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .pool_max_idle_per_host(idle)
+        .http2_max_header_list_size(LONGEST_HEAD)
         .tcp_nodelay(true)
         .user_agent(concat!("signalbus/", env!("CARGO_PKG_VERSION")))
         .dns_resolver(resolver)
@@ -111,15 +121,30 @@ fn proxies() -> HashSet<String> {
 struct Resolver {
     egress: EgressPolicy,
     proxies: HashSet<String>,
+    lookups: Arc<Semaphore>,
+}
+
+impl Resolver {
+    /// Looks a name up. A lookup cannot be stopped: it occupies its place until it ends, even if nobody waits
+    /// for it any more.
+    async fn look_up(lookups: Arc<Semaphore>, name: String) -> io::Result<Vec<SocketAddr>> {
+        let place = lookups.acquire_owned().await;
+        let lookup = tokio::spawn(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map(Iterator::collect);
+            drop(place);
+            found
+        });
+        lookup.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
 }
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (egress, name) = (self.egress.clone(), name.as_str().to_owned());
+        let lookups = self.lookups.clone();
         let trusted = self.proxies.contains(&name.to_ascii_lowercase());
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await;
-            let found: Vec<SocketAddr> = found.map_err(|error| Unresolved(error.to_string()))?.collect();
+            let found = Self::look_up(lookups, name.clone()).await.map_err(|error| Unresolved(error.to_string()))?;
             let permitted: Vec<SocketAddr> =
                 found.iter().copied().filter(|address| trusted || egress.permits(&name, address.ip())).collect();
             match found.first() {
@@ -154,31 +179,34 @@ mod tests {
     }
 
     #[test]
-    fn a_client_serves_only_types_with_the_same_networks() {
+    fn a_client_serves_one_type_with_the_same_networks() {
         let clients = Clients::default();
-        let public = clients.for_grants(&grants(&[], None)).unwrap();
-        assert!(Arc::ptr_eq(&public, &clients.for_grants(&grants(&[], None)).unwrap()));
-        let one = clients.for_grants(&grants(&["10.0.0.0/8", "127.0.0.0/8"], None)).unwrap();
+        let client = |name: &str, networks: &[&str]| clients.for_grants(name, &grants(networks, None), 1).unwrap();
+        let public = client("T", &[]);
+        assert!(Arc::ptr_eq(&public, &client("T", &[])));
+        assert!(!Arc::ptr_eq(&public, &client("U", &[])));
+        let one = client("T", &["10.0.0.0/8", "127.0.0.0/8"]);
         assert!(!Arc::ptr_eq(&public, &one));
-        assert!(Arc::ptr_eq(&one, &clients.for_grants(&grants(&["127.0.0.0/8", "10.0.0.0/8"], None)).unwrap()));
+        assert!(Arc::ptr_eq(&one, &client("T", &["127.0.0.0/8", "10.0.0.0/8"])));
     }
 
     #[test]
     fn unused_clients_are_dropped() {
         let clients = Clients::default();
-        drop(clients.for_grants(&grants(&["10.0.0.0/8"], None)).unwrap());
-        let _public = clients.for_grants(&grants(&[], None)).unwrap();
+        drop(clients.for_grants("T", &grants(&["10.0.0.0/8"], None), 1).unwrap());
+        let _public = clients.for_grants("T", &grants(&[], None), 1).unwrap();
         assert_eq!(clients.0.lock().unwrap().len(), 1);
     }
 
     #[test]
     fn an_authority_file_contains_a_certificate() {
         assert!(check_authorities("nothing").unwrap_err().starts_with("no certificate found"));
-        assert!(Clients::default().for_grants(&grants(&[], Some(""))).is_err());
+        assert!(Clients::default().for_grants("T", &grants(&[], Some("")), 1).is_err());
     }
 
     async fn resolved(networks: &[&str], name: &str) -> Result<Vec<SocketAddr>, String> {
-        let resolver = Resolver { egress: grants(networks, None).egress(), proxies: HashSet::new() };
+        let lookups = Arc::new(Semaphore::new(1));
+        let resolver = Resolver { egress: grants(networks, None).egress(), proxies: HashSet::new(), lookups };
         let addresses = resolver.resolve(name.parse().unwrap()).await;
         addresses.map(Iterator::collect).map_err(|error| error.to_string())
     }

@@ -22,11 +22,12 @@ use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
 use super::compiler::{Compiler, Workers};
 use super::debug_info::Place;
+use super::descriptors::Descriptors;
 use super::guest::State;
 use super::http::{self, Clients};
 use super::limits::{Meter, Processors};
 use super::shares::{Measure, Pool, Share};
-use super::tcp::Lookups;
+use super::tcp::{self, Lookups};
 use super::wit;
 
 /// Compiles and runs plugins. A process has one engine; clones share it.
@@ -37,6 +38,7 @@ struct Parts {
     engine: wasmtime::Engine,
     linker: Linker<State>,
     clients: Clients,
+    descriptors: Arc<Descriptors>,
     /// The memories that the instances of all plugins may hold together.
     room: Arc<Pool>,
     /// The guests that may run a long computation at the same time.
@@ -99,12 +101,13 @@ impl Engine {
         let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
         let processors = u32::try_from(processors.saturating_sub(1).max(1)).unwrap_or(u32::MAX);
         let processors = Pool::new(processors, Measure::Time);
-        let clients = Clients::default();
+        let (clients, descriptors) = (Clients::default(), Arc::new(Descriptors::new()));
         let components = Mutex::default();
         Ok(Self(Arc::new(Parts {
             engine,
             linker,
             clients,
+            descriptors,
             room,
             processors,
             cache,
@@ -170,6 +173,10 @@ impl Engine {
 
     pub(super) fn clients(&self) -> &Clients {
         &self.0.clients
+    }
+
+    pub(super) fn descriptors(&self) -> &Arc<Descriptors> {
+        &self.0.descriptors
     }
 
     /// Returns the numbers of cache hits and misses.
@@ -292,7 +299,8 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     sockets::network::add_to_linker::<State, WasiSockets>(l, &sockets::network::LinkOptions::default(), State::sockets)?;
     sockets::ip_name_lookup::add_to_linker::<State, Lookups>(l, State::lookup)?;
     sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::tcp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
+    sockets::tcp_create_socket::add_to_linker::<State, Lookups>(l, State::lookup)?;
+    tcp::count_closed(l)?;
     // Standard libraries import UDP together with TCP; every use of UDP fails.
     sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;

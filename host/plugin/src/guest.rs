@@ -18,7 +18,7 @@ use super::http::Http;
 use super::limits::{Limits, Load, Meter};
 use super::logs::{PluginContext, PluginLogs, Stream};
 use super::own_ids::OwnIds;
-use super::tcp::{Addresses, Lookup};
+use super::tcp::{Lookup, Sockets};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -29,7 +29,7 @@ pub(super) struct State {
     wasi: WasiCtx,
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "holds nothing"))]
     http: Http,
-    addresses: Addresses,
+    sockets: Sockets,
     table: ResourceTable,
     meter: Meter,
     context: PluginContext,
@@ -49,15 +49,15 @@ pub(super) const RESOURCES: usize = 1000;
 pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginContext, logs: PluginLogs) -> Store<State> {
     let mut table = ResourceTable::new();
     table.set_max_capacity(RESOURCES);
-    let addresses = Addresses::new(context.clone());
+    let sockets = Sockets::new(context.clone());
     let mut wasi = WasiCtx::builder();
     wasi.stdout(Pipe { logs: logs.clone(), stream: Stream::Output }).stderr(Pipe { logs: logs.clone(), stream: Stream::Error });
-    addresses.open(&mut wasi);
+    sockets.open(&mut wasi);
     let meter = Meter::new(limits.memory);
     let state = State {
         wasi: wasi.build(),
-        http: Http::new(context.clone()),
-        addresses,
+        http: Http::new(context.clone(), limits.memory),
+        sockets,
         table,
         meter,
         context,
@@ -93,6 +93,14 @@ pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>)
     });
 }
 
+#[cfg(feature = "http")]
+impl State {
+    /// Returns the budget for the bodies of requests.
+    pub(super) fn http_budget(&self) -> super::budget::Budget {
+        self.http.budget()
+    }
+}
+
 impl State {
     /// Notes the signals of the call that begins.
     pub(super) fn enter(&mut self, signal_type: &types::SignalType<'_>, signals: &[types::Signal<'_>]) {
@@ -126,10 +134,10 @@ impl wasmtime_wasi_http::WasiHttpView for State {
 }
 
 impl State {
-    /// Returns the host side of name lookups.
+    /// Returns the host side of name lookups and new sockets.
     pub(super) fn lookup(&mut self) -> Lookup<'_> {
         let sockets = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
-        Lookup { sockets, addresses: &mut self.addresses }
+        Lookup { sockets, own: &mut self.sockets }
     }
 }
 

@@ -1,40 +1,75 @@
 //! The `wasi:http` interfaces: outgoing requests to granted origins.
 //!
 //! A request must never leave for an origin that is not granted, and a secret is inserted only after
-//! that check. `client` keeps the connections and checks addresses.
+//! that check. Whatever the relay holds for an instance is bounded. `client` keeps the connections and checks
+//! addresses; `budget` bounds what bodies take.
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::stream;
 use http::header::{HeaderMap, HeaderValue};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyDataStream, BodyExt as _, StreamBody};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 use url::{Host, Url};
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceTable};
+use wasmtime_wasi::p2::DynOutputStream;
 use wasmtime_wasi_http::p2::bindings::http::outgoing_handler::Host as _;
 use wasmtime_wasi_http::p2::bindings::http::types as bindings;
-use wasmtime_wasi_http::p2::bindings::http::types::Host as _;
+use wasmtime_wasi_http::p2::bindings::http::types::{Host as _, HostOutgoingRequest as HostRequest};
+use wasmtime_wasi_http::p2::body::HostOutgoingBody;
 use wasmtime_wasi_http::p2::types::HostOutgoingRequest;
-use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView};
+use wasmtime_wasi_http::{
+    Error, FieldMap, RequestOptions, WasiBody, WasiHttp, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
 
+use super::budget::{Budget, Budgeted};
 pub use super::client::check_authorities;
-use super::client::{CONNECT, Unreachable, Unresolved};
+use super::client::{CONNECT, LONGEST_HEAD, Unreachable, Unresolved};
 pub(super) use super::client::{Client, Clients};
+use super::descriptors::{Account, Held};
 use super::endpoints::{HttpOrigin, undotted};
+use super::guest::State;
 use super::logs::PluginContext;
 use signalbus_telemetry as telemetry;
 
 /// Default time limit for a response, and for each further part of its body.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A time limit that no request reaches.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 /// Maximum size of one `wasi:http` write; a body up to this size is buffered whole.
 const CHUNK: usize = 1 << 20;
 
+/// Maximum number of requests that an instance has in flight, until their responses have been read; further
+/// ones wait. Also how many it may have prepared and not sent.
+const REQUESTS: usize = 256;
+/// Maximum size of the headers of a request, with what they take in memory.
+const FIELDS: usize = 32 << 10;
+/// Maximum size of a method, and of an authority.
+const LONGEST_NAME: usize = 4 << 10;
+/// The part of an instance's memory that bodies may take in each direction: one in this many.
+const BODIES: usize = 4;
+
 /// Sends the requests of one instance.
-struct OutgoingHttp(PluginContext);
+struct OutgoingHttp {
+    context: PluginContext,
+    turns: Arc<Semaphore>,
+    /// For the bodies and heads of requests.
+    sent: Budget,
+    /// For the bodies of responses.
+    received: Budget,
+}
+
+/// What a request holds until its response has been read.
+struct Flight {
+    _turn: Option<OwnedSemaphorePermit>,
+    _descriptor: Option<Held>,
+}
 
 /// The HTTP part of a store's state.
 pub(super) struct Http {
@@ -43,8 +78,16 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(context: PluginContext) -> Self {
-        Self { ctx: WasiHttpCtx::new(), outgoing: OutgoingHttp(context) }
+    pub(super) fn new(context: PluginContext, memory: usize) -> Self {
+        let mut ctx = WasiHttpCtx::new();
+        ctx.set_field_size_limit(FIELDS);
+        let [sent, received] = [(); 2].map(|()| Budget::new(memory / BODIES));
+        Self { ctx, outgoing: OutgoingHttp { context, turns: Arc::new(Semaphore::new(REQUESTS)), sent, received } }
+    }
+
+    /// Returns the budget for the bodies of requests.
+    pub(super) fn budget(&self) -> Budget {
+        self.outgoing.sent.clone()
     }
 
     /// Returns the view that the bindings work on.
@@ -54,16 +97,46 @@ impl Http {
 }
 
 /// Links the interfaces of `wasi:http` that plugins may import.
-pub(super) fn add_to_linker<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
-    bindings::add_to_linker::<T, WasiHttp>(linker, &bindings::LinkOptions::default(), T::http)?;
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    bindings::add_to_linker::<State, WasiHttp>(linker, &bindings::LinkOptions::default(), State::http)?;
+    linker.allow_shadowing(true);
+    bound_requests(linker)?;
+    linker.allow_shadowing(false);
     add_outgoing_handler(linker)
+}
+
+/// Replaces the functions by which a guest makes the relay hold any amount of bytes.
+fn bound_requests(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    type Request = Resource<HostOutgoingRequest>;
+    let mut types = linker.instance("wasi:http/types@0.2.12")?;
+    types.func_wrap("[constructor]outgoing-request", |mut store, (headers,): (Resource<FieldMap>,)| {
+        let mut view = store.data_mut().http();
+        let prepared = view.table.iter_mut().filter(|entry| entry.is::<HostOutgoingRequest>()).count();
+        wasmtime::ensure!(prepared < REQUESTS, "more than {REQUESTS} HTTP requests are prepared and not sent");
+        Ok((HostRequest::new(&mut view, headers)?,))
+    })?;
+    types.func_wrap("[method]outgoing-request.set-method", |mut store, (request, method): (Request, bindings::Method)| {
+        let is_long = matches!(&method, bindings::Method::Other(name) if name.len() > LONGEST_NAME);
+        Ok((if is_long { Err(()) } else { store.data_mut().http().set_method(request, method)? },))
+    })?;
+    types.func_wrap("[method]outgoing-request.set-authority", |mut store, (request, name): (Request, Option<String>)| {
+        let is_long = name.as_ref().is_some_and(|name| name.len() > LONGEST_NAME);
+        Ok((if is_long { Err(()) } else { store.data_mut().http().set_authority(request, name)? },))
+    })?;
+    types.func_wrap("[method]outgoing-body.write", |mut store, (body,): (Resource<HostOutgoingBody>,)| {
+        let budget = store.data().http_budget();
+        let view = store.data_mut().http();
+        let Some(stream) = view.table.get_mut(&body)?.take_output_stream() else { return Ok((Err(()),)) };
+        let stream: DynOutputStream = Box::new(Budgeted::new(stream, budget));
+        Ok((Ok(view.table.push_child(stream, &body)?),))
+    })
 }
 
 /// Links the outgoing handler. The guest gives its options away, but wasmtime-wasi-http 48 keeps them
 /// in the table, where they would count as the guest's resources; so they are deleted here.
-fn add_outgoing_handler<T: WasiHttpView + 'static>(linker: &mut Linker<T>) -> wasmtime::Result<()> {
+fn add_outgoing_handler(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     type Given = (Resource<HostOutgoingRequest>, Option<Resource<RequestOptions>>);
-    let handle = |mut store: StoreContextMut<'_, T>, (request, options): Given| {
+    let handle = |mut store: StoreContextMut<'_, State>, (request, options): Given| {
         let mut view = store.data_mut().http();
         let rep = options.as_ref().map(Resource::rep);
         let response = match view.handle(request, options) {
@@ -97,7 +170,7 @@ impl OutgoingHttp {
     fn destination(&self, uri: &http::Uri) -> Result<Url, Error> {
         let mut url = Url::parse(&uri.to_string()).map_err(|_| Error::HttpRequestUriInvalid)?;
         let origin = HttpOrigin::from_url(&url).ok_or(Error::HttpRequestUriInvalid)?;
-        if !self.0.grants.http.contains(&origin) {
+        if !self.context.grants.http.contains(&origin) {
             self.deny(&format!("\"{origin}\" is not granted: add it to `grants.http`"));
             return Err(Error::HttpRequestDenied);
         }
@@ -111,7 +184,7 @@ impl OutgoingHttp {
     fn headers(&self, mut headers: HeaderMap) -> Result<HeaderMap, Error> {
         for value in headers.values_mut() {
             let Ok(text) = std::str::from_utf8(value.as_bytes()) else { continue };
-            let filled = self.0.grants.fill_in(text).map_err(|name| {
+            let filled = self.context.grants.fill_in(text).map_err(|name| {
                 self.deny(&format!("a header uses secret \"{name}\", which is not configured: add it to `secrets`"));
                 Error::HttpRequestDenied
             })?;
@@ -128,8 +201,37 @@ impl OutgoingHttp {
     }
 
     fn deny(&self, reason: &str) {
-        deny(&self.0, reason);
+        deny(&self.context, reason);
     }
+
+    /// Counts the head of a request against the budget.
+    fn head(&self, request: &http::Request<WasiBody>) -> Result<OwnedSemaphorePermit, Error> {
+        let uri = request.uri();
+        let names = request.method().as_str().len()
+            + uri.authority().map_or(0, |authority| authority.as_str().len())
+            + uri.path_and_query().map_or(0, |path| path.as_str().len());
+        self.sent.take(names + size(request.headers())).ok_or_else(|| {
+            let reason = "the requests of an instance take more than their part of its memory";
+            telemetry::bound_reached(&self.context.signal_type, reason);
+            Error::InternalError(Some(reason.to_owned()))
+        })
+    }
+}
+
+/// Returns about how many bytes headers take.
+fn size(headers: &HeaderMap) -> usize {
+    const EACH: usize = 32;
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH).sum()
+}
+
+/// Waits for a turn, and for a descriptor.
+async fn begin(turns: Arc<Semaphore>, descriptors: Option<Arc<Account>>) -> Flight {
+    let turn = turns.acquire_owned().await.ok();
+    let descriptor = match descriptors {
+        Some(account) => Some(account.wait().await),
+        None => None,
+    };
+    Flight { _turn: turn, _descriptor: descriptor }
 }
 
 fn deny(context: &PluginContext, reason: &str) {
@@ -152,12 +254,13 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Result<Answer, Error>> + Send> {
-        let outgoing = self.outgoing(request);
-        let client = self.0.client.clone();
-        let context = self.0.clone();
+        let outgoing = self.head(&request).and_then(|head| Ok((self.outgoing(request)?, head)));
+        let (context, turns, received) = (self.context.clone(), self.turns.clone(), self.received.clone());
         Box::new(async move {
-            let client = client.ok_or(Error::HttpRequestDenied)?;
-            match send(&client, outgoing?, options.unwrap_or_default()).await {
+            let client = context.client.clone().ok_or(Error::HttpRequestDenied)?;
+            let (outgoing, _head) = outgoing?;
+            let flight = begin(turns, context.descriptors.clone());
+            match send(&client, outgoing, options.unwrap_or_default(), flight, received).await {
                 Ok(response) => Ok((response, Box::new(async { Ok(()) }) as Box<_>)),
                 Err(Failure::Denied(reason)) => {
                     deny(&context, &reason);
@@ -188,29 +291,40 @@ async fn send(
     client: &reqwest::Client,
     request: reqwest::Request,
     options: RequestOptions,
+    flight: impl Future<Output = Flight>,
+    received: Budget,
 ) -> Result<http::Response<WasiBody>, Failure> {
     // On a connection that is already open, the whole time is left for the response.
     let connect = options.connect_timeout.unwrap_or(CONNECT);
-    let answer = connect.saturating_add(options.first_byte_timeout.unwrap_or(PATIENCE));
-    let Ok(response) = tokio::time::timeout(answer, client.execute(request)).await else {
+    let answer = Instant::now() + connect.saturating_add(options.first_byte_timeout.unwrap_or(PATIENCE)).min(FOREVER);
+    let Ok(flight) = timeout_at(answer, flight).await else { return Err(Failure::Other(Error::ConnectionLimitReached)) };
+    let Ok(response) = timeout_at(answer, client.execute(request)).await else {
         return Err(Failure::Other(Error::HttpResponseTimeout));
     };
     let pause = options.between_bytes_timeout.unwrap_or(PATIENCE);
     let response: http::Response<reqwest::Body> = response.map_err(failure)?.into();
-    Ok(response.map(|body| timed(body, pause)))
+    let head = u32::try_from(size(response.headers())).unwrap_or(u32::MAX);
+    if head > LONGEST_HEAD {
+        return Err(Failure::Other(Error::HttpResponseHeaderSectionSize(Some(head))));
+    }
+    Ok(response.map(|body| timed(body, pause, flight, received)))
 }
 
-/// Wraps a body, which then fails if it pauses for longer than `pause`.
-fn timed(body: reqwest::Body, pause: Duration) -> WasiBody {
-    let frames = stream::unfold(Some(body), move |body| async move {
-        let mut body = body?;
-        let frame: Result<Frame<Bytes>, Error> = match tokio::time::timeout(pause, body.frame()).await {
-            Ok(None) => return None,
-            Ok(Some(Ok(frame))) => Ok(frame),
-            Ok(Some(Err(error))) => Err(failure(error).into()),
-            Err(_) => Err(Error::ConnectionReadTimeout),
+/// Wraps a body, which then fails if it pauses for longer than `pause`. What has been received of it counts
+/// against the budget until the guest reads it.
+fn timed(body: reqwest::Body, pause: Duration, flight: Flight, received: Budget) -> WasiBody {
+    let frames = stream::unfold(Some((body, flight, received)), move |rest| async move {
+        let (mut body, flight, received) = rest?;
+        let next = async {
+            let frame = match body.frame().await?.map(Frame::into_data) {
+                Ok(Ok(data)) => Ok(Frame::data(received.hold(data).await)),
+                Ok(Err(trailers)) => Ok(trailers),
+                Err(error) => Err(Error::from(failure(error))),
+            };
+            Some(frame)
         };
-        let rest = frame.is_ok().then_some(body);
+        let frame = tokio::time::timeout(pause, next).await.unwrap_or(Some(Err(Error::ConnectionReadTimeout)))?;
+        let rest = frame.is_ok().then_some((body, flight, received));
         Some((frame, rest))
     });
     StreamBody::new(frames).boxed_unsync()

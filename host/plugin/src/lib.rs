@@ -8,6 +8,8 @@
 mod allowance;
 mod backtrace;
 mod batch;
+#[cfg(feature = "http")]
+mod budget;
 mod call;
 mod call_log;
 #[cfg(feature = "http")]
@@ -15,6 +17,7 @@ mod client;
 mod compiler;
 mod connection_grant;
 mod debug_info;
+mod descriptors;
 mod egress;
 mod endpoints;
 mod engine;
@@ -45,6 +48,7 @@ pub use call_log::{Call, CallLog, Failed, Record};
 pub use compiler::{Compiler, cache_folder};
 pub use connection_grant::ConnectionGrant;
 pub use debug_info::Place;
+pub use descriptors::raise_descriptor_limit;
 pub use egress::Network;
 pub use endpoints::{HttpOrigin, TcpPeer};
 pub use engine::Engine;

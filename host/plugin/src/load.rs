@@ -204,8 +204,12 @@ impl File {
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
         let imports = self.imports(&engine, &component, &bytes, &context)?;
+        if !context.grants.tcp.is_empty() || !context.grants.http.is_empty() {
+            context.descriptors = Some(engine.descriptors().account(&context.signal_type));
+        }
         if imports.iter().any(|import| import.starts_with("wasi:http/")) {
-            let client = engine.clients().for_grants(&context.grants);
+            let idle = engine.descriptors().idle(context.grants.http.len());
+            let client = engine.clients().for_grants(&context.signal_type, &context.grants, idle);
             context.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };

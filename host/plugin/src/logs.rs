@@ -12,6 +12,7 @@ use tracing::Level;
 
 use super::allowance::Allowance;
 use super::call_log::{CallLog, Record};
+use super::descriptors::Account;
 use super::grants::Grants;
 use super::http::Client;
 use super::producer::Connections;
@@ -34,6 +35,8 @@ pub(super) struct PluginContext {
     pub(super) signal_type: Arc<str>,
     pub(super) grants: Arc<Grants>,
     pub(super) connections: Arc<Connections>,
+    /// Counts its file descriptors, if it may open any.
+    pub(super) descriptors: Option<Arc<Account>>,
     /// Sends its HTTP requests, if it may send any.
     pub(super) client: Option<Arc<Client>>,
     /// Collects its log records in place of the relay's log.

@@ -1,42 +1,81 @@
 //! The `wasi:sockets` interfaces: name lookups and TCP connections to granted endpoints.
 //!
 //! A plugin must never listen, use UDP, or connect to an address that no granted name has resolved
-//! to. `egress` decides which addresses a name may resolve to.
+//! to. `egress` decides which addresses a name may resolve to; `descriptors` counts the sockets.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use url::Host;
-use wasmtime::component::{HasData, Resource};
+use wasmtime::component::{HasData, Linker, Resource, ResourceType};
 use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, HostResolveAddressStream, ResolveAddressStream};
-use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, IpAddressFamily, Network};
+use wasmtime_wasi::p2::bindings::sockets::tcp::{HostTcpSocket, TcpSocket};
+use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket;
 use wasmtime_wasi::p2::{DynPollable, SocketError};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
 
+use super::descriptors::Held;
 use super::endpoints::undotted;
+use super::guest::State;
 use super::logs::PluginContext;
 use signalbus_core::text;
 use signalbus_telemetry as telemetry;
 
-/// The addresses that an instance may connect to: those that its granted names have resolved to.
-#[derive(Clone)]
-pub(super) struct Addresses {
-    context: PluginContext,
-    /// The names that have resolved to each address.
-    found: Arc<Mutex<HashMap<IpAddr, Vec<String>>>>,
+/// Maximum number of sockets and name lookups that an instance has open.
+const OPEN: usize = 64;
+
+/// What an instance has open, and the addresses that it may connect to.
+pub(super) struct Sockets {
+    addresses: Addresses,
     /// The name of each lookup.
     lookups: HashMap<u32, String>,
+    /// The descriptor of each socket.
+    open: HashMap<u32, Option<Held>>,
 }
 
-impl Addresses {
+impl Sockets {
     pub(super) fn new(context: PluginContext) -> Self {
-        Self { context, found: Arc::default(), lookups: HashMap::new() }
+        let addresses = Addresses { context, found: Arc::default() };
+        Self { addresses, lookups: HashMap::new(), open: HashMap::new() }
     }
 
     /// Enables TCP and name lookups, if endpoints are granted.
     pub(super) fn open(&self, wasi: &mut WasiCtxBuilder) {
+        self.addresses.open(wasi);
+    }
+
+    /// Refuses one more socket or lookup than an instance may have.
+    fn check_room(&self) -> Result<(), ErrorCode> {
+        match self.open.len() + self.lookups.len() < OPEN {
+            true => Ok(()),
+            false => Err(self.bounded(&format!("an instance may have {OPEN} sockets and name lookups open at once"))),
+        }
+    }
+
+    fn descriptor(&self) -> Result<Option<Held>, ErrorCode> {
+        let account = self.addresses.context.descriptors.as_ref();
+        account.map(|account| account.take().map_err(|exceeded| self.bounded(&exceeded.to_string()))).transpose()
+    }
+
+    fn bounded(&self, reason: &str) -> ErrorCode {
+        telemetry::bound_reached(&self.addresses.context.signal_type, reason);
+        ErrorCode::NewSocketLimit
+    }
+}
+
+/// The addresses that an instance may connect to: those that its granted names have resolved to.
+#[derive(Clone)]
+struct Addresses {
+    context: PluginContext,
+    /// The names that have resolved to each address.
+    found: Arc<Mutex<HashMap<IpAddr, Vec<String>>>>,
+}
+
+impl Addresses {
+    fn open(&self, wasi: &mut WasiCtxBuilder) {
         if self.context.grants.tcp.is_empty() {
             return;
         }
@@ -107,10 +146,10 @@ impl Addresses {
     }
 }
 
-/// The host side of name lookups, which resolves granted names only.
+/// The host side of name lookups, which resolves granted names only, and of new sockets.
 pub(super) struct Lookup<'a> {
     pub(super) sockets: WasiSocketsCtxView<'a>,
-    pub(super) addresses: &'a mut Addresses,
+    pub(super) own: &'a mut Sockets,
 }
 
 /// Tells the linker that [`Lookup`] serves the interface.
@@ -142,14 +181,16 @@ impl ip_name_lookup::Host for Lookup<'_> {
         network: Resource<Network>,
         name: String,
     ) -> Result<Resource<ResolveAddressStream>, SocketError> {
-        let Some(granted) = self.addresses.granted(&name) else {
-            let mut name = self.addresses.context.grants.redact(&name).into_owned();
+        let addresses = &self.own.addresses;
+        let Some(granted) = addresses.granted(&name) else {
+            let mut name = addresses.context.grants.redact(&name).into_owned();
             text::cut(&mut name, 256);
-            self.addresses.deny(&format!("the name {name:?} is not granted: add it to `grants.tcp`"));
+            addresses.deny(&format!("the name {name:?} is not granted: add it to `grants.tcp`"));
             return Err(ErrorCode::AccessDenied.into());
         };
+        self.own.check_room()?;
         let stream = ip_name_lookup::Host::resolve_addresses(&mut self.sockets, network, name)?;
-        self.addresses.lookups.insert(stream.rep(), granted);
+        self.own.lookups.insert(stream.rep(), granted);
         Ok(stream)
     }
 }
@@ -159,8 +200,8 @@ impl HostResolveAddressStream for Lookup<'_> {
         let rep = stream.rep();
         let mut refused = false;
         while let Some(address) = self.sockets.resolve_next_address(Resource::new_borrow(rep))? {
-            let name = self.addresses.lookups.get(&rep);
-            if name.is_some_and(|name| self.addresses.note(name, ip(address))) {
+            let name = self.own.lookups.get(&rep);
+            if name.is_some_and(|name| self.own.addresses.note(name, ip(address))) {
                 return Ok(Some(address));
             }
             refused = true;
@@ -173,9 +214,33 @@ impl HostResolveAddressStream for Lookup<'_> {
     }
 
     fn drop(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
-        self.addresses.lookups.remove(&stream.rep());
+        self.own.lookups.remove(&stream.rep());
         HostResolveAddressStream::drop(&mut self.sockets, stream)
     }
+}
+
+impl tcp_create_socket::Host for Lookup<'_> {
+    fn create_tcp_socket(&mut self, family: IpAddressFamily) -> Result<Resource<TcpSocket>, SocketError> {
+        self.own.check_room()?;
+        let descriptor = self.own.descriptor()?;
+        let socket = self.sockets.create_tcp_socket(family)?;
+        self.own.open.insert(socket.rep(), descriptor);
+        Ok(socket)
+    }
+}
+
+/// Links another destructor of sockets, which counts them no longer.
+pub(super) fn count_closed(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    linker.allow_shadowing(true);
+    let socket = ResourceType::host::<TcpSocket>();
+    linker.instance("wasi:sockets/tcp@0.2.12")?.resource("tcp-socket", socket, |mut store, rep| {
+        let Lookup { mut sockets, own } = store.data_mut().lookup();
+        HostTcpSocket::drop(&mut sockets, Resource::new_own(rep))?;
+        own.open.remove(&rep);
+        Ok(())
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
 
 fn ip(address: IpAddress) -> IpAddr {
@@ -196,7 +261,7 @@ mod tests {
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             ..Grants::default()
         };
-        Addresses::new(PluginContext { grants: Arc::new(grants), ..PluginContext::for_plugin("p", "T") })
+        Sockets::new(PluginContext { grants: Arc::new(grants), ..PluginContext::for_plugin("p", "T") }).addresses
     }
 
     fn connects(addresses: &Addresses, to: &str) -> bool {

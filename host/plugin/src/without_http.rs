@@ -7,6 +7,7 @@ use std::sync::Arc;
 use wasmtime::component::Linker;
 
 use super::grants::Grants;
+use super::guest::State;
 use super::logs::PluginContext;
 
 const WITHOUT: &str = "this binary was built without HTTP: build it with the Cargo feature \"http\"";
@@ -21,7 +22,7 @@ pub(super) struct Clients;
 impl Clients {
     /// Refuses every plugin that imports `wasi:http`.
     #[expect(clippy::unused_self, reason = "has the signature of the real one")]
-    pub(super) fn for_grants(&self, _: &Grants) -> Result<Arc<Client>, String> {
+    pub(super) fn for_grants(&self, _: &str, _: &Grants, _: usize) -> Result<Arc<Client>, String> {
         Err(WITHOUT.to_owned())
     }
 }
@@ -30,13 +31,13 @@ impl Clients {
 pub(super) struct Http;
 
 impl Http {
-    pub(super) fn new(_: PluginContext) -> Self {
+    pub(super) fn new(_: PluginContext, _: usize) -> Self {
         Self
     }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "has the signature of the real one")]
-pub(super) fn add_to_linker<T>(_: &mut Linker<T>) -> wasmtime::Result<()> {
+pub(super) fn add_to_linker(_: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 

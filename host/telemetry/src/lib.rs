@@ -276,6 +276,13 @@ pub fn denied_because(signal: &str, capability: &'static str, reason: &str) {
     }
 }
 
+/// A plugin has reached a bound on what it may open or hold.
+pub fn bound_reached(signal: &str, reason: &str) {
+    if should_log(&format!("bound {signal} {reason}")) {
+        warn!(target: TARGET, signal, reason, "plugin reached a bound");
+    }
+}
+
 /// A list of messages was published, or met an outage of the bus.
 pub fn published(connection: &str, verdict: &Verdict, time: Duration) {
     let outcomes = verdict.as_ref().ok().map(|outcomes| {
