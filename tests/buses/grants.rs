@@ -44,9 +44,13 @@ async fn a_plain_grant_administers_no_nats() {
     let settings = "destination = 'orders.new'\nheaders = 'Nats-Rollup=all'";
     Shop::small(&url(&broker), settings).await.granting("options = ['Nats-Rollup']").sends().await;
     assert_eq!(messages(&context).await, 1);
-    let shop = Shop::small(&url(&broker), "destination = '$JS.API.STREAM.PURGE.ORDERS'\nid = 'none'").await;
-    shop.granting("destinations = ['$JS.API.STREAM.PURGE.*']").flush();
-    assert_eq!(messages(&context).await, 0);
+    let config = Config { name: "KV_settings".into(), subjects: vec!["$KV.settings.>".into()], ..Config::default() };
+    context.create_stream(config).await.unwrap();
+    Shop::small(&url(&broker), "destination = '$KV.settings.a'")
+        .await
+        .granting("destinations = ['$KV.settings.*']")
+        .sends()
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
