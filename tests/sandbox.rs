@@ -455,10 +455,10 @@ async fn seen(address: &str, grants: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_reach_granted_endpoints_only() {
-    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let listener = std::net::TcpListener::bind("[::]:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let granted = format!("tcp = ['127.0.0.1:{port}', 'localhost:{port}']");
-    for host in ["127.0.0.1", "localhost"] {
+    let granted = format!("tcp = ['127.0.0.1:{port}', 'localhost:{port}', '[::1]:{port}']");
+    for host in ["127.0.0.1", "localhost", "[::1]"] {
         let (saw, told) = seen(&format!("{host}:{port}"), &granted).await;
         assert_eq!(saw, "connected", "{told}");
     }

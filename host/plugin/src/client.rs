@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use url::Url;
 
 use super::egress::EgressPolicy;
 use super::grants::Grants;
+use super::lookup::{LOOKUPS, look_up};
 
 /// Time limit for connecting, unless the request sets one.
 pub(super) const CONNECT: Duration = Duration::from_secs(10);
@@ -29,8 +29,6 @@ pub(super) const LONGEST_HEAD: u32 = 64 << 10;
 const IDLE: Duration = Duration::from_secs(20);
 /// Maximum number of idle connections kept per host.
 const IDLE_CONNECTIONS: usize = 256;
-/// Maximum number of names that a client looks up at once; each takes a thread.
-const LOOKUPS: usize = 16;
 /// Environment variables that name proxies; their upper-case forms count as well.
 const PROXIES: [&str; 3] = ["http_proxy", "https_proxy", "all_proxy"];
 
@@ -124,27 +122,13 @@ struct Resolver {
     lookups: Arc<Semaphore>,
 }
 
-impl Resolver {
-    /// Looks a name up. A lookup cannot be stopped: it occupies its place until it ends, even if nobody waits
-    /// for it any more.
-    async fn look_up(lookups: Arc<Semaphore>, name: String) -> io::Result<Vec<SocketAddr>> {
-        let place = lookups.acquire_owned().await;
-        let lookup = tokio::spawn(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await.map(Iterator::collect);
-            drop(place);
-            found
-        });
-        lookup.await.unwrap_or_else(|error| Err(io::Error::other(error)))
-    }
-}
-
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (egress, name) = (self.egress.clone(), name.as_str().to_owned());
         let lookups = self.lookups.clone();
         let trusted = self.proxies.contains(&name.to_ascii_lowercase());
         Box::pin(async move {
-            let found = Self::look_up(lookups, name.clone()).await.map_err(|error| Unresolved(error.to_string()))?;
+            let found = look_up(lookups, name.clone()).await.map_err(|error| Unresolved(error.to_string()))?;
             let permitted: Vec<SocketAddr> =
                 found.iter().copied().filter(|address| trusted || egress.permits(&name, address.ip())).collect();
             match found.first() {

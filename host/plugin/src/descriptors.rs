@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+
+use super::lookup::LOOKUPS;
 
 /// What all plugins may hold together, as parts of the process' limit: half of it, most of it in use, the rest
 /// by idle HTTP connections.
@@ -46,6 +48,7 @@ pub(super) struct Account {
     descriptors: Arc<Descriptors>,
     held: AtomicUsize,
     freed: Notify,
+    lookups: Arc<Semaphore>,
 }
 
 /// One descriptor, until dropped.
@@ -71,7 +74,12 @@ impl Descriptors {
         if let Some(account) = types.get(signal_type).and_then(Weak::upgrade) {
             return account;
         }
-        let account = Arc::new(Account { descriptors: self.clone(), held: AtomicUsize::new(0), freed: Notify::new() });
+        let account = Arc::new(Account {
+            descriptors: self.clone(),
+            held: AtomicUsize::new(0),
+            freed: Notify::new(),
+            lookups: Arc::new(Semaphore::new(LOOKUPS)),
+        });
         types.retain(|_, account| account.strong_count() > 0);
         types.insert(signal_type.to_owned(), Arc::downgrade(&account));
         account
@@ -103,6 +111,11 @@ impl Account {
         let share = self.descriptors.share();
         let taken = self.held.fetch_update(Relaxed, Relaxed, |held| (held < share).then_some(held + 1));
         taken.map(|_| Held(self.clone())).map_err(|_| ShareExceeded(share))
+    }
+
+    /// Returns the places for the name lookups of its sockets.
+    pub(super) fn lookups(&self) -> Arc<Semaphore> {
+        self.lookups.clone()
     }
 
     /// Takes a descriptor as soon as the type holds less than its share.

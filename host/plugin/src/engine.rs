@@ -27,7 +27,7 @@ use super::guest::State;
 use super::http::{self, Clients};
 use super::limits::{Meter, Processors};
 use super::shares::{Measure, Pool, Share};
-use super::tcp::{self, Lookups};
+use super::tcp;
 use super::wit;
 
 /// Compiles and runs plugins. A process has one engine; clones share it.
@@ -297,10 +297,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     http::add_to_linker(l)?;
     sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sockets::network::add_to_linker::<State, WasiSockets>(l, &sockets::network::LinkOptions::default(), State::sockets)?;
-    sockets::ip_name_lookup::add_to_linker::<State, Lookups>(l, State::lookup)?;
-    sockets::tcp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::tcp_create_socket::add_to_linker::<State, Lookups>(l, State::lookup)?;
-    tcp::count_closed(l)?;
+    tcp::add_to_linker(l)?;
     // Standard libraries import UDP together with TCP; every use of UDP fails.
     sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
     sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;

@@ -18,7 +18,7 @@ use super::http::Http;
 use super::limits::{Limits, Load, Meter};
 use super::logs::{PluginContext, PluginLogs, Stream};
 use super::own_ids::OwnIds;
-use super::tcp::{Lookup, Sockets};
+use super::tcp::{Sockets, View};
 use super::wit::signalbus::plugin::{config, log, producer, types};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -134,10 +134,10 @@ impl wasmtime_wasi_http::WasiHttpView for State {
 }
 
 impl State {
-    /// Returns the host side of name lookups and new sockets.
-    pub(super) fn lookup(&mut self) -> Lookup<'_> {
+    /// Returns the host side of sockets and name lookups.
+    pub(super) fn tcp(&mut self) -> View<'_> {
         let sockets = WasiSocketsCtxView { ctx: self.wasi.sockets(), table: &mut self.table };
-        Lookup { sockets, own: &mut self.sockets }
+        View { sockets, own: &mut self.sockets }
     }
 }
 

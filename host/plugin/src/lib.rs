@@ -30,6 +30,7 @@ mod inspect;
 mod limits;
 mod load;
 mod logs;
+mod lookup;
 mod own_ids;
 mod producer;
 mod send;

@@ -7,20 +7,22 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
 use url::Host;
-use wasmtime::component::{HasData, Linker, Resource, ResourceType};
+use wasmtime::StoreContextMut;
+use wasmtime::component::{Linker, LinkerInstance, Resource, ResourceType};
 use wasmtime_wasi::WasiCtxBuilder;
-use wasmtime_wasi::p2::bindings::sockets::ip_name_lookup::{self, HostResolveAddressStream, ResolveAddressStream};
-use wasmtime_wasi::p2::bindings::sockets::network::{self, ErrorCode, IpAddress, IpAddressFamily, Network};
-use wasmtime_wasi::p2::bindings::sockets::tcp::{HostTcpSocket, TcpSocket};
-use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket;
-use wasmtime_wasi::p2::{DynPollable, SocketError};
-use wasmtime_wasi::sockets::{SocketAddrUse, WasiSocketsCtxView};
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, Host as _, IpAddress, IpAddressFamily, Network};
+use wasmtime_wasi::p2::bindings::sockets::tcp::{self, HostTcpSocket, TcpSocket};
+use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket::Host as _;
+use wasmtime_wasi::p2::subscribe;
+use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsCtxView, WasiSocketsView as _};
 
 use super::descriptors::Held;
 use super::endpoints::undotted;
 use super::guest::State;
 use super::logs::PluginContext;
+use super::lookup::{LOOKUPS, NameLookup};
 use signalbus_core::text;
 use signalbus_telemetry as telemetry;
 
@@ -30,16 +32,14 @@ const OPEN: usize = 64;
 /// What an instance has open, and the addresses that it may connect to.
 pub(super) struct Sockets {
     addresses: Addresses,
-    /// The name of each lookup.
-    lookups: HashMap<u32, String>,
-    /// The descriptor of each socket.
+    /// The descriptor of each socket and lookup.
     open: HashMap<u32, Option<Held>>,
 }
 
 impl Sockets {
     pub(super) fn new(context: PluginContext) -> Self {
         let addresses = Addresses { context, found: Arc::default() };
-        Self { addresses, lookups: HashMap::new(), open: HashMap::new() }
+        Self { addresses, open: HashMap::new() }
     }
 
     /// Enables TCP and name lookups, if endpoints are granted.
@@ -47,17 +47,19 @@ impl Sockets {
         self.addresses.open(wasi);
     }
 
-    /// Refuses one more socket or lookup than an instance may have.
-    fn check_room(&self) -> Result<(), ErrorCode> {
-        match self.open.len() + self.lookups.len() < OPEN {
-            true => Ok(()),
-            false => Err(self.bounded(&format!("an instance may have {OPEN} sockets and name lookups open at once"))),
-        }
-    }
-
+    /// Takes the descriptor of one more socket or lookup.
     fn descriptor(&self) -> Result<Option<Held>, ErrorCode> {
+        if self.open.len() >= OPEN {
+            return Err(self.bounded(&format!("an instance may have {OPEN} sockets and name lookups open at once")));
+        }
         let account = self.addresses.context.descriptors.as_ref();
         account.map(|account| account.take().map_err(|exceeded| self.bounded(&exceeded.to_string()))).transpose()
+    }
+
+    /// Returns the places for lookups of the signal type.
+    fn places(&self) -> Arc<Semaphore> {
+        let account = self.addresses.context.descriptors.as_ref();
+        account.map_or_else(|| Arc::new(Semaphore::new(LOOKUPS)), |account| account.lookups())
     }
 
     fn bounded(&self, reason: &str) -> ErrorCode {
@@ -137,7 +139,11 @@ impl Addresses {
             self.deny(&format!("\"{name}\" resolves to {address}, which is not public: add its range to `grants.networks`"));
             return false;
         }
-        self.found().entry(address).or_default().push(name.to_owned());
+        let mut found = self.found();
+        let names = found.entry(address).or_default();
+        if !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
         true
     }
 
@@ -146,95 +152,69 @@ impl Addresses {
     }
 }
 
-/// The host side of name lookups, which resolves granted names only, and of new sockets.
-pub(super) struct Lookup<'a> {
+/// The host side of sockets and name lookups.
+pub(super) struct View<'a> {
     pub(super) sockets: WasiSocketsCtxView<'a>,
     pub(super) own: &'a mut Sockets,
 }
 
-/// Tells the linker that [`Lookup`] serves the interface.
-pub(super) struct Lookups;
-
-impl HasData for Lookups {
-    type Data<'a> = Lookup<'a>;
-}
-
-impl network::Host for Lookup<'_> {
-    fn convert_error_code(&mut self, error: SocketError) -> wasmtime::Result<ErrorCode> {
-        network::Host::convert_error_code(&mut self.sockets, error)
-    }
-
-    fn network_error_code(&mut self, error: Resource<wasmtime::Error>) -> wasmtime::Result<Option<ErrorCode>> {
-        network::Host::network_error_code(&mut self.sockets, error)
-    }
-}
-
-impl network::HostNetwork for Lookup<'_> {
-    fn drop(&mut self, network: Resource<Network>) -> wasmtime::Result<()> {
-        network::HostNetwork::drop(&mut self.sockets, network)
-    }
-}
-
-impl ip_name_lookup::Host for Lookup<'_> {
-    fn resolve_addresses(
-        &mut self,
-        network: Resource<Network>,
-        name: String,
-    ) -> Result<Resource<ResolveAddressStream>, SocketError> {
+impl View<'_> {
+    fn resolve_addresses(&mut self, name: &str) -> Result<NameLookup, ErrorCode> {
         let addresses = &self.own.addresses;
-        let Some(granted) = addresses.granted(&name) else {
-            let mut name = addresses.context.grants.redact(&name).into_owned();
+        let Some(granted) = addresses.granted(name) else {
+            let mut name = addresses.context.grants.redact(name).into_owned();
             text::cut(&mut name, 256);
             addresses.deny(&format!("the name {name:?} is not granted: add it to `grants.tcp`"));
-            return Err(ErrorCode::AccessDenied.into());
+            return Err(ErrorCode::AccessDenied);
         };
-        self.own.check_room()?;
-        let stream = ip_name_lookup::Host::resolve_addresses(&mut self.sockets, network, name)?;
-        self.own.lookups.insert(stream.rep(), granted);
-        Ok(stream)
+        Ok(match Host::parse(&granted) {
+            Ok(Host::Ipv4(address)) => NameLookup::of_address(granted, address.into()),
+            Ok(Host::Ipv6(address)) => NameLookup::of_address(granted, address.into()),
+            _ => NameLookup::of_name(granted, self.own.places()),
+        })
     }
-}
 
-impl HostResolveAddressStream for Lookup<'_> {
-    fn resolve_next_address(&mut self, stream: Resource<ResolveAddressStream>) -> Result<Option<IpAddress>, SocketError> {
-        let rep = stream.rep();
-        let mut refused = false;
-        while let Some(address) = self.sockets.resolve_next_address(Resource::new_borrow(rep))? {
-            let name = self.own.lookups.get(&rep);
-            if name.is_some_and(|name| self.own.addresses.note(name, ip(address))) {
-                return Ok(Some(address));
+    fn next_address(&mut self, lookup: &Resource<NameLookup>) -> wasmtime::Result<Result<Option<IpAddress>, ErrorCode>> {
+        let lookup = self.sockets.table.get_mut(lookup)?;
+        let mut end = Ok(None);
+        Ok(loop {
+            match lookup.next() {
+                Ok(Some(address)) if self.own.addresses.note(&lookup.name, address) => break Ok(Some(wit(address))),
+                Ok(Some(_)) => end = Err(ErrorCode::AccessDenied),
+                Ok(None) => break end,
+                Err(error) => break Err(error),
             }
-            refused = true;
+        })
+    }
+
+    fn create_socket(&mut self, family: IpAddressFamily) -> wasmtime::Result<Result<Resource<TcpSocket>, ErrorCode>> {
+        match self.sockets.create_tcp_socket(family) {
+            Ok(socket) => Ok(Ok(socket)),
+            Err(error) => self.sockets.convert_error_code(error).map(Err),
         }
-        if refused { Err(ErrorCode::AccessDenied.into()) } else { Ok(None) }
-    }
-
-    fn subscribe(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<Resource<DynPollable>> {
-        HostResolveAddressStream::subscribe(&mut self.sockets, stream)
-    }
-
-    fn drop(&mut self, stream: Resource<ResolveAddressStream>) -> wasmtime::Result<()> {
-        self.own.lookups.remove(&stream.rep());
-        HostResolveAddressStream::drop(&mut self.sockets, stream)
     }
 }
 
-impl tcp_create_socket::Host for Lookup<'_> {
-    fn create_tcp_socket(&mut self, family: IpAddressFamily) -> Result<Resource<TcpSocket>, SocketError> {
-        self.own.check_room()?;
-        let descriptor = self.own.descriptor()?;
-        let socket = self.sockets.create_tcp_socket(family)?;
-        self.own.open.insert(socket.rep(), descriptor);
-        Ok(socket)
-    }
-}
-
-/// Links another destructor of sockets, which counts them no longer.
-pub(super) fn count_closed(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+/// Links name lookups of granted names only, and sockets that are counted.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    add_lookups(&mut linker.instance("wasi:sockets/ip-name-lookup@0.2.12")?)?;
+    let mut create = linker.instance("wasi:sockets/tcp-create-socket@0.2.12")?;
+    create.func_wrap("create-tcp-socket", |mut store: Store<'_>, (family,): (IpAddressFamily,)| {
+        let mut view = store.data_mut().tcp();
+        let descriptor = match view.own.descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(error) => return Ok((Err(error),)),
+        };
+        let socket = view.create_socket(family)?;
+        view.own.open.extend(socket.as_ref().ok().map(|socket| (socket.rep(), descriptor)));
+        Ok((socket,))
+    })?;
+    tcp::add_to_linker::<State, WasiSockets>(linker, State::sockets)?;
+    // Beside dropping a socket, this counts it no longer.
     linker.allow_shadowing(true);
     let socket = ResourceType::host::<TcpSocket>();
     linker.instance("wasi:sockets/tcp@0.2.12")?.resource("tcp-socket", socket, |mut store, rep| {
-        let Lookup { mut sockets, own } = store.data_mut().lookup();
+        let View { mut sockets, own } = store.data_mut().tcp();
         HostTcpSocket::drop(&mut sockets, Resource::new_own(rep))?;
         own.open.remove(&rep);
         Ok(())
@@ -243,10 +223,41 @@ pub(super) fn count_closed(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-fn ip(address: IpAddress) -> IpAddr {
+fn add_lookups(lookups: &mut LinkerInstance<'_, State>) -> wasmtime::Result<()> {
+    type Lookup = Resource<NameLookup>;
+    lookups.resource("resolve-address-stream", ResourceType::host::<NameLookup>(), |mut store, rep| {
+        let View { sockets, own } = store.data_mut().tcp();
+        sockets.table.delete(Lookup::new_own(rep))?;
+        own.open.remove(&rep);
+        Ok(())
+    })?;
+    lookups.func_wrap("resolve-addresses", |mut store: Store<'_>, (network, name): (Resource<Network>, String)| {
+        let mut view = store.data_mut().tcp();
+        view.sockets.table.get(&network)?;
+        // The resolver opens a socket, too.
+        let begun = view.own.descriptor().and_then(|descriptor| Ok((view.resolve_addresses(&name)?, descriptor)));
+        let (lookup, descriptor) = match begun {
+            Ok(begun) => begun,
+            Err(error) => return Ok((Err(error),)),
+        };
+        let lookup = view.sockets.table.push(lookup)?;
+        view.own.open.insert(lookup.rep(), descriptor);
+        Ok((Ok(lookup),))
+    })?;
+    let next = "[method]resolve-address-stream.resolve-next-address";
+    lookups
+        .func_wrap(next, |mut store: Store<'_>, (lookup,): (Lookup,)| Ok((store.data_mut().tcp().next_address(&lookup)?,)))?;
+    lookups.func_wrap("[method]resolve-address-stream.subscribe", |mut store: Store<'_>, (lookup,): (Lookup,)| {
+        Ok((subscribe(store.data_mut().tcp().sockets.table, lookup)?,))
+    })
+}
+
+type Store<'a> = StoreContextMut<'a, State>;
+
+fn wit(address: IpAddr) -> IpAddress {
     match address {
-        IpAddress::Ipv4((a, b, c, d)) => [a, b, c, d].into(),
-        IpAddress::Ipv6((a, b, c, d, e, f, g, h)) => [a, b, c, d, e, f, g, h].into(),
+        IpAddr::V4(address) => IpAddress::Ipv4(address.octets().into()),
+        IpAddr::V6(address) => IpAddress::Ipv6(address.segments().into()),
     }
 }
 
