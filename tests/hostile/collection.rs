@@ -121,7 +121,14 @@ fn guests() -> Vec<Case> {
 
 /// What no compiler writes: traps, and answers that break the rules of the component model.
 fn modules() -> Vec<Case> {
-    let memory = |pages: u32| format!("(memory {pages})");
+    [crashes(), answers_that_break_the_rules(), reasons_that_break_the_rules(), demands(), starts()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+/// Traps.
+fn crashes() -> Vec<Case> {
     vec![
         module(
             "recurses without end",
@@ -144,6 +151,12 @@ fn modules() -> Vec<Case> {
             "(call_indirect (type $none) (i32.const 0)) unreachable",
             TRAPPED,
         ),
+    ]
+}
+
+/// Answers that break the rules of the component model.
+fn answers_that_break_the_rules() -> Vec<Case> {
+    vec![
         module("answers from beyond its memory", "", "(i32.const 0x7ffffff0)", Waits("")),
         module("answers at an odd address", "", "(i32.const 513)", Waits("")),
         module("answers with a case that does not exist", "", &answers(7, "(i32.const 0)", "(i32.const 0)"), Waits("")),
@@ -155,6 +168,12 @@ fn modules() -> Vec<Case> {
             &answers(0, "(i32.const 65536)", "(i32.const 2000)"),
             Waits("the plugin answered 2000 outcomes"),
         ),
+    ]
+}
+
+/// Reasons that do.
+fn reasons_that_break_the_rules() -> Vec<Case> {
+    vec![
         module(
             "gives a reason that is no UTF-8",
             "(data (i32.const 64) \"\\ff\\fe\\80\")",
@@ -178,6 +197,13 @@ fn modules() -> Vec<Case> {
             &reasons("(i32.const 64)", "(i32.const 42)"),
             Dead(""),
         ),
+    ]
+}
+
+/// What takes memory or time.
+fn demands() -> Vec<Case> {
+    let memory = |pages: u32| format!("(memory {pages})");
+    vec![
         module(
             "grows its memory page by page",
             "",
@@ -199,6 +225,12 @@ fn modules() -> Vec<Case> {
         module("has a memory of 4 GiB from the start", &memory(65536), "unreachable", Refused("memory limit")),
         module("has nine memories", &memory(1).repeat(8), "unreachable", Refused("")),
         module("has a table of ten million entries", "(table 10000000 funcref)", "unreachable", Refused("")),
+    ]
+}
+
+/// What goes wrong at the start, and names.
+fn starts() -> Vec<Case> {
+    vec![
         module(
             "starts without end",
             "(func $spin (loop $again (br $again))) (start $spin)",
