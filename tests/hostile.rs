@@ -44,7 +44,7 @@ impl Beside {
             .await;
         let begun = Instant::now();
         while self.database.count("bystander").await > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(20), "the neighbour stands still: {}", self.log());
+            assert!(begun.elapsed() < Duration::from_secs(60), "the neighbour stands still: {}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(self.relay.get("/healthz").status, 200);
@@ -173,12 +173,16 @@ impl Crowd {
         Self { relay: Running::start(&database, &signals), database }
     }
 
-    /// Returns how many of the neighbour's rows are sent in some seconds.
-    async fn neighbour(&self, seconds: u64) -> i64 {
-        let rows = self.database.series(20_000);
-        self.database.run(&format!("DELETE FROM bystander; INSERT INTO bystander SELECT i FROM {rows}")).await;
-        tokio::time::sleep(Duration::from_secs(seconds)).await;
-        20_000 - self.database.count("bystander").await
+    /// Waits until so many rows of the neighbour are sent.
+    async fn neighbour_sends(&self, rows: u32) {
+        let series = self.database.series(rows);
+        self.database.run(&format!("INSERT INTO bystander SELECT i FROM {series}")).await;
+        let begun = Instant::now();
+        while self.database.count("bystander").await > 0 {
+            let log: String = self.relay.witness.text().chars().take(5000).collect();
+            assert!(begun.elapsed() < Duration::from_secs(60), "the neighbour stands still: {log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
@@ -192,8 +196,7 @@ async fn instances_that_wait_leave_room_for_others() {
     for (number, plugin, more) in [(1, guest("sleeps"), "concurrency = 256"), (8, plugin, "concurrency = 8")] {
         let crowd = Crowd::start(number, &plugin, &format!("{more}\ntimeout = '60s'"), &guest("counts")).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let sent = crowd.neighbour(5).await;
-        assert!(sent > 500, "the neighbour sent {sent}: {}", crowd.relay.witness.text().chars().take(5000).collect::<String>());
+        crowd.neighbour_sends(2000).await;
         let metrics = crowd.relay.get("/metrics").body;
         assert!(metrics.contains("signalbus_plugin_wait_seconds_count{"), "{metrics}");
     }
@@ -216,17 +219,14 @@ async fn guests_that_compute_leave_processors_to_others() {
     let endless =
         components::write(folder.path(), "endless", components::module("", "", "(loop $again (br $again)) unreachable"));
     let neighbour = components::write(folder.path(), "neighbour", computes(600_000));
-    let alone = Crowd::start(0, &endless, "", &neighbour).await.neighbour(4).await;
     // (With short calls, workers without number would queue for the database.)
     for (plugin, concurrency) in [(short, 2), (endless, 14)] {
         let more = format!("concurrency = {concurrency}\ntimeout = '30s'");
         let crowd = Crowd::start(15, &plugin, &more, &neighbour).await;
         tokio::time::sleep(Duration::from_secs(2)).await;
-        let sent = crowd.neighbour(8).await / 2;
+        // In turns with all calls of the others, it took a hundred seconds.
+        crowd.neighbour_sends(1000).await;
         let log = crowd.relay.witness.text();
-        println!("{}: {sent} of {alone}", plugin.display());
-        // Of one processor, a sixteenth, if there is one only; half of that is asked for.
-        assert!(sent > alone / 32, "{sent} of {alone}: {}", log.chars().take(3000).collect::<String>());
         assert!(!log.contains("signal_type=\"Bystander\" signals="), "it failed: {}", log.chars().take(3000).collect::<String>());
     }
 }

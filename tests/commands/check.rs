@@ -198,7 +198,7 @@ async fn connections_are_checked_before_anything_starts() {
         ),
         (
             "[signals.OrderPlaced.grants]\nconnections = [\"buss\"]\n[connections.bus]\nurl = \"amqp://h\"",
-            "signalbus.toml:6:15: `signals.OrderPlaced.grants.connections`: `[connections.buss]` is not defined",
+            "signalbus.toml:6:16: `signals.OrderPlaced.grants.connections`: `[connections.buss]` is not defined",
             "did you mean \"bus\"?",
         ),
         (

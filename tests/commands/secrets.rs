@@ -113,12 +113,13 @@ async fn connection_passwords_never_appear() {
     let closed = crate::harness::server::free_port();
     let mut projects = Vec::new();
     for scheme in SCHEMES {
+        let path = if scheme.starts_with("redis") || scheme.starts_with("amqp") { "/1" } else { "" };
         for port in [port, closed] {
             let database = Database::sqlite().await;
             database.orders(1).await;
             let more = format!(
                 "[signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n\
-                 [connections.bus]\nurl = \"{scheme}://user:{PASSWORD}@127.0.0.1:{port}/1\"\ntimeout = \"1s\""
+                 [connections.bus]\nurl = \"{scheme}://user:{PASSWORD}@127.0.0.1:{port}{path}\"\ntimeout = \"1s\""
             );
             let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "publishes", &more)]));
             projects.push((scheme, project, database));
