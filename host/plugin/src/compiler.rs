@@ -2,6 +2,7 @@
 //!
 //! The relay itself only reads what a worker has put into the cache. Next: `worker`, the other side.
 
+use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,19 @@ pub(super) struct Workers {
     command: PathBuf,
     /// Bytes of memory for each.
     memory: u64,
-    running: Mutex<usize>,
-    ended: Condvar,
+    /// Each kind of work has turns of its own, so that none waits for one that takes longer.
+    quick: Turns,
+    slow: Turns,
+    locating: Turns,
+    refused: Mutex<HashMap<String, Refused>>,
+}
+
+/// A file that does not compile.
+#[derive(Debug)]
+struct Refused {
+    reason: String,
+    /// When it may be tried again.
+    until: Instant,
 }
 
 /// The limits of one kind of work.
@@ -40,33 +52,63 @@ struct Limit {
     memory: u64,
 }
 
+/// Why a worker process has no answer.
+struct Failure {
+    reason: String,
+    /// Whether its processor time was over.
+    late: bool,
+    took: Duration,
+}
+
 impl Workers {
-    /// Processes at a time, and what part of the memory each may take.
-    const MOST: usize = 2;
+    /// What part of the memory each process may take.
     const SHARE: u64 = 4;
-    /// Enough for a component with an interpreter of 20 MB.
+    /// Enough for a component with an interpreter of 20 MB, on most machines.
+    const QUICK_SECONDS: u64 = 30;
+    /// Enough for it on any.
     const COMPILE_SECONDS: u64 = 240;
     const LOCATE: Limit = Limit { seconds: 5, memory: 256 << 20 };
+    /// How long a crash waits for others before it is reported without names from debug information.
+    const PATIENCE: Duration = Duration::from_secs(3);
     /// How many times longer than its processor time it may take, on a busy machine.
     const SLOWNESS: u32 = 4;
+    /// A file that does not compile is tried again after this many times the time that it took.
+    const REST: u32 = 20;
 
     pub(super) fn new(command: PathBuf) -> Self {
         let memory = (available() / Self::SHARE).clamp(512 << 20, 2 << 30);
-        Self { command, memory, running: Mutex::new(0), ended: Condvar::new() }
+        let (quick, slow, locating) = (Turns::new(1), Turns::new(1), Turns::new(2));
+        Self { command, memory, quick, slow, locating, refused: Mutex::default() }
     }
 
-    /// Compiles a component into a cache. Blocks.
+    /// Compiles the component with this digest into a cache. Blocks.
+    ///
+    /// One that takes long begins once more behind others that do, so that those that take little need not wait for it.
     ///
     /// # Errors
     /// Why it does not compile.
-    pub(super) fn compile(&self, bytes: &[u8], cache: &Path, frugal: bool) -> Result<(), String> {
-        let mut command = Command::new(&self.command);
-        command.args(["worker", "compile"]).arg("--cache").arg(cache);
-        if frugal {
-            command.arg("--frugal");
-        }
-        let limit = Limit { seconds: Self::COMPILE_SECONDS, memory: self.memory };
-        self.run(command, &limit, bytes).map(drop)
+    pub(super) fn compile(&self, digest: &str, bytes: &[u8], cache: &Path, frugal: bool) -> Result<(), String> {
+        let attempt = |turns: &Turns, seconds| {
+            let mut command = Command::new(&self.command);
+            command.args(["worker", "compile"]).arg("--cache").arg(cache);
+            if frugal {
+                command.arg("--frugal");
+            }
+            let _turn = turns.take();
+            // Another may have found it out meanwhile.
+            if let Some(reason) = self.refusal(digest) {
+                return Err(Failure { reason, late: false, took: Duration::ZERO });
+            }
+            self.run(command, &Limit { seconds, memory: self.memory }, bytes)
+        };
+        let tried = match attempt(&self.quick, Self::QUICK_SECONDS) {
+            Err(failure) if failure.late => attempt(&self.slow, Self::COMPILE_SECONDS),
+            tried => tried,
+        };
+        tried.map(drop).map_err(|failure| {
+            self.refuse(digest, &failure);
+            failure.reason
+        })
     }
 
     /// Returns names and source lines of places in a component, as a worker has written them. Blocks.
@@ -76,31 +118,71 @@ impl Workers {
     pub(super) fn locate(&self, bytes: &[u8], places: &[Place]) -> Result<String, String> {
         let mut command = Command::new(&self.command);
         command.args(["worker", "locate"]).args(places.iter().map(Place::to_string));
-        self.run(command, &Self::LOCATE, bytes)
+        let _turn = self.locating.take_within(Self::PATIENCE).ok_or("too many others wait")?;
+        self.run(command, &Self::LOCATE, bytes).map_err(|failure| failure.reason)
     }
 
-    fn run(&self, mut command: Command, limit: &Limit, bytes: &[u8]) -> Result<String, String> {
-        let _turn = self.turn();
+    /// Why a file was refused, if it need not be tried again yet.
+    fn refusal(&self, digest: &str) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.get(digest).filter(|refused| refused.until > Instant::now()).map(|refused| refused.reason.clone())
+    }
+
+    fn refuse(&self, digest: &str, failure: &Failure) {
+        let (now, reason) = (Instant::now(), failure.reason.clone());
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.retain(|_, refused| refused.until > now);
+        let until = now + failure.took * Self::REST;
+        refused.entry(digest.to_owned()).or_insert(Refused { reason, until });
+    }
+
+    fn run(&self, mut command: Command, limit: &Limit, bytes: &[u8]) -> Result<String, Failure> {
         command.arg("--memory").arg(limit.memory.to_string()).arg("--seconds").arg(limit.seconds.to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let child = command.spawn().map_err(|error| format!("{} cannot be started: {error}", self.command.display()))?;
-        Running(child).answer(limit, bytes)
-    }
-
-    /// Waits until few enough processes run.
-    fn turn(&self) -> Turn<'_> {
-        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = self.ended.wait_while(running, |running| *running >= Self::MOST);
-        *running.unwrap_or_else(PoisonError::into_inner) += 1;
-        Turn(self)
+        let begun = Instant::now();
+        let answer = match command.spawn() {
+            Ok(child) => Running(child).answer(limit, bytes),
+            Err(error) => Err((format!("{} cannot be started: {error}", self.command.display()), false)),
+        };
+        answer.map_err(|(reason, late)| Failure { reason, late, took: begun.elapsed() })
     }
 }
 
-struct Turn<'a>(&'a Workers);
+/// How many processes of a kind may begin.
+#[derive(Debug)]
+struct Turns {
+    left: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Turns {
+    fn new(number: usize) -> Self {
+        Self { left: Mutex::new(number), ended: Condvar::new() }
+    }
+
+    /// Waits until few enough processes run.
+    fn take(&self) -> Turn<'_> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.ended.wait_while(left, |left| *left == 0);
+        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Turn(self)
+    }
+
+    /// The same, for a while.
+    fn take_within(&self, patience: Duration) -> Option<Turn<'_>> {
+        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.ended.wait_timeout_while(left, patience, |left| *left == 0);
+        let (mut left, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *left = left.checked_sub(1)?;
+        Some(Turn(self))
+    }
+}
+
+struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.running.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self.0.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.0.ended.notify_one();
     }
 }
@@ -113,7 +195,8 @@ impl Running {
     /// The longest answer.
     const LONGEST: u64 = 64 << 10;
 
-    fn answer(mut self, limit: &Limit, bytes: &[u8]) -> Result<String, String> {
+    /// Returns what it has written; or why it has failed, and whether its time was over.
+    fn answer(mut self, limit: &Limit, bytes: &[u8]) -> Result<String, (String, bool)> {
         if let Some(mut input) = self.0.stdin.take() {
             // If it has died, its status tells.
             let _ = input.write_all(bytes);
@@ -126,8 +209,8 @@ impl Running {
                 Ok(None) if begun.elapsed() < most => {
                     std::thread::sleep(Self::CHECK.max(begun.elapsed() / 16).min(Self::CHECK * 10))
                 }
-                Ok(None) => return Err(format!("it takes more than {} minutes", most.as_secs() / 60)),
-                Err(error) => return Err(error.to_string()),
+                Ok(None) => return Err((format!("it takes more than {} minutes", most.as_secs() / 60), true)),
+                Err(error) => return Err((error.to_string(), false)),
             }
         };
         let (mut answer, mut reason) = (Vec::new(), Vec::new());
@@ -150,19 +233,22 @@ impl Drop for Running {
     }
 }
 
-/// Why a worker process failed.
-fn failure(status: ExitStatus, limit: &Limit, said: &str) -> String {
+/// Why a worker process failed, and whether its processor time was over.
+fn failure(status: ExitStatus, limit: &Limit, said: &str) -> (String, bool) {
     if status.code() == Some(REFUSED.into()) {
-        return said.to_owned();
+        return (said.to_owned(), false);
     }
     let exhausted = said.contains("memory allocation of") || said.contains("Cannot allocate memory");
     match status.signal() {
-        _ if exhausted => format!("it takes more than {} of memory", Size(usize::try_from(limit.memory).unwrap_or(usize::MAX))),
-        Some(9 | 24) => format!("it takes more than {} seconds of processor time", limit.seconds),
+        _ if exhausted => {
+            let memory = Size(usize::try_from(limit.memory).unwrap_or(usize::MAX));
+            (format!("it takes more than {memory} of memory"), false)
+        }
+        Some(9 | 24) => (format!("it takes more than {} seconds of processor time", limit.seconds), true),
         _ => {
             let mut said = text::printable(said).trim().to_owned();
             text::cut(&mut said, 256);
-            format!("the process for it ended with {status}: {said}")
+            (format!("the process for it ended with {status}: {said}"), false)
         }
     }
 }
@@ -183,4 +269,62 @@ fn available() -> u64 {
         line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kilobytes| kilobytes << 10)
     });
     group.into_iter().chain(machine).min().unwrap_or(2 << 30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    /// Workers that are this script.
+    fn workers(folder: &Path, script: &str) -> Workers {
+        let command = folder.join("worker");
+        std::fs::write(&command, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&command, std::fs::Permissions::from_mode(0o755)).unwrap();
+        Workers::new(command)
+    }
+
+    #[test]
+    fn a_crash_does_not_wait_for_what_is_compiled() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let workers = workers(folder.path(), "case \"$2\" in compile) exec sleep 4;; *) echo found;; esac");
+        std::thread::scope(|scope| {
+            for digest in ["1", "2", "3"] {
+                scope.spawn(|| workers.compile(digest, b"", folder.path(), false));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let begun = Instant::now();
+            assert_eq!(workers.locate(b"", &[]).unwrap(), "found\n");
+            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        });
+    }
+
+    #[test]
+    fn a_crash_does_not_wait_long_for_other_crashes() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let workers = workers(folder.path(), "exec sleep 8");
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| workers.locate(b"", &[]));
+            }
+            std::thread::sleep(Duration::from_millis(300));
+            let begun = Instant::now();
+            assert_eq!(workers.locate(b"", &[]).unwrap_err(), "too many others wait");
+            assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+        });
+    }
+
+    #[test]
+    fn what_takes_long_lets_others_pass_and_is_not_tried_again_at_once() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let tries = folder.path().join("tries");
+        // Standard input tells what to do; more seconds do not help.
+        let script = format!("read -r word; echo $word >> {tries:?}; case $word in slow) sleep 1; kill -9 $$;; esac");
+        let workers = workers(folder.path(), &script);
+        let refused = workers.compile("1", b"slow\n", folder.path(), false).unwrap_err();
+        assert_eq!(refused, "it takes more than 240 seconds of processor time");
+        workers.compile("2", b"good\n", folder.path(), false).unwrap();
+        assert_eq!(workers.compile("1", b"slow\n", folder.path(), false).unwrap_err(), refused);
+        assert_eq!(std::fs::read_to_string(&tries).unwrap(), "slow\nslow\ngood\n");
+    }
 }

@@ -156,7 +156,7 @@ impl Engine {
         if mark.exists() {
             return Ok(());
         }
-        workers.compile(bytes, cache.directory(), self.0.frugal)?;
+        workers.compile(digest, bytes, cache.directory(), self.0.frugal)?;
         // Without the mark it is done once more.
         let _ = std::fs::create_dir_all(&compiled).and_then(|()| std::fs::write(&mark, ""));
         Ok(())
