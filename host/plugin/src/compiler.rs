@@ -38,6 +38,15 @@ pub(super) struct Workers {
     refused: Mutex<HashMap<String, Refused>>,
 }
 
+/// A file to compile.
+pub(super) struct Uncompiled<'a> {
+    pub(super) digest: &'a str,
+    /// Reads it, when it is its turn: those of all that wait would fill the memory.
+    pub(super) read: &'a dyn Fn() -> Result<Vec<u8>, String>,
+    /// Whether it has been compiled.
+    pub(super) is_done: &'a dyn Fn() -> bool,
+}
+
 /// A file that does not compile.
 #[derive(Debug)]
 struct Refused {
@@ -81,13 +90,13 @@ impl Workers {
         Self { command, memory, quick, slow, locating, refused: Mutex::default() }
     }
 
-    /// Compiles the component with this digest into a cache. Blocks.
+    /// Compiles a component into a cache. Blocks.
     ///
     /// One that takes long begins once more behind others that do, so that those that take little need not wait for it.
     ///
     /// # Errors
     /// Why it does not compile.
-    pub(super) fn compile(&self, digest: &str, bytes: &[u8], cache: &Path, frugal: bool) -> Result<(), String> {
+    pub(super) fn compile(&self, file: &Uncompiled<'_>, cache: &Path, frugal: bool) -> Result<(), String> {
         let attempt = |turns: &Turns, seconds| {
             let mut command = Command::new(&self.command);
             command.args(["worker", "compile"]).arg("--cache").arg(cache);
@@ -96,17 +105,20 @@ impl Workers {
             }
             let _turn = turns.take();
             // Another may have found it out meanwhile.
-            if let Some(reason) = self.refusal(digest) {
-                return Err(Failure { reason, late: false, took: Duration::ZERO });
+            if (file.is_done)() {
+                return Ok(String::new());
             }
-            self.run(command, &Limit { seconds, memory: self.memory }, bytes)
+            let failed = |reason| Failure { reason, late: false, took: Duration::ZERO };
+            self.refusal(file.digest).map_or(Ok(()), Err).map_err(failed)?;
+            let bytes = (file.read)().map_err(failed)?;
+            self.run(command, &Limit { seconds, memory: self.memory }, &bytes)
         };
         let tried = match attempt(&self.quick, Self::QUICK_SECONDS) {
             Err(failure) if failure.late => attempt(&self.slow, Self::COMPILE_SECONDS),
             tried => tried,
         };
         tried.map(drop).map_err(|failure| {
-            self.refuse(digest, &failure);
+            self.refuse(file.digest, &failure);
             failure.reason
         })
     }
@@ -115,11 +127,12 @@ impl Workers {
     ///
     /// # Errors
     /// Why they are not known.
-    pub(super) fn locate(&self, bytes: &[u8], places: &[Place]) -> Result<String, String> {
+    pub(super) fn locate(&self, read: &dyn Fn() -> Option<Vec<u8>>, places: &[Place]) -> Result<String, String> {
         let mut command = Command::new(&self.command);
         command.args(["worker", "locate"]).args(places.iter().map(Place::to_string));
         let _turn = self.locating.take_within(Self::PATIENCE).ok_or("too many others wait")?;
-        self.run(command, &Self::LOCATE, bytes).map_err(|failure| failure.reason)
+        let bytes = read().ok_or("the file has changed")?;
+        self.run(command, &Self::LOCATE, &bytes).map_err(|failure| failure.reason)
     }
 
     /// Why a file was refused, if it need not be tried again yet.
@@ -148,19 +161,19 @@ impl Workers {
     }
 }
 
-/// How many processes of a kind may begin.
+/// How many of a kind may begin.
 #[derive(Debug)]
-struct Turns {
+pub(super) struct Turns {
     left: Mutex<usize>,
     ended: Condvar,
 }
 
 impl Turns {
-    fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize) -> Self {
         Self { left: Mutex::new(number), ended: Condvar::new() }
     }
 
-    /// Waits until few enough processes run.
+    /// Waits until few enough go on.
     fn take(&self) -> Turn<'_> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let left = self.ended.wait_while(left, |left| *left == 0);
@@ -169,7 +182,7 @@ impl Turns {
     }
 
     /// The same, for a while.
-    fn take_within(&self, patience: Duration) -> Option<Turn<'_>> {
+    pub(super) fn take_within(&self, patience: Duration) -> Option<Turn<'_>> {
         let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.ended.wait_timeout_while(left, patience, |left| *left == 0);
         let (mut left, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -178,7 +191,7 @@ impl Turns {
     }
 }
 
-struct Turn<'a>(&'a Turns);
+pub(super) struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
@@ -284,17 +297,22 @@ mod tests {
         Workers::new(command)
     }
 
+    fn compile(workers: &Workers, folder: &Path, digest: &str, text: &str) -> Result<(), String> {
+        let file = Uncompiled { digest, read: &|| Ok(text.into()), is_done: &|| false };
+        workers.compile(&file, folder, false)
+    }
+
     #[test]
     fn a_crash_does_not_wait_for_what_is_compiled() {
         let folder = tempfile::TempDir::new().unwrap();
         let workers = workers(folder.path(), "case \"$2\" in compile) exec sleep 4;; *) echo found;; esac");
         std::thread::scope(|scope| {
             for digest in ["1", "2", "3"] {
-                scope.spawn(|| workers.compile(digest, b"", folder.path(), false));
+                scope.spawn(|| compile(&workers, folder.path(), digest, ""));
             }
             std::thread::sleep(Duration::from_millis(300));
             let begun = Instant::now();
-            assert_eq!(workers.locate(b"", &[]).unwrap(), "found\n");
+            assert_eq!(workers.locate(&|| Some(Vec::new()), &[]).unwrap(), "found\n");
             assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
         });
     }
@@ -305,11 +323,11 @@ mod tests {
         let workers = workers(folder.path(), "exec sleep 8");
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| workers.locate(b"", &[]));
+                scope.spawn(|| workers.locate(&|| Some(Vec::new()), &[]));
             }
             std::thread::sleep(Duration::from_millis(300));
             let begun = Instant::now();
-            assert_eq!(workers.locate(b"", &[]).unwrap_err(), "too many others wait");
+            assert_eq!(workers.locate(&|| Some(Vec::new()), &[]).unwrap_err(), "too many others wait");
             assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
         });
     }
@@ -321,10 +339,10 @@ mod tests {
         // Standard input tells what to do; more seconds do not help.
         let script = format!("read -r word; echo $word >> {tries:?}; case $word in slow) sleep 1; kill -9 $$;; esac");
         let workers = workers(folder.path(), &script);
-        let refused = workers.compile("1", b"slow\n", folder.path(), false).unwrap_err();
+        let refused = compile(&workers, folder.path(), "1", "slow\n").unwrap_err();
         assert_eq!(refused, "it takes more than 240 seconds of processor time");
-        workers.compile("2", b"good\n", folder.path(), false).unwrap();
-        assert_eq!(workers.compile("1", b"slow\n", folder.path(), false).unwrap_err(), refused);
+        compile(&workers, folder.path(), "2", "good\n").unwrap();
+        assert_eq!(compile(&workers, folder.path(), "1", "slow\n").unwrap_err(), refused);
         assert_eq!(std::fs::read_to_string(&tries).unwrap(), "slow\nslow\ngood\n");
     }
 }

@@ -20,7 +20,7 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
-use super::compiler::{Compiler, Workers};
+use super::compiler::{Compiler, Turn, Turns, Uncompiled, Workers};
 use super::debug_info::Place;
 use super::descriptors::Descriptors;
 use super::guest::State;
@@ -46,6 +46,8 @@ struct Parts {
     cache: Option<Cache>,
     /// What compiles; without it, this process does.
     workers: Option<Workers>,
+    /// The files that are held in memory.
+    reading: Turns,
     /// Whether components are compiled for a small address space.
     frugal: bool,
     /// A cache for as long as the process lives.
@@ -112,6 +114,7 @@ impl Engine {
             processors,
             cache,
             workers,
+            reading: Turns::new(1),
             frugal: small,
             _own_cache: own_cache,
             components,
@@ -123,7 +126,7 @@ impl Engine {
         &self.0.engine
     }
 
-    /// Returns the compiled component of a file. It is compiled, or read from the cache, only once, even
+    /// Returns the compiled component of a file. It is read from the cache, or compiled, only once, even
     /// if several signal types load it at the same time.
     pub(super) fn component(&self, digest: &str, bytes: &[u8]) -> wasmtime::Result<Arc<Component>> {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
@@ -139,32 +142,45 @@ impl Engine {
         if let Some(component) = place.upgrade() {
             return Ok(component);
         }
-        self.compile_apart(digest, bytes).map_err(wasmtime::Error::msg)?;
         let component = Arc::new(Component::new(&self.0.engine, bytes)?);
         *place = Arc::downgrade(&component);
         Ok(component)
     }
 
-    /// Lets a worker process compile a component into the cache, unless one has done so before.
-    fn compile_apart(&self, digest: &str, bytes: &[u8]) -> Result<(), String> {
-        let (Some(workers), Some(cache)) = (&self.0.workers, &self.0.cache) else { return Ok(()) };
-        let mut settings = DefaultHasher::new();
-        self.0.engine.precompile_compatibility_hash().hash(&mut settings);
-        let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
-        let compiled = cache.directory().join("compiled");
-        let mark = compiled.join(format!("{digits}-{:016x}", settings.finish()));
-        if mark.exists() {
+    /// Whether [`component`](Self::component) takes no more than reading the cache, or compiles in this process anyway.
+    pub(super) fn is_compiled(&self, digest: &str) -> bool {
+        self.0.workers.is_none() || self.mark(digest).is_none_or(|mark| mark.exists())
+    }
+
+    /// Lets a worker process compile a file into the cache, unless one has done so before. Blocks.
+    pub(super) fn compile(&self, digest: &str, read: &dyn Fn() -> Result<Vec<u8>, String>) -> Result<(), String> {
+        let (Some(workers), Some(cache), Some(mark)) = (&self.0.workers, &self.0.cache, self.mark(digest)) else {
             return Ok(());
-        }
-        workers.compile(digest, bytes, cache.directory(), self.0.frugal)?;
+        };
+        let file = Uncompiled { digest, read, is_done: &|| mark.exists() };
+        workers.compile(&file, cache.directory(), self.0.frugal)?;
         // Without the mark it is done once more.
-        let _ = std::fs::create_dir_all(&compiled).and_then(|()| std::fs::write(&mark, ""));
+        let _ = mark.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&mark, ""));
         Ok(())
     }
 
+    /// Returns the file that says that a component has been compiled into the cache.
+    fn mark(&self, digest: &str) -> Option<PathBuf> {
+        let mut settings = DefaultHasher::new();
+        self.0.engine.precompile_compatibility_hash().hash(&mut settings);
+        let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
+        let cache = self.0.cache.as_ref()?;
+        Some(cache.directory().join("compiled").join(format!("{digits}-{:016x}", settings.finish())))
+    }
+
+    /// Waits until few enough files are held in memory, but not for ever: a disk may hang.
+    pub(super) fn reading(&self) -> Option<Turn<'_>> {
+        self.0.reading.take_within(Duration::from_secs(10))
+    }
+
     /// Returns names and source lines of places in a component, if a worker process can find them. Blocks.
-    pub(super) fn locate(&self, bytes: &[u8], places: &[Place]) -> Option<String> {
-        self.0.workers.as_ref()?.locate(bytes, places).ok()
+    pub(super) fn locate(&self, read: &dyn Fn() -> Option<Vec<u8>>, places: &[Place]) -> Option<String> {
+        self.0.workers.as_ref()?.locate(read, places).ok()
     }
 
     pub(super) fn linker(&self) -> &Linker<State> {

@@ -18,6 +18,7 @@ use tokio::task::{JoinError, JoinHandle};
 use wasmtime::component::{Component, InstancePre};
 
 use super::backtrace::Backtrace;
+use super::compiler::Turn;
 use super::engine::{self, Engine};
 use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
@@ -134,10 +135,7 @@ impl Plugin {
     /// Writes a backtrace, with source lines if they can be found and the file is still the same.
     pub(super) async fn written(&self, backtrace: &Backtrace) -> String {
         let (engine, path, loaded, places) = (self.engine.clone(), self.path.clone(), self.digest.clone(), backtrace.places());
-        let locate = move || {
-            let bytes = read(&path).ok().filter(|bytes| digest(bytes) == loaded)?;
-            engine.locate(&bytes, &places)
-        };
+        let locate = move || engine.locate(&|| read(&path).ok().filter(|bytes| digest(bytes) == loaded), &places);
         let located = tokio::task::spawn_blocking(locate).await.ok().flatten();
         backtrace.written(located.as_deref().unwrap_or_default())
     }
@@ -195,10 +193,9 @@ struct File {
 impl File {
     fn load(self, engine: Engine, limits: Limits, mut context: PluginContext) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
-        let bytes = read(&self.path).map_err(|reason| LoadError::Unreadable { path: path(), reason })?;
-        let digest = self.digest(&bytes)?;
+        let held = engine.clone();
+        let (bytes, digest, _reading) = self.compiled(&held)?;
         context.generation = short(&digest).into();
-        self.check_header(&bytes)?;
         let component = engine
             .component(&digest, &bytes)
             .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
@@ -240,6 +237,29 @@ impl File {
             imports,
             _alive: alive,
         })
+    }
+
+    /// Returns the bytes of the file and their digest, once it is compiled. Drop the turn together with the bytes.
+    fn compiled<'a>(&self, engine: &'a Engine) -> Result<(Vec<u8>, String, Option<Turn<'a>>), LoadError> {
+        let unreadable = |reason| LoadError::Unreadable { path: self.path.clone(), reason };
+        let reading = engine.reading();
+        let bytes = read(&self.path).map_err(unreadable)?;
+        let digest = self.digest(&bytes)?;
+        self.check_header(&bytes)?;
+        if engine.is_compiled(&digest) {
+            return Ok((bytes, digest, reading));
+        }
+        // It may wait for long.
+        drop((bytes, reading));
+        let compiled = engine.compile(&digest, &|| self.read_again(&digest));
+        compiled.map_err(|reason| LoadError::Compile { path: self.path.clone(), reason })?;
+        let reading = engine.reading();
+        Ok((self.read_again(&digest).map_err(unreadable)?, digest, reading))
+    }
+
+    fn read_again(&self, before: &str) -> Result<Vec<u8>, String> {
+        let bytes = read(&self.path)?;
+        if digest(&bytes) == before { Ok(bytes) } else { Err("it was changed while it was loaded".to_owned()) }
     }
 
     fn digest(&self, bytes: &[u8]) -> Result<String, LoadError> {
