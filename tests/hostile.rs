@@ -4,6 +4,7 @@
 
 mod collection;
 mod files;
+mod others;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

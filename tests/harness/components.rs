@@ -56,10 +56,16 @@ pub fn leb(bytes: &mut Vec<u8>, mut number: usize) {
 }
 
 /// Makes a component of a core module.
-pub fn component(mut module: Vec<u8>) -> Vec<u8> {
+pub fn component(module: Vec<u8>) -> Vec<u8> {
+    component_in("package test:plugin; world plugin { include signalbus:plugin/bulk-sender-plugin@0.1.0; }", "plugin", module)
+}
+
+/// The same, in a world that this text defines.
+pub fn component_in(text: &str, world: &str, mut module: Vec<u8>) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
-    let (package, _) = resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
-    let world = resolve.select_world(&[package], Some("bulk-sender-plugin")).unwrap();
+    resolve.push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../wit")).unwrap();
+    let package = resolve.push_str("world.wit", text).unwrap();
+    let world = resolve.select_world(&[package], Some(world)).unwrap();
     wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8).unwrap();
     wit_component::ComponentEncoder::default().validate(false).module(&module).unwrap().encode().unwrap()
 }

@@ -8,7 +8,7 @@ use super::*;
 
 /// What becomes of the rows of a signal type.
 #[derive(Clone, Copy)]
-enum Fate {
+pub(super) enum Fate {
     /// Everything is sent.
     Sent,
     /// They wait for another attempt, for a reason with these words.
@@ -21,17 +21,17 @@ enum Fate {
     Refused(&'static str),
 }
 
-use Fate::{Dead, Paused, Refused, Sent, Waits};
+pub(super) use Fate::{Dead, Paused, Refused, Sent, Waits};
 
 /// What the type's plugin is.
-enum Plugin {
+pub(super) enum Plugin {
     Guest(&'static str, &'static str),
     /// Further fields of a module, and the body of its function.
     Module(String, String),
     Bytes(Box<dyn Fn() -> Vec<u8> + Send>),
 }
 
-struct Case {
+pub(super) struct Case {
     /// What it tries, in the words of the table.
     tries: &'static str,
     plugin: Plugin,
@@ -42,23 +42,23 @@ fn case(tries: &'static str, plugin: Plugin, fate: Fate) -> Case {
     Case { tries, plugin, fate }
 }
 
-fn acts(tries: &'static str, guest: &'static str, settings: &'static str, fate: Fate) -> Case {
+pub(super) fn acts(tries: &'static str, guest: &'static str, settings: &'static str, fate: Fate) -> Case {
     case(tries, Plugin::Guest(guest, settings), fate)
 }
 
-fn module(tries: &'static str, more: &str, body: &str, fate: Fate) -> Case {
+pub(super) fn module(tries: &'static str, more: &str, body: &str, fate: Fate) -> Case {
     case(tries, Plugin::Module(more.to_owned(), body.to_owned()), fate)
 }
 
-fn bytes(tries: &'static str, bytes: impl Fn() -> Vec<u8> + Send + 'static, fate: Fate) -> Case {
+pub(super) fn bytes(tries: &'static str, bytes: impl Fn() -> Vec<u8> + Send + 'static, fate: Fate) -> Case {
     case(tries, Plugin::Bytes(Box::new(bytes)), fate)
 }
 
-const TRAPPED: Fate = Waits("plugin trapped: ");
+pub(super) const TRAPPED: Fate = Waits("plugin trapped: ");
 const DEADLINE: Fate = Waits("exceeded its deadline of 2s");
 
 /// An answer with this discriminant, and these numbers behind it.
-fn answers(discriminant: u32, pointer: &str, length: &str) -> String {
+pub(super) fn answers(discriminant: u32, pointer: &str, length: &str) -> String {
     format!(
         "(i32.store (i32.const 512) (i32.const {discriminant})) (i32.store (i32.const 520) {pointer})
          (i32.store (i32.const 524) {length}) (i32.const 512)"
@@ -66,7 +66,7 @@ fn answers(discriminant: u32, pointer: &str, length: &str) -> String {
 }
 
 /// An answer of one outcome for each signal, of which all point to one text.
-fn reasons(pointer: &str, length: &str) -> String {
+pub(super) fn reasons(pointer: &str, length: &str) -> String {
     format!(
         "(local $n i32) (local $at i32)
          (local.set $at (call $alloc (i32.const 0) (i32.const 0) (i32.const 8) (i32.mul (local.get $signals) (i32.const 32))))
@@ -283,11 +283,11 @@ fn allocator(tries: &'static str, body: &str, fate: Fate) -> Case {
     bytes(tries, move || component(wat::parse_str(&text).unwrap()), fate)
 }
 
-fn good() -> Vec<u8> {
+pub(super) fn good() -> Vec<u8> {
     components::module("", "", "(call $sent (local.get $signals))")
 }
 
-fn traps() -> Vec<u8> {
+pub(super) fn traps() -> Vec<u8> {
     components::module("", "", "unreachable")
 }
 
@@ -348,6 +348,11 @@ fn files() -> Vec<Case> {
 
 /// Runs them in one relay, and asserts what becomes of each, and of the neighbour.
 async fn run(cases: Vec<Case>) {
+    run_within("2s", cases).await;
+}
+
+/// The same, with this time limit for a call.
+pub(super) async fn run_within(timeout: &str, cases: Vec<Case>) {
     let database = Database::sqlite().await;
     let folder = tempfile::TempDir::new().unwrap();
     let mut signals = section("Bystander", &guest("counts"), "burst_count = 50");
@@ -370,7 +375,7 @@ async fn run(cases: Vec<Case>) {
             }
         };
         let more = format!(
-            "table = 'hostile_{n}'\ntimeout = '2s'\nmemory = '8MiB'\nconcurrency = 1\n[signals.hostile_{n}.settings]\n{settings}"
+            "table = 'hostile_{n}'\ntimeout = '{timeout}'\nmemory = '8MiB'\nconcurrency = 1\n[signals.hostile_{n}.settings]\n{settings}"
         );
         signals += &section(&format!("hostile_{n}"), &plugin, &more);
     }
@@ -450,7 +455,7 @@ async fn files_harm_themselves_only() {
 #[test]
 fn the_table_in_the_book_has_them_all() {
     let mut table = "| A plugin that … | Its rows |\n|---|---|\n".to_owned();
-    for case in guests().iter().chain(&modules()).chain(&files()) {
+    for case in guests().iter().chain(&modules()).chain(&files()).chain(&others::all()) {
         let quoted = |words: &str| if words.is_empty() { String::new() } else { format!(": `{words}`") };
         let fate = match case.fate {
             Sent => "are sent".to_owned(),
