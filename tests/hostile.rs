@@ -70,7 +70,8 @@ impl Beside {
     fn stop(mut self) {
         let begun = Instant::now();
         assert_eq!(self.relay.stop(), Some(0), "{}", self.log());
-        assert!(begun.elapsed() < Duration::from_secs(10), "it took {:?} to stop", begun.elapsed());
+        // (Calls may take their time, of which what they wait for a processor is no part.)
+        assert!(begun.elapsed() < Duration::from_secs(29), "it took {:?} to stop", begun.elapsed());
     }
 }
 

@@ -60,6 +60,7 @@ fn with(tries: &'static str, more: &'static str, body: &'static str, answer: &'s
 }
 
 /// Misuse of clocks, random numbers, streams and what can be waited for.
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn resources() -> Vec<Case> {
     vec![
         calls("asks for 2^60 random bytes", "(call $random (i64.const 0x1000000000000000) (i32.const 512))", Waits("")),
@@ -161,6 +162,7 @@ const NEXT_NAME: &str =
      (i32.store (i32.const 32) (i32.add (i32.load (i32.const 32)) (i32.const 0x01030507)))";
 
 /// Misuse of the log, the settings and the buses.
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn words() -> Vec<Case> {
     let more = "(local $n i32) (drop (memory.grow (i32.const 110)))";
     vec![
@@ -274,6 +276,7 @@ fn allocates(tries: &'static str, body: &'static str, fate: Fate) -> Case {
 const CLEANS: &str = "cabi_post_signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages";
 
 /// What breaks the rules of the contract and of WebAssembly.
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn rules() -> Vec<Case> {
     vec![
         module(
@@ -456,6 +459,7 @@ fn described(text: &[u8]) -> Vec<u8> {
 }
 
 /// What is in a file too often, too deep, or at the wrong place.
+#[expect(clippy::too_many_lines, reason = "it is a list")]
 fn parts() -> Vec<Case> {
     let lies = "\n1970-01-01T00:00:00Z ERROR forged\r\u{1b}[2J\u{202e}";
     vec![
