@@ -205,7 +205,6 @@ impl Live {
                     telemetry::unparked(config.name());
                 }
                 self.start_runners(std::slice::from_ref(&config), vec![opened]);
-                self.runners.find(config.name()).iter().for_each(|runner| runner.wake("call"));
             }
             Err(Refusal::Faults(faults)) => self.park(&config, faults),
             Err(Refusal::Database(error)) => self.park(&config, vec![format!("{}: {error}", config.place)]),
