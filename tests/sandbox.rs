@@ -331,10 +331,12 @@ async fn many_sends_do_not_flood_the_log() {
     let said = trial.flush().await;
     let seconds = begun.elapsed().as_secs() as usize;
     assert_eq!(said.status, 0, "{}", said.stdout);
-    // A burst, and what it is refilled with meanwhile.
-    assert!(said.stderr.len() < (32 + 2 * seconds) << 20, "{} bytes in {seconds} s", said.stderr.len());
+    // A burst of 16 MiB, and 1 MiB for each second, with what the relay adds to a line.
+    assert!(said.stderr.len() < (24 << 20) + (2 << 20) * seconds, "{} bytes in {seconds} s", said.stderr.len());
     let told = said.stderr.matches("log records dropped").count();
-    assert!((1..20 + seconds).contains(&told) || seconds > 15, "told {told} times in {seconds} s");
+    // Unless the machine was so slow that nothing had to be dropped.
+    let everything = said.stderr.len() > 50_000_000;
+    assert!((1..20).contains(&told) || told == 0 && everything, "told {told} times in {seconds} s");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -414,8 +416,9 @@ async fn refused(plugin: &str, more: &str, words: &[&str]) {
         let told = format!("{}{}", said.stdout, said.stderr);
         assert_eq!(said.status, 78, "{said:#?}");
         let place = "error: signalbus.toml:5:1: signal type \"OrderPlaced\": plugin \"";
-        // (It may have been told before that compiling takes a while.)
-        assert!(told.lines().any(|line| line.starts_with(place)), "{said:#?}");
+        // It may be told before that compiling takes a while; nothing else.
+        let error = told.lines().find(|line| !line.contains("compiling plugin")).unwrap_or_default();
+        assert!(error.starts_with(place), "{said:#?}");
         for words in words {
             assert!(told.contains(words), "{words}: {said:#?}");
         }

@@ -63,7 +63,10 @@ impl Plugin {
     async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {
         // A send uses its instances one after the other, so room for one is enough.
         let begun = Instant::now();
-        let _room = self.room.take(self.slots).await;
+        let Some(_room) = stop.run_until_cancelled(self.room.take(self.slots)).await else {
+            // Nothing was tried.
+            return Ok(vec![Outcome::Held; signals.len()]);
+        };
         telemetry::waited(&self.context.signal_type, "room", begun.elapsed());
         let lowered = LoweredBatch::new(signals);
         let context = CallContext::new(self, signal_type);

@@ -81,8 +81,10 @@ impl Workers {
     const PATIENCE: Duration = Duration::from_secs(3);
     /// How many times longer than its processor time it may take, on a busy machine.
     const SLOWNESS: u32 = 4;
-    /// A file that does not compile is tried again after this many times the time that it took.
+    /// A file that does not compile is tried again after this many times the time that it took, or the longest time:
+    /// memory may have been short.
     const REST: u32 = 20;
+    const LONGEST_REST: Duration = Duration::from_secs(600);
 
     pub(super) fn new(command: PathBuf) -> Self {
         let memory = (available() / Self::SHARE).clamp(512 << 20, 2 << 30);
@@ -145,7 +147,7 @@ impl Workers {
         let (now, reason) = (Instant::now(), failure.reason.clone());
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.retain(|_, refused| refused.until > now);
-        let until = now + failure.took * Self::REST;
+        let until = now + (failure.took * Self::REST).min(Self::LONGEST_REST);
         refused.entry(digest.to_owned()).or_insert(Refused { reason, until });
     }
 
@@ -210,22 +212,18 @@ impl Running {
 
     /// Returns what it has written; or why it has failed, and whether its time was over.
     fn answer(mut self, limit: &Limit, bytes: &[u8]) -> Result<String, (String, bool)> {
-        if let Some(mut input) = self.0.stdin.take() {
-            // If it has died, its status tells.
-            let _ = input.write_all(bytes);
-        }
-        let most = Duration::from_secs(limit.seconds) * Workers::SLOWNESS;
-        let begun = Instant::now();
-        let status = loop {
-            match self.0.try_wait() {
-                Ok(Some(status)) => break status,
-                Ok(None) if begun.elapsed() < most => {
-                    std::thread::sleep(Self::CHECK.max(begun.elapsed() / 16).min(Self::CHECK * 10))
-                }
-                Ok(None) => return Err((format!("it takes more than {} minutes", most.as_secs() / 60), true)),
-                Err(error) => return Err((error.to_string(), false)),
+        let status = std::thread::scope(|scope| {
+            if let Some(mut input) = self.0.stdin.take() {
+                // If it has died, its status tells.
+                scope.spawn(move || input.write_all(bytes));
             }
-        };
+            let ended = self.ended(limit);
+            if ended.is_err() {
+                // What it does not read would be written for ever.
+                let _ = self.0.kill();
+            }
+            ended
+        })?;
         let (mut answer, mut reason) = (Vec::new(), Vec::new());
         if let (Some(output), Some(errors)) = (self.0.stdout.take(), self.0.stderr.take()) {
             // What does not fit is no answer.
@@ -235,6 +233,22 @@ impl Running {
         match status.success() {
             true => Ok(String::from_utf8_lossy(&answer).into_owned()),
             false => Err(failure(status, limit, &String::from_utf8_lossy(&reason))),
+        }
+    }
+
+    /// Waits for its end.
+    fn ended(&mut self, limit: &Limit) -> Result<ExitStatus, (String, bool)> {
+        let most = Duration::from_secs(limit.seconds) * Workers::SLOWNESS;
+        let begun = Instant::now();
+        loop {
+            match self.0.try_wait() {
+                Ok(Some(status)) => return Ok(status),
+                Ok(None) if begun.elapsed() < most => {
+                    std::thread::sleep(Self::CHECK.max(begun.elapsed() / 16).min(Self::CHECK * 10));
+                }
+                Ok(None) => return Err((format!("it takes more than {} minutes", most.as_secs() / 60), true)),
+                Err(error) => return Err((error.to_string(), false)),
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
@@ -54,6 +55,8 @@ struct Parts {
     _own_cache: Option<TempDir>,
     /// Components that are loaded or being compiled, by digest.
     components: Mutex<HashMap<String, Arc<Mutex<Weak<Component>>>>>,
+    /// The files that are loaded at the same time: each takes a thread, of which there must be some left.
+    loads: Semaphore,
     /// Held once by every loaded plugin, to count them.
     alive: Arc<()>,
 }
@@ -64,6 +67,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// Memories that the instances of all plugins may hold at once; nearly every instance has one.
 const MEMORIES: u32 = 256;
 const TABLES_PER_MEMORY: u32 = 8;
+/// A fraction of the threads that the runtime has for what blocks.
+const LOADS: usize = 128;
 
 impl Engine {
     /// Starts the engine and its clock thread. Compiled code is cached in the directory `cache`, if one
@@ -118,6 +123,7 @@ impl Engine {
             frugal: small,
             _own_cache: own_cache,
             components,
+            loads: Semaphore::new(LOADS),
             alive: Arc::default(),
         })))
     }
@@ -198,6 +204,11 @@ impl Engine {
     /// Returns the numbers of cache hits and misses.
     pub(super) fn cache(&self) -> (usize, usize) {
         self.0.cache.as_ref().map_or((0, 0), |cache| (cache.cache_hits(), cache.cache_misses()))
+    }
+
+    /// Waits until few enough files are being loaded.
+    pub(super) async fn loading(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.loads.acquire().await.ok()
     }
 
     /// Counts one more loaded plugin until the returned value is dropped.

@@ -112,11 +112,13 @@ impl Plugin {
         let mut context = PluginContext::for_plugin(&name(&path), &signal_type);
         (context.grants, context.connections, context.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
         let file = File { path: path.clone(), wanted: digest };
+        let permit = engine.loading().await;
         let begun = Instant::now();
         let loading = engine.clone();
         let loading = tokio::task::spawn_blocking(move || file.load(loading, limits, context));
         match with_progress(loading, &name(&path), &signal_type).await {
             Ok(loaded) => {
+                drop(permit);
                 let plugin = loaded?;
                 telemetry::compiled(&signal_type, begun.elapsed(), engine.cache());
                 plugin.try_instance().await.map_err(|reason| LoadError::Start { path, reason })?;

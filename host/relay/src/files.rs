@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -22,21 +22,23 @@ const INTERVAL: Duration = Duration::from_millis(250);
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 /// The state of the plugin files by signal type.
-#[derive(Default)]
-pub(super) struct Files(Mutex<HashMap<String, FileState>>);
+#[derive(Clone, Default)]
+pub(super) struct Files(Arc<Mutex<HashMap<String, FileState>>>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct FileState {
     loaded: Stamp,
     /// The file changed, but may still be being written.
     changed: Option<Stamp>,
+    /// It is being loaded, which may take minutes: what it is then, is loaded afterwards.
+    loading: bool,
 }
 
 impl Files {
     /// Notes the current file of a signal type as loaded.
     pub(super) fn note(&self, signal: &SignalConfig) {
-        let known = FileState { loaded: stamp(&signal.plugin), changed: None };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(signal.name().to_owned(), known);
+        let known = FileState { loaded: stamp(&signal.plugin), ..FileState::default() };
+        self.states().insert(signal.name().to_owned(), known);
     }
 
     /// Loads changed files until stopped, each once it has stayed the same for one interval.
@@ -44,8 +46,11 @@ impl Files {
         while !stop.is_cancelled() {
             for runner in runners.all() {
                 if self.is_settled(&runner.config, true) {
-                    // It may take minutes to compile.
-                    tokio::spawn(async move { runner.stop.clone().run_until_cancelled(load(&runner)).await });
+                    let files = self.clone();
+                    tokio::spawn(async move {
+                        runner.stop.clone().run_until_cancelled(load(&runner)).await;
+                        files.loaded(runner.name());
+                    });
                 }
             }
             pause(INTERVAL, stop).await;
@@ -57,16 +62,27 @@ impl Files {
         for runner in runners.all() {
             if self.is_settled(&runner.config, false) {
                 load(&runner).await;
+                self.loaded(runner.name());
             }
         }
+    }
+
+    fn loaded(&self, name: &str) {
+        if let Some(known) = self.states().get_mut(name) {
+            known.loading = false;
+        }
+    }
+
+    fn states(&self) -> MutexGuard<'_, HashMap<String, FileState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether a file has changed and, with `twice`, has stayed the same since the last check.
     fn is_settled(&self, signal: &SignalConfig, twice: bool) -> bool {
         let now = stamp(&signal.plugin);
-        let mut files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut files = self.states();
         let known = files.entry(signal.name().to_owned()).or_default();
-        if now == known.loaded {
+        if known.loading || now == known.loaded {
             known.changed = None;
             return false;
         }
@@ -74,7 +90,7 @@ impl Files {
             known.changed = Some(now);
             return false;
         }
-        *known = FileState { loaded: now, changed: None };
+        *known = FileState { loaded: now, changed: None, loading: true };
         true
     }
 }
@@ -126,7 +142,26 @@ mod tests {
         std::fs::write(&signal.plugin, "1").unwrap();
         assert!(files.is_settled(&signal, false));
         assert!(!files.is_settled(&signal, false));
+        files.loaded(signal.name());
         std::fs::remove_file(&signal.plugin).unwrap();
         assert!(files.is_settled(&signal, false));
+    }
+
+    /// However often it changes, one load waits at most.
+    #[test]
+    fn what_changes_while_it_is_loaded_is_loaded_afterwards() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let (files, signal) = (Files::default(), plugin(folder.path()));
+        files.note(&signal);
+        std::fs::write(&signal.plugin, "1").unwrap();
+        assert!(files.is_settled(&signal, false));
+        for text in ["12", "123"] {
+            std::fs::write(&signal.plugin, text).unwrap();
+            assert!(!files.is_settled(&signal, false));
+        }
+        files.loaded(signal.name());
+        assert!(files.is_settled(&signal, false));
+        files.loaded(signal.name());
+        assert!(!files.is_settled(&signal, false));
     }
 }
