@@ -4,7 +4,9 @@
 
 mod collection;
 mod files;
-mod others;
+mod misuse;
+mod parts;
+mod rules;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

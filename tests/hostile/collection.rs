@@ -455,7 +455,8 @@ async fn files_harm_themselves_only() {
 #[test]
 fn the_table_in_the_book_has_them_all() {
     let mut table = "| A plugin that … | Its rows |\n|---|---|\n".to_owned();
-    for case in guests().iter().chain(&modules()).chain(&files()).chain(&others::all()) {
+    let all = [guests(), modules(), files(), misuse::resources(), misuse::words(), rules::rules(), parts::parts()];
+    for case in all.iter().flatten() {
         let quoted = |words: &str| if words.is_empty() { String::new() } else { format!(": `{words}`") };
         let fate = match case.fate {
             Sent => "are sent".to_owned(),
