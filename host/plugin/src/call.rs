@@ -21,7 +21,7 @@ use super::backtrace::Backtrace;
 use super::batch::{LoweredBatch, LoweredType};
 use super::call_log::{Call, Failed};
 use super::guest::{self, State};
-use super::limits::{Load, MemoryExhausted, Processors, Size, longest_reason};
+use super::limits::{Deadline, Load, MemoryExhausted, Processors, Size, longest_reason};
 use super::load::{Entry, Plugin};
 use super::logs::{PluginContext, PluginLogs};
 use super::send::{Failure, GuestCalls, SendStrategy};
@@ -217,6 +217,13 @@ async fn drive<T>(call: impl Future<Output = T>, load: &Load, processors: &Proce
     }
 }
 
+/// Waits until the time of a call is over.
+async fn passed(deadline: &Deadline) {
+    while !deadline.left().is_zero() {
+        tokio::time::sleep(deadline.left()).await;
+    }
+}
+
 /// Waits until the future polled last in this task wakes it.
 async fn until_woken() {
     let mut waited = false;
@@ -289,16 +296,17 @@ impl<'a> CallContext<'a> {
     /// drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
         let (mut panicked, mut backtrace) = (false, Backtrace::default());
-        let (begun, before) = (Instant::now(), self.load.waited());
+        let begun = Instant::now();
+        let deadline = Deadline::new(self.plugin.limits.timeout, &self.load);
         let answer = tokio::select! {
             biased;
             answer = drive(call, &self.load, &self.plugin.processors) => Some(answer),
-            () = self.timed_out(begun) => None,
+            () = passed(&deadline) => None,
         };
         let signal_type = &self.plugin.context.signal_type;
         let time = begun.elapsed();
         telemetry::called(signal_type, time);
-        let waited = self.load.waited().saturating_sub(before);
+        let waited = deadline.waited();
         if !waited.is_zero() {
             telemetry::waited(signal_type, "processor", waited);
         }
@@ -329,19 +337,6 @@ impl<'a> CallContext<'a> {
             self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
         }
         Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
-    }
-
-    /// Waits until the time of a call is over; what it waits for a processor is no part of it.
-    async fn timed_out(&self, begun: Instant) {
-        let before = self.load.waited();
-        loop {
-            let most = self.plugin.limits.timeout + self.load.waited().saturating_sub(before);
-            let left = most.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                return;
-            }
-            tokio::time::sleep(left).await;
-        }
     }
 
     fn record_call(&self, call: Call) {

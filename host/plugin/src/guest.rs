@@ -4,7 +4,7 @@
 //! continues in `http`, sockets in `tcp`, publishing in `producer`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::Level;
 use wasmtime::component::ResourceTable;
@@ -15,7 +15,7 @@ use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::http::Http;
-use super::limits::{Limits, Load, Meter};
+use super::limits::{Deadline, Limits, Load, Meter};
 use super::logs::{PluginContext, PluginLogs, Stream};
 use super::own_ids::OwnIds;
 use super::tcp::{Sockets, View};
@@ -37,7 +37,7 @@ pub(super) struct State {
     /// Whether a message that the guest published has no outcome yet.
     unconfirmed: bool,
     /// When a bus must have answered, so that the guest can.
-    deadline: tokio::time::Instant,
+    deadline: Option<Arc<Deadline>>,
     /// The ids that messages of the present call may have.
     ids: OwnIds,
 }
@@ -63,7 +63,7 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
         context,
         logs,
         unconfirmed: false,
-        deadline: tokio::time::Instant::now(),
+        deadline: None,
         ids: OwnIds::default(),
     };
     let mut store = Store::new(engine, state);
@@ -78,14 +78,13 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
 /// Starts the deadline: the guest yields to the runtime at every tick, and is interrupted after
 /// `timeout`, of which what it waits for a processor is no part.
 pub(super) fn arm(store: &mut Store<State>, timeout: Duration, load: &Arc<Load>) {
-    let started = Instant::now();
     let load = load.clone();
-    let waited = load.waited();
-    store.data_mut().deadline = tokio::time::Instant::now() + timeout - timeout / 10;
+    let deadline = Arc::new(Deadline::new(timeout, &load));
+    store.data_mut().deadline = Some(deadline.clone());
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |_| {
         load.tick();
-        Ok(if started.elapsed() >= timeout + load.waited().saturating_sub(waited) {
+        Ok(if deadline.left().is_zero() {
             UpdateDeadline::Interrupt
         } else {
             UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))
@@ -178,7 +177,8 @@ impl producer::Host for State {
         let published = self.context.connections.publish(messages, &self.context.signal_type, &self.ids);
         let late =
             || Outage::Unavailable { reason: "the bus did not answer in the time of the plugin's call".into(), after: None };
-        let verdict = tokio::time::timeout_at(self.deadline, published).await.unwrap_or_else(|_| Err(late()));
+        let left = self.deadline.as_ref().map_or(Duration::ZERO, |deadline| deadline.left_for_calls());
+        let verdict = tokio::time::timeout(left, published).await.unwrap_or_else(|_| Err(late()));
         self.unconfirmed = verdict.as_ref().is_ok_and(|outcomes| outcomes.contains(&Outcome::Held));
         Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
     }

@@ -4,7 +4,7 @@
 //! store; `call` enforces the timeout.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::shares::{Share, Taken};
@@ -123,6 +123,37 @@ impl Default for Load {
     fn default() -> Self {
         let (resumed, waiting, waited) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
         Self { begun: Instant::now(), resumed, heavy: AtomicBool::new(false), waiting, waited }
+    }
+}
+
+/// The time limit of a call. What it waits for a processor is no part of its time.
+pub(super) struct Deadline {
+    timeout: Duration,
+    begun: Instant,
+    load: Arc<Load>,
+    /// For how long had been waited before.
+    before: Duration,
+}
+
+impl Deadline {
+    /// Begins the time of a call.
+    pub(super) fn new(timeout: Duration, load: &Arc<Load>) -> Self {
+        Self { timeout, begun: Instant::now(), load: load.clone(), before: load.waited() }
+    }
+
+    /// Returns for how long the call has waited for a processor.
+    pub(super) fn waited(&self) -> Duration {
+        self.load.waited().saturating_sub(self.before)
+    }
+
+    /// Returns how much of its time is left.
+    pub(super) fn left(&self) -> Duration {
+        (self.timeout + self.waited()).saturating_sub(self.begun.elapsed())
+    }
+
+    /// The same for what it calls, so that it can still answer.
+    pub(super) fn left_for_calls(&self) -> Duration {
+        self.left().saturating_sub(self.timeout / 10)
     }
 }
 
@@ -302,6 +333,21 @@ mod tests {
         load.resumed.store(0, Relaxed);
         load.tick();
         assert!(load.is_heavy());
+    }
+
+    #[test]
+    fn a_wait_for_a_processor_takes_nothing_from_a_calls_time() {
+        let load = Arc::new(Load::default());
+        let deadline = Deadline::new(Duration::from_secs(60), &load);
+        let wait = load.wait();
+        std::thread::sleep(Duration::from_millis(50));
+        let waiting = deadline.left();
+        drop(wait);
+        std::thread::sleep(Duration::from_millis(50));
+        let (waited, left) = (deadline.waited(), deadline.left());
+        assert!(waited >= Duration::from_millis(50) && waiting > left, "{waited:?} {waiting:?} {left:?}");
+        assert!(left < Duration::from_secs(60) && left + Duration::from_secs(1) > waiting);
+        assert!(deadline.left_for_calls() < Duration::from_secs(54));
     }
 
     #[test]
