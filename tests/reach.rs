@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::harness::PATIENCE;
 use crate::harness::command::Project;
 use crate::harness::database::Database;
 use crate::harness::guest;
@@ -147,7 +148,7 @@ async fn peak(settings: &str, port: u16) -> (u64, Vec<String>) {
     let mut relay = Running::start(&database, &section("OrderPlaced", &guest("hoards_requests"), &more));
     let begun = Instant::now();
     while database.number("SELECT count(*) FROM signalbus_hold").await < 4 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let peak = relay.peak_memory();

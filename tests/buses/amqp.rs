@@ -9,6 +9,7 @@ use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, 
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
+use crate::harness::PATIENCE;
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
     FEW_AND_MANY, NARROW, RECOVERY, Refusal, Shop, bad_messages_cost_only_themselves, certificates, few_repetitions,
@@ -114,7 +115,7 @@ async fn consumer(url: &str) -> (Connection, Channel) {
                 let channel = connection.create_channel().await.unwrap();
                 return (connection, channel);
             }
-            Err(error) => assert!(begun.elapsed() < Duration::from_secs(60), "{error}"),
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -326,7 +327,7 @@ async fn a_killed_broker_loses_and_charges_nothing() {
     }
     let begun = Instant::now();
     while trial.left().await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
@@ -374,7 +375,7 @@ async fn a_narrow_network_costs_only_time() {
     let proxy = Proxy::narrow(shared().port(), NARROW);
     let connection = format!("url = 'amqp://guest:guest@127.0.0.1:{}/%2f'", proxy.port);
     let shop = Shop::heavy(100, &connection, &format!("destination = '{}'", trial.name)).await;
-    shop.squeezes(Duration::from_secs(60)).await;
+    shop.squeezes().await;
     let received = trial.received().await;
     assert_eq!(missing(&received, 500), Vec::<u32>::new());
     few_repetitions(received.values().map(Vec::len).sum());

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use crate::harness::PATIENCE;
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
     FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of,
@@ -24,9 +25,6 @@ use tempfile::TempDir;
 
 /// A server that refuses what it is told to.
 type Cluster = MockCluster<'static, DefaultProducerContext>;
-
-/// A server under load takes its time.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Record {
     key: Option<String>,
@@ -395,16 +393,16 @@ async fn who_may_in_is_let_in_and_others_are_told_so() {
 async fn it_travels_encrypted() {
     let (server, topic) = (Guarded::shared().await, Topic::new().await);
     let url = |password: &str| format!("url = 'kafkas://carol:{password}@127.0.0.1:{}'", server.secure);
-    let connection = format!("{}\ntimeout = '1s'", url("treasure"));
+    let connection = format!("{}\ntimeout = '5s'", url("treasure"));
     // The command may end in the midst of a handshake, and does so in peace.
-    for _ in 0..6 {
+    for _ in 0..3 {
         Shop::small(&connection, &topic.destination()).await.cannot(69, &["is unknown: set `ca`"]).await;
     }
     let ca = format!("ca = '{}/ca.pem'", server.certificates.path().display());
     Shop::small(&format!("{}\n{ca}", url("treasure")), &topic.destination()).await.sends().await;
-    let named = connection.replace("127.0.0.1", "localhost").replace("timeout = '1s'", &ca);
+    let named = connection.replace("127.0.0.1", "localhost").replace("timeout = '5s'", &ca);
     Shop::small(&named, &topic.destination()).await.cannot(69, &["is for another name than \"localhost\""]).await;
-    let plain = format!("url = '{}'\ntimeout = '2s'", server.broker.url().replace("kafka:", "kafkas:"));
+    let plain = format!("url = '{}'\ntimeout = '5s'", server.broker.url().replace("kafka:", "kafkas:"));
     Shop::small(&plain, &topic.destination()).await.cannot(69, &["does not seem to speak TLS"]).await;
     let words = ["refuses the login", "Invalid username or password"];
     Shop::small(&format!("{}\n{ca}", url("hunter2")), &topic.destination()).await.cannot(78, &words).await;
@@ -426,7 +424,7 @@ async fn a_quota_costs_only_time() {
     let topic = Topic::new().await;
     limit(&topic.servers, &topic.name, 40_000.0);
     let connection = format!("{}\noptions = {{ \"client.id\" = '{}' }}", topic.url(), topic.name);
-    Shop::heavy(500, &connection, &topic.destination()).await.squeezes(Duration::from_secs(120)).await;
+    Shop::heavy(500, &connection, &topic.destination()).await.squeezes().await;
     let records = topic.records();
     assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
     few_repetitions(records.len());
@@ -440,7 +438,7 @@ async fn a_narrow_network_costs_only_time() {
     proxy.lead(broker.port());
     create(&broker.url(), "orders", &[]).await;
     let connection = format!("url = 'kafka://127.0.0.1:{}'", proxy.port);
-    Shop::heavy(500, &connection, "").await.squeezes(Duration::from_secs(60)).await;
+    Shop::heavy(500, &connection, "").await.squeezes().await;
     let records = records(&broker.url(), "orders");
     assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
     few_repetitions(records.len());

@@ -221,7 +221,7 @@ async fn a_narrow_network_costs_only_time() {
     // It would not store what comes twice.
     let stream = stream(&broker, Config { duplicate_window: Duration::from_millis(100), ..Config::default() }).await;
     let proxy = Proxy::narrow(broker.port(), NARROW);
-    Shop::heavy(100, &format!("url = 'nats://127.0.0.1:{}'", proxy.port), "").await.squeezes(Duration::from_secs(60)).await;
+    Shop::heavy(100, &format!("url = 'nats://127.0.0.1:{}'", proxy.port), "").await.squeezes().await;
     let messages = messages(&stream).await;
     assert_eq!(distinct_rows_of(messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned())), ids(500));
     few_repetitions(messages.len());

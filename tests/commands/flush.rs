@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use crate::harness::PATIENCE;
 use crate::harness::command::{Project, Said, config, terminate};
 use crate::harness::database::Database;
 use crate::harness::witness::Witness;
@@ -108,7 +109,7 @@ async fn a_repeated_flush_continues_after_an_outage() {
     database.run("UPDATE order_placed SET payload = 'sent'").await;
     let begun = Instant::now();
     while left(&database).await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", witness.text());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     terminate(&flush);
@@ -124,7 +125,7 @@ async fn a_signal_is_retried_until_it_becomes_a_dead_letter() {
     let begun = Instant::now();
     while database.waiting().await > 0 {
         assert_eq!(project.run(&["flushmany"]).status, 1);
-        assert!(begun.elapsed() < Duration::from_secs(30));
+        assert!(begun.elapsed() < PATIENCE);
     }
     let letters = project.run(&["dead", "list", "--json"]).json();
     for letter in letters["dead_letters"].as_array().unwrap() {
@@ -228,7 +229,8 @@ async fn a_failing_signal_holds_back_its_own_key_alone() {
     let database = Database::sqlite().await;
     database.orders(70).await;
     database.run("UPDATE order_placed SET payload = CASE id WHEN 10 THEN 'retry' ELSE 'sent' END").await;
-    let by_key = "burst_count = 5\norder_by = ['id']\norder_key = ['customer']";
+    let by_key = "burst_count = 5\norder_by = ['id']\norder_key = ['customer']\n\
+                  [signals.OrderPlaced.retry]\nbackoff = { first = '1h', max = '1h' }";
     let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "outcomes", by_key)]));
     let said = project.run(&["flushordered"]);
     assert_eq!((said.status, said.stdout.as_str()), (1, "sent 61, deferred 1, buried 0\n"), "{said:#?}");

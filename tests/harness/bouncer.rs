@@ -3,6 +3,7 @@
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::PATIENCE;
 use super::server::{Server, free_port};
 
 /// A PgBouncer in transaction mode.
@@ -34,7 +35,7 @@ impl Bouncer {
             .unwrap();
         let begun = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(30), "PgBouncer did not start");
+            assert!(begun.elapsed() < PATIENCE, "PgBouncer did not start");
             std::thread::sleep(Duration::from_millis(20));
         }
         Self { port, process, _folder: folder }

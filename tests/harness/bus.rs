@@ -1,11 +1,13 @@
 //! An outbox whose signals the `publishes` guest takes to a bus.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Row as _};
 
+use super::PATIENCE;
 use super::broker::Broker;
 use super::command::{Project, Said};
 use super::database::Database;
@@ -133,14 +135,14 @@ impl Shop {
     pub async fn survives(&self, down: impl Fn(), up: impl Fn()) {
         let orders = self.left().await;
         let mut running = Running::spawn(&self.database, &self.sections, "");
-        self.wait(orders - 200, Duration::from_secs(60), &running).await;
+        self.wait(orders - 200, PATIENCE, &running).await;
         down();
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let left = self.left().await;
         assert!(left > 1000, "the bus was taken away too late: {left} are left");
         up();
         self.wait(left - 1, RECOVERY, &running).await;
-        self.wait(0, Duration::from_secs(60), &running).await;
+        self.wait(0, PATIENCE, &running).await;
         assert_eq!(running.stop(), Some(0), "{}", running.witness.text());
         assert_eq!((self.reasons("retry").await, self.reasons("dead").await), (vec![], vec![]));
     }
@@ -156,7 +158,7 @@ impl Shop {
     }
 
     /// Runs the relay with a bus that takes little at a time: it goes on, charges nothing, and says that it is ready.
-    pub async fn squeezes(&self, patience: Duration) {
+    pub async fn squeezes(&self) {
         let mut running = Running::spawn(&self.database, &self.sections, "");
         running.wait_ready();
         let (begun, orders) = (Instant::now(), self.left().await);
@@ -164,7 +166,7 @@ impl Shop {
         while self.left().await > 0 {
             let left = self.left().await;
             assert!(
-                begun.elapsed() < patience,
+                begun.elapsed() < PATIENCE,
                 "{left} of {orders} are left, unready {unready} times: {}",
                 running.witness.text()
             );
@@ -180,7 +182,7 @@ impl Shop {
     /// Runs the relay, restarts the bus while nothing is to be sent, and then sends: nobody notices.
     pub async fn does_not_notice(&self, restart: impl Fn()) {
         let mut running = Running::spawn(&self.database, &self.sections, "");
-        self.wait(0, Duration::from_secs(60), &running).await;
+        self.wait(0, PATIENCE, &running).await;
         tokio::time::sleep(Duration::from_millis(1200)).await;
         restart();
         self.database.run("INSERT INTO order_placed VALUES (1000000, 'late', 'x')").await;
@@ -343,8 +345,10 @@ pub struct Refusal<'a> {
 /// How many of 2,000 orders are bad.
 pub const FEW_AND_MANY: [u32; 4] = [1, 2, 6, 100];
 
-/// Sends 2,000 orders, some of which their bus refuses, without order and in the order of keys: exactly these become
-/// dead letters. `arrived` lists the ids of all messages that the bus has got so far.
+const BY_KEY: &str = "order_by = ['id']\norder_key = ['lane']\n";
+
+/// Sends 2,000 orders, some of which their bus refuses, without order and in the order of keys, by turns: exactly these
+/// become dead letters. `arrived` lists the ids of all messages that the bus has got so far.
 pub async fn refusals_cost_only_themselves(
     connection: &str,
     refusal: &Refusal<'_>,
@@ -352,8 +356,10 @@ pub async fn refusals_cost_only_themselves(
     arrived: impl AsyncFn() -> Vec<String>,
 ) {
     const ORDERS: u32 = 2000;
+    let mut known: HashSet<String> = arrived().await.into_iter().collect();
+    let orders = |turn: usize| if super::is_soak() { vec!["", BY_KEY] } else { vec![["", BY_KEY][turn % 2]] };
     for (count, order) in
-        counts.iter().flat_map(|count| ["", "order_by = ['id']\norder_key = ['lane']\n"].map(|order| (count, order)))
+        counts.iter().enumerate().flat_map(|(turn, count)| orders(turn).into_iter().map(move |order| (count, order)))
     {
         let database = Database::sqlite().await;
         database.orders(ORDERS).await;
@@ -368,7 +374,7 @@ pub async fn refusals_cost_only_themselves(
         );
         let sections = section("OrderPlaced", &super::guest("signalbus_publish"), &more);
         let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
-        let (before, begun) = (arrived().await, Instant::now());
+        let begun = Instant::now();
         let said = project.run(&["flush", "-w", "0"]);
         let what = format!("{count} of {}, {order}: {said:#?}", refusal.bad);
         println!("{count} of {}: {:?}", refusal.bad, begun.elapsed());
@@ -382,8 +388,9 @@ pub async fn refusals_cost_only_themselves(
         }
         letters.sort_unstable();
         assert_eq!(letters, dead, "{what}");
-        let known: std::collections::HashSet<String> = before.into_iter().collect();
-        let now = arrived().await.into_iter().filter(|id| !known.contains(id));
+        let before = known.clone();
+        known.extend(arrived().await);
+        let now: Vec<String> = known.difference(&before).cloned().collect();
         let mut good: Vec<String> = good.iter().map(|id| format!("OrderPlaced:{id}")).collect();
         good.sort();
         assert_eq!(distinct_rows_of(now), good, "{what}");

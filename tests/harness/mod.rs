@@ -18,6 +18,10 @@ pub mod version1;
 pub mod witness;
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a test waits for what must happen. No promise: machines are shared, and a test that passes never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The component of a test guest or of a ready-made plugin, built by `make guests ready-made`.
 pub fn guest(name: &str) -> PathBuf {

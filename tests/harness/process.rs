@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
+use super::PATIENCE;
 use super::server::run;
 
 #[derive(Default)]
@@ -20,7 +21,7 @@ impl Process {
         spawn();
         while !answers() {
             let said = || std::fs::read_to_string(log).unwrap_or_default();
-            assert!(begun.elapsed() < Duration::from_secs(90), "a server does not come up: {}", said());
+            assert!(begun.elapsed() < PATIENCE, "a server does not come up: {}", said());
             std::thread::sleep(Duration::from_millis(50));
             if ended() {
                 spawn();
@@ -41,7 +42,7 @@ impl Process {
             }
             let begun = Instant::now();
             while children.iter().any(|id| runs(id)) {
-                assert!(begun.elapsed() < Duration::from_secs(60), "a killed server has not ended");
+                assert!(begun.elapsed() < PATIENCE, "a killed server has not ended");
                 std::thread::sleep(Duration::from_millis(5));
             }
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
+use super::PATIENCE;
 use super::command::{Project, send};
 use super::database::Database;
 use super::server::free_port;
@@ -102,20 +103,20 @@ impl Running {
         self.wait("the relay is not ready", || self.try_get("/readyz").is_some_and(|answer| answer.status == 200));
     }
 
-    /// Waits up to a minute for a condition.
+    /// Waits for a condition.
     pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
         let begun = Instant::now();
         while !done() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{what}: {}", self.witness.text());
+            assert!(begun.elapsed() < PATIENCE, "{what}: {}", self.witness.text());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Waits up to a minute until a table is empty.
+    /// Waits until a table is empty.
     pub async fn wait_empty(&self, database: &Database, table: &str) {
         let begun = Instant::now();
         while database.count(table).await > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{table} is not sent: {}", self.witness.text());
+            assert!(begun.elapsed() < PATIENCE, "{table} is not sent: {}", self.witness.text());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
@@ -168,6 +169,14 @@ impl Running {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// The time that processors spent on it so far.
+    pub fn processor_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(')').unwrap();
+        let ticks: u64 = fields.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        Duration::from_millis(ticks * 10)
     }
 
     pub fn id(&self) -> u32 {

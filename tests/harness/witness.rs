@@ -5,6 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::PATIENCE;
 use super::bus::row_of;
 
 /// The log of one or more relays whose plugin is the `counts` guest.
@@ -57,7 +58,7 @@ impl Witness {
     pub fn wait_until(&self, words: &str) {
         let begun = Instant::now();
         while !self.text().contains(words) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{words:?} was not logged: {}", self.text());
+            assert!(begun.elapsed() < PATIENCE, "{words:?} was not logged: {}", self.text());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -66,7 +67,7 @@ impl Witness {
     pub fn wait_for(&self, signals: usize) {
         let begun = Instant::now();
         while self.counts().len() < signals {
-            assert!(begun.elapsed() < Duration::from_secs(60), "too few signals were sent: {}", self.text());
+            assert!(begun.elapsed() < PATIENCE, "too few signals were sent: {}", self.text());
             std::thread::sleep(Duration::from_millis(20));
         }
     }

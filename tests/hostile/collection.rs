@@ -342,7 +342,7 @@ fn files() -> Vec<Case> {
         bytes("has names that are no names", || with_section(component(traps()), "component-name", &[1, 200, 1, 5]), TRAPPED),
         bytes("has debug information that is none", no_debug_information, TRAPPED),
         bytes("has 20,000 units of debug information with 50,000 ranges each", || component(shared_ranges(traps())), TRAPPED),
-        bytes("is costly to compile", || component(tangle(3000)), Refused("it takes more than")),
+        bytes("is costly to compile", || component(tangle(16_000)), Refused("it takes more than")),
     ]
 }
 
@@ -385,7 +385,7 @@ pub(super) async fn run_within(timeout: &str, cases: Vec<Case>) {
     for (n, case) in cases.iter().enumerate() {
         let begun = Instant::now();
         while let Err(found) = beside.fate(n, case.fate).await {
-            assert!(begun.elapsed() < Duration::from_secs(120), "a plugin that {}: {found}\n{}", case.tries, beside.log());
+            assert!(begun.elapsed() < PATIENCE, "a plugin that {}: {found}\n{}", case.tries, beside.log());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         if n % 5 == 0 {

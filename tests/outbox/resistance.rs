@@ -6,6 +6,7 @@ mod cases {
     use signalbus::outbox::{Deletions, Settled};
     use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
+    use crate::harness::PATIENCE;
     use crate::harness::database::{Database, System};
     use crate::harness::guest;
     use crate::harness::lane::{Relay, attempts, claim, drain, keys, nothing, orders, sent};
@@ -185,7 +186,7 @@ mod cases {
         database.run("DELETE FROM line; DELETE FROM order_placed").await;
         let begun = Instant::now();
         while database.count("signalbus_hold").await > 0 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "what is gone is still held");
+            assert!(begun.elapsed() < PATIENCE, "what is gone is still held");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         database.run("INSERT INTO order_placed SELECT * FROM old").await;

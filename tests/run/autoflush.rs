@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::harness::PATIENCE;
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};
@@ -19,7 +20,7 @@ async fn is_empty(database: &Database) -> bool {
 async fn until_empty(database: &Database, relay: &Running) {
     let begun = std::time::Instant::now();
     while !is_empty(database).await {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

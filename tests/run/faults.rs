@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::harness::PATIENCE;
 use crate::harness::bouncer::Bouncer;
 use crate::harness::database::{Database, System};
 use crate::harness::proxy::Proxy;
@@ -15,7 +16,7 @@ const SLOW: &str = "burst_count = 20\n[signals.OrderPlaced.settings]\ndelay_ms =
 async fn until_empty(database: &Database, relay: &Running) {
     let begun = Instant::now();
     while database.number("SELECT count(*) FROM order_placed").await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

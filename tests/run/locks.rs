@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
+use crate::harness::PATIENCE;
 use crate::harness::command::send;
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
@@ -28,7 +29,7 @@ mod cases {
                 let begun = Instant::now();
                 let mut relay = Running::start(&database, &section("OrderPlaced", &guest("counts"), "burst_count = 50"));
                 while database.count("order_placed").await > 100 {
-                    assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+                    assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 assert_eq!(relay.get("/readyz").status, 200);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::harness::PATIENCE;
 use crate::harness::command::terminate;
 use crate::harness::database::Database;
 use crate::harness::relay::{Running, Sibling, section};
@@ -54,7 +55,7 @@ mod cases {
             Running::spawn(&database, &section("OrderPlaced", &guest("counts"), &format!("timeout = \"100s\"\n{more}")), "");
         let begun = Instant::now();
         while database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await == 0 {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+            assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         relay.kill();

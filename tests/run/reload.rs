@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::harness::PATIENCE;
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};
@@ -20,7 +21,7 @@ async fn table(database: &Database, name: &str) {
 async fn until_empty(database: &Database, name: &str, relay: &Running) {
     let begun = std::time::Instant::now();
     while database.number(&format!("SELECT count(*) FROM {name}")).await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

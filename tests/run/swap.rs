@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use crate::harness::PATIENCE;
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, plugin_file, replace, replace_by_edition, section};
@@ -24,7 +25,7 @@ fn fates(relay: &Running) -> Vec<String> {
 async fn until_sent(database: &Database, relay: &Running) {
     let begun = std::time::Instant::now();
     while database.waiting().await > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(60), "{}", relay.witness.text());
+        assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -216,10 +217,10 @@ async fn a_thousand_swaps_lose_nothing_and_send_nothing_twice() {
 async fn a_batch_is_sent_by_one_generation() {
     const SWAPS: u32 = 30;
     let (database, relay, plugin) = start("counts_one", "burst_count = 40\n[signals.OrderPlaced.settings]\ndelay_ms = 1").await;
-    let source = database.series(20_000);
-    database.run(&format!("INSERT INTO order_placed SELECT i, 'c', 'p' FROM {source}")).await;
+    let source = database.series(700);
     for swap in 1..=SWAPS {
-        relay.witness.wait_for(swap as usize * 200);
+        database.run(&format!("INSERT INTO order_placed SELECT {swap} * 1000 + i, 'c', 'p' FROM {source}")).await;
+        relay.witness.wait_for(swap as usize * 600 - 400);
         replace_by_edition(&plugin, "counts_one", swap);
         assert_eq!(relay.post("/api/v1/signals/OrderPlaced/plugin").status, 200, "{}", relay.witness.text());
     }
