@@ -2,7 +2,6 @@
 //! outage costs.
 
 use crate::harness::bouncer::Bouncer;
-use std::time::Duration;
 
 use crate::harness::bus::{
     FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, equal_commits, ids, refusals_cost_only_themselves,

@@ -1,7 +1,6 @@
 //! Redis streams, with a real server: what arrives, what is refused, and what an outage costs.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{

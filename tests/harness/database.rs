@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tempfile::TempDir;
 
+use super::PATIENCE;
 use super::server::{Kind, Server};
 
 /// Which system a database runs on.
@@ -119,6 +120,21 @@ impl Database {
             System::Mariadb => lines!(self.mariadb_connection().await),
         };
         answer.unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    /// Waits until no other session is left: a server goes on for a while with what a killed client wanted.
+    pub async fn wait_alone(&self) {
+        let others = self.either(
+            "SELECT 0",
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() \
+             AND backend_type = 'client backend'",
+            "SELECT count(*) FROM information_schema.processlist WHERE db = database() AND id <> connection_id()",
+        );
+        let begun = std::time::Instant::now();
+        while self.number(others).await > 0 {
+            assert!(begun.elapsed() < PATIENCE, "others use the database");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
     }
 
     /// One of three texts, by the system.

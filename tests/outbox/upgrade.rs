@@ -333,6 +333,7 @@ mod cases {
                 break;
             }
             killed += 1;
+            database.wait_alone().await;
             if !remains(&database).await.iter().any(|table| table == "signalbus_dead_letter") {
                 // It was about to end.
                 continue;
