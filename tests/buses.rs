@@ -4,6 +4,8 @@
 mod amqp;
 #[cfg(all(feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis"))]
 mod grants;
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "inbox")]
 mod inbox;
 #[cfg(feature = "kafka")]

@@ -355,6 +355,19 @@ pub async fn refusals_cost_only_themselves(
     counts: &[u32],
     arrived: impl AsyncFn() -> Vec<String>,
 ) {
+    let settings = format!("connection = 'bus'\n{}\n[connections.bus]\n{connection}\n", refusal.settings);
+    let refusal = Refusal { settings: &settings, ..*refusal };
+    refused_by(&super::guest("signalbus_publish"), "connections = ['bus']", &refusal, counts, arrived).await;
+}
+
+/// The same for any plugin, with these grants.
+pub async fn refused_by(
+    plugin: &Path,
+    grants: &str,
+    refusal: &Refusal<'_>,
+    counts: &[u32],
+    arrived: impl AsyncFn() -> Vec<String>,
+) {
     const ORDERS: u32 = 2000;
     let mut known: HashSet<String> = arrived().await.into_iter().collect();
     let orders = |turn: usize| if super::is_soak() { vec!["", BY_KEY] } else { vec![["", BY_KEY][turn % 2]] };
@@ -367,12 +380,9 @@ pub async fn refusals_cost_only_themselves(
         let step = ORDERS / count;
         database.run(&format!("UPDATE order_placed SET {}", refusal.good)).await;
         database.run(&format!("UPDATE order_placed SET {} WHERE id % {step} = 7", refusal.bad)).await;
-        let more = format!(
-            "{order}retry.max_attempts = 1\ngrants.connections = ['bus']\n[signals.OrderPlaced.settings]\nconnection = 'bus'\n{}\n\
-             [connections.bus]\n{connection}\n",
-            refusal.settings
-        );
-        let sections = section("OrderPlaced", &super::guest("signalbus_publish"), &more);
+        let more =
+            format!("{order}retry.max_attempts = 1\ngrants.{grants}\n[signals.OrderPlaced.settings]\n{}", refusal.settings);
+        let sections = section("OrderPlaced", plugin, &more);
         let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
         let begun = Instant::now();
         let said = project.run(&["flush", "-w", "0"]);

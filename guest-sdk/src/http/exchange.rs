@@ -289,6 +289,8 @@ fn error(code: ErrorCode) -> Error {
         ErrorCode::HttpRequestUriInvalid => Error::Invalid("invalid URL".to_owned()),
         ErrorCode::HttpRequestMethodInvalid => Error::Invalid("invalid method".to_owned()),
         ErrorCode::ConnectionTerminated => Error::Broken("closed by the server".to_owned()),
+        ErrorCode::HttpResponseHeaderSectionSize(_) => Error::Broken("the head of the response is too large".to_owned()),
+        ErrorCode::HttpProtocolError => Error::Broken("the response is not HTTP".to_owned()),
         ErrorCode::InternalError(Some(cause)) => Error::Broken(cause),
         other => Error::Broken(other.to_string()),
     }

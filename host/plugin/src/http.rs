@@ -347,6 +347,11 @@ fn failure(error: reqwest::Error) -> Failure {
             // The plugin's own body failed.
             return Some(Error::InternalError(Some(error.to_string())));
         }
+        match cause.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_parse_too_large() => return Some(Error::HttpResponseHeaderSectionSize(None)),
+            Some(error) if error.is_parse() => return Some(Error::HttpProtocolError),
+            _ => {}
+        }
         match cause.downcast_ref::<rustls::Error>() {
             Some(rustls::Error::InvalidCertificate(_)) => return Some(Error::TlsCertificateError),
             Some(_) => return Some(Error::TlsProtocolError),
