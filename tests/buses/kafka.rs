@@ -1,6 +1,8 @@
 //! Apache Kafka; and, for what it refuses now and then, the cluster that librdkafka simulates over
 //! real sockets.
 
+mod login;
+
 use std::collections::HashMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -119,7 +121,7 @@ impl Topic {
 async fn create(servers: &str, name: &str, config: &[(&str, &str)]) {
     let servers = servers.trim_start_matches("kafka://");
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
-    let mut topic = NewTopic::new(name, 4, TopicReplication::Fixed(1));
+    let mut topic = NewTopic::new(name, 4, TopicReplication::Fixed(-1));
     for (property, value) in config {
         topic = topic.set(property, value);
     }
@@ -428,6 +430,32 @@ async fn a_quota_costs_only_time() {
     let records = topic.records();
     assert_eq!(distinct_rows_of(records.iter().map(|record| record.headers["id"].clone())), ids(500));
     few_repetitions(records.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exceeded_quota_is_named() {
+    let topic = Topic::new().await;
+    limit(&topic.servers, &topic.name, 50.0);
+    let connection = format!("{}\noptions = {{ \"client.id\" = '{}' }}\ntimeout = '6s'", topic.url(), topic.name);
+    let said = Shop::heavy(50, &connection, &topic.destination()).await.flush();
+    assert!(said.status == 69 && said.stderr.contains("a quota is exceeded: the server delays"), "{said:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_are_named() {
+    let brokers = tokio::task::spawn_blocking(|| {
+        let first = Broker::start(Kind::Kafka, "default.replication.factor=2");
+        let second = first.joining();
+        (first, second)
+    });
+    let (first, second) = brokers.await.unwrap();
+    let topic = Topic { servers: first.url(), name: "orders".into() };
+    topic.create(&[("min.insync.replicas", "2")]).await;
+    let connection = format!("{}\ntimeout = '8s'", topic.url());
+    Shop::small(&connection, &topic.destination()).await.sends().await;
+    second.kill();
+    let told = "topic \"orders\" takes messages with 2 replicas in sync (`min.insync.replicas`): partition ";
+    Shop::small(&connection, &topic.destination()).await.cannot(69, &[told, " has 1 of 2"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

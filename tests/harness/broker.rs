@@ -92,6 +92,12 @@ impl Broker {
         self.process.end();
     }
 
+    /// A second server for the cluster of one of Kafka's.
+    pub fn joining(&self) -> Self {
+        let config = std::fs::read_to_string(self.folder.path().join("broker.conf")).unwrap();
+        Self::start(Kind::Kafka, config.lines().find(|line| line.starts_with("controller.quorum.voters=")).unwrap())
+    }
+
     /// What the process has written.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
@@ -158,7 +164,13 @@ impl Broker {
             Kind::Nats | Kind::CurrentNats => drop(command.arg("-c").arg(&config)),
             Kind::Redis => drop(command.arg(&config)),
             Kind::Mosquitto => drop(command.arg("-c").arg(&config)),
-            Kind::Kafka => drop(command.args(java("kafka.Kafka")).arg(&config)),
+            Kind::Kafka => {
+                // It reads the keys of tokens from nowhere else.
+                let text = std::fs::read_to_string(&config).unwrap();
+                let keys = text.lines().find_map(|line| line.strip_prefix("sasl.oauthbearer.jwks.endpoint.url="));
+                let allowed = keys.map(|keys| format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys}"));
+                command.args(allowed).args(java("kafka.Kafka")).arg(&config);
+            }
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         command
@@ -199,11 +211,20 @@ fn kafka_properties(folder: &Path, port: u16, more: &str) -> String {
     let (listeners, more): (Vec<&str>, Vec<&str>) =
         more.lines().partition(|line| line.split_once("://").is_some_and(|(name, _)| !name.contains('=')));
     let listeners: String = listeners.iter().map(|listener| format!(",{listener}")).collect();
+    // One that is told of a controller is no controller itself.
+    let joins = more.iter().any(|line| line.starts_with("controller.quorum.voters="));
     let controller = free_port();
+    let (roles, voters, own) = match joins {
+        true => ("broker\nnode.id=2", String::new(), String::new()),
+        false => (
+            "broker,controller\nnode.id=1",
+            format!("controller.quorum.voters=1@127.0.0.1:{controller}\n"),
+            format!("CONTROLLER://127.0.0.1:{controller},"),
+        ),
+    };
     format!(
-        "process.roles=broker,controller\nnode.id=1\nlog.dirs={folder}/data\n\
-         controller.quorum.voters=1@127.0.0.1:{controller}\ncontroller.listener.names=CONTROLLER\n\
-         listeners=CONTROLLER://127.0.0.1:{controller},PLAINTEXT://127.0.0.1:{port}{listeners}\n\
+        "process.roles={roles}\nlog.dirs={folder}/data\n{voters}controller.listener.names=CONTROLLER\n\
+         listeners={own}PLAINTEXT://127.0.0.1:{port}{listeners}\n\
          listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,\
          SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL\n\
          auto.create.topics.enable=false\noffsets.topic.replication.factor=1\n\

@@ -1,32 +1,39 @@
 //! Kafka: a message counts as sent once all in-sync replicas have it.
 //!
-//! Options must never weaken this (see `reserved`). Producers are dropped in `drop_in_thread`;
-//! `shared_connection` connects; `instrumented` measures and redacts.
+//! Options must never weaken this (see `settings`). Producers are dropped in `drop_in_thread`; `explain` asks the servers
+//! why they do not confirm; `shared_connection` connects; `instrumented` measures and redacts.
 
 mod drop_in_thread;
+mod explain;
+mod settings;
+mod token;
 
-use std::path::Path;
+use std::error::Error;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use rdkafka::client::OAuthToken;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::OwnedDeliveryResult;
-use rdkafka::producer::{BaseProducer, DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
+use rdkafka::{ClientConfig, ClientContext, Statistics};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, at_most, outage, parsed, reject, tls};
+use super::{Bus, ConnectionConfig, Receipt, Receiving, at_most, outage, parsed, reject};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
+use token::{NoToken, Tokens};
 
 /// A connection to Kafka: an idempotent producer that all calls share.
 pub(super) struct Kafka {
     settings: ClientConfig,
+    tokens: Option<Tokens>,
     /// Shown in messages.
     address: String,
     connection: SharedConnection<Session>,
@@ -49,13 +56,21 @@ type Producer = DropInThread<FutureProducer<ClientEvents>>;
 struct ClientState {
     /// Why the servers refuse the login.
     refused: Option<String>,
-    /// The last connection error, and when it occurred.
+    /// The last connection error, or why messages of a topic are not confirmed; and when it occurred.
     fault: Option<(String, Instant)>,
+    /// Whether the last token could not be fetched, though it may be later.
+    waits_for_token: bool,
+    /// For how long the servers last delayed requests that exceed a quota, and when.
+    throttled: Option<(Duration, Instant)>,
 }
 
-/// Receives the library's errors.
+/// Receives the library's errors, and gives it tokens.
 #[derive(Clone)]
-struct ClientEvents(watch::Sender<ClientState>);
+struct ClientEvents {
+    state: watch::Sender<ClientState>,
+    tokens: Option<Tokens>,
+    runtime: Handle,
+}
 
 type Record<'a> = FutureRecord<'a, str, [u8]>;
 
@@ -66,14 +81,16 @@ impl Kafka {
         if config.user().is_none() && (config.password().is_some() || config.query("mechanism").is_some()) {
             return Err("a password and `?mechanism=` need a user".into());
         }
-        let settings = settings(config, &address)?;
-        validate(&settings)?;
-        Ok(Self { settings, address, connection: SharedConnection::default() })
+        let settings = settings::settings(config, &address)?;
+        settings::validate(&settings)?;
+        let tokens = Tokens::new(config)?;
+        Ok(Self { settings, tokens, address, connection: SharedConnection::default() })
     }
 
     async fn connect(&self) -> Result<Session, Outage> {
         let (sender, state) = watch::channel(ClientState::default());
-        let (events, settings, single) = (ClientEvents(sender), self.settings.clone(), OnceLock::new());
+        let events = ClientEvents { state: sender, tokens: self.tokens.clone(), runtime: Handle::current() };
+        let (settings, single) = (self.settings.clone(), OnceLock::new());
         match producer(&settings, &events) {
             Ok(producer) => Ok(Session { producer, single, settings, events, state }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
@@ -83,8 +100,10 @@ impl Kafka {
     async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
         let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
         let mut state = session.state.clone();
+        // Some time is left to find out why.
+        let confirmed = deadline - deadline.saturating_duration_since(Instant::now()) / 16;
         let sent = tokio::select! {
-            sent = session.publish(messages, deadline) => Ok(sent),
+            sent = session.publish(messages, confirmed) => Ok(sent),
             refused = state.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
         };
         match sent {
@@ -92,6 +111,9 @@ impl Kafka {
                 // The library reconnects by itself.
                 if !session.is_usable() {
                     self.connection.end_call(&session, &receipts, false).await;
+                }
+                if let Some(late) = receipts.iter().position(Result::is_err) {
+                    session.explain(&messages[late].destination, deadline).await;
                 }
                 let with_fault =
                     |receipt: Receipt| receipt.map_err(|failure| outage(self.with_fault(&session, failure.reason())));
@@ -110,9 +132,12 @@ impl Kafka {
     fn with_fault(&self, session: &Session, reason: &str) -> String {
         /// The library repeats the same error after half of this time.
         const RECENT: Duration = Duration::from_secs(60);
-        let fault = session.state.borrow().fault.clone().filter(|(_, at)| at.elapsed() < RECENT);
-        let fault = fault.map(|(fault, _)| format!(" ({fault})")).unwrap_or_default();
-        format!("Kafka at {}: {reason}{fault}", self.address)
+        let ClientState { fault, throttled, .. } = session.state.borrow().clone();
+        let fault = fault.filter(|(_, at)| at.elapsed() < RECENT).map(|(fault, _)| format!(" ({fault})"));
+        let throttled = throttled.filter(|(_, at)| at.elapsed() < RECENT).map(|(delay, _)| {
+            format!(" (a quota is exceeded: the server delays requests of this client by {} ms)", delay.as_millis())
+        });
+        format!("Kafka at {}: {reason}{}{}", self.address, fault.unwrap_or_default(), throttled.unwrap_or_default())
     }
 }
 
@@ -123,13 +148,32 @@ impl Bus for Kafka {
 }
 
 impl ClientContext for ClientEvents {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        let tokens = self.tokens.as_ref().ok_or("the URL names no `?mechanism=OAUTHBEARER`")?;
+        let token = tokens.fetch(&self.runtime);
+        let unavailable = matches!(token, Err(NoToken::Unavailable(_)));
+        self.state.send_modify(|state| state.waits_for_token = unavailable);
+        token.map_err(|(NoToken::Refused(reason) | NoToken::Unavailable(reason))| reason.replace('\0', " ").into())
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.send_modify(|state| match error.rdkafka_error_code() {
+        self.state.send_modify(|state| match error.rdkafka_error_code() {
+            Some(Code::Authentication) if state.waits_for_token => state.fault = Some((reason.to_owned(), Instant::now())),
             Some(Code::Authentication | Code::SaslAuthenticationFailed) => state.refused = Some(reason.to_owned()),
             // The library reports its cause first.
             Some(Code::AllBrokersDown) if state.fault.is_some() => {}
             _ => state.fault = Some((reason.to_owned(), Instant::now())),
         });
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let throttles = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
+        let longest = throttles.map(|window| u64::try_from(window.max).unwrap_or_default()).max().unwrap_or_default();
+        if longest > 0 {
+            self.state.send_modify(|state| state.throttled = Some((Duration::from_millis(longest), Instant::now())));
+        }
     }
 
     fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
@@ -141,6 +185,16 @@ impl Session {
         let single = self.single.get().and_then(|single| single.as_ref().ok());
         let mut producers = [Some(&self.producer), single].into_iter().flatten().filter_map(DropInThread::get);
         producers.all(|producer| producer.client().fatal_error().is_none())
+    }
+
+    /// Finds out, within the time that is left, why messages of a topic are not confirmed.
+    async fn explain(&self, topic: &str, deadline: Instant) {
+        let (settings, topic) = (self.settings.clone(), topic.to_owned());
+        let (patience, runtime) = (deadline.saturating_duration_since(Instant::now()), Handle::current());
+        let told = tokio::task::spawn_blocking(move || explain::replicas(&settings, &topic, patience / 3, &runtime));
+        if let Ok(Ok(Some(told))) = timeout_at(deadline, told).await {
+            self.events.state.send_modify(|state| state.fault = Some((told, Instant::now())));
+        }
     }
 
     async fn publish(&self, messages: &[Message], deadline: Instant) -> Vec<Receipt> {
@@ -218,99 +272,6 @@ async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDe
         Ok(Ok(delivery)) => Ok(delivery),
         Ok(Err(_)) => Err(Err(outage("the producer has ended"))),
         Err(_) => Err(Err(outage("no confirmation in time"))),
-    }
-}
-
-/// Has the client library check the settings: it opens the files that they name, and loads the mechanism.
-fn validate(settings: &ClientConfig) -> Result<(), String> {
-    // Without a server, it connects to none.
-    let mut settings = settings.clone();
-    settings.remove("bootstrap.servers");
-    match settings.create::<BaseProducer>() {
-        Ok(producer) => {
-            drop(DropInThread::new(producer));
-            Ok(())
-        }
-        Err(KafkaError::ClientConfig(_, told, name, _)) => Err(format!("`options`: \"{name}\": {told}")),
-        Err(KafkaError::ClientCreation(told)) => Err(format!("Kafka client: {told}")),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Returns what the relay's guarantees depend on a property for; `None` if it may be changed.
-fn reserved(property: &str) -> Option<&'static str> {
-    Some(match property {
-        "acks" | "request.required.acks" | "enable.idempotence" | "delivery.report.only.error" | "test.mock.num.brokers" => {
-            "the confirmation of messages"
-        }
-        "transactional.id" => "messages that are not in a transaction",
-        "message.timeout.ms" | "delivery.timeout.ms" => "`timeout`: change that",
-        "bootstrap.servers"
-        | "metadata.broker.list"
-        | "security.protocol"
-        | "sasl.mechanism"
-        | "sasl.mechanisms"
-        | "sasl.username"
-        | "sasl.password" => "`url`: change that",
-        "enable.ssl.certificate.verification" | "ssl.endpoint.identification.algorithm" => "the identity of the server",
-        "default_topic_conf" | "interceptors" | "opaque" | "plugin.library.paths" => "the relay's own code",
-        property if property.ends_with("_cb") => "the relay's own code",
-        _ => return None,
-    })
-}
-
-fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, String> {
-    let millis = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
-    let secure = config.url.scheme() == "kafkas";
-    let protocol = match (secure, config.user()) {
-        (false, None) => "plaintext",
-        (false, Some(_)) => "sasl_plaintext",
-        (true, None) => "ssl",
-        (true, Some(_)) => "sasl_ssl",
-    };
-    let mut settings = ClientConfig::new();
-    settings
-        .set("bootstrap.servers", address)
-        .set("client.id", "signalbus")
-        .set("security.protocol", protocol)
-        .set("enable.idempotence", "true")
-        .set("acks", "all")
-        // The library gives up before the call does.
-        .set("message.timeout.ms", (millis * 9 / 10).clamp(1, 900_000).to_string())
-        .set("topic.metadata.propagation.max.ms", (millis / 3).clamp(1, 3_600_000).to_string())
-        .set("reconnect.backoff.max.ms", "1000")
-        // The partitioner of the Java client.
-        .set("partitioner", "murmur2_random")
-        // The server decides which messages are too large.
-        .set("message.max.bytes", "100000000");
-    // (Under its other name, it would be set in no order.)
-    if !config.options.iter().any(|(name, _)| name == "linger.ms") {
-        settings.set("queue.buffering.max.ms", "0");
-    }
-    if let Some(user) = config.user() {
-        settings.set("sasl.username", user).set("sasl.password", config.password().unwrap_or_default());
-        settings.set("sasl.mechanism", config.query("mechanism").unwrap_or_else(|| "PLAIN".to_owned()));
-    }
-    if let Some(ca) = &config.ca {
-        settings.set("ssl.ca.pem", tls::roots(ca)?);
-    }
-    for (name, value) in &config.options {
-        if let Some(what) = reserved(name) {
-            return Err(format!("`options`: \"{name}\" cannot be changed: it is for {what}"));
-        }
-        // (`probe` looks for the system's certificates.)
-        let is_path = name.ends_with(".location") && value != "probe";
-        let value = if is_path { existing(name, &config.folder.join(value))? } else { value.clone() };
-        settings.set(name, value);
-    }
-    Ok(settings)
-}
-
-/// Returns a path as text. The library does not name the file that it cannot read.
-fn existing(name: &str, path: &Path) -> Result<String, String> {
-    match std::fs::metadata(path) {
-        Ok(_) => Ok(path.display().to_string()),
-        Err(error) => Err(format!("`options`: \"{name}\": {}: {error}", path.display())),
     }
 }
 
