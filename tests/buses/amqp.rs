@@ -341,6 +341,35 @@ async fn a_killed_broker_loses_and_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connections_that_an_operator_closes_cost_nothing() {
+    let broker = std::sync::Arc::new(broker("").await);
+    let trial = Trial::with(&broker.url(), &broker.url(), 0, "destination = \"EXCHANGE\"", FieldTable::default()).await;
+    let name = trial.name.clone();
+    let mut relay = Running::start(&trial.database, &published(&broker.url(), &format!("destination = {name:?}")));
+    let (source, mut rows) = (trial.database.series(1000), 0);
+    for _ in 0..2 {
+        let closing = tokio::task::spawn_blocking({
+            let broker = broker.clone();
+            move || broker.close_connections()
+        });
+        while !closing.is_finished() {
+            trial.database.run(&format!("INSERT INTO order_placed SELECT i + {rows}, 'c', 'p' FROM {source}")).await;
+            rows += 1000;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        closing.await.unwrap();
+    }
+    let forced = broker.log().matches("connection_forced").count();
+    assert!(forced >= 3, "{forced} connections were closed");
+    relay.wait_empty(&trial.database, "order_placed").await;
+    assert_eq!(trial.database.number("SELECT count(*) FROM signalbus_hold").await, 0);
+    assert_eq!(relay.stop(), Some(0));
+    // What the test read with was closed, too.
+    let (_connection, channel) = consumer(&broker.url()).await;
+    assert_eq!(missing(&received(&channel, &name).await, rows), Vec::<u32>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tls_needs_a_trusted_certificate() {
     let folder = tempfile::TempDir::new().unwrap();
     certificates(folder.path());

@@ -92,6 +92,15 @@ impl Broker {
         self.process.end();
     }
 
+    /// Closes all connections, as an operator does.
+    pub fn close_connections(&self) {
+        let folder = self.folder.path();
+        let mut command = as_user(self.user(), Path::new("/usr/lib/rabbitmq/bin/rabbitmqctl"));
+        let node = format!("test{}@localhost", self.port);
+        command.env("HOME", folder).env("ERL_EPMD_ADDRESS", "127.0.0.1").env("RABBITMQ_CONF_ENV_FILE", folder.join("none"));
+        run(command.args(["-q", "-n", node.as_str(), "close_all_connections", "maintenance"]).stdout(Stdio::null()));
+    }
+
     /// A second server for the cluster of one of Kafka's.
     pub fn joining(&self) -> Self {
         let config = std::fs::read_to_string(self.folder.path().join("broker.conf")).unwrap();
