@@ -1,5 +1,6 @@
-//! Plugins in every language: conformance, load, compatibility, order, crashes, and the authors' commands.
+//! Plugins in every language: conformance, load, compatibility, order, crashes, wrong answers, and the authors' commands.
 
+mod answers;
 mod authors;
 mod compatibility;
 mod conformance;

@@ -105,7 +105,7 @@ fn a_failed_call_is_a_fault_although_its_rows_are_sent_one_by_one() {
 fn a_wrong_number_of_outcomes_fails_a_case_without_expectations() {
     let rows = r#"[{"id": 1}, {"id": 2}]"#;
     let (faults, text) = faults(&crate::harness::guest("answers_too_few"), rows);
-    assert_eq!(faults, ["the rows of the file: 1 outcomes for 2 rows; return one for each row, in the same order"]);
+    assert_eq!(faults, ["the rows of the file: 1 outcomes for 2 rows; return a list with one for each row, in the same order"]);
     assert!(text.contains("  FAILED the rows of the file"), "{text}");
 }
 
@@ -194,7 +194,7 @@ fn missing_grants_do_not_fail_the_contract_tests() {
 fn the_contract_tests_find_plugins_that_fail() {
     for (guest, words) in [
         ("traps", "a call ended without an answer: plugin panicked at"),
-        ("answers_too_few", "outcomes for 2 rows; return one for each row, in the same order"),
+        ("answers_too_few", "outcomes for 2 rows; return a list with one for each row, in the same order"),
     ] {
         let report = tried(&crate::harness::guest(guest), ROWS);
         let faults: Vec<&str> = report["cases"].as_array().unwrap().iter().filter_map(|case| case["fault"].as_str()).collect();

@@ -209,7 +209,7 @@ impl CaseResult {
     /// Explains an answer of the wrong length.
     fn wrong_length(&self) -> Option<String> {
         let (answered, rows) = self.calls.iter().find_map(|call| call.wrong_length)?;
-        Some(format!("{answered} outcomes for {rows} rows; return one for each row, in the same order"))
+        Some(format!("{answered} outcomes for {rows} rows; return a list with one for each row, in the same order"))
     }
 }
 

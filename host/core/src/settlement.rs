@@ -135,7 +135,8 @@ impl Settlement {
 /// Returns the outcomes that stand in for a list of the wrong length: a retry for every signal.
 pub fn wrong_length(signals: usize, outcomes: usize) -> Vec<Outcome> {
     let (answers, plural) = (if outcomes == 1 { "outcome" } else { "outcomes" }, if signals == 1 { "" } else { "s" });
-    let reason = format!("the plugin answered {outcomes} {answers} for {signals} signal{plural}");
+    let reason =
+        format!("the plugin answered {outcomes} {answers} for {signals} signal{plural}, expected a list with one for each");
     vec![Outcome::retry(reason); signals]
 }
 

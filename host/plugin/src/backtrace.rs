@@ -43,6 +43,19 @@ impl From<&FrameInfo> for Frame {
 }
 
 impl Backtrace {
+    /// What the names of functions begin with that the compiler of Python generates for those of the relay.
+    pub(super) const IMPORT: &str = "adapter ";
+
+    /// The innermost function that passes values between the plugin and the relay.
+    pub(super) fn boundary(&self) -> Option<&str> {
+        self.0.iter().find(|frame| frame.is_boundary()).map(|frame| &*frame.function)
+    }
+
+    /// Leaves out what is within and beyond that function, which is not the author's.
+    pub(super) fn at_boundary(self) -> Self {
+        Self(self.0.into_iter().find(Frame::is_boundary).into_iter().collect())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -73,6 +86,10 @@ impl Backtrace {
 }
 
 impl Frame {
+    fn is_boundary(&self) -> bool {
+        self.function.starts_with(Backtrace::IMPORT) || self.function.starts_with("signalbus:plugin/")
+    }
+
     fn write<'a>(&self, lines: impl Iterator<Item = &'a str>, written: &mut String) {
         let mut first = true;
         for line in lines {

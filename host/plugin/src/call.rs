@@ -27,7 +27,7 @@ use super::logs::{PluginContext, PluginLogs};
 use super::send::{Failure, GuestCalls, SendStrategy};
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
-use super::{Sender, Sending};
+use super::{Sender, Sending, wrong_value};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use signalbus_core::text;
 use signalbus_telemetry as telemetry;
@@ -295,7 +295,7 @@ impl<'a> CallContext<'a> {
     /// Enforces the deadline in two ways: the engine's clock interrupts a guest that spins, the timer
     /// drops one that waits.
     async fn in_time<T>(&self, call: impl Future<Output = wasmtime::Result<T>>) -> Result<T, Failure> {
-        let (mut panicked, mut backtrace) = (false, Backtrace::default());
+        let mut backtrace = Backtrace::default();
         let begun = Instant::now();
         let deadline = Deadline::new(self.plugin.limits.timeout, &self.load);
         let answer = tokio::select! {
@@ -318,25 +318,39 @@ impl<'a> CallContext<'a> {
                 return Ok(answer);
             }
             Some(Err(error)) => {
-                panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
                 backtrace = error.downcast_ref::<WasmBacktrace>().map(Backtrace::from).unwrap_or_default();
-                self.reason(&error)
+                let panicked = error.downcast_ref() == Some(&Trap::UnreachableCodeReached);
+                self.explained(self.reason(&error), panicked, &mut backtrace)
             }
-            None => self.deadline_exceeded(),
+            None => self.explained(self.deadline_exceeded(), false, &mut backtrace),
         };
         telemetry::call_failed(signal_type, kind);
-        let reason = match self.logs.close_lines() {
-            // A panic always ends in a trap, which adds nothing to its message.
-            Some(words) if panicked && words.starts_with("panicked at ") => format!("plugin {words}"),
-            Some(words) if panicked => format!("plugin trapped: {words}"),
-            Some(words) => format!("{reason}: {words}"),
-            None => reason,
-        };
         if self.plugin.context.call_log.is_some() {
             let failed = Failed { kind, reason: reason.clone(), backtrace: self.plugin.written(&backtrace).await };
             self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
         }
         Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
+    }
+
+    /// Adds the plugin's last words to the reason of a failure, or says what they mean.
+    fn explained(
+        &self,
+        (kind, reason): (&'static str, String),
+        panicked: bool,
+        backtrace: &mut Backtrace,
+    ) -> (&'static str, String) {
+        let Some(words) = self.logs.close_lines() else { return (kind, reason) };
+        if panicked && let Some(explanation) = backtrace.boundary().and_then(|boundary| wrong_value::explain(&words, boundary)) {
+            *backtrace = std::mem::take(backtrace).at_boundary();
+            return ("other", explanation);
+        }
+        let reason = match panicked {
+            // A panic always ends in a trap, which adds nothing to its message.
+            true if words.starts_with("panicked at ") => format!("plugin {words}"),
+            true => format!("plugin trapped: {words}"),
+            false => format!("{reason}: {words}"),
+        };
+        (kind, reason)
     }
 
     fn record_call(&self, call: Call) {

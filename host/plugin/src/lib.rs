@@ -39,6 +39,7 @@ mod spec;
 mod tcp;
 mod wit;
 mod worker;
+mod wrong_value;
 
 use std::future::Future;
 use std::pin::Pin;
