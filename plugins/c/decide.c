@@ -10,35 +10,49 @@ outage_t misconfigured(const char *reason) {
     return outage;
 }
 
-// Returns the text in the row's column `outcome`, if any.
-static string_t demand_of(const signal_type_t *type, const signal_t *signal) {
-    for (size_t i = 0; i < signal->values.len; i++) {
-        if (equals(type->columns.ptr[i].name, "outcome") &&
-            signal->values.ptr[i].tag == SIGNALBUS_PLUGIN_TYPES_VALUE_TEXT) {
-            return signal->values.ptr[i].val.text;
+// Finds the column that the setting names; its position is `columns->len` if it names none.
+// Returns false if there is no such column.
+static bool find_outcome_column(const columns_t *columns, size_t *position) {
+    string_t key = borrow("outcome_column"), name;
+    *position = columns->len;
+    if (!signalbus_plugin_config_get(&key, &name)) {
+        return true;
+    }
+    for (size_t i = 0; i < columns->len; i++) {
+        if (equals(columns->ptr[i].name, name)) {
+            *position = i;
         }
+    }
+    bulk_sender_plugin_string_free(&name);
+    return *position < columns->len;
+}
+
+// Returns the text in a column, if any.
+static string_t text_of(const values_t *values, size_t column) {
+    if (column < values->len && values->ptr[column].tag == SIGNALBUS_PLUGIN_TYPES_VALUE_TEXT) {
+        return values->ptr[column].val.text;
     }
     return borrow("");
 }
 
 static bool decide_one(string_t demand, outcome_t *outcome, outage_t *outage) {
     outcome->tag = SENT;
-    if (equals(demand, "skip")) {
+    if (equals(demand, borrow("skip"))) {
         outcome->tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_SKIP;
-    } else if (equals(demand, "retry")) {
+    } else if (equals(demand, borrow("retry"))) {
         outcome->tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_RETRY;
         outcome->val.retry = demanded_retry();
-    } else if (equals(demand, "reject")) {
+    } else if (equals(demand, borrow("reject"))) {
         outcome->tag = SIGNALBUS_PLUGIN_TYPES_OUTCOME_REJECT;
         outcome->val.reject = copy(DEMANDED);
-    } else if (equals(demand, "unavailable")) {
+    } else if (equals(demand, borrow("unavailable"))) {
         outage->tag = SIGNALBUS_PLUGIN_TYPES_OUTAGE_UNAVAILABLE;
         outage->val.unavailable = demanded_retry();
         return false;
-    } else if (equals(demand, "misconfigured")) {
+    } else if (equals(demand, borrow("misconfigured"))) {
         *outage = misconfigured(DEMANDED);
         return false;
-    } else if (equals(demand, "panic")) {
+    } else if (equals(demand, borrow("panic"))) {
         die(DEMANDED);
     }
     return true;
@@ -46,8 +60,14 @@ static bool decide_one(string_t demand, outcome_t *outcome, outage_t *outage) {
 
 bool decide(const signal_type_t *type, const signals_t *signals, outcomes_t outcomes,
             outage_t *outage) {
+    size_t column;
+    if (!find_outcome_column(&type->columns, &column)) {
+        *outage = misconfigured("setting \"outcome_column\" names an unknown column");
+        return false;
+    }
     for (size_t i = 0; i < signals->len; i++) {
-        if (!decide_one(demand_of(type, &signals->ptr[i]), &outcomes.ptr[i], outage)) {
+        string_t demand = text_of(&signals->ptr[i].values, column);
+        if (!decide_one(demand, &outcomes.ptr[i], outage)) {
             return false;
         }
     }

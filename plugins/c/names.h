@@ -45,8 +45,8 @@ static inline string_t copy(const char *text) {
     return string;
 }
 
-static inline bool equals(string_t string, const char *text) {
-    return string.len == strlen(text) && memcmp(string.ptr, text, string.len) == 0;
+static inline bool equals(string_t a, string_t b) {
+    return a.len == b.len && memcmp(a.ptr, b.ptr, a.len) == 0;
 }
 
 #endif

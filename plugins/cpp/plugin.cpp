@@ -6,16 +6,26 @@ namespace {
 constexpr const char *demanded = "the row asks for it";
 constexpr std::uint64_t retry_after_ms = 1500;
 
-// Returns the text in the row's column `outcome`, if any.
-std::string_view demand_of(const SignalType &type, const Signal &signal) {
-    for (std::size_t i = 0; i < signal.values.len; i++) {
-        const Value &value = signal.values.ptr[i];
-        if (view(type.columns.ptr[i].name) == "outcome" &&
-            value.tag == SIGNALBUS_PLUGIN_TYPES_VALUE_TEXT) {
-            return view(value.val.text);
+// Returns the position of the column that the setting names, if it is set.
+Result<std::optional<std::size_t>> outcome_column(const SignalType &type) {
+    const std::optional<std::string> name = setting("outcome_column");
+    if (!name) {
+        return std::nullopt;
+    }
+    for (std::size_t i = 0; i < type.columns.len; i++) {
+        if (view(type.columns.ptr[i].name) == *name) {
+            return i;
         }
     }
-    return {};
+    return std::unexpected(Misconfigured{"setting \"outcome_column\" names an unknown column"});
+}
+
+// Returns the text in a column, if any.
+std::string_view text_of(const Signal &signal, std::optional<std::size_t> column) {
+    if (!column || signal.values.ptr[*column].tag != SIGNALBUS_PLUGIN_TYPES_VALUE_TEXT) {
+        return {};
+    }
+    return view(signal.values.ptr[*column].val.text);
 }
 
 // Decides the outcome of a row; `Sent` stands for a row to be published.
@@ -42,9 +52,13 @@ Result<Outcome> decide(std::string_view demand) {
 }
 
 Result<Outcomes> decide_all(const SignalType &type, std::span<const Signal> signals) {
+    const Result<std::optional<std::size_t>> column = outcome_column(type);
+    if (!column) {
+        return std::unexpected(column.error());
+    }
     Outcomes outcomes(signals.size());
     for (std::size_t i = 0; i < signals.size(); i++) {
-        Result<Outcome> outcome = decide(demand_of(type, signals[i]));
+        Result<Outcome> outcome = decide(text_of(signals[i], *column));
         if (!outcome) {
             return std::unexpected(outcome.error());
         }

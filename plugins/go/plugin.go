@@ -42,10 +42,13 @@ func send(signalType types.SignalType, signals []types.Signal) result {
 		to.headers = append(to.headers, field{F0: "token", F1: token.Some()})
 	}
 
+	demands, known := outcomeColumn(signalType)
+	if !known {
+		return fail(types.MakeOutageMisconfigured(`setting "outcome_column" names an unknown column`))
+	}
 	// An outage answers for the whole call, so nothing is published before every row is decided.
 	outcomes := make([]types.Outcome, len(signals))
 	toPublish := make([]int, 0, len(signals))
-	demands := column(signalType, "outcome")
 	for i, signal := range signals {
 		switch text(signal, demands) {
 		case "skip":
@@ -111,9 +114,15 @@ func later() types.Retry {
 	return types.Retry{Reason: asked, AfterMs: wit.Some[uint64](1500)}
 }
 
-// column returns the position of a column, or -1.
-func column(signalType types.SignalType, name string) int {
-	return slices.IndexFunc(signalType.Columns, func(c types.Column) bool { return c.Name == name })
+// outcomeColumn returns the position of the column that the setting names, or -1 if it names none,
+// and whether there is such a column.
+func outcomeColumn(signalType types.SignalType) (position int, known bool) {
+	name := config.Get("outcome_column")
+	if name.IsNone() {
+		return -1, true
+	}
+	position = slices.IndexFunc(signalType.Columns, func(c types.Column) bool { return c.Name == name.Some() })
+	return position, position >= 0
 }
 
 // text returns the text in a column, or "" where there is none.

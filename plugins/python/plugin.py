@@ -61,7 +61,7 @@ class BulkSender(exports.BulkSender):
             )
 
         # An outage answers for all rows, so every row is decided before any is published.
-        demands = [decide(value) for value in column(signal_type, signals, "outcome")]
+        demands = [decide(value) for value in outcome_column(signal_type, signals)]
         rows = list(zip(signals, demands, strict=True))
         messages = [message(signal) for signal, demand in rows if demand is None]
         answers = iter(publish(messages))
@@ -80,13 +80,14 @@ def publish(messages: list[Message]) -> list[Outcome]:
     return outcomes
 
 
-def column(
-    signal_type: SignalType, signals: list[Signal], name: str
-) -> list[Value | None]:
-    """The values in a column; None where there is no such column."""
+def outcome_column(signal_type: SignalType, signals: list[Signal]) -> list[Value | None]:
+    """The values in the column that the setting names; None if it names none."""
+    name = config.get("outcome_column")
+    if name is None:
+        return [None] * len(signals)
     names = [column.name for column in signal_type.columns]
     if name not in names:
-        return [None] * len(signals)
+        raise Err(Outage_Misconfigured('setting "outcome_column" names an unknown column'))
     position = names.index(name)
     return [signal.values[position] for signal in signals]
 

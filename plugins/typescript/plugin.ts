@@ -63,9 +63,7 @@ function send(signalType: SignalType, signals: Signal[]): Outcome[] {
   });
 
   // An outage answers for all rows, so every row is decided before any is published.
-  const position = signalType.columns.findIndex(
-    (column) => column.name === "outcome",
-  );
+  const position = outcomeColumn(signalType);
   const demands = signals.map(({ values }) => decide(values[position]));
   const messages = signals
     .filter((_, row) => demands[row] === undefined)
@@ -92,6 +90,19 @@ function publishAll(messages: Message[]): Outcome[] {
     );
   }
   return outcomes;
+}
+
+/** The position of the column that the setting names; -1 if it names none. */
+function outcomeColumn({ columns }: SignalType): number {
+  const name = get("outcome_column");
+  const position = columns.findIndex((column) => column.name === name);
+  if (name !== undefined && position < 0) {
+    throw {
+      tag: "misconfigured",
+      val: 'setting "outcome_column" names an unknown column',
+    } satisfies Outage;
+  }
+  return position;
 }
 
 /** The outcome that a row demands; undefined stands for a row to publish. */

@@ -24,7 +24,7 @@ async fn a_retry_holds_back_only_its_own_order_key(language: &str) {
     let config = format!(
         "[database]\nurl = {:?}\n[connections.bus]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {:?}\n\
          order_by = ['id']\norder_key = ['customer']\n\
-         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = {stream:?} }}\n",
+         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', destination = {stream:?}, outcome_column = 'outcome' }}\n",
         database.url,
         broker.url(),
         super::sample(language),

@@ -18,7 +18,7 @@ async fn crash(plugin: &Path) -> (Database, Project) {
     let text = config(&database.url, &[]);
     let more = format!(
         "[connections.bus]\nurl = 'nats://127.0.0.1:1'\n[signals.OrderPlaced]\nplugin = {plugin:?}\n\
-         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus' }}\nretry = {{ max_attempts = 1 }}\n"
+         grants = {{ connections = ['bus'] }}\nsettings = {{ connection = 'bus', outcome_column = 'outcome' }}\nretry = {{ max_attempts = 1 }}\n"
     );
     let project = Project::new(database.folder(), &(text + &more));
     (database, project)
@@ -64,7 +64,7 @@ fn source_lines_are_reported_if_the_component_has_them() {
     let project = Project::at(&folder.path().join("debugged"));
     let built = project.command(&["plugin", "build"]).env("CFLAGS", "-g").env("LDFLAGS", "").output().unwrap();
     assert!(built.status.success(), "{built:?}");
-    let rows = r#"{"settings": {"connection": "bus"}, "cases": [{"name": "crash", "rows": [{"outcome": "panic"}]}]}"#;
+    let rows = r#"{"settings": {"connection": "bus", "outcome_column": "outcome"}, "cases": [{"name": "crash", "rows": [{"outcome": "panic"}]}]}"#;
     std::fs::write(project.folder().join("crash.json"), rows).unwrap();
     let shown = project.run(&["plugin", "test", "--rows", "crash.json"]).stdout;
     assert!(shown.contains("/decide.c:"), "{shown}");

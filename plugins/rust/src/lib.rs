@@ -1,4 +1,4 @@
-//! Publishes each row as one JSON message, unless its column `outcome` demands something else.
+//! Publishes each row as one JSON message.
 
 #![forbid(unsafe_code)]
 
@@ -7,18 +7,20 @@ use signalbus_guest::{
 };
 use std::time::Duration;
 
-/// Where the messages go, read from the settings of these names.
+/// Read from the settings of these names.
 #[derive(serde::Deserialize)]
-struct Bus {
+struct Settings {
     connection: String,
     /// Defaults to the name of the signal type.
     destination: Option<String>,
+    /// The column in which a row can demand an outcome other than to be published.
+    outcome_column: Option<String>,
     #[serde(skip)]
     token: Option<String>,
 }
 
-impl Bus {
-    fn configured() -> Result<Self> {
+impl Settings {
+    fn read() -> Result<Self> {
         Ok(Self {
             token: config::secret("token"),
             ..config::parse()?
@@ -39,19 +41,47 @@ impl Bus {
             None => message,
         })
     }
+
+    /// The outcome that a row demands; `None` stands for a row to publish.
+    fn demanded(&self, signal: &Signal) -> Result<Option<Outcome>> {
+        const REASON: &str = "the row asks for it";
+        const LATER: Duration = Duration::from_millis(1500);
+        let Some(column) = &self.outcome_column else {
+            return Ok(None);
+        };
+        let Some(value) = signal.value(column) else {
+            let reason = "setting \"outcome_column\" names an unknown column";
+            return Err(Error::misconfigured(reason));
+        };
+        let Value::Text(outcome) = value else {
+            return Ok(None);
+        };
+        match outcome.as_str() {
+            "skip" => Ok(Some(Outcome::Skip)),
+            "retry" => Ok(Some(Outcome::retry_after(LATER, REASON))),
+            "reject" => Ok(Some(Outcome::reject(REASON))),
+            "unavailable" => Err(Error::unavailable(REASON).after(LATER)),
+            "misconfigured" => Err(Error::misconfigured(REASON)),
+            "panic" => panic!("{REASON}"),
+            _ => Ok(None),
+        }
+    }
 }
 
 fn send_all(signals: &[Signal]) -> BulkResult {
-    let bus = Bus::configured()?;
+    let settings = Settings::read()?;
     let Some(first) = signals.first() else {
         return Ok(Vec::new());
     };
     // An outage answers for all rows, so every row is decided before any is published.
-    let mut outcomes: Vec<Option<Outcome>> = signals.iter().map(demanded).collect::<Result<_>>()?;
+    let mut outcomes: Vec<Option<Outcome>> = signals
+        .iter()
+        .map(|signal| settings.demanded(signal))
+        .collect::<Result<_>>()?;
     let mut messages = Vec::new();
     for (signal, outcome) in signals.iter().zip(&mut outcomes) {
         if outcome.is_none() {
-            match bus.message(signal) {
+            match settings.message(signal) {
                 Ok(message) => messages.push(message),
                 Err(error) => *outcome = Some(Outcome::reject(error.reason())),
             }
@@ -59,7 +89,7 @@ fn send_all(signals: &[Signal]) -> BulkResult {
     }
     let mut answers = publish(&messages)?.into_iter();
     if !messages.is_empty() {
-        let destination = bus.destination(first);
+        let destination = settings.destination(first);
         log::info!(
             "published",
             signals = messages.len(),
@@ -70,24 +100,6 @@ fn send_all(signals: &[Signal]) -> BulkResult {
     Ok(outcomes
         .filter_map(|outcome| outcome.or_else(|| answers.next()))
         .collect())
-}
-
-/// What the row's column `outcome` demands.
-fn demanded(signal: &Signal) -> Result<Option<Outcome>> {
-    const REASON: &str = "the row asks for it";
-    const LATER: Duration = Duration::from_millis(1500);
-    let Some(Value::Text(outcome)) = signal.value("outcome") else {
-        return Ok(None);
-    };
-    match outcome.as_str() {
-        "skip" => Ok(Some(Outcome::Skip)),
-        "retry" => Ok(Some(Outcome::retry_after(LATER, REASON))),
-        "reject" => Ok(Some(Outcome::reject(REASON))),
-        "unavailable" => Err(Error::unavailable(REASON).after(LATER)),
-        "misconfigured" => Err(Error::misconfigured(REASON)),
-        "panic" => panic!("{REASON}"),
-        _ => Ok(None),
-    }
 }
 
 plugin!(bulk send_all);

@@ -13,7 +13,7 @@ fn row(id: i64, outcome: &str) -> Signal {
 }
 
 fn send(outcomes: &[&str]) -> BulkResult {
-    testing::settings([("connection", "bus")]);
+    testing::settings([("connection", "bus"), ("outcome_column", "outcome")]);
     let rows: Vec<_> = (1..)
         .zip(outcomes)
         .map(|(id, outcome)| row(id, outcome))
@@ -61,6 +61,16 @@ fn each_row_decides_for_itself() {
         Ok(expected.to_vec())
     );
     assert_eq!(published(), ["OrderPlaced:2", "OrderPlaced:5"]);
+}
+
+#[test]
+fn a_column_means_nothing_unless_a_setting_names_it() {
+    testing::settings([("connection", "bus")]);
+    assert_eq!(send_all(&[row(1, "skip")]), Ok(vec![Outcome::Sent]));
+    testing::settings([("connection", "bus"), ("outcome_column", "verdict")]);
+    let unknown = Error::misconfigured("setting \"outcome_column\" names an unknown column");
+    assert_eq!(send_all(&[row(1, "skip")]), Err(unknown));
+    assert_eq!(published(), ["OrderPlaced:1"]);
 }
 
 #[test]

@@ -9,15 +9,22 @@ const demanded = "the row asks for it";
 
 const Demand = enum { skip, retry, reject, unavailable, misconfigured, panic };
 
-/// Fills in one outcome per signal; `sent` stands for a row to be published.
+/// Fills in one outcome per signal; `sent` stands for a row to be published. A row can demand
+/// another outcome in the column of this name, if there is a name.
 pub fn decideAll(
+    outcome_column: ?contract.String,
     signal_type: contract.SignalType,
     signals: []const contract.Signal,
     outcomes: []Outcome,
     outage: *contract.Outage,
 ) error{Outage}!void {
+    const name = outcome_column orelse return;
+    const column = find(name, signal_type) orelse {
+        outage.* = contract.misconfigured("setting \"outcome_column\" names an unknown column");
+        return error.Outage;
+    };
     for (signals, outcomes) |signal, *outcome| {
-        outcome.* = try decide(demandOf(signal_type, signal), outage);
+        outcome.* = try decide(demandOf(slice(signal.values)[column]), outage);
     }
 }
 
@@ -46,14 +53,15 @@ fn later() contract.Retry {
     return .{ .reason = contract.copy(demanded), .after_ms = .{ .is_some = true, .val = 1500 } };
 }
 
-/// What the row's column `outcome` asks for.
-fn demandOf(signal_type: contract.SignalType, signal: contract.Signal) ?Demand {
-    for (slice(signal_type.columns), slice(signal.values)) |column, value| {
-        if (value.tag == c.SIGNALBUS_PLUGIN_TYPES_VALUE_TEXT and
-            std.mem.eql(u8, slice(column.name), "outcome"))
-        {
-            return std.meta.stringToEnum(Demand, slice(value.val.text));
-        }
+/// The position of a column.
+fn find(name: contract.String, signal_type: contract.SignalType) ?usize {
+    for (slice(signal_type.columns), 0..) |column, position| {
+        if (std.mem.eql(u8, slice(column.name), slice(name))) return position;
     }
     return null;
+}
+
+fn demandOf(value: contract.Value) ?Demand {
+    if (value.tag != c.SIGNALBUS_PLUGIN_TYPES_VALUE_TEXT) return null;
+    return std.meta.stringToEnum(Demand, slice(value.val.text));
 }

@@ -50,6 +50,7 @@ fn send(signal_type: SignalType, signals: []const Signal, outage: *Outage) contr
         return error.Outage;
     };
     const destination = try get(arena, c.signalbus_plugin_config_get, "destination");
+    const outcome_column = try get(arena, c.signalbus_plugin_config_get, "outcome_column");
     const token = try get(arena, c.signalbus_plugin_config_get_secret, "token");
     var headers = [_]Attribute{
         .{ .f0 = borrow("signal-type"), .f1 = signal_type.name },
@@ -68,7 +69,7 @@ fn send(signal_type: SignalType, signals: []const Signal, outage: *Outage) contr
         for (outcomes) |*outcome| c.signalbus_plugin_types_outcome_free(outcome);
         contract.allocator.free(outcomes);
     }
-    try decide.decideAll(signal_type, signals, outcomes, outage);
+    try decide.decideAll(outcome_column, signal_type, signals, outcomes, outage);
     try publishAll(arena, template, signal_type, signals, outcomes, outage);
     return outcomes;
 }
