@@ -9,7 +9,7 @@ use crate::harness::database::Database;
 use crate::harness::is_soak;
 
 /// Languages whose tools take minutes for a new project: `make soak` waits for them.
-const SLOW: [&str; 3] = ["javascript", "typescript", "zig"];
+const SLOW: [&str; 4] = ["javascript", "python", "typescript", "zig"];
 
 /// `make plugins` builds the sample with the same command, and other tests run what that makes.
 fn differs_from_the_sample_by_its_name_alone(language: &str, project: &Path) {
