@@ -5,6 +5,7 @@
 
 mod drop_in_thread;
 mod explain;
+mod msk;
 mod settings;
 mod token;
 
@@ -76,9 +77,10 @@ type Record<'a> = FutureRecord<'a, str, [u8]>;
 
 impl Kafka {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
-        config.refuse_unknown(&["mechanism"])?;
+        config.refuse_unknown(&["mechanism", "region"])?;
         let address = config.servers(9092).join(",");
-        if config.user().is_none() && (config.password().is_some() || config.query("mechanism").is_some()) {
+        let names_login = config.password().is_some() || config.query("mechanism").is_some();
+        if config.user().is_none() && names_login && !Tokens::is_msk(config) {
             return Err("a password and `?mechanism=` need a user".into());
         }
         let settings = settings::settings(config, &address)?;

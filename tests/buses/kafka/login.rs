@@ -122,8 +122,20 @@ async fn what_a_login_by_token_needs_is_named() {
         (at("id:secret@", &format!("{ENDPOINT} = 'http://127.0.0.1:9/token'")), "the https:// URL that gives tokens"),
         (at("id@", &endpoint), "the id and the secret of a client in the URL"),
         (at("id:secret@", &format!("{endpoint}, \"sasl.oauthbearer.client.id\" = 'x'")), "the client in the URL"),
+        ("url = 'kafka://127.0.0.1:9?mechanism=AWS_MSK_IAM'".into(), "is for kafkas:// without a user"),
+        ("url = 'kafkas://127.0.0.1:9?mechanism=AWS_MSK_IAM'".into(), "name the region of AWS with `&region=`"),
+        ("url = 'kafkas://127.0.0.1:9?region=eu-west-1'".into(), "`?region=` is for `?mechanism=AWS_MSK_IAM`"),
         (format!("url = 'kafkas://id:secret@127.0.0.1:9'\noptions = {{ {endpoint} }}"), "is for `?mechanism=OAUTHBEARER`"),
     ] {
         Shop::small(&connection, "destination = 'orders'").await.cannot(78, &[words]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_credentials_of_aws_nothing_is_charged() {
+    let server = super::Guarded::shared().await;
+    let ca = server.certificates.path().join("ca.pem");
+    let url = format!("kafkas://127.0.0.1:{}?mechanism=AWS_MSK_IAM&region=eu-west-1", server.secure);
+    let connection = format!("url = '{url}'\nca = {ca:?}\ntimeout = '5s'");
+    Shop::small(&connection, "destination = 'orders'").await.cannot(69, &["credentials of AWS"]).await;
 }

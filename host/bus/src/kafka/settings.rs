@@ -17,11 +17,11 @@ use crate::{ConnectionConfig, tls};
 pub(super) fn settings(config: &ConnectionConfig, address: &str) -> Result<ClientConfig, String> {
     let millis = u64::try_from(config.timeout.as_millis()).unwrap_or(u64::MAX);
     let secure = config.url.scheme() == "kafkas";
-    let protocol = match (secure, config.user()) {
-        (false, None) => "plaintext",
-        (false, Some(_)) => "sasl_plaintext",
-        (true, None) => "ssl",
-        (true, Some(_)) => "sasl_ssl",
+    let protocol = match (secure, config.user().is_some() || Tokens::is_msk(config)) {
+        (false, false) => "plaintext",
+        (false, true) => "sasl_plaintext",
+        (true, false) => "ssl",
+        (true, true) => "sasl_ssl",
     };
     let mut settings = ClientConfig::new();
     settings
@@ -70,6 +70,9 @@ fn existing(name: &str, path: &Path) -> Result<String, String> {
 
 /// Sets who logs in, and how; tokens are fetched by `token`.
 fn log_in(config: &ConnectionConfig, settings: &mut ClientConfig) {
+    if Tokens::is_msk(config) {
+        settings.set("sasl.mechanism", "OAUTHBEARER");
+    }
     let Some(user) = config.user() else { return };
     let mechanism = config.query("mechanism").unwrap_or_else(|| "PLAIN".to_owned());
     if mechanism != "OAUTHBEARER" {

@@ -1,4 +1,5 @@
-//! Tokens for the login by OAUTHBEARER: from an OAuth endpoint, for the credentials of a client (RFC 6749, section 4.4).
+//! Tokens for the login by OAUTHBEARER: from an OAuth endpoint, for the credentials of a client (RFC 6749, section 4.4);
+//! or signed by `msk`.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use reqwest::{Certificate, Client, redirect::Policy};
 use tokio::runtime::Handle;
 use url::{Url, form_urlencoded};
 
+use super::msk::Msk;
 use crate::{ConnectionConfig, tls};
 
 /// The property of librdkafka with the endpoint.
@@ -14,9 +16,26 @@ const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
 /// And with the scope to ask for.
 const SCOPE: &str = "sasl.oauthbearer.scope";
 
+/// The mechanism of Amazon MSK.
+const MSK: &str = "AWS_MSK_IAM";
+
 /// Where the tokens of a connection come from.
 #[derive(Clone)]
-pub(super) struct Tokens {
+pub(super) enum Tokens {
+    Endpoint(Endpoint),
+    Msk(Msk),
+}
+
+/// A token, whom it is for, and when it ends.
+pub(super) struct Token {
+    pub(super) token: String,
+    pub(super) user: String,
+    pub(super) end: SystemTime,
+}
+
+/// An OAuth endpoint, and who asks it.
+#[derive(Clone)]
+pub(super) struct Endpoint {
     client: Client,
     endpoint: Url,
     id: String,
@@ -44,13 +63,73 @@ impl Tokens {
     /// # Errors
     /// Something is missing, or cannot be used.
     pub(super) fn new(config: &ConnectionConfig) -> Result<Option<Self>, String> {
-        let option = |wanted: &str| config.options.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
-        if config.query("mechanism").as_deref() != Some("OAUTHBEARER") {
-            return match [ENDPOINT, SCOPE].into_iter().find(|name| option(name).is_some()) {
-                Some(name) => Err(format!("`options`: \"{name}\" is for `?mechanism=OAUTHBEARER` in the URL")),
+        let mechanism = config.query("mechanism");
+        if mechanism.as_deref() == Some("OAUTHBEARER") {
+            return Endpoint::new(config).map(|endpoint| Some(Self::Endpoint(endpoint)));
+        }
+        if let Some((name, _)) = config.options.iter().find(|(name, _)| Self::take(name)) {
+            return Err(format!("`options`: \"{name}\" is for `?mechanism=OAUTHBEARER` in the URL"));
+        }
+        if mechanism.as_deref() != Some(MSK) {
+            return match config.query("region") {
+                Some(_) => Err(format!("`?region=` is for `?mechanism={MSK}`")),
                 None => Ok(None),
             };
         }
+        if config.url.scheme() != "kafkas" || config.user().is_some() {
+            return Err(format!("`?mechanism={MSK}` is for kafkas:// without a user: AWS' own credentials are used"));
+        }
+        let variables = || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
+        let host = config.host().unwrap_or_default();
+        let region = config.query("region").or_else(|| region_of(&host).map(str::to_owned)).or_else(variables);
+        let region = region.ok_or_else(|| format!("`?mechanism={MSK}`: name the region of AWS with `&region=`"))?;
+        // (What gives credentials within AWS has no certificate.)
+        Ok(Some(Self::Msk(Msk::new(region, client(config, None)?))))
+    }
+
+    /// Whether a mechanism needs no user in the URL.
+    pub(super) fn is_msk(config: &ConnectionConfig) -> bool {
+        config.query("mechanism").as_deref() == Some(MSK)
+    }
+
+    /// Returns a new token. Blocks.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(super) fn fetch(&self, runtime: &Handle) -> Result<OAuthToken, NoToken> {
+        let Token { token, user, end } = runtime.block_on(async {
+            match self {
+                Self::Endpoint(endpoint) => endpoint.ask().await,
+                Self::Msk(msk) => msk.ask().await,
+            }
+        })?;
+        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let lifetime_ms = i64::try_from(end.as_millis()).unwrap_or(i64::MAX);
+        Ok(OAuthToken { token, principal_name: user, lifetime_ms })
+    }
+}
+
+/// Returns the region in the name of a server of Amazon MSK.
+fn region_of(host: &str) -> Option<&str> {
+    let (_, rest) = host.strip_suffix(".amazonaws.com")?.rsplit_once(".kafka").filter(|(name, _)| !name.is_empty())?;
+    rest.trim_start_matches("-serverless").strip_prefix('.').filter(|region| !region.contains('.'))
+}
+
+/// Returns an HTTP client that trusts these certificates, too.
+fn client(config: &ConnectionConfig, ca: Option<&str>) -> Result<Client, String> {
+    tls::provide();
+    let authorities = Certificate::from_pem_bundle(ca.unwrap_or_default().as_bytes());
+    Client::builder()
+        .redirect(Policy::none())
+        .timeout(config.timeout / 3)
+        .tls_certs_merge(authorities.map_err(|error| format!("`ca`: {error}"))?)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+impl Endpoint {
+    fn new(config: &ConnectionConfig) -> Result<Self, String> {
+        let option = |wanted: &str| config.options.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
         let endpoint = option(ENDPOINT).and_then(|url| Url::parse(url).ok()).filter(|url| url.scheme() == "https");
         let endpoint = endpoint.ok_or_else(|| {
             format!(
@@ -61,26 +140,11 @@ impl Tokens {
         let (Some(id), Some(secret)) = (config.user(), config.password()) else {
             return Err("`?mechanism=OAUTHBEARER` needs the id and the secret of a client in the URL: `id:secret@`".into());
         };
-        tls::provide();
-        let authorities = Certificate::from_pem_bundle(config.ca.as_deref().unwrap_or_default().as_bytes());
-        let client = Client::builder()
-            .redirect(Policy::none())
-            .timeout(config.timeout / 3)
-            .tls_certs_merge(authorities.map_err(|error| format!("`ca`: {error}"))?)
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Some(Self { client, endpoint, id, secret, scope: option(SCOPE).cloned() }))
+        let client = client(config, config.ca.as_deref())?;
+        Ok(Self { client, endpoint, id, secret, scope: option(SCOPE).cloned() })
     }
 
-    /// Returns a new token. Blocks.
-    ///
-    /// # Errors
-    /// Why there is none.
-    pub(super) fn fetch(&self, runtime: &Handle) -> Result<OAuthToken, NoToken> {
-        runtime.block_on(self.ask())
-    }
-
-    async fn ask(&self) -> Result<OAuthToken, NoToken> {
+    async fn ask(&self) -> Result<Token, NoToken> {
         let told = |what: String| format!("{}: {what}", self.endpoint);
         let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
         let mut form = form_urlencoded::Serializer::new("grant_type=client_credentials".to_owned());
@@ -102,9 +166,7 @@ impl Tokens {
         match (status.as_u16(), body["access_token"].as_str()) {
             (200, Some(token)) => {
                 let lifetime = Duration::from_secs(body["expires_in"].as_u64().unwrap_or(3600).max(1));
-                let end = asked.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default() + lifetime;
-                let lifetime_ms = i64::try_from(end.as_millis()).unwrap_or(i64::MAX);
-                Ok(OAuthToken { token: token.to_owned(), principal_name: self.id.clone(), lifetime_ms })
+                Ok(Token { token: token.to_owned(), user: self.id.clone(), end: asked + lifetime })
             }
             (408 | 425 | 429, _) => Err(NoToken::Unavailable(told(status.to_string()))),
             (400..=499, _) => {
@@ -122,5 +184,19 @@ fn cause(error: &reqwest::Error) -> String {
     match causes.last() {
         Some(last) => format!("{error}: {last}"),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_server_tells_its_region() {
+        assert_eq!(region_of("b-1.orders.abc123.c2.kafka.eu-west-1.amazonaws.com"), Some("eu-west-1"));
+        assert_eq!(region_of("boot-abc.c1.kafka-serverless.us-east-1.amazonaws.com"), Some("us-east-1"));
+        for host in ["kafka.example.com", "localhost", "s3.eu-west-1.amazonaws.com", "kafka.amazonaws.com"] {
+            assert_eq!(region_of(host), None, "{host}");
+        }
     }
 }
