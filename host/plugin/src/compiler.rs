@@ -2,12 +2,12 @@
 //!
 //! The relay itself only reads what a worker has put into the cache. Next: `worker`, the other side.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::debug_info::Place;
@@ -31,9 +31,8 @@ pub(super) struct Workers {
     command: PathBuf,
     /// Bytes of memory for each.
     memory: u64,
-    /// Each kind of work has turns of its own, so that none waits for one that takes longer.
-    quick: Turns,
-    slow: Turns,
+    /// For the slices of compiling, and for locating.
+    compiling: [Turns; 3],
     locating: Turns,
     refused: Mutex<HashMap<String, Refused>>,
 }
@@ -43,8 +42,6 @@ pub(super) struct Uncompiled<'a> {
     pub(super) digest: &'a str,
     /// Reads it, when it is its turn: those of all that wait would fill the memory.
     pub(super) read: &'a dyn Fn() -> Result<Vec<u8>, String>,
-    /// Whether it has been compiled.
-    pub(super) is_done: &'a dyn Fn() -> bool,
 }
 
 /// A file that does not compile.
@@ -72,10 +69,10 @@ struct Failure {
 impl Workers {
     /// What part of the memory each process may take.
     const SHARE: u64 = 4;
-    /// Enough for a component with an interpreter of 20 MB, on most machines.
-    const QUICK_SECONDS: u64 = 30;
-    /// Enough for it on any.
-    const COMPILE_SECONDS: u64 = 240;
+    /// A component is compiled within the first of these seconds of processor time that is enough for it; then come the
+    /// turns that it waits for. The first is enough for most, the third for one with an interpreter of 20 MB on most
+    /// machines, and the last for it on any. Beginning again takes a third of the time at most.
+    const SLICES: [(u64, usize); 4] = [(2, 0), (8, 1), (30, 1), (240, 2)];
     const LOCATE: Limit = Limit { seconds: 5, memory: 256 << 20 };
     /// How long a crash waits for others before it is reported without names from debug information.
     const PATIENCE: Duration = Duration::from_secs(3);
@@ -88,37 +85,38 @@ impl Workers {
 
     pub(super) fn new(command: PathBuf) -> Self {
         let memory = (available() / Self::SHARE).clamp(512 << 20, 2 << 30);
-        let (quick, slow, locating) = (Turns::new(1), Turns::new(1), Turns::new(2));
-        Self { command, memory, quick, slow, locating, refused: Mutex::default() }
+        let (compiling, locating) = ([1; 3].map(Turns::new), Turns::new(2));
+        Self { command, memory, compiling, locating, refused: Mutex::default() }
     }
 
-    /// Compiles a component into a cache. Blocks.
+    /// Compiles a component into a cache, unless it is there. Blocks.
     ///
-    /// One that takes long begins once more behind others that do, so that those that take little need not wait for it.
+    /// One that takes longer than a slice begins again behind all that have not had as much, so that those that take
+    /// little wait for nothing else.
     ///
     /// # Errors
     /// Why it does not compile.
     pub(super) fn compile(&self, file: &Uncompiled<'_>, cache: &Path, frugal: bool) -> Result<(), String> {
-        let attempt = |turns: &Turns, seconds| {
+        let failed = |reason| Failure { reason, late: false, took: Duration::ZERO };
+        let attempt = |level: usize, seconds, turns: &Turns| {
             let mut command = Command::new(&self.command);
             command.args(["worker", "compile"]).arg("--cache").arg(cache);
             if frugal {
                 command.arg("--frugal");
             }
-            let _turn = turns.take();
+            let _turn = turns.take(level, Duration::MAX);
             // Another may have found it out meanwhile.
-            if (file.is_done)() {
-                return Ok(String::new());
-            }
-            let failed = |reason| Failure { reason, late: false, took: Duration::ZERO };
             self.refusal(file.digest).map_or(Ok(()), Err).map_err(failed)?;
             let bytes = (file.read)().map_err(failed)?;
             self.run(command, &Limit { seconds, memory: self.memory }, &bytes)
         };
-        let tried = match attempt(&self.quick, Self::QUICK_SECONDS) {
-            Err(failure) if failure.late => attempt(&self.slow, Self::COMPILE_SECONDS),
-            tried => tried,
-        };
+        let mut tried = Err(failed(String::new()));
+        for (level, (seconds, turns)) in Self::SLICES.into_iter().enumerate() {
+            tried = attempt(level, seconds, &self.compiling[turns]);
+            if !matches!(&tried, Err(failure) if failure.late) {
+                break;
+            }
+        }
         tried.map(drop).map_err(|failure| {
             self.refuse(file.digest, &failure);
             failure.reason
@@ -132,7 +130,7 @@ impl Workers {
     pub(super) fn locate(&self, read: &dyn Fn() -> Option<Vec<u8>>, places: &[Place]) -> Result<String, String> {
         let mut command = Command::new(&self.command);
         command.args(["worker", "locate"]).args(places.iter().map(Place::to_string));
-        let _turn = self.locating.take_within(Self::PATIENCE).ok_or("too many others wait")?;
+        let _turn = self.locating.take(0, Self::PATIENCE).ok_or("too many others wait")?;
         let bytes = read().ok_or("the file has changed")?;
         self.run(command, &Self::LOCATE, &bytes).map_err(|failure| failure.reason)
     }
@@ -163,33 +161,45 @@ impl Workers {
     }
 }
 
-/// How many of a kind may begin.
+/// How many of a kind may go on at a time.
 #[derive(Debug)]
 pub(super) struct Turns {
-    left: Mutex<usize>,
-    ended: Condvar,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Queue {
+    left: usize,
+    /// Who waits: the level, and in which order they came.
+    waiting: BTreeSet<(usize, u64)>,
+    serial: u64,
 }
 
 impl Turns {
     pub(super) fn new(number: usize) -> Self {
-        Self { left: Mutex::new(number), ended: Condvar::new() }
+        Self { queue: Mutex::new(Queue { left: number, waiting: BTreeSet::new(), serial: 0 }), changed: Condvar::new() }
     }
 
-    /// Waits until few enough go on.
-    fn take(&self) -> Turn<'_> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = self.ended.wait_while(left, |left| *left == 0);
-        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
-        Turn(self)
+    /// Waits for a turn, for a while, behind those of lower levels.
+    pub(super) fn take(&self, level: usize, patience: Duration) -> Option<Turn<'_>> {
+        let mut queue = self.queue();
+        queue.serial += 1;
+        let own = (level, queue.serial);
+        queue.waiting.insert(own);
+        let is_next = |queue: &Queue| queue.left > 0 && queue.waiting.first() == Some(&own);
+        let waited = self.changed.wait_timeout_while(queue, patience, |queue| !is_next(queue));
+        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let taken = is_next(&queue);
+        queue.waiting.remove(&own);
+        queue.left -= usize::from(taken);
+        // Another may be next now.
+        self.changed.notify_all();
+        taken.then(|| Turn(self))
     }
 
-    /// The same, for a while.
-    pub(super) fn take_within(&self, patience: Duration) -> Option<Turn<'_>> {
-        let left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.ended.wait_timeout_while(left, patience, |left| *left == 0);
-        let (mut left, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        *left = left.checked_sub(1)?;
-        Some(Turn(self))
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -197,8 +207,8 @@ pub(super) struct Turn<'a>(&'a Turns);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        *self.0.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.ended.notify_one();
+        self.0.queue().left += 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -312,7 +322,7 @@ mod tests {
     }
 
     fn compile(workers: &Workers, folder: &Path, digest: &str, text: &str) -> Result<(), String> {
-        let file = Uncompiled { digest, read: &|| Ok(text.into()), is_done: &|| false };
+        let file = Uncompiled { digest, read: &|| Ok(text.into()) };
         workers.compile(&file, folder, false)
     }
 
@@ -357,6 +367,41 @@ mod tests {
         assert_eq!(refused, "it takes more than 240 seconds of processor time");
         compile(&workers, folder.path(), "2", "good\n").unwrap();
         assert_eq!(compile(&workers, folder.path(), "1", "slow\n").unwrap_err(), refused);
-        assert_eq!(std::fs::read_to_string(&tries).unwrap(), "slow\nslow\ngood\n");
+        assert_eq!(std::fs::read_to_string(&tries).unwrap(), "slow\nslow\nslow\nslow\ngood\n");
+    }
+
+    /// What takes little waits for slices that are as short as its own, however many wait that take long.
+    #[test]
+    fn what_takes_little_is_compiled_first() {
+        const COSTLY: usize = 15;
+        let folder = tempfile::TempDir::new().unwrap();
+        let begun = folder.path().join("begun");
+        // Standard input tells how many seconds it takes. A second is a hundredth of one here.
+        let script = format!(
+            "read -r needs; while [ \"$1\" != --seconds ]; do shift; done; echo $needs $2 >> {begun:?}
+             if [ $needs -gt $2 ]; then sleep $(printf '%d.%02d' $(($2 / 100)) $(($2 % 100))); kill -9 $$; fi"
+        );
+        let workers = workers(folder.path(), &script);
+        let begun = || std::fs::read_to_string(folder.path().join("begun")).unwrap_or_default();
+        std::thread::scope(|scope| {
+            for n in 0..COSTLY {
+                let workers = &workers;
+                scope.spawn(move || compile(workers, workers.command.parent().unwrap(), &n.to_string(), "1000\n"));
+            }
+            while begun().lines().count() < 2 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let honest = [("cheap", "1\n"), ("interpreter", "7\n")].map(|(digest, needs)| {
+                let compiled = || compile(&workers, folder.path(), digest, needs).map(|()| begun());
+                scope.spawn(compiled)
+            });
+            for thread in honest {
+                let before = thread.join().unwrap().unwrap();
+                let long = before.lines().filter(|line| *line == "1000 30").count();
+                assert!(long < COSTLY / 2, "it waited for {long} of {COSTLY}: {before}");
+            }
+        });
+        let slices = |seconds: u64| begun().lines().filter(|line| *line == format!("1000 {seconds}")).count();
+        assert_eq!([2, 8, 30, 240].map(slices), [COSTLY; 4]);
     }
 }

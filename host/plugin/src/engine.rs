@@ -4,13 +4,16 @@
 //! `call` makes stores in it.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::hash::{Hash as _, Hasher};
 use std::num::{NonZero, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use wasmtime::component::{Component, HasSelf, Linker};
@@ -94,6 +97,8 @@ impl Engine {
             }
         }
         let mut config = config(cache.clone());
+        // What no worker has compiled cannot be loaded.
+        config.enable_compiler(workers.is_none());
         // This fails where the address space is too small for the pool.
         let pooled = wasmtime::Engine::new(config.clone().allocation_strategy(pool()));
         let small = pooled.is_err();
@@ -153,35 +158,21 @@ impl Engine {
         Ok(component)
     }
 
-    /// Whether [`component`](Self::component) takes no more than reading the cache, or compiles in this process anyway.
-    pub(super) fn is_compiled(&self, digest: &str) -> bool {
-        self.0.workers.is_none() || self.mark(digest).is_none_or(|mark| mark.exists())
+    /// Whether components are compiled by worker processes. Then [`component`](Self::component) only reads what these
+    /// have put into the cache, and fails if there is nothing, or nothing that can be read.
+    pub(super) fn has_workers(&self) -> bool {
+        self.0.workers.is_some()
     }
 
-    /// Lets a worker process compile a file into the cache, unless one has done so before. Blocks.
+    /// Lets a worker process compile a file into the cache, unless it is there. Blocks.
     pub(super) fn compile(&self, digest: &str, read: &dyn Fn() -> Result<Vec<u8>, String>) -> Result<(), String> {
-        let (Some(workers), Some(cache), Some(mark)) = (&self.0.workers, &self.0.cache, self.mark(digest)) else {
-            return Ok(());
-        };
-        let file = Uncompiled { digest, read, is_done: &|| mark.exists() };
-        workers.compile(&file, cache.directory(), self.0.frugal)?;
-        // Without the mark it is done once more.
-        let _ = mark.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&mark, ""));
-        Ok(())
-    }
-
-    /// Returns the file that says that a component has been compiled into the cache.
-    fn mark(&self, digest: &str) -> Option<PathBuf> {
-        let mut settings = DefaultHasher::new();
-        self.0.engine.precompile_compatibility_hash().hash(&mut settings);
-        let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
-        let cache = self.0.cache.as_ref()?;
-        Some(cache.directory().join("compiled").join(format!("{digits}-{:016x}", settings.finish())))
+        let (Some(workers), Some(cache)) = (&self.0.workers, &self.0.cache) else { return Ok(()) };
+        workers.compile(&Uncompiled { digest, read }, cache.directory(), self.0.frugal)
     }
 
     /// Waits until few enough files are held in memory, but not for ever: a disk may hang.
     pub(super) fn reading(&self) -> Option<Turn<'_>> {
-        self.0.reading.take_within(Duration::from_secs(10))
+        self.0.reading.take(0, Duration::from_secs(10))
     }
 
     /// Returns names and source lines of places in a component, if a worker process can find them. Blocks.
@@ -254,14 +245,49 @@ fn config(cache: Option<Cache>) -> Config {
     config
 }
 
-/// Returns an engine that compiles only, as an [`Engine`] with this cache would, and its cache.
-pub(super) fn compiling(folder: &Path, small: bool) -> anyhow::Result<(wasmtime::Engine, Cache)> {
+/// Compiles a component into a cache, unless it is there, for an [`Engine`] that reads it. `small`: for a small address
+/// space.
+pub(super) fn compile_into(folder: &Path, small: bool, bytes: &[u8]) -> anyhow::Result<()> {
     let cache = open_cache(folder)?;
     let mut config = config(Some(cache.clone()));
     if small {
         frugal(&mut config);
     }
-    Ok((wasmtime::Engine::new(&config)?, cache))
+    let compiling = wasmtime::Engine::new(&config)?;
+    let reading = wasmtime::Engine::new(config.enable_compiler(false))?;
+    if Component::new(&reading, bytes).is_ok() {
+        return Ok(());
+    }
+    Component::new(&compiling, bytes)?;
+    // Each engine looks for it under a name of its own. If another process was quicker, it is there already.
+    let [from, to] = [&compiling, &reading].map(|engine| artifact(engine, bytes));
+    for versions in std::fs::read_dir(cache.directory().join("modules"))?.flatten() {
+        let _ = std::fs::rename(versions.path().join(&from), versions.path().join(&to));
+    }
+    let kept = Component::new(&reading, bytes).map(drop).map_err(anyhow::Error::from);
+    kept.with_context(|| format!("compiled code cannot be kept in \"{}\"", cache.directory().display()))
+}
+
+/// Returns the name of the file with a component's code in wasmtime's cache.
+fn artifact(engine: &wasmtime::Engine, bytes: &[u8]) -> String {
+    let mut name = FileName(Sha256::new());
+    // Without debug information in a file of its own, and without intrinsics.
+    (engine.precompile_compatibility_hash(), bytes, None::<&[u8]>, None::<&str>).hash(&mut name);
+    URL_SAFE_NO_PAD.encode(name.0.finalize())
+}
+
+/// Hashes what wasmtime's cache makes the name of a file from.
+struct FileName(Sha256);
+
+impl Hasher for FileName {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Is not used: the hash is longer.
+    fn finish(&self) -> u64 {
+        0
+    }
 }
 
 fn open_cache(folder: &Path) -> anyhow::Result<Cache> {
@@ -350,9 +376,36 @@ fn start_clock(engine: &wasmtime::Engine) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    /// The files in a cache, but for what wasmtime notes about them.
+    fn artifacts(cache: &Path) -> Vec<PathBuf> {
+        let versions = std::fs::read_dir(cache.join("modules")).unwrap().map(|version| version.unwrap().path());
+        let files = versions.flat_map(|version| std::fs::read_dir(version).unwrap()).map(|file| file.unwrap().path());
+        files.filter(|file| file.extension().is_none()).collect()
+    }
+
+    /// What the cache has lost, and what a disk has spoilt, is for a worker to compile, never for the relay.
+    #[test]
+    fn with_workers_only_what_they_have_compiled_is_loaded() {
+        let cache = TempDir::new().unwrap();
+        let engine = Engine::new(Some(cache.path().to_owned()), Compiler::Command("/nowhere/worker".into())).unwrap();
+        let load = || engine.component("sha256:1", EMPTY).map(drop);
+        assert!(load().is_err(), "it was compiled in this process");
+        compile_into(cache.path(), engine.0.frugal, EMPTY).unwrap();
+        load().unwrap();
+        let files = artifacts(cache.path());
+        assert_eq!(files.len(), 1, "{files:?}");
+        std::fs::write(&files[0], "spoilt").unwrap();
+        assert!(load().is_err(), "it was compiled in this process");
+        compile_into(cache.path(), engine.0.frugal, EMPTY).unwrap();
+        load().unwrap();
+        std::fs::remove_file(&files[0]).unwrap();
+        assert!(load().is_err() && artifacts(cache.path()).is_empty(), "it was compiled in this process");
+    }
+
     #[test]
     fn concurrent_loads_compile_a_component_once() {
-        const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
         let engine = Engine::new(None, Compiler::InProcess).unwrap();
         let all: Vec<Arc<Component>> = std::thread::scope(|scope| {
             let ask = || engine.component("sha256:1", EMPTY).unwrap();

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio_util::sync::CancellationToken;
 
+use super::load::digest_of;
 use super::{Engine, LoadError, Plugin, PluginSpec, Sender, Sending};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use signalbus_telemetry as telemetry;
@@ -122,6 +123,7 @@ impl Generations {
     pub async fn swap(&self) -> Result<bool, LoadError> {
         let _swapping = self.swapping.lock().await;
         let loaded = Plugin::load(&self.engine, &self.spec).await;
+        let refused = if loaded.is_err() { digest_of(self.path().to_owned()).await } else { None };
         let mut active = self.active();
         match loaded {
             Ok(plugin) if plugin.digest() == active.current.digest() => Ok(false),
@@ -132,9 +134,8 @@ impl Generations {
             }
             Err(error) => {
                 telemetry::swap_refused(&self.spec.signal_type, &error.to_string());
-                let digest = super::load::digest_of(self.path()).unwrap_or_default();
                 active.remember(GenerationRecord {
-                    digest,
+                    digest: refused.unwrap_or_default(),
                     since: now(),
                     status: GenerationStatus::Refused,
                     reason: Some(error.to_string()),
@@ -266,6 +267,8 @@ fn now() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -281,6 +284,27 @@ mod tests {
         assert_eq!(judged(1, &Ok(vec![Outcome::Reject { reason: "no".into() }])), failed("no"));
         assert_eq!(judged(2, &Ok(vec![Outcome::Sent])), failed("1 outcomes for 2 signals"));
         assert_eq!(judged(1, &Err(Outage::Misconfigured { reason: "no url".into() })), failed("no url"));
+    }
+
+    /// The processor time that this thread has taken.
+    fn taken() -> Duration {
+        let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(told.split(' ').next().unwrap().parse().unwrap())
+    }
+
+    /// Neither reading nor hashing keeps those waiting whose tasks this thread runs.
+    #[tokio::test]
+    async fn a_file_that_is_refused_is_hashed_elsewhere() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("plugin.wasm");
+        std::fs::write(&path, vec![0; 16 << 20]).unwrap();
+        let before = taken();
+        let digest = crate::digest(&std::fs::read(&path).unwrap());
+        let hashing = taken() - before;
+        let before = taken();
+        assert_eq!(digest_of(path).await.unwrap(), digest);
+        let here = taken() - before;
+        assert!(here < hashing / 4, "it took {here:?} of this thread, and hashing takes {hashing:?}");
     }
 
     #[test]

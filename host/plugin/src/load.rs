@@ -192,15 +192,20 @@ struct File {
     wanted: Option<String>,
 }
 
+/// What is in it.
+struct Content<'a> {
+    bytes: Vec<u8>,
+    digest: String,
+    /// The bytes are held in memory no longer than this.
+    _reading: Option<Turn<'a>>,
+}
+
 impl File {
     fn load(self, engine: Engine, limits: Limits, mut context: PluginContext) -> Result<Plugin, LoadError> {
         let path = || self.path.clone();
         let held = engine.clone();
-        let (bytes, digest, _reading) = self.compiled(&held)?;
+        let (component, Content { bytes, digest, _reading }) = self.component(&held)?;
         context.generation = short(&digest).into();
-        let component = engine
-            .component(&digest, &bytes)
-            .map_err(|error| LoadError::Compile { path: path(), reason: format!("{error:#}") })?;
         let export = self.export(&engine, &component)?;
         let imports = self.imports(&engine, &component, &bytes, &context)?;
         if !context.grants.tcp.is_empty() || !context.grants.http.is_empty() {
@@ -241,22 +246,25 @@ impl File {
         })
     }
 
-    /// Returns the bytes of the file and their digest, once it is compiled. Drop the turn together with the bytes.
-    fn compiled<'a>(&self, engine: &'a Engine) -> Result<(Vec<u8>, String, Option<Turn<'a>>), LoadError> {
+    /// Reads the file, and returns its component once it is compiled.
+    fn component<'a>(&self, engine: &'a Engine) -> Result<(Arc<Component>, Content<'a>), LoadError> {
         let unreadable = |reason| LoadError::Unreadable { path: self.path.clone(), reason };
+        let uncompiled = |reason| LoadError::Compile { path: self.path.clone(), reason };
         let reading = engine.reading();
         let bytes = read(&self.path).map_err(unreadable)?;
         let digest = self.digest(&bytes)?;
         self.check_header(&bytes)?;
-        if engine.is_compiled(&digest) {
-            return Ok((bytes, digest, reading));
+        let loaded = engine.component(&digest, &bytes).map_err(|error| uncompiled(format!("{error:#}")));
+        if loaded.is_ok() || !engine.has_workers() {
+            return Ok((loaded?, Content { bytes, digest, _reading: reading }));
         }
         // It may wait for long.
         drop((bytes, reading));
-        let compiled = engine.compile(&digest, &|| self.read_again(&digest));
-        compiled.map_err(|reason| LoadError::Compile { path: self.path.clone(), reason })?;
+        engine.compile(&digest, &|| self.read_again(&digest)).map_err(uncompiled)?;
         let reading = engine.reading();
-        Ok((self.read_again(&digest).map_err(unreadable)?, digest, reading))
+        let bytes = self.read_again(&digest).map_err(unreadable)?;
+        let component = engine.component(&digest, &bytes).map_err(|error| uncompiled(format!("{error:#}")))?;
+        Ok((component, Content { bytes, digest, _reading: reading }))
     }
 
     fn read_again(&self, before: &str) -> Result<Vec<u8>, String> {
@@ -330,9 +338,10 @@ fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .
     (!granted).then(|| connection.to_owned())
 }
 
-/// Returns the digest of a file, if it can be read.
-pub(super) fn digest_of(path: &Path) -> Option<String> {
-    read(path).ok().map(|bytes| digest(&bytes))
+/// Returns the digest of a file, if it can be read. Hashes on a blocking thread.
+pub(super) async fn digest_of(path: PathBuf) -> Option<String> {
+    let hash = move || read(&path).ok().map(|bytes| digest(&bytes));
+    tokio::task::spawn_blocking(hash).await.ok().flatten()
 }
 
 /// Reads a plugin's file, once, whatever takes its place meanwhile.

@@ -4,11 +4,10 @@
 //! is. The process has limits on both; its death costs the file its use, and nothing else. `compiler` starts it.
 
 use std::io::{Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, setpriority_process, setrlimit};
-use wasmtime::component::Component;
 
 use super::debug_info::{self, Place};
 use super::engine;
@@ -45,7 +44,10 @@ impl Work {
         let mut bytes = Vec::new();
         let done = match std::io::stdin().lock().read_to_end(&mut bytes) {
             Ok(_) => match self.job {
-                Job::Compile { cache, frugal } => compile(&cache, frugal, &bytes).map(|()| String::new()),
+                Job::Compile { cache, frugal } => {
+                    let compiled = engine::compile_into(&cache, frugal, &bytes);
+                    compiled.map(|()| String::new()).map_err(|error| format!("{error:#}"))
+                }
                 Job::Locate { places } => Ok(debug_info::locate(&bytes, &places)),
             },
             Err(error) => Err(error.to_string()),
@@ -73,16 +75,4 @@ impl Work {
         #[cfg(target_os = "linux")]
         let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     }
-}
-
-fn compile(cache: &Path, frugal: bool, bytes: &[u8]) -> Result<(), String> {
-    let said = |error: wasmtime::Error| format!("{error:#}");
-    let (engine, cache) = engine::compiling(cache, frugal).map_err(|error| format!("{error:#}"))?;
-    Component::new(&engine, bytes).map_err(said)?;
-    // The relay reads it from there.
-    Component::new(&engine, bytes).map_err(said)?;
-    if cache.cache_hits() == 0 {
-        return Err(format!("compiled code cannot be kept in \"{}\"", cache.directory().display()));
-    }
-    Ok(())
 }
