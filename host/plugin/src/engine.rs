@@ -24,6 +24,7 @@ use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
 use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
 use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
 
+use super::allowance::{Allowance, Allowances};
 use super::compiler::{Compiler, Turn, Turns, Uncompiled, Workers};
 use super::debug_info::Place;
 use super::descriptors::Descriptors;
@@ -47,6 +48,8 @@ struct Parts {
     room: Arc<Pool>,
     /// The guests that may run a long computation at the same time.
     processors: Arc<Pool>,
+    /// What plugins may log.
+    logging: Arc<Allowances>,
     cache: Option<Cache>,
     /// What compiles; without it, this process does.
     workers: Option<Workers>,
@@ -122,6 +125,7 @@ impl Engine {
             descriptors,
             room,
             processors,
+            logging: Arc::default(),
             cache,
             workers,
             reading: Turns::new(1),
@@ -215,6 +219,11 @@ impl Engine {
     /// Returns a signal type's share of the room for instances; an instance takes as many units as [`slots`] says.
     pub(super) fn room(&self, signal_type: &str) -> Share {
         self.0.room.share(signal_type)
+    }
+
+    /// Returns how much a signal type's plugins may log.
+    pub(super) fn logging(&self, signal_type: &str) -> Arc<Allowance> {
+        self.0.logging.of(signal_type)
     }
 
     /// Returns a signal type's share of the processors.

@@ -111,6 +111,7 @@ impl Plugin {
         let PluginSpec { signal_type, path, digest, limits, grants, connections, call_log } = spec.clone();
         let mut context = PluginContext::for_plugin(&name(&path), &signal_type);
         (context.grants, context.connections, context.call_log) = (Arc::new(grants), Arc::new(connections), call_log);
+        context.allowance = engine.logging(&signal_type);
         let file = File { path: path.clone(), wanted: digest };
         let permit = engine.loading().await;
         let begun = Instant::now();

@@ -41,7 +41,7 @@ pub(super) struct PluginContext {
     pub(super) client: Option<Arc<Client>>,
     /// Collects its log records in place of the relay's log.
     pub(super) call_log: Option<Arc<CallLog>>,
-    /// How much it may log.
+    /// How much its type may log.
     pub(super) allowance: Arc<Allowance>,
 }
 
