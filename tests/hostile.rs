@@ -7,6 +7,7 @@ mod files;
 mod misuse;
 mod parts;
 mod rules;
+mod shares;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -48,6 +48,8 @@ struct Parts {
     room: Arc<Pool>,
     /// The guests that may run a long computation at the same time.
     processors: Arc<Pool>,
+    /// The HTTP responses that plugins may await at the same time.
+    heads: Arc<Pool>,
     /// What plugins may log.
     logging: Arc<Allowances>,
     cache: Option<Cache>,
@@ -73,6 +75,8 @@ const TICK: Duration = Duration::from_millis(10);
 /// Memories that the instances of all plugins may hold at once; nearly every instance has one.
 const MEMORIES: u32 = 256;
 const TABLES_PER_MEMORY: u32 = 8;
+/// HTTP responses that may be awaited at once: the client buffers up to 400 KiB until the head of one is complete.
+const HEADS: u32 = 512;
 /// A fraction of the threads that the runtime has for what blocks.
 const LOADS: usize = 128;
 
@@ -125,6 +129,7 @@ impl Engine {
             descriptors,
             room,
             processors,
+            heads: Pool::new(HEADS, Measure::Units),
             logging: Arc::default(),
             cache,
             workers,
@@ -219,6 +224,11 @@ impl Engine {
     /// Returns a signal type's share of the room for instances; an instance takes as many units as [`slots`] says.
     pub(super) fn room(&self, signal_type: &str) -> Share {
         self.0.room.share(signal_type)
+    }
+
+    /// Returns a signal type's share of the HTTP responses that may be awaited.
+    pub(super) fn heads(&self, signal_type: &str) -> Share {
+        self.0.heads.share(signal_type)
     }
 
     /// Returns how much a signal type's plugins may log.

@@ -32,10 +32,11 @@ use super::budget::{Budget, Budgeted};
 pub use super::client::check_authorities;
 use super::client::{CONNECT, LONGEST_HEAD, Unreachable, Unresolved};
 pub(super) use super::client::{Client, Clients};
-use super::descriptors::{Account, Held};
+use super::descriptors::Held;
 use super::endpoints::{HttpOrigin, undotted};
 use super::guest::State;
 use super::logs::PluginContext;
+use super::shares::Taken;
 use signalbus_telemetry as telemetry;
 
 /// Default time limit for a response, and for each further part of its body.
@@ -224,14 +225,18 @@ fn size(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + EACH).sum()
 }
 
-/// Waits for a turn, and for a descriptor.
-async fn begin(turns: Arc<Semaphore>, descriptors: Option<Arc<Account>>) -> Flight {
+/// Waits for a turn, for a descriptor, and for room for the head of the response, which is held until it has arrived.
+async fn begin(turns: Arc<Semaphore>, context: &PluginContext) -> (Flight, Option<Taken>) {
     let turn = turns.acquire_owned().await.ok();
-    let descriptor = match descriptors {
+    let descriptor = match &context.descriptors {
         Some(account) => Some(account.wait().await),
         None => None,
     };
-    Flight { _turn: turn, _descriptor: descriptor }
+    let head = match &context.heads {
+        Some(heads) => heads.take(1).await,
+        None => None,
+    };
+    (Flight { _turn: turn, _descriptor: descriptor }, head)
 }
 
 fn deny(context: &PluginContext, reason: &str) {
@@ -259,7 +264,7 @@ impl WasiHttpHooks for OutgoingHttp {
         Box::new(async move {
             let client = context.client.clone().ok_or(Error::HttpRequestDenied)?;
             let (outgoing, _head) = outgoing?;
-            let flight = begin(turns, context.descriptors.clone());
+            let flight = begin(turns, &context);
             match send(&client, outgoing, options.unwrap_or_default(), flight, received).await {
                 Ok(response) => Ok((response, Box::new(async { Ok(()) }) as Box<_>)),
                 Err(Failure::Denied(reason)) => {
@@ -291,16 +296,17 @@ async fn send(
     client: &reqwest::Client,
     request: reqwest::Request,
     options: RequestOptions,
-    flight: impl Future<Output = Flight>,
+    flight: impl Future<Output = (Flight, Option<Taken>)>,
     received: Budget,
 ) -> Result<http::Response<WasiBody>, Failure> {
     // On a connection that is already open, the whole time is left for the response.
     let connect = options.connect_timeout.unwrap_or(CONNECT);
     let answer = Instant::now() + connect.saturating_add(options.first_byte_timeout.unwrap_or(PATIENCE)).min(FOREVER);
-    let Ok(flight) = timeout_at(answer, flight).await else { return Err(Failure::Other(Error::ConnectionLimitReached)) };
+    let Ok((flight, head)) = timeout_at(answer, flight).await else { return Err(Failure::Other(Error::ConnectionLimitReached)) };
     let Ok(response) = timeout_at(answer, client.execute(request)).await else {
         return Err(Failure::Other(Error::HttpResponseTimeout));
     };
+    drop(head);
     let pause = options.between_bytes_timeout.unwrap_or(PATIENCE);
     let response: http::Response<reqwest::Body> = response.map_err(failure)?.into();
     let head = u32::try_from(size(response.headers())).unwrap_or(u32::MAX);

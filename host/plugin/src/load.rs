@@ -215,6 +215,7 @@ impl File {
         if imports.iter().any(|import| import.starts_with("wasi:http/")) {
             let idle = engine.descriptors().idle(context.grants.http.len());
             let client = engine.clients().for_grants(&context.signal_type, &context.grants, idle);
+            context.heads = Some(engine.heads(&context.signal_type).into());
             context.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };

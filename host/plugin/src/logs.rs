@@ -16,6 +16,7 @@ use super::descriptors::Account;
 use super::grants::Grants;
 use super::http::Client;
 use super::producer::Connections;
+use super::shares::Share;
 use signalbus_core::text::{self, printable};
 
 /// The target of every event that a plugin causes.
@@ -39,6 +40,8 @@ pub(super) struct PluginContext {
     pub(super) descriptors: Option<Arc<Account>>,
     /// Sends its HTTP requests, if it may send any.
     pub(super) client: Option<Arc<Client>>,
+    /// Its type's share of the responses that are awaited, if it may send any requests.
+    pub(super) heads: Option<Arc<Share>>,
     /// Collects its log records in place of the relay's log.
     pub(super) call_log: Option<Arc<CallLog>>,
     /// How much its type may log.
