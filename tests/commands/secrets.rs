@@ -5,8 +5,22 @@ use crate::harness::database::{Database, System};
 
 const SECRET: &str = "Tr0ub4dor&3";
 const PASSWORD: &str = "correct-h0rse";
-const SCHEMES: [&str; 12] =
-    ["amqp", "amqps", "nats", "tls", "redis", "rediss", "mqtt", "mqtts", "kafka", "kafkas", "postgres", "postgresql"];
+const SCHEMES: [&str; 14] = [
+    "amqp",
+    "amqps",
+    "nats",
+    "tls",
+    "redis",
+    "rediss",
+    "redis-cluster",
+    "rediss-sentinel",
+    "mqtt",
+    "mqtts",
+    "kafka",
+    "kafkas",
+    "postgres",
+    "postgresql",
+];
 
 /// Runs a command with full logging, and asserts that no secret appears anywhere.
 fn silent(project: &Project, args: &[&str]) -> Said {
@@ -113,7 +127,11 @@ async fn connection_passwords_never_appear() {
     let closed = crate::harness::server::free_port();
     let mut projects = Vec::new();
     for scheme in SCHEMES {
-        let path = if scheme.starts_with("redis") || scheme.starts_with("amqp") { "/1" } else { "" };
+        let path = match scheme {
+            "amqp" | "amqps" | "redis" | "rediss" => "/1".to_owned(),
+            "rediss-sentinel" => format!("/mymaster/1?sentinel_password={PASSWORD}"),
+            _ => String::new(),
+        };
         for port in [port, closed] {
             let database = Database::sqlite().await;
             database.orders(1).await;

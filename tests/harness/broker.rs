@@ -18,6 +18,8 @@ pub enum Kind {
     Nats,
     CurrentNats,
     Redis,
+    /// A sentinel of Redis servers.
+    Sentinel,
     Mosquitto,
     /// Apache Kafka, one server that is its own controller.
     Kafka,
@@ -35,7 +37,7 @@ impl Broker {
     /// The broker that the tests of this process share which do not kill or configure it. They have
     /// names of their own in it.
     pub fn shared(kind: Kind) -> &'static Self {
-        static SHARED: [OnceLock<Broker>; 6] = [const { OnceLock::new() }; 6];
+        static SHARED: [OnceLock<Broker>; 7] = [const { OnceLock::new() }; 7];
         SHARED[kind as usize].get_or_init(|| Self::start(kind, ""))
     }
 
@@ -63,7 +65,7 @@ impl Broker {
         match self.kind {
             Kind::Rabbitmq => format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
             Kind::Nats | Kind::CurrentNats => format!("nats://127.0.0.1:{port}"),
-            Kind::Redis => format!("redis://127.0.0.1:{port}"),
+            Kind::Redis | Kind::Sentinel => format!("redis://127.0.0.1:{port}"),
             Kind::Mosquitto => format!("mqtt://127.0.0.1:{port}"),
             Kind::Kafka => format!("kafka://127.0.0.1:{port}"),
         }
@@ -122,6 +124,7 @@ impl Broker {
                 format!("listen: 127.0.0.1:{port}\njetstream {{ store_dir: \"{folder}\" }}\n{more}\n")
             }
             Kind::Redis => format!("bind 127.0.0.1\nport {port}\ndir {folder}\nappendonly yes\nappendfsync always\n{more}\n"),
+            Kind::Sentinel => format!("bind 127.0.0.1\nport {port}\ndir {folder}\n{more}\n"),
             // It saves what it has when it is told to end; after every message would take it too long.
             Kind::Mosquitto => format!(
                 "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n{more}\n"
@@ -145,7 +148,7 @@ impl Broker {
             Kind::Rabbitmq => "/usr/lib/rabbitmq/bin/rabbitmq-server".into(),
             Kind::Nats => "nats-server".into(),
             Kind::CurrentNats => super::servers().join("bin/nats-server"),
-            Kind::Redis => "redis-server".into(),
+            Kind::Redis | Kind::Sentinel => "redis-server".into(),
             Kind::Mosquitto => "mosquitto".into(),
             Kind::Kafka => kafka().join("java"),
         };
@@ -172,6 +175,7 @@ impl Broker {
             }
             Kind::Nats | Kind::CurrentNats => drop(command.arg("-c").arg(&config)),
             Kind::Redis => drop(command.arg(&config)),
+            Kind::Sentinel => drop(command.arg(&config).arg("--sentinel")),
             Kind::Mosquitto => drop(command.arg("-c").arg(&config)),
             Kind::Kafka => {
                 // It reads the keys of tokens from nowhere else.
@@ -194,7 +198,7 @@ impl Broker {
             Kind::Rabbitmq => (b"AMQP\x00\x00\x09\x01", b"\x01"),
             Kind::Nats | Kind::CurrentNats => (b"", b"INFO"),
             // Or it asks for a password first.
-            Kind::Redis => (b"PING\r\n", b"+PONG"),
+            Kind::Redis | Kind::Sentinel => (b"PING\r\n", b"+PONG"),
             Kind::Mosquitto => return true,
             // Which versions it speaks; the answer is shorter than 64 KiB.
             Kind::Kafka => (b"\0\0\0\x0a\0\x12\0\0\0\0\0\0\xff\xff", b"\0\0"),
@@ -208,7 +212,7 @@ impl Broker {
         match self.kind {
             Kind::Rabbitmq => "rabbitmq",
             Kind::Nats => "nats",
-            Kind::Redis => "redis",
+            Kind::Redis | Kind::Sentinel => "redis",
             Kind::Mosquitto => "mosquitto",
             // They are installed within the project, whose folder others may not read.
             Kind::CurrentNats | Kind::Kafka => "root",

@@ -41,7 +41,19 @@ impl Shop {
     }
 
     pub fn of(database: Database, connection: &str, settings: &str) -> Self {
-        let plugin = super::guest("publishes");
+        Self::of_plugin("publishes", database, connection, settings)
+    }
+
+    /// The same with the plugin `publish`, whose settings may name columns, and orders of so many customers.
+    pub async fn of_customers(customers: u32, rows: u32, connection: &str, settings: &str) -> Self {
+        let database = Database::sqlite().await;
+        database.orders(rows).await;
+        database.run(&format!("UPDATE order_placed SET customer = id % {customers}")).await;
+        Self::of_plugin("signalbus_publish", database, connection, &format!("connection = 'bus'\n{settings}"))
+    }
+
+    fn of_plugin(plugin: &str, database: Database, connection: &str, settings: &str) -> Self {
+        let plugin = super::guest(plugin);
         let sections = format!(
             "[connections.bus]\n{connection}\n[signals.OrderPlaced]\nplugin = {plugin:?}\nburst_count = 50\nconcurrency = 2\n\
              timeout = '60s'\n[signals.OrderPlaced.grants]\nconnections = ['bus']\n[signals.OrderPlaced.settings]\n{settings}\n"
@@ -155,6 +167,21 @@ impl Shop {
     /// The same, with a cable that is pulled: nobody is told.
     pub async fn survives_silence_of(&self, proxy: &Proxy) {
         self.survives(|| proxy.cut(), || proxy.mend()).await;
+    }
+
+    /// Runs the relay, and does something in mid-flow: nobody is charged.
+    pub async fn sends_meanwhile(&self, meanwhile: impl AsyncFn()) {
+        let orders = self.left().await;
+        let mut running = Running::spawn(&self.database, &self.sections, "");
+        self.wait(orders - 200, PATIENCE, &running).await;
+        let begun = Instant::now();
+        meanwhile().await;
+        let left = self.left().await;
+        println!("{left} of {orders} are left after {:?}", begun.elapsed());
+        assert!(left > 0, "it came too late");
+        self.wait(0, PATIENCE, &running).await;
+        assert_eq!(running.stop(), Some(0), "{}", running.witness.text());
+        assert_eq!((self.reasons("retry").await, self.reasons("dead").await), (vec![], vec![]));
     }
 
     /// Runs the relay with a bus that takes little at a time: it goes on, charges nothing, and says that it is ready.

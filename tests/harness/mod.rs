@@ -12,6 +12,8 @@ pub mod lane;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod relay;
 pub mod server;
 pub mod version1;

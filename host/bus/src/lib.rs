@@ -25,6 +25,7 @@ mod pace;
 mod privileges;
 #[cfg(feature = "redis")]
 mod redis;
+mod several;
 mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
@@ -42,6 +43,7 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use instrumented::InstrumentedBus;
+use several::{first_server, refuse_repeated, takes_several};
 use signalbus_core::message::{Message, Publisher};
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -87,13 +89,17 @@ macro_rules! schemes {
     };
 }
 
-const SCHEMES: [Scheme; 12] = schemes![
+const SCHEMES: [Scheme; 16] = schemes![
     "amqp": "amqp" amqp::Amqp,
     "amqps": "amqp" amqp::Amqp,
     "nats": "nats" nats::Nats,
     "tls": "nats" nats::Nats,
     "redis": "redis" redis::Redis,
     "rediss": "redis" redis::Redis,
+    "redis-cluster": "redis" redis::Redis,
+    "rediss-cluster": "redis" redis::Redis,
+    "redis-sentinel": "redis" redis::Redis,
+    "rediss-sentinel": "redis" redis::Redis,
     "mqtt": "mqtt" mqtt::Mqtt,
     "mqtts": "mqtt" mqtt::Mqtt,
     "kafka": "kafka" kafka::Kafka,
@@ -117,6 +123,7 @@ impl ConnectionConfig {
         options: Vec<(String, String)>,
         folder: &Path,
     ) -> Result<Self, String> {
+        refuse_repeated(url)?;
         let (url, others) = first_server(url);
         let url = Url::parse(&url).map_err(|error| format!("invalid URL: {error}"))?;
         if timeout < Duration::from_millis(100) {
@@ -172,7 +179,9 @@ impl ConnectionConfig {
         let token = self.url.username();
         let is_token = ["nats", "tls"].contains(&self.url.scheme()) && self.url.password().is_none();
         let written = self.url.password().or(is_token.then_some(token)).unwrap_or_default();
-        options.chain([written.to_owned(), decoded(written)]).collect()
+        let parameters = self.url.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let parameters = parameters.filter(|(name, _)| is_secret(name)).flat_map(|(_, value)| [value.to_owned(), decoded(value)]);
+        options.chain(parameters).chain([written.to_owned(), decoded(written)]).collect()
     }
 
     /// Returns the host of the first server; an IPv6 address without its brackets.
@@ -203,7 +212,8 @@ impl ConnectionConfig {
             "amqps" => 5671,
             "kafkas" => 9092,
             "mqtts" => 8883,
-            "rediss" => 6379,
+            "rediss" | "rediss-cluster" => 6379,
+            "rediss-sentinel" => 26379,
             // With others, TLS begins later.
             _ => return None,
         };
@@ -238,11 +248,13 @@ impl ConnectionConfig {
         #[cfg(feature = "tls")]
         tls::provide();
         let scheme = self.url.scheme();
-        if !self.others.is_empty() && !["kafka", "kafkas", "nats", "tls"].contains(&scheme) {
+        if !self.others.is_empty() && !takes_several(scheme) {
             return Err(format!("{scheme}:// takes one server, not several"));
         }
-        if self.ca.is_some() && ["mqtt", "redis", "kafka"].contains(&scheme) {
-            return Err(format!("`ca` is for {scheme}s://, not {scheme}://"));
+        // What a scheme talks to, and how it finds that: `redis`, or `redis` and `-cluster`.
+        let (kind, means) = scheme.split_at(scheme.find('-').unwrap_or(scheme.len()));
+        if self.ca.is_some() && ["mqtt", "redis", "kafka"].contains(&kind) {
+            return Err(format!("`ca` is for {kind}s{means}://, not {scheme}://"));
         }
         match SCHEMES.iter().find(|known| known.name == scheme) {
             Some(Scheme { maker: Some(maker), .. }) => maker(self),
@@ -266,16 +278,6 @@ impl fmt::Debug for ConnectionConfig {
 
 fn decoded(part: &str) -> String {
     percent_decode_str(part).decode_utf8_lossy().into_owned()
-}
-
-/// Splits `scheme://host:port,host:port/` into a URL with the first server, and the other servers.
-fn first_server(url: &str) -> (String, Vec<String>) {
-    let begin = url.find("://").map_or(0, |at| at + 3);
-    let end = url[begin..].find(['/', '?', '#']).map_or(url.len(), |at| begin + at);
-    let begin = url[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
-    let mut servers = url[begin..end].split(',').map(str::to_owned);
-    let first = servers.next().unwrap_or_default();
-    (format!("{}{first}{}", &url[..begin], &url[end..]), servers.collect())
 }
 
 /// Waits, for a limited time, until the threads of dropped connections have ended. To be called after
@@ -415,11 +417,26 @@ mod tests {
             ("rediss://u:hunter2@h#insecure", "the URL has a fragment"),
             ("tls://h?credentials=/a&credentials=/b", "the URL has parameter \"?credentials=\" twice"),
             ("nats://u:hunter2@h?credentials=/own", "NATS takes either a user or `?credentials=`, not both"),
+            ("redis-cluster://u:hunter2@h", "`ca` is for rediss-cluster://, not redis-cluster://"),
+            ("rediss-cluster://u:hunter2@h/3", "rediss-cluster:// takes no path: a cluster has only database 0"),
+            ("redis-cluster://u:hunter2@a,redis-cluster://b", "the URL names the scheme of each server: write it once"),
+            ("redis-cluster://u:hunter2@a:1,u:hunter2@b:2", "the URL names a user for each server: write it once"),
+            ("redis-cluster://u:hunter2@a:1,b:x", "server \"b:x\": invalid port number"),
+            ("redis-cluster://u:hunter2@a:1,", "server \"\": empty host"),
+            (
+                "rediss-sentinel://u:hunter2@a,b",
+                "rediss-sentinel:// needs the name of the master: rediss-sentinel://host:26379/mymaster",
+            ),
+            ("rediss-sentinel://h/m?sentinel_pasword=hunter2", "unknown parameter \"?sentinel_pasword=\" (known: "),
+            ("rediss://u:hunter2@h?replicas=two", "`?replicas=two` is not a number"),
+            ("redis://u:hunter2@a,b", "redis:// takes one server, not several"),
             ("stomp://u:hunter2@h", "unknown bus \"stomp://\" (known: amqp://, "),
         ] {
             let fault = config(url, Some(""), &[]).unwrap_err();
             assert!(fault.starts_with(words) && !fault.contains("hunter2"), "{url}: {fault}");
         }
+        let fault = config("redis-sentinel://h/m/x", None, &[]).unwrap_err();
+        assert!(fault.contains("database"), "{fault}");
         let fault = config("redis://h", None, &[("a", "b")]).unwrap_err();
         assert_eq!(fault, "Redis takes no `options`; configure it in the URL");
     }
@@ -430,6 +447,8 @@ mod tests {
         let secrets = |url: &str, options: &[(&str, &str)]| config(url, None, options).unwrap().secrets();
         assert_eq!(secrets("nats://to%20ken@h", &[]), ["to%20ken", "to ken"]);
         assert_eq!(secrets("mqtt://user@h", &[]), ["", ""]);
+        let sentinel = "redis-sentinel://u:p@a,b/m?sentinel_username=v&sentinel_password=q%20r";
+        assert_eq!(secrets(sentinel, &[]), ["q%20r", "q r", "p", "p"]);
         assert_eq!(secrets("kafka://u:p@h", &[("ssl.key.password", "q"), ("linger.ms", "1")]), ["q", "p", "p"]);
     }
 
@@ -444,14 +463,5 @@ mod tests {
         let closed = Arc::downgrade(&first);
         drop(first);
         assert!(closed.upgrade().is_none());
-    }
-
-    #[test]
-    fn a_url_may_name_several_servers() {
-        let (url, others) = first_server("kafka://u:p,@a:1,b:2,[::1]:3/x?y=z,");
-        assert_eq!((url.as_str(), others), ("kafka://u:p,@a:1/x?y=z,", vec!["b:2".to_owned(), "[::1]:3".to_owned()]));
-        for url in ["amqp://u:p@h/%2f", "nats://h", "no url", "", "a://"] {
-            assert_eq!(first_server(url), (url.to_owned(), vec![]));
-        }
     }
 }

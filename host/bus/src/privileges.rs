@@ -20,7 +20,7 @@ impl Kind {
     pub(super) fn of_scheme(scheme: &str) -> Self {
         match scheme {
             "nats" | "tls" => Self::Nats,
-            "redis" | "rediss" => Self::Redis,
+            _ if scheme.starts_with("redis") => Self::Redis,
             "mqtt" | "mqtts" => Self::Mqtt,
             "kafka" | "kafkas" => Self::Kafka,
             "postgres" | "postgresql" => Self::Inbox,
@@ -81,6 +81,14 @@ impl Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Or what trims a stream would need no grant.
+    #[test]
+    fn all_schemes_of_redis_are_redis() {
+        for scheme in ["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"] {
+            assert_eq!(Kind::of_scheme(scheme), Kind::Redis, "{scheme}");
+        }
+    }
 
     #[test]
     fn every_bus_tells_what_administers_it() {
