@@ -81,7 +81,7 @@ async fn prepare(kind: Kind, broker: &Broker) {
             };
             async_nats::jetstream::new(client).create_stream(config).await.unwrap();
         }
-        Kind::CurrentNats | Kind::Redis | Kind::Mosquitto | Kind::Kafka => {}
+        Kind::CurrentNats | Kind::Redis | Kind::Sentinel | Kind::Mosquitto | Kind::Kafka => {}
     }
 }
 
@@ -184,7 +184,7 @@ impl Sender {
             Kind::Rabbitmq => Self::Rabbitmq(join_all((0..loops).map(|_| rabbitmq(broker))).await),
             Kind::Nats => Self::Nats(async_nats::jetstream::new(async_nats::connect(broker.url()).await.unwrap())),
             Kind::Redis => Self::Redis(broker.redis().await),
-            Kind::CurrentNats | Kind::Mosquitto | Kind::Kafka => unreachable!(),
+            Kind::CurrentNats | Kind::Sentinel | Kind::Mosquitto | Kind::Kafka => unreachable!(),
         }
     }
 

@@ -11,14 +11,12 @@ use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
 
 use crate::harness::PATIENCE;
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{
-    FEW_AND_MANY, NARROW, RECOVERY, Refusal, Shop, bad_messages_cost_only_themselves, certificates, few_repetitions,
-    refusals_cost_only_themselves, row_of,
-};
+use crate::harness::bus::{NARROW, RECOVERY, Shop, bad_messages_cost_only_themselves, certificates, few_repetitions, row_of};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::proxy::Proxy;
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves};
 use crate::harness::relay::{Running, section};
 use crate::harness::server::free_port;
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::bus::{FEW_AND_MANY, Refusal, refused_by};
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refused_by};
 use crate::harness::target;
 
 /// The ids of the requests that were accepted.

@@ -3,12 +3,10 @@
 
 use crate::harness::bouncer::Bouncer;
 
-use crate::harness::bus::{
-    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, equal_commits, ids, refusals_cost_only_themselves,
-    rows_of,
-};
+use crate::harness::bus::{NARROW, Shop, bad_messages_cost_only_themselves, equal_commits, ids, rows_of};
 use crate::harness::database::{Database, System};
 use crate::harness::proxy::Proxy;
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves};
 use crate::harness::server::{Kind, Server};
 
 /// The table of the book's page on buses.

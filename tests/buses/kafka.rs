@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use crate::harness::PATIENCE;
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of,
-    few_repetitions, ids, in_order, refusals_cost_only_themselves, row_of, rows_of, with_neighbour,
+    NARROW, Shop, bad_messages_cost_only_themselves, beside_neighbour, certificates, distinct_rows_of, few_repetitions, ids,
+    in_order, row_of, rows_of, with_neighbour,
 };
 use crate::harness::proxy::Proxy;
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves};
 use crate::harness::server::free_port;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, equal_commits,
-    few_repetitions, ids, in_order, refusals_cost_only_themselves, row_of, rows_of,
+    NARROW, Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, equal_commits, few_repetitions, ids,
+    in_order, row_of, rows_of,
 };
 use crate::harness::proxy::Proxy;
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves};
 use async_nats::jetstream::consumer::pull::Config as Pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Message};

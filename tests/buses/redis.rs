@@ -4,10 +4,11 @@ use std::collections::HashMap;
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{
-    FEW_AND_MANY, NARROW, Refusal, Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, few_repetitions, ids,
-    in_order, refusals_cost_only_themselves, row_of, rows_of,
+    NARROW, Shop, bad_messages_cost_only_themselves, certificates, distinct_rows_of, few_repetitions, ids, in_order, row_of,
+    rows_of,
 };
 use crate::harness::proxy::Proxy;
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves};
 use redis::streams::StreamRangeReply;
 use redis::{AsyncTypedCommands as _, FromRedisValue as _};
 

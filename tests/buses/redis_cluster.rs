@@ -1,8 +1,9 @@
 //! Redis Cluster, with real servers: what arrives, and what it costs when nodes die and slots move.
 
 use crate::harness::broker::{Broker, Kind};
-use crate::harness::bus::{Refusal, Shop, certificates, distinct_rows_of, ids, refusals_cost_only_themselves, rows_of};
+use crate::harness::bus::{Shop, certificates, distinct_rows_of, ids, rows_of};
 use crate::harness::redis::{Cluster, ask, now};
+use crate::harness::refusal::{Refusal, refusals_cost_only_themselves};
 use crate::harness::server::free_port;
 
 const MASTERS: [usize; 3] = [0, 1, 2];
@@ -48,7 +49,7 @@ async fn a_killed_master_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn moving_slots_cost_nothing() {
     let cluster = Cluster::of_masters(String::new).await;
-    let shop = Shop::of_customers(300, 40_000, &connection(&cluster), STREAMS).await;
+    let shop = Shop::of_customers(3000, 40_000, &connection(&cluster), STREAMS).await;
     shop.sends_meanwhile(async || cluster.reshard(0, 1, 400).await).await;
     assert_eq!(rows_of(cluster.arrived(&MASTERS).await), ids(40_000));
     let redirected = ["MOVED", "ASK"].map(|code| now(cluster.errors(code)));
@@ -113,6 +114,25 @@ async fn messages_arrive_over_tls_with_a_password() {
     let trusted = |password: &str| format!("{}\nca = '{path}/ca.pem'", url(password));
     Shop::small(&trusted("hunter2"), "").await.cannot(78, &["refuses the login: correct it in the URL"]).await;
     Shop::of_customers(300, 2000, &trusted("treasure"), STREAMS).await.sends().await;
+    assert_eq!(rows_of(cluster.arrived(&MASTERS).await), ids(2000));
+}
+
+/// Where the others go on without it: they take their part of a batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_down_holds_only_its_own_messages() {
+    let cluster = Cluster::of_masters(|| "cluster-require-full-coverage no".to_owned()).await;
+    let shop = Shop::of_customers(300, 2000, &connection(&cluster), STREAMS).await;
+    cluster.nodes[0].kill();
+    let said = shop.flush();
+    let (arrived, left) = (cluster.arrived(&[1, 2]).await.len(), shop.left().await);
+    println!("{arrived} of 2,000 arrived at the others, {left} are left");
+    assert_eq!((said.status, i64::try_from(arrived).unwrap() + left), (69, 2000), "{said:#?}");
+    assert!(arrived > 50 && left > 0, "{said:#?}");
+    let charged = shop.database.number("SELECT coalesce(sum(attempts), 0) FROM signalbus_hold").await;
+    assert_eq!((charged, shop.reasons("dead").await), (0, vec![]), "{said:#?}");
+    cluster.nodes[0].up();
+    cluster.wait_well().await;
+    shop.sends().await;
     assert_eq!(rows_of(cluster.arrived(&MASTERS).await), ids(2000));
 }
 

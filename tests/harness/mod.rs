@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod receiver;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod refusal;
 pub mod relay;
 pub mod server;
 pub mod version1;

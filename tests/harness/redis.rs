@@ -110,6 +110,11 @@ impl Cluster {
         format!("stream-{number}")
     }
 
+    /// Waits until all nodes say that the cluster is well.
+    pub async fn wait_well(&self) {
+        self.wait("agree", async |cluster| cluster.agree("cluster_slots_fail:0").await).await;
+    }
+
     /// Waits until this node takes the cluster for down.
     pub async fn wait_down(&self, node: usize) {
         let fails = async |_: &Self| ask::<String>(&self.nodes[node], &["CLUSTER", "INFO"]).await.contains("cluster_state:fail");

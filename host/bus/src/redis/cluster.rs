@@ -1,8 +1,8 @@
 //! Redis Cluster: each message goes to the node that has the slot of its stream.
 //!
-//! The nodes are servers like any other, each with a connection and a backoff of its own: one that is down
-//! is an outage for the messages of its slots only. The pipelines of the library are not used, since they take one
-//! slot each, and send everything again, or lose all answers, if a single message is redirected.
+//! The nodes are servers like any other, each with a connection and a backoff of its own: one that is down is an outage
+//! for the messages of its slots only, unless a call has no others. The pipelines of the library are not used, since
+//! they take one slot each, and send everything again, or lose all answers, if a single message is redirected.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
