@@ -1,6 +1,9 @@
 //! Logins by token, from a real OpenID provider.
 
+use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -23,17 +26,34 @@ impl Provider {
     fn start() -> Self {
         let (port, folder) = (free_port(), TempDir::new().unwrap());
         certificates(folder.path());
+        let begun = Instant::now();
+        // Now and then it neither listens nor ends.
+        loop {
+            if let Some(process) = Self::tried(port, folder.path()) {
+                return Self { process, port, folder };
+            }
+            let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+            assert!(begun.elapsed() < PATIENCE, "the provider does not start: {log}");
+        }
+    }
+
+    /// Starts it; `None` if it does not listen for long.
+    fn tried(port: u16, folder: &Path) -> Option<Child> {
         let server = target().join("tools/oidc/server.js");
         assert!(server.exists(), "{} is missing: run `make servers` first", server.display());
+        let log = std::fs::File::create(folder.join("log")).unwrap();
         let mut command = Command::new("node");
-        command.arg(server).arg(port.to_string()).arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
-        let provider = Self { process: command.spawn().unwrap(), port, folder };
-        let begun = std::time::Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < PATIENCE, "the provider does not start");
-            std::thread::sleep(std::time::Duration::from_millis(50));
+        command.arg(server).arg(port.to_string()).arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let (mut process, begun) = (command.spawn().unwrap(), Instant::now());
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if process.try_wait().unwrap().is_some() || begun.elapsed() > Duration::from_secs(30) {
+                let _ = process.kill();
+                process.wait().unwrap();
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(50));
         }
-        provider
+        Some(process)
     }
 
     /// A server of Kafka's that takes its tokens, at a second port.
