@@ -268,20 +268,28 @@ fn config(cache: Option<Cache>) -> Config {
 /// space.
 pub(super) fn compile_into(folder: &Path, small: bool, bytes: &[u8]) -> anyhow::Result<()> {
     let cache = open_cache(folder)?;
-    let mut config = config(Some(cache.clone()));
-    if small {
-        frugal(&mut config);
-    }
-    let compiling = wasmtime::Engine::new(&config)?;
-    let reading = wasmtime::Engine::new(config.enable_compiler(false))?;
+    let set = |cache: &Cache| {
+        let mut config = config(Some(cache.clone()));
+        if small {
+            frugal(&mut config);
+        }
+        config
+    };
+    let reading = wasmtime::Engine::new(set(&cache).enable_compiler(false))?;
     if Component::new(&reading, bytes).is_ok() {
         return Ok(());
     }
+    // In a cache of its own, nobody else's files are in the way: those that are being written, or that a crash has left.
+    let own = TempDir::new_in(cache.directory())?;
+    let own_cache = open_cache(own.path())?;
+    let compiling = wasmtime::Engine::new(&set(&own_cache))?;
     Component::new(&compiling, bytes)?;
-    // Each engine looks for it under a name of its own. If another process was quicker, it is there already.
+    // Each engine looks for it under a name of its own.
     let [from, to] = [&compiling, &reading].map(|engine| artifact(engine, bytes));
-    for versions in std::fs::read_dir(cache.directory().join("modules"))?.flatten() {
-        let _ = std::fs::rename(versions.path().join(&from), versions.path().join(&to));
+    for version in std::fs::read_dir(own_cache.directory().join("modules"))?.flatten() {
+        let kept = cache.directory().join("modules").join(version.file_name());
+        std::fs::create_dir_all(&kept)?;
+        std::fs::rename(version.path().join(&from), kept.join(&to))?;
     }
     let kept = Component::new(&reading, bytes).map(drop).map_err(anyhow::Error::from);
     kept.with_context(|| format!("compiled code cannot be kept in \"{}\"", cache.directory().display()))
