@@ -373,7 +373,7 @@ mod tests {
     /// What takes little waits for slices that are as short as its own, however many wait that take long.
     #[test]
     fn what_takes_little_is_compiled_first() {
-        const COSTLY: usize = 15;
+        const COSTLY: usize = 6;
         let folder = tempfile::TempDir::new().unwrap();
         let begun = folder.path().join("begun");
         // Standard input tells how many seconds it takes. A second is a hundredth of one here.

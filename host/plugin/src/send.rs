@@ -376,7 +376,7 @@ mod tests {
         let (verdict, called) = send(true, Some("   "), &[Act::Send; 3]).await;
         assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 3]), vec![vec![0], vec![1], vec![2]]));
         let (verdict, called) = send(true, Some("abaab"), &[Act::Send, Act::Forget, Act::Send, Act::Send, Act::Send]).await;
-        let lost = retry("the plugin answered 1 outcome for 2 signals");
+        let lost = retry("the plugin answered 1 outcome for 2 signals, expected a list with one for each");
         assert_eq!(
             (verdict, called),
             (Ok(vec![lost.clone(), lost, Outcome::Held, Outcome::Held, Outcome::Held]), vec![vec![0, 1]])
