@@ -132,6 +132,8 @@ enum Task {
         #[arg(long)]
         cache: PathBuf,
         #[arg(long)]
+        scratch: PathBuf,
+        #[arg(long)]
         frugal: bool,
     },
     Locate {
@@ -142,7 +144,7 @@ enum Task {
 impl Worker {
     fn work(self) -> Work {
         let job = match self.task {
-            Task::Compile { cache, frugal } => Job::Compile { cache, frugal },
+            Task::Compile { cache, scratch, frugal } => Job::Compile { cache, scratch, frugal },
             Task::Locate { places } => Job::Locate { places },
         };
         Work { job, memory: self.memory, seconds: self.seconds }

@@ -10,7 +10,7 @@ mod settings;
 mod token;
 
 use std::error::Error;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
@@ -48,6 +48,8 @@ struct Session {
     settings: ClientConfig,
     events: ClientEvents,
     state: watch::Receiver<ClientState>,
+    /// When the servers were last asked why they do not confirm.
+    explained: Mutex<Option<Instant>>,
 }
 
 type Producer = DropInThread<FutureProducer<ClientEvents>>;
@@ -94,7 +96,7 @@ impl Kafka {
         let events = ClientEvents { state: sender, tokens: self.tokens.clone(), runtime: Handle::current() };
         let (settings, single) = (self.settings.clone(), OnceLock::new());
         match producer(&settings, &events) {
-            Ok(producer) => Ok(Session { producer, single, settings, events, state }),
+            Ok(producer) => Ok(Session { producer, single, settings, events, state, explained: Mutex::default() }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
@@ -189,11 +191,20 @@ impl Session {
         producers.all(|producer| producer.client().fatal_error().is_none())
     }
 
-    /// Finds out, within the time that is left, why messages of a topic are not confirmed.
+    /// Finds out, within the time that is left, why messages of a topic are not confirmed; one call at a time, and now and
+    /// then, since it takes a client of its own.
     async fn explain(&self, topic: &str, deadline: Instant) {
-        let (settings, topic) = (self.settings.clone(), topic.to_owned());
+        const PAUSE: Duration = Duration::from_secs(5);
+        {
+            let mut explained = self.explained.lock().unwrap_or_else(PoisonError::into_inner);
+            if explained.is_some_and(|at| at.elapsed() < PAUSE) {
+                return;
+            }
+            *explained = Some(Instant::now());
+        }
+        let (settings, events, topic) = (self.settings.clone(), self.events.clone(), topic.to_owned());
         let (patience, runtime) = (deadline.saturating_duration_since(Instant::now()), Handle::current());
-        let told = tokio::task::spawn_blocking(move || explain::replicas(&settings, &topic, patience / 3, &runtime));
+        let told = tokio::task::spawn_blocking(move || explain::replicas(&settings, events, &topic, patience / 3, &runtime));
         if let Ok(Ok(Some(told))) = timeout_at(deadline, told).await {
             self.events.state.send_modify(|state| state.fault = Some((told, Instant::now())));
         }

@@ -10,6 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use super::debug_info::Place;
 use super::limits::Size;
 use super::worker::REFUSED;
@@ -108,6 +110,8 @@ impl Workers {
             // Another may have found it out meanwhile.
             self.refusal(file.digest).map_or(Ok(()), Err).map_err(failed)?;
             let bytes = (file.read)().map_err(failed)?;
+            let scratch = scratch(cache).map_err(|error| failed(format!("{}: {error}", cache.display())))?;
+            command.arg("--scratch").arg(scratch.path());
             self.run(command, &Limit { seconds, memory: self.memory }, &bytes)
         };
         let mut tried = Err(failed(String::new()));
@@ -270,6 +274,22 @@ impl Drop for Running {
     }
 }
 
+/// Makes a folder in which one worker process compiles; it goes when the process has ended, in whatever way.
+fn scratch(cache: &Path) -> std::io::Result<TempDir> {
+    /// No process takes as long.
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let folder = cache.join("compiling");
+    std::fs::create_dir_all(&folder)?;
+    for left in std::fs::read_dir(&folder)?.flatten() {
+        // By a relay that was killed.
+        let made = left.metadata().and_then(|metadata| metadata.modified());
+        if made.is_ok_and(|made| made.elapsed().is_ok_and(|age| age > LONGEST)) {
+            let _ = std::fs::remove_dir_all(left.path());
+        }
+    }
+    TempDir::new_in(folder)
+}
+
 /// Why a worker process failed, and whether its processor time was over.
 fn failure(status: ExitStatus, limit: &Limit, said: &str) -> (String, bool) {
     if status.code() == Some(REFUSED.into()) {
@@ -368,6 +388,22 @@ mod tests {
         compile(&workers, folder.path(), "2", "good\n").unwrap();
         assert_eq!(compile(&workers, folder.path(), "1", "slow\n").unwrap_err(), refused);
         assert_eq!(std::fs::read_to_string(&tries).unwrap(), "slow\nslow\nslow\nslow\ngood\n");
+    }
+
+    /// Not even what is killed leaves anything behind; and what a killed relay has left goes in time.
+    #[test]
+    fn a_worker_leaves_no_folder() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let workers = workers(folder.path(), "while [ \"$1\" != --scratch ]; do shift; done; touch \"$2/half\"; kill -9 $$");
+        let left = folder.path().join("compiling/left");
+        std::fs::create_dir_all(&left).unwrap();
+        let entries = || std::fs::read_dir(folder.path().join("compiling")).unwrap().count();
+        compile(&workers, folder.path(), "1", "").unwrap_err();
+        assert_eq!(entries(), 1);
+        let old = std::time::SystemTime::now() - Duration::from_secs(7200);
+        std::fs::File::open(&left).unwrap().set_modified(old).unwrap();
+        compile(&workers, folder.path(), "2", "").unwrap_err();
+        assert_eq!(entries(), 0);
     }
 
     /// What takes little waits for slices that are as short as its own, however many wait that take long.

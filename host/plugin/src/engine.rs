@@ -75,6 +75,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// Memories that the instances of all plugins may hold at once; nearly every instance has one.
 const MEMORIES: u32 = 256;
 const TABLES_PER_MEMORY: u32 = 8;
+/// Bytes of compiled code that the cache keeps, for each version of wasmtime: more than what is in use, since what is
+/// removed must be compiled again.
+const MOST_CACHED: u64 = 4 << 30;
 /// HTTP responses that may be awaited at once: the client buffers up to 400 KiB until the head of one is complete.
 const HEADS: u32 = 512;
 /// A fraction of the threads that the runtime has for what blocks.
@@ -264,9 +267,9 @@ fn config(cache: Option<Cache>) -> Config {
     config
 }
 
-/// Compiles a component into a cache, unless it is there, for an [`Engine`] that reads it. `small`: for a small address
-/// space.
-pub(super) fn compile_into(folder: &Path, small: bool, bytes: &[u8]) -> anyhow::Result<()> {
+/// Compiles a component into a cache, unless it is there, for an [`Engine`] that reads it. `scratch` is a folder within the
+/// cache that nobody else uses; `small`: for a small address space.
+pub(super) fn compile_into(folder: &Path, scratch: &Path, small: bool, bytes: &[u8]) -> anyhow::Result<()> {
     let cache = open_cache(folder)?;
     let set = |cache: &Cache| {
         let mut config = config(Some(cache.clone()));
@@ -280,8 +283,7 @@ pub(super) fn compile_into(folder: &Path, small: bool, bytes: &[u8]) -> anyhow::
         return Ok(());
     }
     // In a cache of its own, nobody else's files are in the way: those that are being written, or that a crash has left.
-    let own = TempDir::new_in(cache.directory())?;
-    let own_cache = open_cache(own.path())?;
+    let own_cache = open_cache(scratch)?;
     let compiling = wasmtime::Engine::new(&set(&own_cache))?;
     Component::new(&compiling, bytes)?;
     // Each engine looks for it under a name of its own.
@@ -290,9 +292,30 @@ pub(super) fn compile_into(folder: &Path, small: bool, bytes: &[u8]) -> anyhow::
         let kept = cache.directory().join("modules").join(version.file_name());
         std::fs::create_dir_all(&kept)?;
         std::fs::rename(version.path().join(&from), kept.join(&to))?;
+        keep_within(&kept, MOST_CACHED)?;
     }
     let kept = Component::new(&reading, bytes).map(drop).map_err(anyhow::Error::from);
     kept.with_context(|| format!("compiled code cannot be kept in \"{}\"", cache.directory().display()))
+}
+
+/// Removes the oldest files of a folder until the others have at most this many bytes together. (What is read only is
+/// never cleaned by wasmtime.)
+fn keep_within(folder: &Path, most: u64) -> std::io::Result<()> {
+    let mut files = Vec::new();
+    for file in std::fs::read_dir(folder)?.flatten() {
+        if let Ok(metadata) = file.metadata() {
+            files.push((metadata.modified()?, metadata.len(), file.path()));
+        }
+    }
+    files.sort_unstable();
+    let mut kept = 0;
+    for (_, length, path) in files.into_iter().rev() {
+        kept += length;
+        if kept > most {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
 }
 
 /// Returns the name of the file with a component's code in wasmtime's cache.
@@ -418,17 +441,38 @@ mod tests {
         let cache = TempDir::new().unwrap();
         let engine = Engine::new(Some(cache.path().to_owned()), Compiler::Command("/nowhere/worker".into())).unwrap();
         let load = || engine.component("sha256:1", EMPTY).map(drop);
+        let compiled = || compile_into(cache.path(), &TempDir::new_in(cache.path()).unwrap().keep(), engine.0.frugal, EMPTY);
         assert!(load().is_err(), "it was compiled in this process");
-        compile_into(cache.path(), engine.0.frugal, EMPTY).unwrap();
+        compiled().unwrap();
         load().unwrap();
         let files = artifacts(cache.path());
         assert_eq!(files.len(), 1, "{files:?}");
         std::fs::write(&files[0], "spoilt").unwrap();
         assert!(load().is_err(), "it was compiled in this process");
-        compile_into(cache.path(), engine.0.frugal, EMPTY).unwrap();
+        compiled().unwrap();
         load().unwrap();
         std::fs::remove_file(&files[0]).unwrap();
         assert!(load().is_err() && artifacts(cache.path()).is_empty(), "it was compiled in this process");
+    }
+
+    #[test]
+    fn the_oldest_compiled_code_goes_first() {
+        let folder = TempDir::new().unwrap();
+        for (age, name) in ["new", "old", "older"].iter().enumerate() {
+            let file = std::fs::File::create(folder.path().join(name)).unwrap();
+            file.set_len(10).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age as u64)).unwrap();
+        }
+        let left = |most| {
+            keep_within(folder.path(), most).unwrap();
+            let names = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
+            let mut names: Vec<_> = names.collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!(left(30), ["new", "old", "older"]);
+        assert_eq!(left(29), ["new", "old"]);
+        assert_eq!(left(10), ["new"]);
     }
 
     #[test]

@@ -25,8 +25,9 @@ pub struct Work {
 
 #[derive(Clone, Debug)]
 pub enum Job {
-    /// Compiles the component on standard input into a cache, for an address space that is small or not.
-    Compile { cache: PathBuf, frugal: bool },
+    /// Compiles the component on standard input into a cache, for an address space that is small or not. `scratch` is a
+    /// folder within the cache, for this process alone.
+    Compile { cache: PathBuf, scratch: PathBuf, frugal: bool },
     /// Finds names and source lines of these places in the component on standard input.
     Locate { places: Vec<Place> },
 }
@@ -44,8 +45,8 @@ impl Work {
         let mut bytes = Vec::new();
         let done = match std::io::stdin().lock().read_to_end(&mut bytes) {
             Ok(_) => match self.job {
-                Job::Compile { cache, frugal } => {
-                    let compiled = engine::compile_into(&cache, frugal, &bytes);
+                Job::Compile { cache, scratch, frugal } => {
+                    let compiled = engine::compile_into(&cache, &scratch, frugal, &bytes);
                     compiled.map(|()| String::new()).map_err(|error| format!("{error:#}"))
                 }
                 Job::Locate { places } => Ok(debug_info::locate(&bytes, &places)),

@@ -4,14 +4,20 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
 use tokio::runtime::Handle;
 
+use super::ClientEvents;
 use super::drop_in_thread::DropInThread;
 
 /// Returns which partition of a topic has too few replicas in sync. Blocks, for up to twice the patience.
-pub(super) fn replicas(settings: &ClientConfig, topic: &str, patience: Duration, runtime: &Handle) -> Option<String> {
-    let admin: DropInThread<AdminClient<DefaultClientContext>> = DropInThread::new(settings.create().ok()?);
+pub(super) fn replicas(
+    settings: &ClientConfig,
+    events: ClientEvents,
+    topic: &str,
+    patience: Duration,
+    runtime: &Handle,
+) -> Option<String> {
+    let admin: DropInThread<AdminClient<ClientEvents>> = DropInThread::new(settings.create_with_context(events).ok()?);
     let admin = admin.get()?;
     let options = AdminOptions::new().request_timeout(Some(patience));
     let described = runtime.block_on(admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options));

@@ -10,18 +10,28 @@ use url::{Url, form_urlencoded};
 
 use super::msk::Msk;
 use crate::{ConnectionConfig, tls};
+use signalbus_core::text;
 
 /// The property of librdkafka with the endpoint.
 const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
 /// And with the scope to ask for.
 const SCOPE: &str = "sasl.oauthbearer.scope";
 
+/// The longest answer of an endpoint, in bytes.
+const LONGEST: usize = 256 << 10;
 /// The mechanism of Amazon MSK.
 const MSK: &str = "AWS_MSK_IAM";
 
 /// Where the tokens of a connection come from.
 #[derive(Clone)]
-pub(super) enum Tokens {
+pub(super) struct Tokens {
+    source: Source,
+    /// For how long one may be waited for: the library reports no confirmation meanwhile.
+    patience: Duration,
+}
+
+#[derive(Clone)]
+enum Source {
     Endpoint(Endpoint),
     Msk(Msk),
 }
@@ -35,7 +45,7 @@ pub(super) struct Token {
 
 /// An OAuth endpoint, and who asks it.
 #[derive(Clone)]
-pub(super) struct Endpoint {
+struct Endpoint {
     client: Client,
     endpoint: Url,
     id: String,
@@ -65,7 +75,7 @@ impl Tokens {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Option<Self>, String> {
         let mechanism = config.query("mechanism");
         if mechanism.as_deref() == Some("OAUTHBEARER") {
-            return Endpoint::new(config).map(|endpoint| Some(Self::Endpoint(endpoint)));
+            return Endpoint::new(config).map(|endpoint| Some(Self::of(config, Source::Endpoint(endpoint))));
         }
         if let Some((name, _)) = config.options.iter().find(|(name, _)| Self::take(name)) {
             return Err(format!("`options`: \"{name}\" is for `?mechanism=OAUTHBEARER` in the URL"));
@@ -76,7 +86,7 @@ impl Tokens {
                 None => Ok(None),
             };
         }
-        if config.url.scheme() != "kafkas" || config.user().is_some() {
+        if config.url.scheme() != "kafkas" || config.user().is_some() || config.password().is_some() {
             return Err(format!("`?mechanism={MSK}` is for kafkas:// without a user: AWS' own credentials are used"));
         }
         let variables = || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
@@ -84,7 +94,11 @@ impl Tokens {
         let region = config.query("region").or_else(|| region_of(&host).map(str::to_owned)).or_else(variables);
         let region = region.ok_or_else(|| format!("`?mechanism={MSK}`: name the region of AWS with `&region=`"))?;
         // (What gives credentials within AWS has no certificate.)
-        Ok(Some(Self::Msk(Msk::new(region, client(config, None)?))))
+        Ok(Some(Self::of(config, Source::Msk(Msk::new(region, client(config, None)?)))))
+    }
+
+    fn of(config: &ConnectionConfig, source: Source) -> Self {
+        Self { source, patience: config.timeout / 3 }
     }
 
     /// Whether a mechanism needs no user in the URL.
@@ -97,12 +111,15 @@ impl Tokens {
     /// # Errors
     /// Why there is none.
     pub(super) fn fetch(&self, runtime: &Handle) -> Result<OAuthToken, NoToken> {
-        let Token { token, user, end } = runtime.block_on(async {
-            match self {
-                Self::Endpoint(endpoint) => endpoint.ask().await,
-                Self::Msk(msk) => msk.ask().await,
+        let asked = async {
+            match &self.source {
+                Source::Endpoint(endpoint) => endpoint.ask().await,
+                Source::Msk(msk) => msk.ask().await,
             }
-        })?;
+        };
+        let late = |_| NoToken::Unavailable("no token in time".to_owned());
+        let asked = runtime.block_on(async { tokio::time::timeout(self.patience, asked).await });
+        let Token { token, user, end } = asked.map_err(late)??;
         let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let lifetime_ms = i64::try_from(end.as_millis()).unwrap_or(i64::MAX);
         Ok(OAuthToken { token, principal_name: user, lifetime_ms })
@@ -159,19 +176,27 @@ impl Endpoint {
             .header("accept", "application/json")
             .body(form.finish());
         let asked = SystemTime::now();
-        let answer = request.send().await.map_err(|error| NoToken::Unavailable(cause(&error)))?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(|error| NoToken::Unavailable(cause(&error)))?;
+        let unavailable = |error: reqwest::Error| NoToken::Unavailable(cause(&error));
+        let mut answer = request.send().await.map_err(unavailable)?;
+        let (status, mut body) = (answer.status(), Vec::new());
+        while let Some(chunk) = answer.chunk().await.map_err(unavailable)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > LONGEST {
+                return Err(NoToken::Unavailable(told(format!("{status}, and more than {LONGEST} bytes"))));
+            }
+        }
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         match (status.as_u16(), body["access_token"].as_str()) {
             (200, Some(token)) => {
-                let lifetime = Duration::from_secs(body["expires_in"].as_u64().unwrap_or(3600).max(1));
+                let lifetime = Duration::from_secs(body["expires_in"].as_u64().unwrap_or(3600).clamp(1, 366 * 86_400));
                 Ok(Token { token: token.to_owned(), user: self.id.clone(), end: asked + lifetime })
             }
             (408 | 425 | 429, _) => Err(NoToken::Unavailable(told(status.to_string()))),
             (400..=499, _) => {
                 let said = [&body["error"], &body["error_description"]].map(|part| part.as_str().unwrap_or_default());
-                Err(NoToken::Refused(told(format!("{status}: {}", said.join(" ")))))
+                let mut said = text::printable(&said.join(" ")).into_owned();
+                text::cut(&mut said, 512);
+                Err(NoToken::Refused(told(format!("{status}: {said}"))))
             }
             _ => Err(NoToken::Unavailable(told(format!("{status}, and no token")))),
         }
