@@ -16,9 +16,10 @@ step() {
 run() { make --no-print-directory "$@"; }
 
 # Packages are installed while the compiler is busy.
-install() { run servers toolchains >"$log" 2>&1; }
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+install() { run servers toolchains >"$logs/install" 2>&1; }
+tests() { run tests 2>&1 | tee "$logs/tests"; }
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
 
 step 'setup' run setup libraries
 install &
@@ -26,9 +27,9 @@ installing=$!
 step 'plugins and guests' run ready-made guests
 step 'signalbus and its tests' run host-tests
 step 'waiting for servers and toolchains' wait "$installing"
-cat "$log"
+cat "$logs/install"
 step 'plugins in every language' run -j2 languages
-step 'tests' run tests
+step 'tests' tests
 step 'the Python package' run python
 step 'one bus without the rest' run features ONLY=redis
 
@@ -36,6 +37,8 @@ printf '\n== duration of each step\n'
 printf '%s\n' "${steps[@]}"
 printf '%4d s  in total\n' "$SECONDS"
 if [ ${#failed[@]} -gt 0 ]; then
+    # What the failed tests said is far above.
+    sed -n '/^---- .* stdout ----$/,/^failures:$/p' "$logs/tests" | cut -c 1-2000 | head -c 20000
     printf 'failed: %s\n' "${failed[@]}"
     exit 1
 fi

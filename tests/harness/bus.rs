@@ -23,7 +23,7 @@ pub const NARROW: u32 = 64_000;
 pub struct Shop {
     pub database: Database,
     pub project: Project,
-    sections: String,
+    pub sections: String,
 }
 
 impl Shop {

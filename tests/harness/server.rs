@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::{LazyLock, Mutex, OnceLock};
 
 use tempfile::TempDir;
 
@@ -256,7 +257,9 @@ pub fn temporary() -> TempDir {
 
 /// A port that no other program is given while a server is down: systems take those that clients
 /// leave from, and those of programs that ask for any, from 32768 on (Linux) or 49152 on.
+/// And none that another test was given: they come one after the other.
 pub fn free_port() -> u16 {
-    let mut ports = std::iter::repeat_with(|| fastrand::u16(10_000..32_000));
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(..)));
+    let mut ports = std::iter::repeat_with(|| 10_000 + NEXT.fetch_add(1, Relaxed) % 22_000);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }

@@ -163,9 +163,12 @@ impl ClientContext for ClientEvents {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // (So a server answers who logs in again within a second.)
+        let too_soon = reason.contains("Request not valid in current SASL state");
         self.state.send_modify(|state| match error.rdkafka_error_code() {
-            Some(Code::Authentication) if state.waits_for_token => state.fault = Some((reason.to_owned(), Instant::now())),
-            Some(Code::Authentication | Code::SaslAuthenticationFailed) => state.refused = Some(reason.to_owned()),
+            Some(Code::Authentication | Code::SaslAuthenticationFailed) if !too_soon && !state.waits_for_token => {
+                state.refused = Some(reason.to_owned());
+            }
             // The library reports its cause first.
             Some(Code::AllBrokersDown) if state.fault.is_some() => {}
             _ => state.fault = Some((reason.to_owned(), Instant::now())),

@@ -11,6 +11,7 @@ use super::Topic;
 use crate::harness::PATIENCE;
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{Shop, certificates};
+use crate::harness::relay::Running;
 use crate::harness::server::free_port;
 use crate::harness::target;
 
@@ -23,27 +24,32 @@ struct Provider {
 }
 
 impl Provider {
-    fn start() -> Self {
+    /// Its tokens are for so many seconds.
+    fn start(seconds: u32) -> Self {
         let (port, folder) = (free_port(), TempDir::new().unwrap());
         certificates(folder.path());
         let begun = Instant::now();
         // Now and then it neither listens nor ends.
         loop {
-            if let Some(process) = Self::tried(port, folder.path()) {
+            if let Some(process) = Self::tried(port, folder.path(), seconds) {
                 return Self { process, port, folder };
             }
-            let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
-            assert!(begun.elapsed() < PATIENCE, "the provider does not start: {log}");
+            assert!(begun.elapsed() < PATIENCE, "the provider does not start: {}", log(folder.path()));
         }
     }
 
     /// Starts it; `None` if it does not listen for long.
-    fn tried(port: u16, folder: &Path) -> Option<Child> {
+    fn tried(port: u16, folder: &Path, seconds: u32) -> Option<Child> {
         let server = target().join("tools/oidc/server.js");
         assert!(server.exists(), "{} is missing: run `make servers` first", server.display());
         let log = std::fs::File::create(folder.join("log")).unwrap();
         let mut command = Command::new("node");
-        command.arg(server).arg(port.to_string()).arg(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .arg(server)
+            .args([port.to_string().as_ref(), folder.as_os_str(), seconds.to_string().as_ref()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         let (mut process, begun) = (command.spawn().unwrap(), Instant::now());
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             if process.try_wait().unwrap().is_some() || begun.elapsed() > Duration::from_secs(30) {
@@ -56,7 +62,12 @@ impl Provider {
         Some(process)
     }
 
-    /// A server of Kafka's that takes its tokens, at a second port.
+    /// The number of tokens that it has given.
+    fn given(&self) -> usize {
+        log(self.folder.path()).matches("a token is given").count()
+    }
+
+    /// A server of Kafka's that takes its tokens, at a second port, and a connection for as long as its token.
     fn broker(&self) -> (Broker, u16) {
         const MODULE: &str = "org.apache.kafka.common.security.oauthbearer";
         let (login, folder) = (free_port(), self.folder.path());
@@ -74,7 +85,7 @@ impl Provider {
             format!("ssl.keystore.type=PEM\nssl.keystore.location={}/own.pem", folder.display()),
             format!("sasl.oauthbearer.expected.audience=kafka\nsasl.oauthbearer.expected.issuer=https://127.0.0.1:{}", self.port),
             format!("ssl.truststore.type=PEM\nssl.truststore.location={}/ca.pem", folder.display()),
-            "listener.name.sasl_ssl.ssl.client.auth=required".into(),
+            "listener.name.sasl_ssl.ssl.client.auth=required\nconnections.max.reauth.ms=3600000".into(),
         ];
         (Broker::start(Kind::Kafka, &lines.join("\n")), login)
     }
@@ -97,6 +108,20 @@ impl Provider {
     }
 }
 
+fn log(folder: &Path) -> String {
+    std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+}
+
+/// A provider whose tokens are for so many seconds, a server of Kafka's that takes them, and at which port.
+async fn provided(seconds: u32) -> (Provider, Broker, u16) {
+    let started = tokio::task::spawn_blocking(move || {
+        let provider = Provider::start(seconds);
+        let (broker, login) = provider.broker();
+        (provider, broker, login)
+    });
+    started.await.unwrap()
+}
+
 impl Drop for Provider {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -107,13 +132,7 @@ impl Drop for Provider {
 /// The server wants both: a certificate, and a token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_and_a_token_let_in() {
-    let (mut provider, broker, login) = tokio::task::spawn_blocking(|| {
-        let provider = Provider::start();
-        let (broker, login) = provider.broker();
-        (provider, broker, login)
-    })
-    .await
-    .unwrap();
+    let (mut provider, broker, login) = provided(60).await;
     let topic = Topic { servers: broker.url(), name: "orders".into() };
     topic.create(&[]).await;
     let certificate = provider.certificate();
@@ -128,6 +147,29 @@ async fn a_certificate_and_a_token_let_in() {
     provider.process.kill().unwrap();
     let without = provider.connection(login, "hidden%20treasure", &certificate) + "\ntimeout = '5s'";
     Shop::small(&without, &topic.destination()).await.cannot(69, &["/token"]).await;
+}
+
+/// The server closes connections whose token has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_ends_is_followed_by_another() {
+    // (What Kafka's client has of it, is more than a second, for which its server wants no second login.)
+    let (provider, broker, login) = provided(20).await;
+    let topic = Topic { servers: broker.url(), name: "orders".into() };
+    topic.create(&[]).await;
+    let connection = provider.connection(login, "hidden%20treasure", &provider.certificate());
+    let shop = Shop::with(1, &connection, &topic.destination()).await;
+    let mut relay = Running::spawn(&shop.database, &shop.sections, "");
+    let mut rows = 1;
+    while provider.given() < 3 {
+        relay.wait_empty(&shop.database, "order_placed").await;
+        rows += 1;
+        shop.database.run(&format!("INSERT INTO order_placed VALUES ({rows}, 'c', 'p')")).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    relay.wait_empty(&shop.database, "order_placed").await;
+    assert_eq!(relay.stop(), Some(0));
+    assert!(!relay.witness.text().contains("misconfigured"), "{}", relay.witness.text());
+    assert_eq!((topic.records().len(), shop.reasons("retry").await), (rows, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

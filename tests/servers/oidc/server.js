@@ -1,4 +1,4 @@
-// An OpenID provider that gives tokens to the client `relay`: node server.js PORT FOLDER
+// An OpenID provider that gives tokens to the client `relay`, for so many seconds: node server.js PORT FOLDER SECONDS
 // The folder has `server.key` and `server.pem`, and gets the public keys of the tokens: `jwks.json`.
 import { generateKeyPairSync } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -6,7 +6,7 @@ import { createServer } from "node:https";
 
 import { Provider } from "oidc-provider";
 
-const [port, folder] = process.argv.slice(2);
+const [port, folder, seconds] = process.argv.slice(2);
 const { privateKey, publicKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
 const own = { kid: "one", use: "sig", alg: "RS256" };
 writeFileSync(`${folder}/jwks.json`, JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), ...own }] }));
@@ -15,7 +15,7 @@ const server = {
   scope: "send",
   audience: "kafka",
   accessTokenFormat: "jwt",
-  accessTokenTTL: 60,
+  accessTokenTTL: Number(seconds),
   jwt: { sign: { alg: "RS256" } },
 };
 const provider = new Provider(`https://127.0.0.1:${port}`, {
@@ -39,5 +39,6 @@ const provider = new Provider(`https://127.0.0.1:${port}`, {
   },
   jwks: { keys: [{ ...privateKey.export({ format: "jwk" }), ...own }] },
 });
+provider.on("grant.success", () => console.error("a token is given"));
 const files = { key: readFileSync(`${folder}/server.key`), cert: readFileSync(`${folder}/server.pem`) };
 createServer(files, provider.callback()).listen(port, "127.0.0.1", () => console.log("ready"));
