@@ -344,7 +344,7 @@ async fn connections_that_an_operator_closes_cost_nothing() {
     let trial = Trial::with(&broker.url(), &broker.url(), 0, "destination = \"EXCHANGE\"", FieldTable::default()).await;
     let name = trial.name.clone();
     let mut relay = Running::start(&trial.database, &published(&broker.url(), &format!("destination = {name:?}")));
-    let (source, mut rows) = (trial.database.series(1000), 0);
+    let (source, mut rows) = (trial.database.series(100), 0);
     for _ in 0..2 {
         let closing = tokio::task::spawn_blocking({
             let broker = broker.clone();
@@ -352,7 +352,7 @@ async fn connections_that_an_operator_closes_cost_nothing() {
         });
         while !closing.is_finished() {
             trial.database.run(&format!("INSERT INTO order_placed SELECT i + {rows}, 'c', 'p' FROM {source}")).await;
-            rows += 1000;
+            rows += 100;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         closing.await.unwrap();

@@ -42,6 +42,8 @@ pub(super) struct Workers {
 /// A file to compile.
 pub(super) struct Uncompiled<'a> {
     pub(super) digest: &'a str,
+    /// In bytes.
+    pub(super) size: usize,
     /// Reads it, when it is its turn: those of all that wait would fill the memory.
     pub(super) read: &'a dyn Fn() -> Result<Vec<u8>, String>,
 }
@@ -75,6 +77,8 @@ impl Workers {
     /// turns that it waits for. The first is enough for most, the third for one with an interpreter of 20 MB on most
     /// machines, and the last for it on any. Beginning again takes a third of the time at most.
     const SLICES: [(u64, usize); 4] = [(2, 0), (8, 1), (30, 1), (240, 2)];
+    /// How many bytes of a file compile within a second, on many machines: a slice that is too short is not tried.
+    const PACE: usize = 1 << 20;
     const LOCATE: Limit = Limit { seconds: 5, memory: 256 << 20 };
     /// How long a crash waits for others before it is reported without names from debug information.
     const PATIENCE: Duration = Duration::from_secs(3);
@@ -115,7 +119,8 @@ impl Workers {
             self.run(command, &Limit { seconds, memory: self.memory }, &bytes)
         };
         let mut tried = Err(failed(String::new()));
-        for (level, (seconds, turns)) in Self::SLICES.into_iter().enumerate() {
+        let enough = |(_, (seconds, _)): &(usize, (u64, usize))| *seconds > (file.size / Self::PACE) as u64;
+        for (level, (seconds, turns)) in Self::SLICES.into_iter().enumerate().filter(enough) {
             tried = attempt(level, seconds, &self.compiling[turns]);
             if !matches!(&tried, Err(failure) if failure.late) {
                 break;
@@ -342,7 +347,7 @@ mod tests {
     }
 
     fn compile(workers: &Workers, folder: &Path, digest: &str, text: &str) -> Result<(), String> {
-        let file = Uncompiled { digest, read: &|| Ok(text.into()) };
+        let file = Uncompiled { digest, size: text.len(), read: &|| Ok(text.into()) };
         workers.compile(&file, folder, false)
     }
 
@@ -388,6 +393,20 @@ mod tests {
         compile(&workers, folder.path(), "2", "good\n").unwrap();
         assert_eq!(compile(&workers, folder.path(), "1", "slow\n").unwrap_err(), refused);
         assert_eq!(std::fs::read_to_string(&tries).unwrap(), "slow\nslow\nslow\nslow\ngood\n");
+    }
+
+    /// What is large begins with the slice that may be enough for it.
+    #[test]
+    fn what_is_large_is_not_tried_in_vain() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let tries = folder.path().join("tries");
+        let script = format!("while [ \"$1\" != --seconds ]; do shift; done; echo $2 >> {tries:?}; kill -9 $$");
+        let workers = workers(folder.path(), &script);
+        for (digest, size) in [("small", 1 << 20), ("large", 12 << 20), ("largest", 128 << 20)] {
+            let file = Uncompiled { digest, size, read: &|| Ok(Vec::new()) };
+            workers.compile(&file, folder.path(), false).unwrap_err();
+        }
+        assert_eq!(std::fs::read_to_string(&tries).unwrap(), "2\n8\n30\n240\n30\n240\n240\n");
     }
 
     /// Not even what is killed leaves anything behind; and what a killed relay has left goes in time.

@@ -176,10 +176,10 @@ impl Engine {
         self.0.workers.is_some()
     }
 
-    /// Lets a worker process compile a file into the cache, unless it is there. Blocks.
-    pub(super) fn compile(&self, digest: &str, read: &dyn Fn() -> Result<Vec<u8>, String>) -> Result<(), String> {
+    /// Lets a worker process compile a file of so many bytes into the cache, unless it is there. Blocks.
+    pub(super) fn compile(&self, digest: &str, size: usize, read: &dyn Fn() -> Result<Vec<u8>, String>) -> Result<(), String> {
         let (Some(workers), Some(cache)) = (&self.0.workers, &self.0.cache) else { return Ok(()) };
-        workers.compile(&Uncompiled { digest, read }, cache.directory(), self.0.frugal)
+        workers.compile(&Uncompiled { digest, size, read }, cache.directory(), self.0.frugal)
     }
 
     /// Waits until few enough files are held in memory, but not for ever: a disk may hang.

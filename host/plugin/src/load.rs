@@ -261,8 +261,9 @@ impl File {
             return Ok((loaded?, Content { bytes, digest, _reading: reading }));
         }
         // It may wait for long.
+        let size = bytes.len();
         drop((bytes, reading));
-        engine.compile(&digest, &|| self.read_again(&digest)).map_err(uncompiled)?;
+        engine.compile(&digest, size, &|| self.read_again(&digest)).map_err(uncompiled)?;
         let reading = engine.reading();
         let bytes = self.read_again(&digest).map_err(unreadable)?;
         let component = engine.component(&digest, &bytes).map_err(|error| uncompiled(format!("{error:#}")))?;
