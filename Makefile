@@ -13,7 +13,7 @@ export PATH := $(TOOLS)/first:$(PATH):$(TOOLS)/bin
 export npm_config_cache := $(TOOLS)/npm
 # Every crate that has tests. All are built and tested with one selection of packages and features, so that nothing
 # is compiled twice.
-CRATES := authoring bus core outbox plugin relay telemetry guest log publish webhook
+CRATES := authoring bus core outbox plugin relay shares telemetry guest log publish webhook
 SELECTED := -p signalbus $(CRATES:%=-p signalbus-%) \
   --features signalbus-guest/chrono,signalbus-guest/decimal,signalbus-guest/time,signalbus-guest/uuid
 # The demo is built with the features it needs, and no others.

@@ -37,6 +37,24 @@ async fn what_takes_little_is_compiled_before_what_takes_long() {
     }
 }
 
+/// Many workers that come to the database at once leave a neighbour its turns.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_workers_leave_the_database_to_others() {
+    const NEIGHBOURS: u32 = 500;
+    let crowd = Crowd::start(1, &guest("sends"), "concurrency = 256", &guest("counts")).await;
+    crowd.database.run(&format!("INSERT INTO crowd_0 SELECT 10000 + i FROM {}", crowd.database.series(40_000))).await;
+    let left = async || crowd.database.count("crowd_0").await;
+    let all = left().await;
+    while left().await > all - 1000 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let before = left().await;
+    crowd.neighbour_sends(NEIGHBOURS).await;
+    let sent = before - left().await;
+    // In turns with each worker of the crowd, it would be forty times as many as the neighbour's.
+    assert!(sent < 5 * i64::from(NEIGHBOURS), "beside {NEIGHBOURS} rows of the neighbour, {sent} others were sent");
+}
+
 /// Servers that send heads without end, slowly, make the relay hold a bounded number of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_without_end_take_bounded_memory() {

@@ -12,7 +12,6 @@ use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::database::{Cell, ExtraColumns, Fetched, Purpose, Row, Session, number};
 use super::error::Error;
@@ -22,6 +21,7 @@ use super::sql::{Arg, Sql};
 use super::table::Table;
 use super::trial;
 use signalbus_core::signal::Value;
+use signalbus_shares::{Measure, Pool as Turns, Share, Taken};
 
 /// Prepared statements that a connection keeps: a handful for each signal type.
 pub(super) const STATEMENTS: usize = 500;
@@ -82,7 +82,8 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
     /// setting and no prepared statement.
     behind_pooler: Arc<AtomicBool>,
     plain: Option<<Db::Connection as sqlx::Connection>::Options>,
-    turns: Arc<Semaphore>,
+    /// The right to use a connection, by signal type: the one that has had least of their time comes first.
+    turns: Arc<Turns>,
     /// Connections that nobody uses now, with their numbers; the one used last is taken first.
     idle: Mutex<Vec<(u32, PoolConnection<Db>)>>,
 
@@ -103,27 +104,25 @@ fn file_id(path: &Path) -> Option<FileId> {
 
 impl<Db: sqlx::Database> ConnectionPool<Db> {
     pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
-        let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self::with(pool, Arc::default(), None, turns, None, None))
+        Arc::new(Self::with(pool, Arc::default(), None, None, None))
     }
 
     fn with(
         pool: Pool<Db>,
         behind_pooler: Arc<AtomicBool>,
         plain: Option<<Db::Connection as sqlx::Connection>::Options>,
-        turns: Arc<Semaphore>,
         pauses: Option<Mutex<Pauses>>,
         file: Option<(PathBuf, Mutex<Option<FileId>>)>,
     ) -> Self {
+        let turns = Turns::new(pool.options().get_max_connections(), Measure::Time);
         Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses, side_schema: OnceLock::new(), file }
     }
 
     /// The same, for a database in a file, in which one writer locks out all others.
     pub(super) fn single_writer(pool: Pool<Db>, file: &Path) -> Arc<Self> {
-        let turns = Arc::new(Semaphore::new(1));
         let pauses = Some(Mutex::new(Pauses::default()));
         let file = Some((file.to_owned(), Mutex::default()));
-        Arc::new(Self::with(pool, Arc::default(), None, turns, pauses, file))
+        Arc::new(Self::with(pool, Arc::default(), None, pauses, file))
     }
 
     /// Whether connections are behind_pooler turns out when one is made; `plain` is how to connect to a
@@ -133,8 +132,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         behind_pooler: Arc<AtomicBool>,
         plain: <Db::Connection as sqlx::Connection>::Options,
     ) -> Arc<Self> {
-        let turns = Arc::new(Semaphore::new(pool.options().get_max_connections() as usize));
-        Arc::new(Self::with(pool, behind_pooler, Some(plain), turns, None, None))
+        Arc::new(Self::with(pool, behind_pooler, Some(plain), None, None))
     }
 
     /// Every statement looks for the side tables in a schema; `schema` is ready for SQL, with a dot.
@@ -148,8 +146,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
 
     /// How many connections are in use, of how many.
     pub(super) fn usage(&self) -> (usize, usize) {
-        let most = self.pool.options().get_max_connections() as usize;
-        (most.saturating_sub(self.turns.available_permits()), most)
+        (self.turns.used() as usize, self.pool.options().get_max_connections() as usize)
     }
 
     /// Whether a pooler hands connections on between transactions, as far as is known.
@@ -157,9 +154,8 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         self.behind_pooler.load(Relaxed)
     }
 
-    async fn take(&self) -> Result<PooledConnection<Db>, Error> {
-        let closed = |_| Error::Unreachable("the connection pool is closed".into());
-        let turn = self.turns.clone().acquire_owned().await.map_err(closed)?;
+    async fn take(&self, share: &Share) -> Result<PooledConnection<Db>, Error> {
+        let turn = share.take(1).await;
         let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
@@ -230,7 +226,7 @@ struct PooledConnection<Db: sqlx::Database> {
     beginning: Option<&'static str>,
     begun: bool,
     since: Instant,
-    _turn: OwnedSemaphorePermit,
+    _turn: Option<Taken>,
 }
 
 type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Arguments>;
@@ -238,6 +234,7 @@ type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Argumen
 /// A session: it has a connection from the beginning of a transaction to its end.
 pub(super) struct Connection<D: Driver> {
     connections: Arc<ConnectionPool<D::Db>>,
+    share: Share,
     held: Option<PooledConnection<D::Db>>,
     /// Of one statement.
     limit: Duration,
@@ -245,8 +242,10 @@ pub(super) struct Connection<D: Driver> {
 }
 
 impl<D: Driver> Connection<D> {
-    pub(super) fn new(connections: Arc<ConnectionPool<D::Db>>) -> Self {
-        Self { connections, held: None, limit: LONGEST, state: None }
+    pub(super) fn new(connections: Arc<ConnectionPool<D::Db>>, signal_type: Option<&str>) -> Self {
+        // No signal type has an empty name.
+        let share = connections.turns.share(signal_type.unwrap_or_default());
+        Self { connections, share, held: None, limit: LONGEST, state: None }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
@@ -296,7 +295,7 @@ where
         Box::pin(async move {
             self.drop_connection();
             trial::interrupt().await;
-            self.held = Some(self.connections.take().await?);
+            self.held = Some(self.connections.take(&self.share).await?);
             self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
             self.look_for_others().await?;
             let Some(begin) = D::begin(purpose, self.connections.is_behind_pooler()) else { return Ok(()) };

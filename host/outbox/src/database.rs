@@ -101,8 +101,9 @@ impl Fetched {
 /// A database that holds an outbox.
 pub(crate) trait Database: Send + Sync {
     fn dialect(&self) -> &dyn Dialect;
-    /// A connection of one's own, opened when it is first used.
-    fn session(&self) -> Box<dyn Session>;
+    /// A connection of one's own, opened when it is first used. Sessions of a signal type have its share of all
+    /// connections; those of none are a type of their own.
+    fn session(&self, signal_type: Option<&str>) -> Box<dyn Session>;
     /// The table of that name, or `None` where there is none.
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>>;
     /// Every statement looks for the side tables in a schema; `schema` is ready for SQL, with a dot.

@@ -138,7 +138,7 @@ impl Outbox {
                 "UPDATE signalbus_hold SET state = ?, attempts = 0, due_at = 0 WHERE state = 'dead' AND id > ? AND id <= ?";
             let mut sql = self.statement(text, &[RETRY.into(), from.into(), after.unwrap_or(i64::MAX).into()]);
             selection.push(&mut sql, now);
-            let mut session = self.database.session();
+            let mut session = self.database.session(None);
             session.begin(Purpose::Write).await?;
             redriven += session.execute_and_commit(sql).await?;
         }
@@ -160,7 +160,7 @@ impl Outbox {
     /// The database's error; earlier letters have been redriven.
     pub async fn redrive(&self, letters: &[i64]) -> Result<u64, Error> {
         let mut redriven = 0;
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         for chunk in letters.chunks(KEYS_PER_STATEMENT) {
             let mut sql = self.statement(
                 "UPDATE signalbus_hold SET state = ?, attempts = 0, due_at = 0 WHERE state = ? AND ",
@@ -195,7 +195,7 @@ impl SignalTable {
     pub async fn dead_signal(&self, letter: &DeadLetter) -> Result<Option<Signal>, Error> {
         let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
         let text = format!("SELECT {columns} FROM signalbus_hold h WHERE h.id = ?");
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         session.begin(Purpose::Write).await?;
         let holds = session.rows(self.statement(&text, &[letter.id.into()])).await?;
         let row = session.signals(self.reread(&[&letter.key], ""), self.table.clone(), self.key_extras(), None).await?.last();
@@ -211,7 +211,7 @@ impl SignalTable {
     /// The database's error; earlier letters have been deleted.
     pub async fn discard(&self, letters: &[DeadLetter]) -> Result<u64, Error> {
         let mut discarded = 0;
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         for chunk in letters.chunks(KEYS_PER_STATEMENT) {
             let ids: Vec<i64> = chunk.iter().map(|letter| letter.id).collect();
             session.begin(Purpose::Write).await?;

@@ -250,7 +250,7 @@ impl SignalTable {
     /// # Errors
     /// The database's error; nothing was changed.
     pub async fn sweep(&self, after: i64, limit: usize) -> Result<(Option<i64>, bool), Error> {
-        let mut session = self.database.session();
+        let mut session = self.database.session(Some(&self.signal_type.name));
         let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
         let text = format!(
             "SELECT h.id, h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state <> ? AND h.id > ? \

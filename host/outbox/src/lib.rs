@@ -234,7 +234,7 @@ impl Outbox {
         let ensure = self.database.dialect().ensure_lane();
         let mut sql = self.statement(ensure[0], &[]);
         sql.arg(source.signal.as_str()).push(", ").arg(name.as_str()).push(ensure[1]);
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         session.begin(Purpose::Write).await?;
         session.execute_and_commit(sql).await.map_err(schema::missing)?;
         let text = "SELECT table_name FROM signalbus_lane WHERE signal_type = ?";
@@ -370,7 +370,7 @@ impl Outbox {
         let removals = children.chain([(source.table.clone(), removal(dialect, table), right)]);
         let mut faults = Vec::new();
         for (name, removal, right) in removals.filter(|_| dialect.has_rights() || source.is_complex()) {
-            let mut session = self.database.session();
+            let mut session = self.database.session(None);
             session.begin(Purpose::Write).await?;
             match session.execute(self.statement(&format!("{removal}1 = 0"), &[])).await {
                 // A lock tells nothing about rights.
@@ -387,7 +387,7 @@ impl Outbox {
     }
 
     async fn read(&self, sql: Sql) -> Result<Vec<Vec<database::Cell>>, Error> {
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         session.begin(Purpose::Read).await?;
         let rows = session.rows(sql).await?;
         session.commit().await?;
@@ -493,7 +493,8 @@ impl SignalTable {
     /// Creates a worker with a connection of its own.
     pub fn session(&self) -> Worker<'_> {
         self.sessions.fetch_add(1, Relaxed);
-        Worker { lane: self, session: self.database.session(), owner: owner(), undeleted: Vec::new(), sent: false }
+        let session = self.database.session(Some(&self.signal_type.name));
+        Worker { lane: self, session, owner: owner(), undeleted: Vec::new(), sent: false }
     }
 
     fn statement(&self, text: &str, args: &[Arg]) -> Sql {

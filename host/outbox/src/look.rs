@@ -61,7 +61,7 @@ impl Outbox {
         }
         let read_only = self.database.dialect().reads_only();
         sql.push(&format!("SELECT {}, CASE WHEN {read_only} THEN 1 ELSE 0 END", views.len()));
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         session.begin(Purpose::Read).await?;
         let rows = session.rows(sql).await?;
         session.commit().await?;
@@ -132,7 +132,7 @@ impl Outbox {
     /// # Errors
     /// The database's error; nothing was changed.
     pub async fn run(&self, statements: &[String]) -> Result<(), Error> {
-        let mut session = self.database.session();
+        let mut session = self.database.session(None);
         session.begin(Purpose::Write).await?;
         for text in statements {
             session.execute(self.statement(text, &[])).await?;

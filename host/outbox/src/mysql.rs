@@ -62,8 +62,8 @@ impl Database for MySql {
         &MySqlDialect
     }
 
-    fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<MySqlDriver>::new(self.connections.clone()))
+    fn session(&self, signal_type: Option<&str>) -> Box<dyn Session> {
+        Box::new(Connection::<MySqlDriver>::new(self.connections.clone(), signal_type))
     }
 
     fn keep_sides_in(&self, schema: String) {
@@ -76,7 +76,7 @@ impl Database for MySql {
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
         Box::pin(async move {
-            let mut session = self.session();
+            let mut session = self.session(None);
             session.begin(Purpose::Read).await?;
             let described = describe(&mut *session, name).await?;
             session.commit().await?;

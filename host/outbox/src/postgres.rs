@@ -96,8 +96,8 @@ impl Database for Postgres {
         &PostgresDialect
     }
 
-    fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<PostgresDriver>::new(self.connections.clone()))
+    fn session(&self, signal_type: Option<&str>) -> Box<dyn Session> {
+        Box::new(Connection::<PostgresDriver>::new(self.connections.clone(), signal_type))
     }
 
     fn keep_sides_in(&self, schema: String) {
@@ -110,7 +110,7 @@ impl Database for Postgres {
 
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
         Box::pin(async move {
-            let mut session = self.session();
+            let mut session = self.session(None);
             session.begin(Purpose::Read).await?;
             let text = "SELECT tgname::text FROM pg_trigger WHERE tgname = 'signalbus_notify' LIMIT 1";
             let triggers = session.rows(Sql::new(Placeholder::Numbered, text)).await?;
@@ -149,7 +149,7 @@ impl Database for Postgres {
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
         Box::pin(async move {
-            let mut session = self.session();
+            let mut session = self.session(None);
             session.begin(Purpose::Read).await?;
             let described = describe(&mut *session, &PostgresDialect.table_name(name)).await?;
             session.commit().await?;

@@ -72,8 +72,8 @@ impl Database for Sqlite {
         &SqliteDialect
     }
 
-    fn session(&self) -> Box<dyn Session> {
-        Box::new(Connection::<SqliteDriver>::new(self.connections.clone()))
+    fn session(&self, signal_type: Option<&str>) -> Box<dyn Session> {
+        Box::new(Connection::<SqliteDriver>::new(self.connections.clone(), signal_type))
     }
 
     fn keep_sides_in(&self, schema: String) {
@@ -87,7 +87,7 @@ impl Database for Sqlite {
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>> {
         Box::pin(async move {
             let Some(writes) = Writes::from_file(&self.file) else { return Ok(None) };
-            let mut watch = LogWatch { writes, session: self.session(), seen: None };
+            let mut watch = LogWatch { writes, session: self.session(None), seen: None };
             watch.seen = Some(watch.version().await?);
             Ok(Some(Box::new(watch) as Box<dyn Watch>))
         })
@@ -95,7 +95,7 @@ impl Database for Sqlite {
 
     fn describe<'a>(&'a self, name: &'a [String]) -> BoxFuture<'a, Result<Option<Description>, Error>> {
         Box::pin(async move {
-            let mut session = self.session();
+            let mut session = self.session(None);
             session.begin(Purpose::Read).await?;
             let described = describe(&mut *session, name).await?;
             let dependencies = Dependencies::known(&self.dependencies, &mut *session).await?;

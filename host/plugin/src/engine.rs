@@ -31,7 +31,7 @@ use super::descriptors::Descriptors;
 use super::guest::State;
 use super::http::{self, Clients};
 use super::limits::{Meter, Processors};
-use super::shares::{Measure, Pool, Share};
+use signalbus_shares::{Measure, Pool, Share};
 use super::tcp;
 use super::wit;
 

@@ -36,7 +36,7 @@ use super::descriptors::Held;
 use super::endpoints::{HttpOrigin, undotted};
 use super::guest::State;
 use super::logs::PluginContext;
-use super::shares::Taken;
+use signalbus_shares::Taken;
 use signalbus_telemetry as telemetry;
 
 /// Default time limit for a response, and for each further part of its body.

@@ -34,7 +34,6 @@ mod lookup;
 mod own_ids;
 mod producer;
 mod send;
-mod shares;
 mod spec;
 mod tcp;
 mod wit;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::shares::{Share, Taken};
+use signalbus_shares::{Share, Taken};
 use wasmtime::ResourceLimiter;
 
 /// The limits of one call and one instance of a plugin.

@@ -24,7 +24,7 @@ use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
 use super::limits::{Limits, Processors};
 use super::logs::PluginContext;
-use super::shares::Share;
+use signalbus_shares::Share;
 use super::spec::PluginSpec;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
 use signalbus_telemetry as telemetry;

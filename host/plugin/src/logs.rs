@@ -16,7 +16,7 @@ use super::descriptors::Account;
 use super::grants::Grants;
 use super::http::Client;
 use super::producer::Connections;
-use super::shares::Share;
+use signalbus_shares::Share;
 use signalbus_core::text::{self, printable};
 
 /// The target of every event that a plugin causes.
