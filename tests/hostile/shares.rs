@@ -1,6 +1,7 @@
 //! What signal types share: those that take all that they can get leave the others their part.
 
 use super::*;
+use crate::harness::broker::{Broker, Kind};
 
 /// A component that no cache has, of a core module.
 fn fresh(module: Vec<u8>) -> Vec<u8> {
@@ -55,6 +56,97 @@ async fn many_workers_leave_the_database_to_others() {
     assert!(sent < 5 * i64::from(NEIGHBOURS), "beside {NEIGHBOURS} rows of the neighbour, {sent} others were sent");
 }
 
+/// A plugin that publishes again and again to a destination, so many messages of so many bytes at a time.
+fn floods(destination: &str, messages: usize, bytes: usize) -> Vec<u8> {
+    let (imports, length) =
+        (r#"(import "signalbus:plugin/producer@0.1.0" "publish" (func $publish (param i32 i32 i32)))"#, destination.len());
+    // Each message: its connection, its destination, no key, no content type, no headers, its body, no id, one option.
+    let data = format!(
+        r#"(data (i32.const 90000) "bus") (data (i32.const 90100) "{destination}")
+           (data (i32.const 90200) "redis.maxlen") (data (i32.const 90300) "10")
+           (data (i32.const 90400) "\58\60\01\00\0c\00\00\00\bc\60\01\00\02\00\00\00")"#
+    );
+    let body = format!(
+        r#"(local $n i32) (local $at i32) (drop (memory.grow (i32.const 64)))
+           (loop $each
+             (local.set $at (i32.add (i32.const 100000) (i32.mul (local.get $n) (i32.const 76))))
+             (i32.store (local.get $at) (i32.const 90000)) (i32.store offset=4 (local.get $at) (i32.const 3))
+             (i32.store offset=8 (local.get $at) (i32.const 90100)) (i32.store offset=12 (local.get $at) (i32.const {length}))
+             (i32.store offset=52 (local.get $at) (i32.const {bytes}))
+             (i32.store offset=68 (local.get $at) (i32.const 90400)) (i32.store offset=72 (local.get $at) (i32.const 1))
+             (local.set $n (i32.add (local.get $n) (i32.const 1)))
+             (br_if $each (i32.lt_u (local.get $n) (i32.const {messages}))))
+           (loop $again (global.set $free (i32.const 131072)) (call $publish (i32.const 100000) (i32.const {messages}) (i32.const 512)) (br $again))
+           unreachable"#
+    );
+    components::component(components::module(imports, &data, &body))
+}
+
+/// Signal types with 64 workers each that publish without pause once they have rows, so many messages of so many bytes at a
+/// time, beside `OrderPlaced`, which publishes its rows.
+async fn beside_floods(messages: usize, bytes: usize) -> (Broker, Database, Running) {
+    let broker = tokio::task::block_in_place(|| Broker::start(Kind::Redis, "appendonly no"));
+    let database = Database::sqlite().await;
+    let plugin = database.folder().join("floods.wasm");
+    std::fs::write(&plugin, floods("flood", messages, bytes)).unwrap();
+    let granted = "grants.connections = [{ name = 'bus', options = ['redis.maxlen'] }]\ntimeout = '60s'";
+    let mut signals = format!("[connections.bus]\nurl = {:?}\n", broker.url());
+    for n in 0..FLOODS {
+        database.run(&format!("CREATE TABLE flood_{n} (id INTEGER PRIMARY KEY)")).await;
+        let more = format!("{granted}\ntable = 'flood_{n}'\nburst_count = 5\nconcurrency = 64");
+        signals += &section(&format!("flood_{n}"), &plugin, &more);
+    }
+    signals += &section("OrderPlaced", &guest("publishes"), &format!("{granted}\nburst_count = 100"));
+    database.orders(1).await;
+    let relay = Running::start(&database, &signals);
+    (broker, database, relay)
+}
+
+const FLOODS: u32 = 15;
+
+/// Lets the others publish, and waits until so many messages are confirmed.
+async fn begin_floods(database: &Database, relay: &Running, messages: f64) {
+    for n in 0..FLOODS {
+        database.run(&format!("INSERT INTO flood_{n} SELECT i FROM {}", database.series(320))).await;
+    }
+    relay.wait("nothing is published", || published(relay) > messages);
+}
+
+/// Sends so many rows of `OrderPlaced`, and returns the time that processors spent meanwhile.
+async fn send_orders(database: &Database, relay: &Running, rows: u32) -> Duration {
+    let before = relay.processor_time();
+    database.run(&format!("INSERT INTO order_placed SELECT 10 + i, 'a', 'b' FROM {}", database.series(rows))).await;
+    relay.wait_empty(database, "order_placed").await;
+    relay.processor_time() - before
+}
+
+/// How many messages the bus has confirmed.
+fn published(relay: &Running) -> f64 {
+    relay.metric("signalbus_bus_messages_total{connection=\"bus\",outcome=\"sent\"}")
+}
+
+/// Types that publish without pause leave a neighbour its part of the bus.
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_messages_leave_the_bus_to_others() {
+    let (_broker, database, relay) = beside_floods(200, 100).await;
+    let alone = send_orders(&database, &relay, 2000).await / 4;
+    begin_floods(&database, &relay, 20_000.0).await;
+    let beside = send_orders(&database, &relay, 500).await;
+    // An eighth of its fair share is the least: it goes through the database, too, and the others need not.
+    let most = 8 * (FLOODS + 1) * alone;
+    assert!(beside < most, "alone, it takes {alone:?} of processor time, and beside the others {beside:?}");
+}
+
+/// What all types publish together takes a bounded amount of memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn floods_of_bytes_take_bounded_memory() {
+    let (_broker, database, relay) = beside_floods(8, 1 << 20).await;
+    begin_floods(&database, &relay, 400.0).await;
+    send_orders(&database, &relay, 50).await;
+    let peak = relay.peak_memory();
+    assert!(peak < 2 * MEMORY, "the relay took {peak} KiB");
+}
+
 /// Servers that send heads without end, slowly, make the relay hold a bounded number of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_without_end_take_bounded_memory() {
@@ -84,7 +176,11 @@ async fn heads_without_end_take_bounded_memory() {
     let relay = Running::start(&database, &section("OrderPlaced", &guest("hoards_requests"), &more));
     let count = || heads.load(std::sync::atomic::Ordering::SeqCst);
     relay.wait("too few heads are awaited", || count() >= 512);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let waits = || {
+        let status = relay.status_of("OrderPlaced");
+        status["state"] == "waiting" && status["reason"].as_str().is_some_and(|reason| reason.contains("HTTP responses"))
+    };
+    relay.wait("the others do not wait", waits);
     let peak = relay.peak_memory();
     assert_eq!(count(), 512);
     assert!(peak < MEMORY, "the relay took {peak} KiB");

@@ -30,6 +30,7 @@ use super::wit::signalbus::plugin::types as wit;
 use super::{Sender, Sending, wrong_value};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
 use signalbus_core::text;
+use signalbus_shares::Share;
 use signalbus_telemetry as telemetry;
 
 impl Sender for Plugin {
@@ -54,10 +55,14 @@ impl Plugin {
     /// Returns what its calls have been waiting for, if that is long.
     pub(super) fn shortage(&self) -> Option<String> {
         const LONG: Duration = Duration::from_secs(5);
+        let waiting = |share: &Option<Arc<Share>>| share.as_ref().map(|share| share.waiting()).unwrap_or_default();
         let (room, turn) = (self.room.waiting(), self.processors.waiting());
+        let (heads, publishing) = (waiting(&self.context.heads), waiting(&self.context.publishing));
         let short = |what: &str, time: Duration| (time > LONG).then(|| format!("it has waited {} s for {what}", time.as_secs()));
         short("room for an instance, which other plugins hold", room)
             .or_else(|| short("a processor, on which other plugins compute", turn))
+            .or_else(|| short("HTTP responses that are awaited before its own", heads))
+            .or_else(|| short("messages that are published before its own", publishing))
     }
 
     async fn send_batch(&self, signal_type: &SignalType, signals: &[Signal], stop: &CancellationToken) -> Verdict {

@@ -31,9 +31,10 @@ use super::descriptors::Descriptors;
 use super::guest::State;
 use super::http::{self, Clients};
 use super::limits::{Meter, Processors};
-use signalbus_shares::{Measure, Pool, Share};
+use super::publishing;
 use super::tcp;
 use super::wit;
+use signalbus_shares::{Measure, Pool, Share};
 
 /// Compiles and runs plugins. A process has one engine; clones share it.
 #[derive(Clone)]
@@ -50,6 +51,8 @@ struct Parts {
     processors: Arc<Pool>,
     /// The HTTP responses that plugins may await at the same time.
     heads: Arc<Pool>,
+    /// The messages that are being published.
+    publishing: Arc<Pool>,
     /// What plugins may log.
     logging: Arc<Allowances>,
     cache: Option<Cache>,
@@ -133,6 +136,7 @@ impl Engine {
             room,
             processors,
             heads: Pool::new(HEADS, Measure::Units),
+            publishing: Pool::new(publishing::UNITS, Measure::Units),
             logging: Arc::default(),
             cache,
             workers,
@@ -232,6 +236,11 @@ impl Engine {
     /// Returns a signal type's share of the HTTP responses that may be awaited.
     pub(super) fn heads(&self, signal_type: &str) -> Share {
         self.0.heads.share(signal_type)
+    }
+
+    /// Returns a signal type's share of the messages that are being published.
+    pub(super) fn publishing(&self, signal_type: &str) -> Share {
+        self.0.publishing.share(signal_type)
     }
 
     /// Returns how much a signal type's plugins may log.
@@ -385,6 +394,7 @@ fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     let l = &mut linker;
     wit::Plugin::add_to_linker::<_, HasSelf<State>>(l, |state| state)?;
+    publishing::add_to_linker(l)?;
     wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(l)?;
     random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
     random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;

@@ -117,6 +117,25 @@ impl State {
     pub(super) fn unconfirmed(&self) -> bool {
         self.unconfirmed
     }
+
+    /// Notes whether a message that the guest published has no outcome.
+    pub(super) fn set_unconfirmed(&mut self, unconfirmed: bool) {
+        self.unconfirmed = unconfirmed;
+    }
+
+    /// Returns how many bytes the guest may pass in one call.
+    pub(super) fn most_passed(&self) -> usize {
+        self.meter.limit()
+    }
+
+    /// Returns how long a call of the relay's functions may take.
+    pub(super) fn left_for_calls(&self) -> Duration {
+        self.deadline.as_ref().map_or(Duration::ZERO, |deadline| deadline.left_for_calls())
+    }
+
+    pub(super) fn context(&self) -> &PluginContext {
+        &self.context
+    }
 }
 
 impl WasiView for State {
@@ -177,8 +196,7 @@ impl producer::Host for State {
         let published = self.context.connections.publish(messages, &self.context.signal_type, &self.ids);
         let late =
             || Outage::Unavailable { reason: "the bus did not answer in the time of the plugin's call".into(), after: None };
-        let left = self.deadline.as_ref().map_or(Duration::ZERO, |deadline| deadline.left_for_calls());
-        let verdict = tokio::time::timeout(left, published).await.unwrap_or_else(|_| Err(late()));
+        let verdict = tokio::time::timeout(self.left_for_calls(), published).await.unwrap_or_else(|_| Err(late()));
         self.unconfirmed = verdict.as_ref().is_ok_and(|outcomes| outcomes.contains(&Outcome::Held));
         Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
     }

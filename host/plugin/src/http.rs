@@ -233,7 +233,12 @@ async fn begin(turns: Arc<Semaphore>, context: &PluginContext) -> (Flight, Optio
         None => None,
     };
     let head = match &context.heads {
-        Some(heads) => heads.take(1).await,
+        Some(heads) => {
+            let begun = Instant::now();
+            let head = heads.take(1).await;
+            telemetry::waited(&context.signal_type, "response", begun.elapsed());
+            head
+        }
         None => None,
     };
     (Flight { _turn: turn, _descriptor: descriptor }, head)

@@ -33,6 +33,7 @@ mod logs;
 mod lookup;
 mod own_ids;
 mod producer;
+mod publishing;
 mod send;
 mod spec;
 mod tcp;

@@ -230,6 +230,10 @@ impl Meter {
         self.used
     }
 
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
         self.last = bytes;
         self.used = self.used.saturating_add(bytes);

@@ -24,9 +24,9 @@ use super::guest::State;
 use super::inspect::{self, Export, NoExport, Refused};
 use super::limits::{Limits, Processors};
 use super::logs::PluginContext;
-use signalbus_shares::Share;
 use super::spec::PluginSpec;
 use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use signalbus_shares::Share;
 use signalbus_telemetry as telemetry;
 
 /// One loaded generation of a plugin: compiled, linked, its imports checked.
@@ -217,6 +217,9 @@ impl File {
             let client = engine.clients().for_grants(&context.signal_type, &context.grants, idle);
             context.heads = Some(engine.heads(&context.signal_type).into());
             context.client = Some(client.map_err(|reason| LoadError::NoHttp { path: path(), reason })?);
+        }
+        if !context.connections.is_empty() {
+            context.publishing = Some(engine.publishing(&context.signal_type).into());
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
         let pre = engine.linker().instantiate_pre(&component).map_err(link)?;

@@ -16,8 +16,8 @@ use super::descriptors::Account;
 use super::grants::Grants;
 use super::http::Client;
 use super::producer::Connections;
-use signalbus_shares::Share;
 use signalbus_core::text::{self, printable};
+use signalbus_shares::Share;
 
 /// The target of every event that a plugin causes.
 macro_rules! target {
@@ -42,6 +42,8 @@ pub(super) struct PluginContext {
     pub(super) client: Option<Arc<Client>>,
     /// Its type's share of the responses that are awaited, if it may send any requests.
     pub(super) heads: Option<Arc<Share>>,
+    /// Its type's share of the messages that are being published, if it may publish any.
+    pub(super) publishing: Option<Arc<Share>>,
     /// Collects its log records in place of the relay's log.
     pub(super) call_log: Option<Arc<CallLog>>,
     /// How much its type may log.

@@ -57,7 +57,7 @@ pub const METRICS: &[(&str, Kind, &str, &str)] = &[
         "signalbus_plugin_wait_seconds",
         Kind::Histogram,
         "signal,resource",
-        "Time that sends waited for `room` for an instance, and calls for a `processor`",
+        "Time that sends waited for `room` for an instance, calls for a `processor` and for `publishing`, and HTTP requests for room for a `response`",
     ),
     ("signalbus_plugin_memory_bytes", Kind::Gauge, "signal", "Peak memory of an instance of the plugin"),
     (
