@@ -169,6 +169,12 @@ struct Crowd {
 
 impl Crowd {
     async fn start(number: usize, plugin: &Path, more: &str, neighbour: &Path) -> Self {
+        let (database, signals) = Self::prepare(number, plugin, more, neighbour).await;
+        Self { relay: Running::start(&database, &signals), database }
+    }
+
+    /// Returns a database, and the sections of the signal types.
+    async fn prepare(number: usize, plugin: &Path, more: &str, neighbour: &Path) -> (Database, String) {
         let database = Database::sqlite().await;
         let mut signals = section("Bystander", neighbour, "burst_count = 50\nconcurrency = 1\ntimeout = '60s'");
         database.run("CREATE TABLE bystander (id INTEGER PRIMARY KEY)").await;
@@ -179,7 +185,7 @@ impl Crowd {
                 .await;
             signals += &section(&format!("crowd_{n}"), plugin, &format!("table = 'crowd_{n}'\nburst_count = 5\n{more}"));
         }
-        Self { relay: Running::start(&database, &signals), database }
+        (database, signals)
     }
 
     /// Waits until so many rows of the neighbour are sent.

@@ -59,6 +59,14 @@ impl Running {
         running
     }
 
+    /// Like `start`, with these arguments.
+    pub fn start_with(arguments: &[&str], database: &Database, signals: &str) -> Self {
+        let mut running = Self::stopped(database, signals, "");
+        running.process = Some(running.project.command(arguments).stderr(running.witness.stderr()).spawn().unwrap());
+        running.wait_ready();
+        running
+    }
+
     /// Like `start`, with so many file descriptors.
     pub fn start_within(descriptors: u32, database: &Database, signals: &str) -> Self {
         let mut running = Self::stopped(database, signals, "");

@@ -147,6 +147,24 @@ async fn floods_of_bytes_take_bounded_memory() {
     assert!(peak < 2 * MEMORY, "the relay took {peak} KiB");
 }
 
+/// However many calls compute for ever, a relay ends when its grace period does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_crowds_that_compute() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let endless =
+        components::write(folder.path(), "endless", components::module("", "", "(loop $again (br $again)) unreachable"));
+    let (database, signals) = Crowd::prepare(15, &endless, "concurrency = 14\ntimeout = '1h'", &guest("counts")).await;
+    let relay = Running::start_with(&["run", "--grace", "2"], &database, &signals);
+    let mut crowd = Crowd { database, relay };
+    crowd.relay.wait("nothing is computed", || crowd.relay.processor_time() > Duration::from_secs(2));
+    crowd.neighbour_sends(50).await;
+    // Each of the calls would last for hours.
+    assert_eq!(crowd.relay.stop(), Some(1), "{}", crowd.relay.witness.text());
+    assert!(crowd.relay.witness.text().contains("calls in flight did not finish within 2s"));
+    let left = crowd.database.number("SELECT count(*) FROM crowd_0").await;
+    assert_eq!(left, 2000);
+}
+
 /// Servers that send heads without end, slowly, make the relay hold a bounded number of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn heads_without_end_take_bounded_memory() {
