@@ -41,6 +41,9 @@ struct State {
     floor: Duration,
 }
 
+/// A turn that took long must not keep a type for long from its next ones: it has claims to renew.
+const MOST_OWED: Duration = Duration::from_millis(250);
+
 /// Who comes first: who has had the least, then who asked first.
 type Rank = (Duration, u32, u64);
 
@@ -231,8 +234,8 @@ impl Share {
         // More might never be free together.
         let [least, most] = [least, most].map(|units| units.min((state.capacity / 2).max(1)));
         state.change(&self.name, |member| {
-            // What was not asked for is not saved up.
-            member.time = member.time.max(floor);
+            // What was not asked for is not saved up, and what is owed has an end.
+            member.time = member.time.clamp(floor, floor + MOST_OWED);
             member.waiting.push_back(Waiting { least, most, serial, since: Instant::now(), ready });
         });
         self.pool.serve(&mut state);
@@ -358,6 +361,19 @@ mod tests {
         drop(taken);
         assert!(now(&share, 1).is_some());
         assert_eq!(pool.state().free, 1);
+    }
+
+    /// A turn that took an hour is not paid for with an hour.
+    #[tokio::test]
+    async fn what_a_type_owes_has_an_end() {
+        let pool = Pool::new(1, Measure::Time);
+        let [a, b] = [pool.share("a"), pool.share("b")];
+        drop(now(&a, 1));
+        pool.state().change(&"a".into(), |member| member.time += Duration::from_secs(3600));
+        let _turn = now(&b, 1).unwrap();
+        assert!(now(&a, 1).is_none());
+        let state = pool.state();
+        assert_eq!(state.members["a"].time, state.floor + MOST_OWED);
     }
 
     /// However many of a type wait, another one that asks comes next.
