@@ -178,7 +178,8 @@ async fn a_reason_does_not_quote_output_about_another_signal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn order_stops_at_a_poisonous_signal() {
-    let more = "order_by = ['id']\nburst_count = 30\n[signals.OrderPlaced.settings]\npoison = 'poison'";
+    let more = "order_by = ['id']\nburst_count = 30\nretry.backoff = { first = '1h', max = '1h' }\n\
+                [signals.OrderPlaced.settings]\npoison = 'poison'";
     let trial = Trial::of_guest("traps", 100, more).await;
     trial.database.run("UPDATE order_placed SET payload = 'poison' WHERE id = 42").await;
     assert_eq!(trial.flush().await.stdout, "sent 44, deferred 1, buried 0\n");
