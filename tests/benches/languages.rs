@@ -24,7 +24,7 @@ use std::time::Instant;
 
 use futures::future::join_all;
 use report::Report;
-use signalbus::message::{Message, Publisher, Publishing};
+use signalbus::message::{Message, Publisher, Publishing, PublishingInOrder};
 use signalbus::plugin::{Connections, Engine, Grants, Limits, Plugin, PluginSpec, Sender as _};
 use signalbus::signal::{Column, Outcome, Signal, SignalType, Value};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,15 @@ impl Publisher for Bus {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
         if self.answers {
             Box::pin(std::future::ready(Ok(vec![Outcome::Sent; messages.len()])))
+        } else {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn publish_in_order(&self, runs: Vec<Vec<Message>>) -> PublishingInOrder<'_> {
+        if self.answers {
+            let receipts = runs.iter().map(|run| vec![Ok(Outcome::Sent); run.len()]).collect();
+            Box::pin(std::future::ready(Ok(receipts)))
         } else {
             Box::pin(std::future::pending())
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{Bus, Failure, Receipt, reject, unavailable};
+use super::{Bus, Failure, Receipt, Run, reject, unavailable};
 use signalbus_core::backoff::Backoff;
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -45,6 +45,25 @@ pub(super) async fn publish(
     if !suspects.confirmed && !matches!(ended, Ok(Ok(()))) {
         // The bus may be at fault.
         receipts.clone_from_slice(&before);
+    }
+}
+
+/// The same for runs that a broken connection has cut: it publishes the first message of each that is unconfirmed, and
+/// leaves out the receipts of what follows it, which is to be published again.
+pub(super) async fn publish_heads(
+    open: impl Fn() -> Result<Box<dyn Bus>, String>,
+    runs: &[Run<'_>],
+    receipts: &mut [Vec<Receipt>],
+    deadline: Instant,
+) {
+    let heads = receipts.iter().enumerate().filter_map(|(run, told)| Some((run, told.iter().position(Result::is_err)?)));
+    let heads: Vec<(usize, usize)> = heads.collect();
+    let messages: Vec<Message> = heads.iter().map(|(run, head)| runs[*run][*head].clone()).collect();
+    let mut told: Vec<Receipt> = heads.iter().map(|(run, head)| receipts[*run][*head].clone()).collect();
+    publish(open, &messages, &mut told, deadline).await;
+    for ((run, head), receipt) in heads.into_iter().zip(told) {
+        receipts[run].truncate(head);
+        receipts[run].push(receipt);
     }
 }
 

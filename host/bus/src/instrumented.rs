@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::pace::{Call, Pace};
 use super::privileges::Kind;
-use super::{Bus, ConnectionConfig, Failure, Receipt, apart, outage, unavailable};
-use signalbus_core::message::{Effect, Message, Publisher, Publishing};
+use super::{Bus, ConnectionConfig, Failure, Receipt, Run, apart, goes_on, hold, unavailable};
+use signalbus_core::message::{Effect, Message, Publisher, Publishing, PublishingInOrder, RunReceipt};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
 
@@ -21,6 +21,15 @@ pub(super) struct InstrumentedBus {
     pace: Pace,
     /// Creates a further connection of the same kind.
     open: Opener,
+}
+
+/// Whether messages must arrive in the order of their list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// A call has one list, whose messages are independent of one another.
+    Any,
+    /// A call has several lists, which are independent of one another: runs.
+    Strict,
 }
 
 type Opener = Box<dyn Fn() -> Result<Box<dyn Bus>, String> + Send + Sync>;
@@ -40,64 +49,104 @@ impl InstrumentedBus {
     }
 
     async fn publish_measured(&self, messages: Vec<Message>) -> Verdict {
+        let receipts = self.measured(&[&messages], Order::Any).await?;
+        Ok(receipts.into_iter().flatten().map(|receipt| receipt.unwrap_or(Outcome::Held)).collect())
+    }
+
+    async fn publish_runs_measured(&self, runs: Vec<Vec<Message>>) -> Result<Vec<Vec<RunReceipt>>, Outage> {
+        let runs: Vec<Run<'_>> = runs.iter().map(Vec::as_slice).collect();
+        let receipts = self.measured(&runs, Order::Strict).await?;
+        let told = |receipt: Receipt| receipt.map_err(|failure| self.describe(unavailable(failure.reason())));
+        Ok(receipts.into_iter().map(|run| run.into_iter().map(told).collect()).collect())
+    }
+
+    async fn measured(&self, runs: &[Run<'_>], order: Order) -> Result<Vec<Vec<Receipt>>, Outage> {
         let begun = Instant::now();
-        let mut verdict = self.send(&messages).await;
-        if let Err(Outage::Unavailable { reason, .. }) = &mut verdict
+        let mut receipts = self.send(runs, order).await;
+        if let Err(Outage::Unavailable { reason, .. }) = &mut receipts
             && let Some(cause) = self.config.explain().await
         {
             reason.push_str("; ");
             reason.push_str(&cause);
         }
-        telemetry::published(&self.config.name, &verdict, begun.elapsed());
-        verdict
+        let outcomes = receipts.as_ref().map(|receipts| receipts.iter().flatten().filter_map(|receipt| receipt.as_ref().ok()));
+        telemetry::published(&self.config.name, outcomes, begun.elapsed());
+        receipts
     }
 
-    async fn send(&self, messages: &[Message]) -> Verdict {
-        let receipts = self.receipts(messages).await.map_err(|outage| self.describe(outage))?;
+    async fn send(&self, runs: &[Run<'_>], order: Order) -> Result<Vec<Vec<Receipt>>, Outage> {
+        let mut receipts = self.receipts(runs, order).await.map_err(|outage| self.describe(outage))?;
         // Unless the bus has decided on anything, it has an outage.
-        if !receipts.iter().any(Result::is_ok)
-            && let Some(Err(failure)) = receipts.first()
+        let mut all = receipts.iter().flatten();
+        if !all.clone().any(|receipt| receipt.as_ref().is_ok_and(|outcome| *outcome != Outcome::Held))
+            && let Some(failure) = all.find_map(|receipt| receipt.as_ref().err())
         {
             return Err(self.describe(unavailable(failure.reason())));
         }
-        Ok(receipts.into_iter().map(|receipt| receipt.map_or(Outcome::Held, |outcome| self.redact_outcome(outcome))).collect())
+        receipts
+            .iter_mut()
+            .flatten()
+            .filter_map(|receipt| receipt.as_mut().ok())
+            .for_each(|outcome| self.redact_outcome(outcome));
+        Ok(receipts)
     }
 
     /// Publishes the messages in parts, each as large as the bus can confirm in time. What there is no time for, and what
     /// follows a part that was not confirmed, goes into another call.
-    async fn receipts(&self, messages: &[Message]) -> Result<Vec<Receipt>, Outage> {
+    async fn receipts(&self, runs: &[Run<'_>], order: Order) -> Result<Vec<Vec<Receipt>>, Outage> {
         let begun = Instant::now();
         let (half, deadline) = (begun + self.config.timeout / 2, begun + self.config.timeout);
-        let call = self.pace.call();
-        let mut receipts = Vec::with_capacity(messages.len());
-        while receipts.len() < messages.len() {
-            let left = &messages[receipts.len()..];
-            match self.publish_part(&call, &left[..call.part(left)], deadline).await {
-                Ok(part) => receipts.extend(part),
-                Err(outage) if receipts.is_empty() => return Err(outage),
-                Err(_) => break,
+        let (call, mut most) = (self.pace.call(), usize::MAX);
+        let mut receipts: Vec<Vec<Receipt>> = runs.iter().map(|run| Vec::with_capacity(run.len())).collect();
+        loop {
+            let left = runs.iter().zip(&receipts).map(|(run, told)| match order == Order::Any || goes_on(told) {
+                true => &run[told.len()..],
+                false => &[],
+            });
+            let parts = call.parts(&left.collect::<Vec<_>>(), most);
+            if parts.iter().all(|part| part.is_empty()) {
+                break;
             }
-            if Instant::now() >= half || receipts.iter().any(Result::is_err) {
+            let told = match self.publish_parts(&call, &parts, order, deadline).await {
+                Ok(told) => told,
+                Err(outage) if receipts.iter().all(Vec::is_empty) => return Err(outage),
+                Err(_) => break,
+            };
+            let is_cut = parts.iter().zip(&told).any(|(part, told)| told.len() < part.len());
+            most = if is_cut { 1 } else { most.saturating_mul(2) };
+            receipts.iter_mut().zip(told).for_each(|(receipts, told)| receipts.extend(told));
+            if Instant::now() >= half || receipts.iter().flatten().any(Result::is_err) {
                 break;
             }
         }
-        receipts.resize(messages.len(), Err(outage("not tried")));
-        Ok(receipts)
+        Ok(hold(runs, receipts))
     }
 
-    /// Publishes messages together; those that a broken connection left unconfirmed, on connections of their own.
-    async fn publish_part(&self, call: &Call<'_>, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes messages together; those that a broken connection left unconfirmed, on connections of their own: of a run
+    /// only the first one, and nothing of what follows it.
+    async fn publish_parts(
+        &self,
+        call: &Call<'_>,
+        parts: &[Run<'_>],
+        order: Order,
+        deadline: Instant,
+    ) -> Result<Vec<Vec<Receipt>>, Outage> {
         let begun = Instant::now();
-        let mut receipts = self.bus.publish(messages, deadline).await?;
-        call.learn(messages, &receipts, begun.elapsed());
-        let failures = || receipts.iter().filter_map(|receipt| receipt.as_ref().err());
-        let is_broken = failures().next().is_some() && failures().all(|failure| matches!(failure, Failure::Broken(_)));
-        if is_broken && Instant::now() < deadline {
-            apart::publish(&self.open, messages, &mut receipts, deadline).await;
+        let mut receipts = match order {
+            Order::Any => vec![self.bus.publish(parts[0], deadline).await?],
+            Order::Strict => self.bus.publish_in_order(parts, deadline).await?,
+        };
+        call.learn(parts, &receipts, begun.elapsed());
+        if is_broken(&receipts) && Instant::now() < deadline {
+            match order {
+                Order::Any => apart::publish(&self.open, parts[0], &mut receipts[0], deadline).await,
+                Order::Strict => apart::publish_heads(&self.open, parts, &mut receipts, deadline).await,
+            }
         }
-        if let Some(failure) = receipts.iter().find_map(|receipt| receipt.as_ref().err()) {
-            let unconfirmed = receipts.iter().filter(|receipt| receipt.is_err()).count();
-            let others = unconfirmed < receipts.len();
+        let mut all = receipts.iter().flatten();
+        if let Some(failure) = all.clone().find_map(|receipt| receipt.as_ref().err()) {
+            let unconfirmed = all.clone().filter(|receipt| receipt.is_err()).count();
+            let others = all.any(Result::is_ok);
             telemetry::unconfirmed(&self.config.name, unconfirmed, others, &self.redact(failure.reason()));
         }
         Ok(receipts)
@@ -112,11 +161,9 @@ impl InstrumentedBus {
         }
     }
 
-    fn redact_outcome(&self, outcome: Outcome) -> Outcome {
-        match outcome {
-            Outcome::Retry { reason, after } => Outcome::Retry { reason: self.redact(&reason), after },
-            Outcome::Reject { reason } => Outcome::Reject { reason: self.redact(&reason) },
-            other => other,
+    fn redact_outcome(&self, outcome: &mut Outcome) {
+        if let Outcome::Retry { reason, .. } | Outcome::Reject { reason } = outcome {
+            *reason = self.redact(reason);
         }
     }
 
@@ -125,9 +172,19 @@ impl InstrumentedBus {
     }
 }
 
+/// Returns whether a connection broke, and nothing else left messages unconfirmed.
+fn is_broken(receipts: &[Vec<Receipt>]) -> bool {
+    let mut failures = receipts.iter().flatten().filter_map(|receipt| receipt.as_ref().err()).peekable();
+    failures.peek().is_some() && failures.all(|failure| matches!(failure, Failure::Broken(_)))
+}
+
 impl Publisher for InstrumentedBus {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
         Box::pin(self.publish_measured(messages))
+    }
+
+    fn publish_in_order(&self, runs: Vec<Vec<Message>>) -> PublishingInOrder<'_> {
+        Box::pin(self.publish_runs_measured(runs))
     }
 
     fn administers(&self, destination: &str) -> bool {
@@ -149,7 +206,7 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use super::super::{Receiving, broken, outage, reject};
+    use super::super::{Receiving, ReceivingRuns, broken, outage, reject};
     use super::*;
 
     /// Returns prepared answers, and records the messages that it receives.
@@ -246,6 +303,85 @@ mod tests {
         let sent = outcomes.iter().filter(|outcome| **outcome == Outcome::Sent).count();
         let charged = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Retry { .. })).count();
         assert!(sent > 40 && charged == 0 && calls.len() < 200, "{sent}, {charged}: {calls:?}");
+    }
+
+    /// A bus that takes whole runs. It breaks on some messages; what it has taken before may arrive, but is not confirmed.
+    struct Pipelined(std::sync::Arc<Mutex<Vec<String>>>, fn(&str) -> Receipt);
+
+    impl Bus for Pipelined {
+        fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+            let runs: Vec<Run<'a>> = messages.chunks(1).collect();
+            Box::pin(async move { Ok(self.publish_in_order(&runs, deadline).await?.concat()) })
+        }
+
+        fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], _: Instant) -> ReceivingRuns<'a> {
+            let mut broke = false;
+            let told = runs.iter().map(|run| {
+                let mut receipts: Vec<Receipt> = Vec::new();
+                for id in run.iter().filter_map(|message| message.id.clone()) {
+                    let receipt = if goes_on(&receipts) { self.1(&id) } else { Ok(Outcome::Held) };
+                    broke |= receipt.is_err();
+                    receipts.push(receipt.clone());
+                    if receipt == Ok(Outcome::Sent) {
+                        self.0.lock().unwrap().push(id);
+                    }
+                }
+                receipts
+            });
+            let told: Vec<Vec<Receipt>> = told.collect();
+            let lost = || runs.iter().map(|run| vec![Err(broken("reset")); run.len()]).collect();
+            Box::pin(std::future::ready(Ok(if broke { lost() } else { told })))
+        }
+    }
+
+    /// Publishes two runs of a hundred messages, and returns their receipts, and the ids that arrived in the second.
+    async fn in_order(decide: fn(&str) -> Receipt) -> (Result<Vec<Vec<RunReceipt>>, Outage>, Vec<usize>) {
+        let config =
+            ConnectionConfig::new("b", "amqp://u:p@h", None, Duration::from_secs(10), vec![], std::path::Path::new("")).unwrap();
+        let arrived = std::sync::Arc::<Mutex<Vec<String>>>::default();
+        let again = arrived.clone();
+        let bus = InstrumentedBus::with(&config, Box::new(move || Ok(Box::new(Pipelined(again.clone(), decide))))).unwrap();
+        let run = |name: &str| (0..100).map(|id| message(&format!("{name}{id}"))).collect::<Vec<_>>();
+        let receipts = bus.publish_runs_measured(vec![run("a"), run("b")]).await;
+        let arrived = arrived.lock().unwrap();
+        (receipts, arrived.iter().filter_map(|id| id.strip_prefix('b')?.parse().ok()).collect())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_a_failure_in_a_run_is_held() {
+        let (receipts, arrived) = in_order(|id| if id == "a7" { Ok(reject("no")) } else { Ok(Outcome::Sent) }).await;
+        let receipts = receipts.unwrap();
+        assert_eq!(arrived, (0..100).collect::<Vec<_>>());
+        assert_eq!(receipts[1], vec![Ok(Outcome::Sent); 100]);
+        assert_eq!(receipts[0][6..9], [Ok(Outcome::Sent), Ok(reject("no")), Ok(Outcome::Held)]);
+    }
+
+    /// Each repetition starts over with what was not confirmed.
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_breaks_connections_is_found_in_its_run() {
+        let (receipts, arrived) = in_order(|id| if id == "b70" { Err(broken("reset")) } else { Ok(Outcome::Sent) }).await;
+        let receipts = receipts.unwrap();
+        assert_eq!(receipts[0], vec![Ok(Outcome::Sent); 100]);
+        assert!(matches!(&receipts[1][70], Ok(Outcome::Reject { reason }) if reason.contains("broke 3 connections")));
+        assert!(receipts[1][..70].iter().all(|receipt| *receipt == Ok(Outcome::Sent)), "{receipts:?}");
+        assert!(receipts[1][71..].iter().all(|receipt| *receipt == Ok(Outcome::Held)), "{receipts:?}");
+        let mut seen = 0;
+        for id in &arrived {
+            assert!(*id <= seen, "{arrived:?}");
+            seen = seen.max(id + 1);
+        }
+        assert!(seen == 70 && arrived.len() < 70 * 6, "{arrived:?}");
+    }
+
+    /// Then the bus may be at fault, and what follows was not tried.
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_breaks_every_connection_is_charged_for_its_first_message_only() {
+        let (receipts, arrived) = in_order(|_| Err(broken("reset"))).await;
+        for run in receipts.unwrap() {
+            assert!(matches!(run[0], Ok(Outcome::Retry { .. })), "{run:?}");
+            assert_eq!(run[1..], vec![Ok(Outcome::Held); 99]);
+        }
+        assert!(arrived.is_empty());
     }
 
     /// A bus that takes a millisecond for each byte of a message's body.

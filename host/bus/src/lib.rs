@@ -2,7 +2,7 @@
 //!
 //! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
 //! `shared_connection` opens and reopens connections, `pace` limits what is published at a time, `apart` finds messages
-//! that break connections, `instrumented` measures and redacts.
+//! that break connections, `turns` keeps an order that a bus has no means to keep, `instrumented` measures and redacts.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox")),
@@ -29,6 +29,7 @@ mod several;
 mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
+mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -347,6 +348,12 @@ fn broken(reason: impl Into<String>) -> Failure {
 /// The future that [`Bus::publish`] returns.
 type Receiving<'a> = Pin<Box<dyn Future<Output = Result<Vec<Receipt>, Outage>> + Send + 'a>>;
 
+/// Messages that must arrive in their order.
+type Run<'a> = &'a [Message];
+
+/// The future that [`Bus::publish_in_order`] returns.
+type ReceivingRuns<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<Receipt>>, Outage>> + Send + 'a>>;
+
 /// A connection to one kind of bus. It connects when it is first used, and reconnects.
 trait Bus: Send + Sync {
     /// Publishes the messages in their order, waits for confirmations until `deadline`, and returns one
@@ -355,6 +362,26 @@ trait Bus: Send + Sync {
     /// # Errors
     /// There is no connection: nothing was published.
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a>;
+
+    /// Publishes runs, which are independent of one another, and returns one receipt per message of each. In a run, nothing
+    /// arrives that is behind a failure: it is held, or unconfirmed.
+    ///
+    /// # Errors
+    /// There is no connection: nothing was published.
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(turns::publish(self, runs, deadline))
+    }
+}
+
+/// Returns whether the messages of a run have all been sent so far: the next one may follow.
+fn goes_on(receipts: &[Receipt]) -> bool {
+    receipts.last().is_none_or(|receipt| *receipt == Ok(Outcome::Sent))
+}
+
+/// Completes the receipts of runs: what was not tried is held.
+fn hold(runs: &[Run<'_>], mut receipts: Vec<Vec<Receipt>>) -> Vec<Vec<Receipt>> {
+    receipts.iter_mut().zip(runs).for_each(|(receipts, run)| receipts.resize(run.len(), Ok(Outcome::Held)));
+    receipts
 }
 
 /// A connection that was idle for this long is checked before use: it may have been closed unnoticed.

@@ -6,8 +6,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Failure, Receipt};
+use super::{Failure, Receipt, Run};
 use signalbus_core::message::Message;
+use signalbus_core::signal::Outcome;
 
 /// The pace of a connection, which all its calls share.
 pub(super) struct Pace {
@@ -52,25 +53,38 @@ impl Pace {
 }
 
 impl Call<'_> {
-    /// Returns how many of the messages, from the first on, are to be published together: at least one.
-    pub(super) fn part(&self, messages: &[Message]) -> usize {
-        let state = self.0.state();
-        let mut room = state.room / state.calls;
-        let fits = messages.iter().take_while(|message| {
-            let left = room.checked_sub(size(message));
-            room = left.unwrap_or_default();
-            left.is_some()
-        });
-        fits.count().max(1).min(messages.len())
+    /// Returns the messages that are to be published together: at least one, and at most so many of a run, from its first
+    /// on. The runs share the room evenly.
+    pub(super) fn parts<'a>(&self, runs: &[Run<'a>], most: usize) -> Vec<Run<'a>> {
+        let mut room = {
+            let state = self.0.state();
+            state.room / state.calls
+        };
+        let (mut parts, mut is_empty) = (vec![0; runs.len()], true);
+        let longest = runs.iter().map(|run| run.len()).max().unwrap_or_default();
+        'room: for place in 0..longest.min(most) {
+            for (part, run) in parts.iter_mut().zip(runs) {
+                let Some(message) = run.get(place) else { continue };
+                let left = room.checked_sub(size(message));
+                if left.is_none() && !is_empty {
+                    break 'room;
+                }
+                room = left.unwrap_or_default();
+                (*part, is_empty) = (*part + 1, false);
+            }
+        }
+        runs.iter().zip(parts).map(|(run, part)| &run[..part]).collect()
     }
 
     /// Learns from a part of a call, and the time that it took.
-    pub(super) fn learn(&self, messages: &[Message], receipts: &[Receipt], time: Duration) {
+    pub(super) fn learn(&self, parts: &[Run<'_>], receipts: &[Vec<Receipt>], time: Duration) {
         let (half, mut state) = (self.0.patience / 2, self.0.state());
-        let sizes = messages.iter().map(|message| size(message).saturating_mul(state.calls)).zip(receipts);
+        let all = parts.iter().copied().flatten().zip(receipts.iter().flatten());
+        let tried = all.filter(|(_, receipt)| **receipt != Ok(Outcome::Held));
+        let sizes = tried.map(|(message, receipt)| (size(message).saturating_mul(state.calls), receipt));
         let published: usize = sizes.clone().map(|(size, _)| size).sum();
-        let missing = receipts.iter().filter_map(|receipt| receipt.as_ref().err());
-        if receipts.iter().all(Result::is_ok) {
+        let missing = receipts.iter().flatten().filter_map(|receipt| receipt.as_ref().err());
+        if missing.clone().next().is_none() {
             if time > half {
                 let share = half.as_secs_f64() / time.as_secs_f64();
                 state.limit(scaled(published, share));
@@ -120,7 +134,6 @@ fn scaled(size: usize, share: f64) -> usize {
 mod tests {
     use super::super::{broken, outage};
     use super::*;
-    use signalbus_core::signal::Outcome;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -130,12 +143,12 @@ mod tests {
         let messages = vec![Message { body: vec![0; 1000 - 128], ..Message::default() }; 10_000];
         let call = pace.call();
         let one = || {
-            let part = call.part(&messages);
+            let part = call.parts(&[&messages], usize::MAX)[0].len();
             let time = Duration::from_secs_f64(f64::from(u32::try_from(part).unwrap()) / rate);
             let confirmed = if time > PATIENCE { scaled(part, 10.0 / time.as_secs_f64()) } else { part };
             let receipts: Vec<Receipt> =
                 (0..part).map(|n| if n < confirmed { Ok(Outcome::Sent) } else { Err(outage("late")) }).collect();
-            call.learn(&messages[..part], &receipts, time.min(PATIENCE));
+            call.learn(&[&messages[..part]], &[receipts], time.min(PATIENCE));
             part
         };
         std::iter::repeat_with(one).take(count).collect()
@@ -151,21 +164,35 @@ mod tests {
         assert_eq!(parts(&pace, 1e9, 20).last(), Some(&10_000));
     }
 
+    /// How many of the messages of each run go together.
+    fn lengths(call: &Call<'_>, runs: &[Run<'_>], most: usize) -> Vec<usize> {
+        call.parts(runs, most).iter().map(|part| part.len()).collect()
+    }
+
     #[test]
     fn a_part_has_at_least_one_message() {
         let pace = Pace::new(PATIENCE);
         let (pace, calls) = (&pace, [pace.call(), pace.call()]);
         let large = vec![Message { body: vec![0; 1 << 20], ..Message::default() }; 2];
-        assert_eq!((calls[0].part(&large), calls[1].part(&large[..0])), (1, 0));
+        assert_eq!(lengths(&calls[0], &[&[], &large, &large], usize::MAX), [0, 1, 0]);
+        assert_eq!(lengths(&calls[1], &[&[]], usize::MAX), [0]);
         for _ in 0..20 {
-            calls[0].learn(&large[..1], &[Err(outage("late"))], PATIENCE);
+            calls[0].learn(&[&large[..1]], &[vec![Err(outage("late"))]], PATIENCE);
         }
-        assert_eq!(calls[1].part(&large), 1);
+        assert_eq!(lengths(&calls[1], &[&large], usize::MAX), [1]);
         // What is under way is divided among the calls.
         let small = vec![Message::default(); 1000];
-        assert_eq!(calls[0].part(&small), 256);
+        assert_eq!(lengths(&calls[0], &[&small], usize::MAX), [256]);
         drop(calls);
-        assert_eq!(pace.call().part(&small), 512);
+        assert_eq!(lengths(&pace.call(), &[&small], usize::MAX), [512]);
+    }
+
+    #[test]
+    fn runs_share_the_room() {
+        let pace = Pace::new(PATIENCE);
+        let (call, small) = (pace.call(), vec![Message::default(); 1000]);
+        assert_eq!(lengths(&call, &[&small, &small[..12], &small], usize::MAX), [250, 12, 250]);
+        assert_eq!(lengths(&call, &[&small, &small[..12], &small], 20), [20, 12, 20]);
     }
 
     /// It says nothing about how much the bus takes.
@@ -174,7 +201,18 @@ mod tests {
         let pace = Pace::new(PATIENCE);
         let messages = vec![Message::default(); 100];
         let call = pace.call();
-        call.learn(&messages, &vec![Err(broken("reset")); 100], Duration::ZERO);
-        assert_eq!(call.part(&messages), 100);
+        call.learn(&[&messages], &[vec![Err(broken("reset")); 100]], Duration::ZERO);
+        assert_eq!(lengths(&call, &[&messages], usize::MAX), [100]);
+    }
+
+    /// What was held has taken no time.
+    #[test]
+    fn what_was_not_tried_does_not_count() {
+        let pace = Pace::new(PATIENCE);
+        let (call, messages) = (pace.call(), vec![Message::default(); 1000]);
+        let mut receipts = vec![Ok(Outcome::Sent); 40];
+        receipts.resize(1000, Ok(Outcome::Held));
+        call.learn(&[&messages], &[receipts], PATIENCE);
+        assert_eq!(lengths(&call, &[&messages], usize::MAX), [Pace::LEAST / 128]);
     }
 }

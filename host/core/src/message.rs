@@ -4,7 +4,7 @@
 
 use std::pin::Pin;
 
-use crate::signal::Verdict;
+use crate::signal::{Outage, Outcome, Verdict};
 
 /// A message for a bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,13 @@ pub enum Effect {
 /// The future returned by [`Publisher::publish`].
 pub type Publishing<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
+/// What became of a message of a run: its outcome ([`Outcome::Held`] if it was not tried, behind a failure), or the outage
+/// for which that is unknown: it was not confirmed, and may have arrived.
+pub type RunReceipt = Result<Outcome, Outage>;
+
+/// The future returned by [`Publisher::publish_in_order`].
+pub type PublishingInOrder<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<RunReceipt>>, Outage>> + Send + 'a>>;
+
 /// Publishes messages to a bus.
 pub trait Publisher: Send + Sync {
     /// Publishes every message and waits, for a limited time, until the bus has confirmed each.
@@ -45,6 +52,13 @@ pub trait Publisher: Send + Sync {
     /// Returns one outcome per message, in order, or an outage, after which no message may be assumed
     /// to have arrived.
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_>;
+
+    /// Publishes runs of messages, and waits as `publish` does. The messages of a run arrive in their order; runs are
+    /// independent of one another.
+    ///
+    /// Returns a list of receipts for each run. In a run, nothing behind a message that was not sent counts as sent: it is
+    /// held, or its fate is unknown. An outage of the whole call means that no message may be assumed to have arrived.
+    fn publish_in_order(&self, runs: Vec<Vec<Message>>) -> PublishingInOrder<'_>;
 
     /// Returns whether messages for this destination administer the bus, or are its own records.
     fn administers(&self, _destination: &str) -> bool {

@@ -127,13 +127,17 @@ impl fmt::Display for Refused<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use signalbus_core::message::Publishing;
+    use signalbus_core::message::{Publishing, PublishingInOrder};
 
     /// A bus whose names with `$` are extraordinary, and whose header `id` identifies.
     struct Bus;
 
     impl Publisher for Bus {
         fn publish(&self, _: Vec<Message>) -> Publishing<'_> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+
+        fn publish_in_order(&self, _: Vec<Vec<Message>>) -> PublishingInOrder<'_> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use signalbus_core::settlement::Settlement;
-use signalbus_core::signal::{Outage, Outcome, Signal, Verdict};
+use signalbus_core::signal::{Outage, Outcome, Signal};
 use signalbus_core::text;
 
 /// The target of every event but those of plugins.
@@ -284,17 +284,17 @@ pub fn bound_reached(signal: &str, reason: &str) {
 }
 
 /// A list of messages was published, or met an outage of the bus.
-pub fn published(connection: &str, verdict: &Verdict, time: Duration) {
-    let outcomes = verdict.as_ref().ok().map(|outcomes| {
-        let of = |wanted: fn(&&Outcome) -> bool| outcomes.iter().filter(wanted).count();
+pub fn published<'a>(connection: &str, outcomes: Result<impl Iterator<Item = &'a Outcome> + Clone, &Outage>, time: Duration) {
+    let counts = outcomes.as_ref().ok().map(|outcomes| {
+        let of = |wanted: fn(&&Outcome) -> bool| outcomes.clone().filter(wanted).count();
         [
             ("sent", of(|outcome| matches!(outcome, Outcome::Sent))),
             ("retry", of(|outcome| matches!(outcome, Outcome::Retry { .. }))),
             ("reject", of(|outcome| matches!(outcome, Outcome::Reject { .. }))),
         ]
     });
-    meters::published(connection, outcomes, time);
-    if let Err(Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = verdict
+    meters::published(connection, counts, time);
+    if let Err(Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = outcomes
         && should_log(&format!("bus {connection}"))
     {
         warn!(target: TARGET, connection, reason, "bus not available");

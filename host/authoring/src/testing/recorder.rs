@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::unknown;
-use signalbus_core::message::{Message, Publisher, Publishing};
+use signalbus_core::message::{Message, Publisher, Publishing, PublishingInOrder};
 use signalbus_core::signal::{Outage, Outcome};
 
 /// How the bus answers.
@@ -84,40 +84,54 @@ impl Recorder {
         std::mem::take(&mut self.messages.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn answers(&self, before: usize, count: usize) -> Vec<Answer> {
+    /// Records a message, and returns the answer to it.
+    fn record(&self, message: Message) -> Answer {
+        let mut recorded = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        recorded.push(message);
         match &self.bus {
-            Bus::All(answer) => vec![*answer; count],
-            Bus::Each(answers) => (before..before + count).map(|at| answers.get(at).copied().unwrap_or(Answer::Sent)).collect(),
+            Bus::All(answer) => *answer,
+            Bus::Each(answers) => answers.get(recorded.len() - 1).copied().unwrap_or(Answer::Sent),
+        }
+    }
+}
+
+impl Answer {
+    async fn outcome(self) -> Result<Outcome, Outage> {
+        match self {
+            Self::Sent => Ok(Outcome::Sent),
+            Self::Retry => Ok(Outcome::Retry { reason: "the bus is full".to_owned(), after: AFTER }),
+            Self::Reject => Ok(Outcome::Reject { reason: "the bus refuses it".to_owned() }),
+            Self::Unavailable => Err(Outage::Unavailable { reason: "the bus is away".to_owned(), after: AFTER }),
+            Self::Misconfigured => Err(Outage::Misconfigured { reason: "the bus refuses the login".to_owned() }),
+            Self::Silent => std::future::pending().await,
         }
     }
 }
 
 impl Publisher for Recorder {
     fn publish(&self, messages: Vec<Message>) -> Publishing<'_> {
-        let count = messages.len();
-        let before = {
-            let mut recorded = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-            recorded.extend(messages);
-            recorded.len() - count
-        };
-        let answers = self.answers(before, count);
+        let answers: Vec<Answer> = messages.into_iter().map(|message| self.record(message)).collect();
         Box::pin(async move {
-            let mut outcomes = Vec::with_capacity(count);
+            let mut outcomes = Vec::with_capacity(answers.len());
             for answer in answers {
-                outcomes.push(match answer {
-                    Answer::Sent => Outcome::Sent,
-                    Answer::Retry => Outcome::Retry { reason: "the bus is full".to_owned(), after: AFTER },
-                    Answer::Reject => Outcome::Reject { reason: "the bus refuses it".to_owned() },
-                    Answer::Unavailable => {
-                        return Err(Outage::Unavailable { reason: "the bus is away".to_owned(), after: AFTER });
-                    }
-                    Answer::Misconfigured => {
-                        return Err(Outage::Misconfigured { reason: "the bus refuses the login".to_owned() });
-                    }
-                    Answer::Silent => std::future::pending().await,
-                });
+                outcomes.push(answer.outcome().await?);
             }
             Ok(outcomes)
+        })
+    }
+
+    fn publish_in_order(&self, runs: Vec<Vec<Message>>) -> PublishingInOrder<'_> {
+        Box::pin(async move {
+            let mut receipts = Vec::with_capacity(runs.len());
+            for run in runs {
+                let mut told = Vec::with_capacity(run.len());
+                for message in run {
+                    let goes_on = told.last().is_none_or(|outcome| *outcome == Ok(Outcome::Sent));
+                    told.push(Ok(if goes_on { self.record(message).outcome().await? } else { Outcome::Held }));
+                }
+                receipts.push(told);
+            }
+            Ok(receipts)
         })
     }
 }
