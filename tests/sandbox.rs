@@ -509,7 +509,7 @@ async fn files_that_are_not_components_are_refused() {
         &["is a core module, not a component: run `signalbus plugin build` in its project to make a component"],
     )
     .await;
-    refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports neither \"signalbus:plugin/sender\" nor"]).await;
+    refused(&write("hollow.wasm", b"\0asm\x0d\0\x01\0"), "", &["exports none of \"signalbus:plugin/sender\""]).await;
     let whole = std::fs::read(guest("sends")).unwrap();
     refused(&write("half.wasm", &whole[..whole.len() / 2]), "", &["does not compile"]).await;
     refused(folder.path().to_str().unwrap(), "", &["cannot be read: "]).await;

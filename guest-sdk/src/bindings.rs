@@ -12,21 +12,23 @@ pub mod single {
         world: "sender-plugin",
         pub_export_macro: true,
         additional_derives: [PartialEq],
+        generate_unused_types: true,
     });
 }
 
-pub mod bulk {
+pub mod many {
     wit_bindgen::generate!({
         path: "src/wit",
-        world: "bulk-sender-plugin",
+        world: "ordered-sender-plugin",
         pub_export_macro: true,
         with: {
-            "signalbus:plugin/types@0.1.0": crate::bindings::types,
-            "signalbus:plugin/log@0.1.0": crate::bindings::single::signalbus::plugin::log,
-            "signalbus:plugin/config@0.1.0": crate::bindings::single::signalbus::plugin::config,
-            "signalbus:plugin/producer@0.1.0": crate::bindings::single::signalbus::plugin::producer,
+            "signalbus:plugin/types@0.1.1": crate::bindings::types,
+            "signalbus:plugin/log@0.1.1": crate::bindings::single::signalbus::plugin::log,
+            "signalbus:plugin/config@0.1.1": crate::bindings::single::signalbus::plugin::config,
+            "signalbus:plugin/producer@0.1.1": crate::bindings::single::signalbus::plugin::producer,
         },
     });
 }
 
+pub use many::signalbus::plugin::ordered_producer;
 pub use single::signalbus::plugin::types;

@@ -4,7 +4,7 @@
 //! builds on this module to publish.
 
 use crate::outcome::{Error, Meaning};
-use crate::{Outcome, Result, Signal};
+use crate::{Outcome, Result, Signal, runs};
 
 /// The result of a function that sends many signals: one [`Outcome`] per signal, in their order.
 ///
@@ -40,7 +40,8 @@ pub type BulkResult = Result<Vec<Outcome>>;
 /// Sends each signal with `send`, and collects the outcomes.
 ///
 /// An outage before any signal is decided applies to the whole call. A later outage ends the loop: what
-/// was decided stays so, and the remaining signals are not tried, which is not charged.
+/// was decided stays so, and the remaining signals are not tried, which is not charged. In an ordered signal
+/// type, what is behind a failure is not tried either.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Outcome, Signal, each, plugin};
@@ -61,41 +62,50 @@ pub type BulkResult = Result<Vec<Outcome>>;
 ///
 /// Returns the outage that `send` returned, if no signal was decided before.
 pub fn each(signals: &[Signal], send: impl FnMut(&Signal) -> Result) -> BulkResult {
-    let (outcomes, outage) = in_turn(signals, send, || true);
+    let lengths = runs::of(signals)?;
+    let (outcomes, outage) = in_turn(signals, lengths.as_deref(), send, || true);
     whole(outcomes, outage, signals)
 }
 
-/// Sends signals one after the other, until all are decided, there is an outage, or it is time to stop.
+/// Sends signals one after the other, until all are decided, there is an outage, or it is time to stop; of runs of these
+/// lengths, what is behind a failure is left. Returns the outcomes of those that were tried.
 pub(crate) fn in_turn(
     signals: &[Signal],
+    lengths: Option<&[usize]>,
     mut send: impl FnMut(&Signal) -> Result,
     mut goes_on: impl FnMut() -> bool,
-) -> (Vec<Outcome>, Option<Error>) {
-    let mut outcomes = Vec::with_capacity(signals.len());
-    for signal in signals {
-        match send(signal) {
-            Ok(outcome) => outcomes.push(outcome),
-            Err(error) if error.is_outage() => return (outcomes, Some(error)),
-            Err(error) => outcomes.push(decided(error)),
-        }
-        if !goes_on() {
-            break;
+) -> (Vec<Option<Outcome>>, Option<Error>) {
+    let mut outcomes = vec![None; signals.len()];
+    for run in runs::ranges(lengths, signals.len()) {
+        for position in run {
+            let sent = runs::alone(|| send(&signals[position]));
+            let outcome = match sent {
+                Ok(outcome) => outcome,
+                Err(error) if error.is_outage() => return (outcomes, Some(error)),
+                Err(error) => decided(error),
+            };
+            let stops = !runs::goes_on(&outcome);
+            outcomes[position] = Some(outcome);
+            if !goes_on() {
+                return (outcomes, None);
+            }
+            if stops {
+                break;
+            }
         }
     }
     (outcomes, None)
 }
 
-/// Answers for all signals, of which the last ones may not have been tried.
-pub(crate) fn whole(mut outcomes: Vec<Outcome>, outage: Option<Error>, signals: &[Signal]) -> BulkResult {
-    match outage {
-        Some(error) if outcomes.is_empty() => return Err(error),
-        outage if outcomes.len() < signals.len() => {
-            let reason = outage.map(|error| error.reason).unwrap_or_default();
-            outcomes.resize(signals.len(), untried(&signals[0]).unwrap_or_else(|| Outcome::retry(reason)));
-        }
-        _ => {}
-    }
-    Ok(outcomes)
+/// Answers for all signals, of which some may not have been tried.
+pub(crate) fn whole(outcomes: Vec<Option<Outcome>>, outage: Option<Error>, signals: &[Signal]) -> BulkResult {
+    let reason = match outage {
+        Some(error) if outcomes.iter().all(Option::is_none) => return Err(error),
+        outage => outage.map(|error| error.reason),
+    };
+    let told = || reason.clone().map(Outcome::retry);
+    let left = |signal| untried(signal).or_else(told).unwrap_or_else(|| runs::held(signal));
+    Ok(outcomes.into_iter().zip(signals).map(|(outcome, signal)| outcome.unwrap_or_else(|| left(signal))).collect())
 }
 
 /// Returns the answer for a signal that was not tried; `None` if the relay knows none.

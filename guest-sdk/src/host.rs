@@ -1,8 +1,9 @@
 //! The relay's functions, called through the bindings. In native builds, `testing::host` replaces them.
 
+use crate::bindings::ordered_producer;
 use crate::bindings::single::signalbus::plugin::log::Level;
 use crate::bindings::single::signalbus::plugin::{config, log, producer};
-use crate::bindings::types::{Message, Outage, Outcome};
+use crate::bindings::types::{Message, Outage, Outcome, RunOutcome};
 
 pub(crate) use crate::http::exchange::exchange;
 
@@ -28,4 +29,8 @@ pub fn secret(key: &str) -> Option<String> {
 
 pub fn publish(messages: &[Message]) -> Result<Vec<Outcome>, Outage> {
     producer::publish(messages)
+}
+
+pub fn publish_in_order(runs: &[Vec<Message>]) -> Result<Vec<Vec<RunOutcome>>, Outage> {
+    ordered_producer::publish_in_order(runs)
 }

@@ -36,20 +36,23 @@
 //!
 //! As with any error, `?` on an [`Error`] means *retry*; [`Verdict`](crate::Verdict) changes that.
 
+mod each;
 #[cfg(target_family = "wasm")]
 pub(crate) mod exchange;
 
-use crate::host;
+use crate::{host, runs};
 use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
+
+pub use each::send_each;
 
 /// Default time limit of a request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Default maximum size of a response body.
 const LIMIT: usize = 1 << 20;
 
-/// An HTTP request, to be sent with [`send`] or [`send_all`].
+/// An HTTP request, to be sent with [`send`], [`send_each`] or [`send_all`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The method, in capitals, e.g. `POST`.
@@ -250,5 +253,36 @@ pub fn send(request: Request) -> Result<Response, Error> {
 /// # assert_eq!(send_all(&[Signal::builder("A").build()]), Ok(vec![Outcome::Sent]));
 /// ```
 pub fn send_all(requests: impl IntoIterator<Item = Request>, at_most: usize) -> Vec<Result<Response, Error>> {
-    host::exchange(&mut requests.into_iter(), at_most.max(1))
+    let mut list = List { requests: requests.into_iter(), answers: Vec::new() };
+    match runs::allow() {
+        Ok(()) => host::exchange(&mut list, at_most.max(1)),
+        Err(refusal) => list.answers = list.requests.map(|_| Some(Err(Error::Broken(refusal.reason.clone())))).collect(),
+    }
+    list.answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Timeout))).collect()
+}
+
+pub(crate) type Answer = Result<Response, Error>;
+
+/// Where requests come from, and where their answers go.
+pub(crate) trait Requests {
+    /// Returns the next request that may be sent now, and its number.
+    fn next(&mut self) -> Option<(usize, Request)>;
+    fn answered(&mut self, number: usize, answer: Answer);
+}
+
+struct List<I> {
+    requests: I,
+    answers: Vec<Option<Answer>>,
+}
+
+impl<I: Iterator<Item = Request>> Requests for List<I> {
+    fn next(&mut self) -> Option<(usize, Request)> {
+        let request = self.requests.next()?;
+        self.answers.push(None);
+        Some((self.answers.len() - 1, request))
+    }
+
+    fn answered(&mut self, number: usize, answer: Answer) {
+        self.answers[number] = Some(answer);
+    }
 }

@@ -47,7 +47,7 @@
 //! | reject, skip or report an outage on an error | [`Verdict`]: `.or_reject()?` |
 //! | send many signals in one call | [`BulkResult`], [`plugin!(bulk send_all)`](plugin!), [`each`] |
 //! | publish to a bus | [`Message::new`], [`publish_each`], [`publish`] |
-//! | send one HTTP request, or many at once | [`http::send`], [`http::send_all`] |
+//! | send one HTTP request, or many at once | [`http::send`], [`http::send_each`], [`http::send_all`] |
 //! | read settings and secrets | [`config`] |
 //! | log | [`log`] |
 //! | test it on my own machine | [`Signal::builder`], [`testing`] |
@@ -116,9 +116,13 @@
 //!
 //! # Order
 //!
-//! The relay preserves order by itself: in an ordered signal type ([`Signal::is_ordered`]), a call has
-//! at most one signal of each order key, and none that is behind a signal to be retried. The signals of
-//! a call may always be sent concurrently.
+//! Order is preserved by itself, in an ordered signal type ([`Signal::is_ordered`]): nothing is sent before
+//! what is ahead of it with the same order key, nor behind a signal that fails. With `plugin!(send)`, and where
+//! `plugin!(bulk send_all)` passes all its signals on to [`each`], [`publish_each`] or [`http::send_each`], a
+//! call has whole *runs*, many signals of one order key, which go at full speed. Any other function gets one
+//! signal of each order key at a time: it may always send its signals concurrently. (To find that out, the
+//! SDK refuses the first [`publish`], [`http::send`] or [`http::send_all`] of a call with runs, and calls the
+//! function again. What a plugin sends without the SDK, it has to put in order itself.)
 //!
 //! # What a plugin sees
 //!
@@ -145,6 +149,7 @@ pub mod log;
 mod message;
 mod outcome;
 mod row;
+mod runs;
 mod signal;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
@@ -175,6 +180,6 @@ pub use uuid;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings;
-    pub use crate::bindings::types::{Outage, Signal as Row, SignalType};
-    pub use crate::export::{bulk, each, single};
+    pub use crate::bindings::types::{Outage, RunOutcome, Signal as Row, SignalType};
+    pub use crate::export::{bulk, bulk_runs, each, each_run, single};
 }

@@ -9,7 +9,7 @@
 //! log::warn!("bus is slow");
 //! ```
 
-use crate::host;
+use crate::{host, runs};
 use serde::de::{Deserialize, Deserializer, Error as _};
 
 #[doc(inline)]
@@ -35,7 +35,8 @@ impl<'de> Deserialize<'de> for Level {
 
 /// Returns whether the relay keeps records of this level.
 pub fn enabled(level: Level) -> bool {
-    host::log_enabled(level)
+    // What a call says that will be repeated, it says again.
+    !runs::is_refused() && host::log_enabled(level)
 }
 
 /// Emits a record with fields whose names are known only at run time.

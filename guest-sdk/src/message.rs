@@ -2,14 +2,16 @@
 //!
 //! A message without an outcome must never count as sent. `bulk` and `outcome` define the results.
 
+use crate::bindings::types::RunOutcome;
 use crate::bulk::decided;
-use crate::{BulkResult, Error, Message, Outcome, Result, Signal, host};
+use crate::{BulkResult, Error, Message, Outcome, Result, Signal, host, runs};
 use serde::ser::Serialize;
 
 /// Publishes one message per signal, made by `message`: the usual way to write a bulk plugin.
 ///
 /// All messages are published together, which costs about one round trip. If `message` fails for a
-/// signal, the error decides its outcome, and its neighbours are still published.
+/// signal, the error decides its outcome, and its neighbours are still published; in an ordered signal type,
+/// those with other order keys. The bus keeps the order.
 ///
 /// ```
 /// use signalbus_guest::{BulkResult, Message, Signal, Verdict, plugin, publish_each};
@@ -32,6 +34,9 @@ use serde::ser::Serialize;
 ///
 /// Returns the outage that `message` or the bus reported: nothing may be assumed published.
 pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
+    if let Some(lengths) = runs::of(signals)? {
+        return publish_runs(signals, &lengths, message);
+    }
     let mut messages = Vec::with_capacity(signals.len());
     let mut failures = Vec::with_capacity(signals.len());
     for signal in signals {
@@ -50,6 +55,55 @@ pub fn publish_each(signals: &[Signal], mut message: impl FnMut(&Signal) -> Resu
         outcome.unwrap_or_else(unanswered)
     });
     Ok(outcomes.collect())
+}
+
+/// Publishes the messages of runs in order: each run up to the first signal for which there is no message.
+fn publish_runs(signals: &[Signal], lengths: &[usize], mut message: impl FnMut(&Signal) -> Result<Message>) -> BulkResult {
+    let mut outcomes: Vec<Option<Outcome>> = vec![None; signals.len()];
+    let mut lists = Vec::with_capacity(lengths.len());
+    let ranges = runs::ranges(Some(lengths), signals.len());
+    for range in &ranges {
+        let mut list = Vec::with_capacity(range.len());
+        for position in range.clone() {
+            match message(&signals[position]) {
+                Ok(message) => list.push(message),
+                Err(error) if error.is_outage() => return Err(error),
+                Err(error) => {
+                    let outcome = decided(error);
+                    let goes_on = runs::goes_on(&outcome);
+                    outcomes[position] = Some(outcome);
+                    if !goes_on {
+                        break;
+                    }
+                }
+            }
+        }
+        lists.push(list);
+    }
+    let mut published = Vec::new();
+    if lists.iter().any(|list| !list.is_empty()) {
+        published = host::publish_in_order(&lists).map_err(Error::of_outage)?;
+    }
+    published.resize_with(lists.len(), Vec::new);
+    for (range, published) in ranges.into_iter().zip(published) {
+        let (mut published, mut goes_on) = (published.into_iter(), true);
+        for position in range {
+            let told = outcomes[position].take().filter(|_| goes_on);
+            let held = || runs::held(&signals[position]);
+            let outcome = told.unwrap_or_else(|| match published.next() {
+                Some(RunOutcome::Sent) => Outcome::Sent,
+                Some(RunOutcome::Skip) => Outcome::Skip,
+                Some(RunOutcome::Retry(retry)) => Outcome::Retry(retry),
+                Some(RunOutcome::Reject(reason)) => Outcome::Reject(reason),
+                Some(RunOutcome::Held) => held(),
+                None if goes_on => unanswered(),
+                None => held(),
+            });
+            goes_on &= runs::goes_on(&outcome);
+            outcomes[position] = Some(outcome);
+        }
+    }
+    Ok(outcomes.into_iter().flatten().collect())
 }
 
 fn unanswered() -> Outcome {
@@ -82,6 +136,7 @@ fn unanswered() -> Outcome {
 /// *Unavailable* if the bus cannot be reached, *misconfigured* if the connection does not exist or is not
 /// granted: nothing may be assumed published.
 pub fn publish(messages: &[Message]) -> BulkResult {
+    runs::allow()?;
     if messages.is_empty() {
         return Ok(Vec::new());
     }

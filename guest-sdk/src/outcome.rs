@@ -50,6 +50,17 @@ fn millis(duration: Duration) -> u64 {
     duration.as_millis().try_into().unwrap_or(u64::MAX)
 }
 
+impl From<Outcome> for types::RunOutcome {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Sent => Self::Sent,
+            Outcome::Skip => Self::Skip,
+            Outcome::Retry(retry) => Self::Retry(retry),
+            Outcome::Reject(reason) => Self::Reject(reason),
+        }
+    }
+}
+
 /// A failure that decides what happens to the signal.
 ///
 /// `?` converts any error into one that means *retry*; [`Verdict`] gives it another meaning. This type

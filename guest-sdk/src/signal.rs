@@ -51,8 +51,7 @@ impl Signal {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Returns whether the signal type is ordered. The relay preserves the order by itself: a call has
-    /// at most one signal of each order key.
+    /// Returns whether the signal type is ordered; see [the crate's documentation](crate#order).
     pub fn is_ordered(&self) -> bool {
         self.attribute("ordered") == Some("true")
     }

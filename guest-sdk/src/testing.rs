@@ -14,9 +14,9 @@
 //! ```
 
 use crate::bindings::single::signalbus::plugin::log::Level;
-use crate::bindings::types;
+use crate::bindings::types::{self, RunOutcome};
 use crate::http;
-use crate::{BulkResult, Message, Outcome};
+use crate::{BulkResult, Error, Message, Outcome, Signal};
 use std::cell::RefCell;
 
 type Pairs = Vec<(String, String)>;
@@ -96,6 +96,39 @@ pub fn take_records() -> Vec<Record> {
     relay(|relay| std::mem::take(&mut relay.records))
 }
 
+/// Calls the function of `plugin!(bulk send_all)` as the relay does for an ordered signal type: with the signals of each
+/// order key, in their order. `None` stands for a signal that was not tried, behind one that was not sent.
+///
+/// ```
+/// use signalbus_guest::{Error, Message, Outcome, Signal, publish_each, testing};
+///
+/// let signals = [1, 2, 3].map(|id| Signal::builder("OrderPlaced").id(format!("OrderPlaced:{id}")).column("id", id).build());
+/// let answer = testing::send_runs(
+///     |signals| publish_each(signals, |signal| match signal.get("id")? {
+///         2 => Err(Error::retry("not yet")),
+///         _ => Ok(Message::new("bus", "orders").id(signal.id())),
+///     }),
+///     &[signals.to_vec()],
+/// );
+/// assert_eq!(answer, Ok(vec![vec![Some(Outcome::Sent), Some(Outcome::retry("not yet")), None]]));
+/// ```
+///
+/// # Errors
+///
+/// Returns the outage that the function returned.
+pub fn send_runs(send_all: fn(&[Signal]) -> BulkResult, runs: &[Vec<Signal>]) -> Result<Vec<Vec<Option<Outcome>>>, Error> {
+    let lengths: Vec<usize> = runs.iter().map(Vec::len).collect();
+    let lists = crate::export::send_runs(send_all, &runs.concat(), &lengths).map_err(Error::of_outage)?;
+    let outcome = |outcome| match outcome {
+        RunOutcome::Sent => Some(Outcome::Sent),
+        RunOutcome::Skip => Some(Outcome::Skip),
+        RunOutcome::Retry(retry) => Some(Outcome::Retry(retry)),
+        RunOutcome::Reject(reason) => Some(Outcome::Reject(reason)),
+        RunOutcome::Held => None,
+    };
+    Ok(lists.into_iter().map(|list| list.into_iter().map(outcome).collect()).collect())
+}
+
 /// Replaces the module `host` of Wasm builds.
 pub(crate) mod host {
     use super::*;
@@ -123,12 +156,9 @@ pub(crate) mod host {
     }
 
     /// Sends requests one after the other, since concurrency makes no difference here.
-    pub fn exchange(
-        requests: &mut dyn Iterator<Item = http::Request>,
-        _at_most: usize,
-    ) -> Vec<Result<http::Response, http::Error>> {
+    pub fn exchange(requests: &mut dyn http::Requests, _at_most: usize) {
         let mut server = relay(|relay| relay.server.take());
-        let answer = |request: http::Request| {
+        let mut answer = |request: http::Request| {
             let answer = match &mut server {
                 Some(server) => server(&request),
                 None => Ok(http::Response::new(200)),
@@ -136,9 +166,28 @@ pub(crate) mod host {
             relay(|relay| relay.requests.push(request));
             answer
         };
-        let answers = requests.map(answer).collect();
+        while let Some((number, request)) = requests.next() {
+            let answer = answer(request);
+            requests.answered(number, answer);
+        }
         relay(|relay| relay.server = server);
-        answers
+    }
+
+    /// Publishes the messages one by one, each run up to the first that is not sent.
+    pub fn publish_in_order(lists: &[Vec<Message>]) -> Result<Vec<Vec<RunOutcome>>, types::Outage> {
+        let mut answers = Vec::with_capacity(lists.len());
+        for list in lists {
+            let mut outcomes = Vec::with_capacity(list.len());
+            for message in list {
+                let goes_on = outcomes.iter().all(|outcome| *outcome == RunOutcome::Sent);
+                outcomes.push(match goes_on {
+                    true => publish(std::slice::from_ref(message))?.into_iter().next().map_or(RunOutcome::Held, RunOutcome::from),
+                    false => RunOutcome::Held,
+                });
+            }
+            answers.push(outcomes);
+        }
+        Ok(answers)
     }
 
     pub fn publish(messages: &[Message]) -> Result<Vec<Outcome>, types::Outage> {

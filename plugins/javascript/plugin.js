@@ -1,8 +1,8 @@
 // Publishes each row as one JSON message.
 
-import { get, getSecret } from "signalbus:plugin/config@0.1.0";
-import { emit } from "signalbus:plugin/log@0.1.0";
-import { publish } from "signalbus:plugin/producer@0.1.0";
+import { get, getSecret } from "signalbus:plugin/config@0.1.1";
+import { emit } from "signalbus:plugin/log@0.1.1";
+import { publish } from "signalbus:plugin/producer@0.1.1";
 
 const DEMANDED = "the row asks for it";
 

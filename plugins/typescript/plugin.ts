@@ -1,8 +1,8 @@
 // Publishes each row as one JSON message.
 
-import { get, getSecret } from "signalbus:plugin/config@0.1.0";
-import { emit } from "signalbus:plugin/log@0.1.0";
-import { publish } from "signalbus:plugin/producer@0.1.0";
+import { get, getSecret } from "signalbus:plugin/config@0.1.1";
+import { emit } from "signalbus:plugin/log@0.1.1";
+import { publish } from "signalbus:plugin/producer@0.1.1";
 import type {
   Message,
   Outage,
@@ -10,13 +10,13 @@ import type {
   Signal,
   SignalType,
   Value,
-} from "signalbus:plugin/types@0.1.0";
+} from "signalbus:plugin/types@0.1.1";
 
 const DEMANDED = "the row asks for it";
 
 const utf8 = new TextEncoder();
 
-export const bulkSender: typeof import("signalbus:plugin/bulk-sender@0.1.0") = {
+export const bulkSender: typeof import("signalbus:plugin/bulk-sender@0.1.1") = {
   sendSignalbusMessages(signalType: SignalType, signals: Signal[]): Outcome[] {
     try {
       return send(signalType, signals);

@@ -28,7 +28,7 @@ const COMMON: &str = r#"
 pub fn module(imports: &str, more: &str, body: &str) -> Vec<u8> {
     let text = format!(
         "(module {imports} {COMMON} {more}
-          (func $\"send\" (export \"signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages\")
+          (func $\"send\" (export \"signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages\")
             (param i32 i32 i32 i32 i32 i32 i32) (param $signals i32) (result i32) {body}))"
     );
     wat::parse_str(text).unwrap()
@@ -57,7 +57,7 @@ pub fn leb(bytes: &mut Vec<u8>, mut number: usize) {
 
 /// Makes a component of a core module.
 pub fn component(module: Vec<u8>) -> Vec<u8> {
-    component_in("package test:plugin; world plugin { include signalbus:plugin/bulk-sender-plugin@0.1.0; }", "plugin", module)
+    component_in("package test:plugin; world plugin { include signalbus:plugin/bulk-sender-plugin@0.1.1; }", "plugin", module)
 }
 
 /// The same, in a world that this text defines.

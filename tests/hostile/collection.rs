@@ -277,7 +277,7 @@ fn allocator(tries: &'static str, body: &str, fate: Fate) -> Case {
     let text = format!(
         "(module (memory (export \"memory\") 2)
            (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) {body})
-           (func (export \"signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages\")
+           (func (export \"signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages\")
              (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable))"
     );
     bytes(tries, move || component(wat::parse_str(&text).unwrap()), fate)
@@ -330,7 +330,7 @@ fn files() -> Vec<Case> {
         bytes("is a text", || b"#!/bin/sh\nreboot\n".to_vec(), Refused("is not a WebAssembly component")),
         bytes("is a core module", good, Refused("is a core module")),
         bytes("is half a component", half, Refused("does not compile")),
-        bytes("is a component of nothing", || nested(0), Refused("exports neither")),
+        bytes("is a component of nothing", || nested(0), Refused("exports none of")),
         bytes("has 200 components within one another", || nested(200), Refused("")),
         bytes("makes 2,000 instances", || instances(2000), Refused("")),
         bytes(

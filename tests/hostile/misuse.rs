@@ -29,11 +29,11 @@ pub(super) const IMPORTS: &str = r#"
   (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-splice" (func $splice (param i32 i32 i64 i32)))
   (import "wasi:io/streams@0.2.0" "[resource-drop]output-stream" (func $close (param i32)))
   (import "wasi:random/random@0.2.0" "get-random-bytes" (func $random (param i64 i32)))
-  (import "signalbus:plugin/config@0.1.0" "get" (func $setting (param i32 i32 i32)))
-  (import "signalbus:plugin/config@0.1.0" "get-all" (func $settings (param i32)))
-  (import "signalbus:plugin/config@0.1.0" "get-secret" (func $secret (param i32 i32 i32)))
-  (import "signalbus:plugin/log@0.1.0" "emit" (func $emit (param i32 i32 i32 i32 i32)))
-  (import "signalbus:plugin/producer@0.1.0" "publish" (func $publish (param i32 i32 i32)))
+  (import "signalbus:plugin/config@0.1.1" "get" (func $setting (param i32 i32 i32)))
+  (import "signalbus:plugin/config@0.1.1" "get-all" (func $settings (param i32)))
+  (import "signalbus:plugin/config@0.1.1" "get-secret" (func $secret (param i32 i32 i32)))
+  (import "signalbus:plugin/log@0.1.1" "emit" (func $emit (param i32 i32 i32 i32 i32)))
+  (import "signalbus:plugin/producer@0.1.1" "publish" (func $publish (param i32 i32 i32)))
 "#;
 
 pub(super) const DEADLINE: Fate = Waits("exceeded its deadline of 400ms");

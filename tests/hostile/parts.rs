@@ -163,7 +163,7 @@ pub(super) fn parts() -> Vec<Case> {
                     "both",
                     components::module(
                         "",
-                        "(func (export \"signalbus:plugin/sender@0.1.0#send-signalbus-message\") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)",
+                        "(func (export \"signalbus:plugin/sender@0.1.1#send-signalbus-message\") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)",
                         SENT,
                     ),
                 )
@@ -172,13 +172,13 @@ pub(super) fn parts() -> Vec<Case> {
         ),
         bytes(
             "exports half of the contract",
-            || wat::parse_str("(component (instance $i) (export \"signalbus:plugin/bulk-sender@0.1.0\" (instance $i)))").unwrap(),
+            || wat::parse_str("(component (instance $i) (export \"signalbus:plugin/bulk-sender@0.1.1\" (instance $i)))").unwrap(),
             Refused(""),
         ),
         text(
             "exports a function of another type",
             || {
-                "(component (core module $m (func (export \"f\"))) (core instance $c (instantiate $m)) (func $f (canon lift (core func $c \"f\"))) (instance $i (export \"send-signalbus-messages\" (func $f))) (export \"signalbus:plugin/bulk-sender@0.1.0\" (instance $i)))".to_owned()
+                "(component (core module $m (func (export \"f\"))) (core instance $c (instantiate $m)) (func $f (canon lift (core func $c \"f\"))) (instance $i (export \"send-signalbus-messages\" (func $f))) (export \"signalbus:plugin/bulk-sender@0.1.1\" (instance $i)))".to_owned()
             },
             Waits("plugin failed: "),
         ),

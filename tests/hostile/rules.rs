@@ -40,7 +40,7 @@ fn allocates(tries: &'static str, body: &'static str, fate: Fate) -> Case {
         let text = format!(
             r#"(module {IMPORTS} (memory (export "memory") 2)
               (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {body})
-              (func (export "signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages")
+              (func (export "signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages")
                 (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable))"#
         );
         components::component_in(WORLDS, "misuse", wat::parse_str(text).unwrap())
@@ -48,7 +48,7 @@ fn allocates(tries: &'static str, body: &'static str, fate: Fate) -> Case {
     bytes(tries, build, fate)
 }
 
-const CLEANS: &str = "cabi_post_signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages";
+const CLEANS: &str = "cabi_post_signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages";
 
 /// What breaks the rules of the contract and of WebAssembly.
 #[expect(clippy::too_many_lines, reason = "it is a list")]

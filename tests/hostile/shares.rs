@@ -59,7 +59,7 @@ async fn many_workers_leave_the_database_to_others() {
 /// A plugin that publishes again and again to a destination, so many messages of so many bytes at a time.
 fn floods(destination: &str, messages: usize, bytes: usize) -> Vec<u8> {
     let (imports, length) =
-        (r#"(import "signalbus:plugin/producer@0.1.0" "publish" (func $publish (param i32 i32 i32)))"#, destination.len());
+        (r#"(import "signalbus:plugin/producer@0.1.1" "publish" (func $publish (param i32 i32 i32)))"#, destination.len());
     // Each message: its connection, its destination, no key, no content type, no headers, its body, no id, one option.
     let data = format!(
         r#"(data (i32.const 90000) "bus") (data (i32.const 90100) "{destination}")

@@ -54,3 +54,25 @@ async fn a_retry_holds_back_only_its_own_order_key(language: &str) {
 }
 
 in_each_language!(a_retry_holds_back_only_its_own_order_key: rust, c, cpp, zig, go, python, javascript, typescript);
+
+/// What a plugin says that it has sent is sent, even behind a failure: to send it again would not put it in order.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_keeps_no_order_is_at_fault() {
+    let database = Database::sqlite().await;
+    database
+        .run(
+            "CREATE TABLE order_placed (id INTEGER PRIMARY KEY, payload TEXT);
+             INSERT INTO order_placed VALUES (1, 'sent'), (2, 'retry'), (3, 'sent'), (4, 'retry')",
+        )
+        .await;
+    let config = format!(
+        "[database]\nurl = {:?}\n[signals.OrderPlaced]\nplugin = {:?}\norder_by = ['id']\n",
+        database.url,
+        crate::harness::guest("disorders")
+    );
+    let said = Project::new(database.folder(), &config).run(&["flush", "-w", "0"]);
+    assert_eq!(database.lines("SELECT CAST(id AS TEXT) FROM order_placed ORDER BY id").await, ["2", "4"], "{said:#?}");
+    let held = database.lines("SELECT signal_key || ' ' || attempts FROM signalbus_hold WHERE state = 'retry'").await;
+    assert_eq!(held, ["2 1"], "{said:#?}");
+    assert!(said.stderr.contains("signal sent out of order by its plugin") && said.stderr.contains("OrderPlaced:3"), "{said:#?}");
+}

@@ -3,7 +3,7 @@
 //! A plugin has one thread, so all exchanges are polled in one loop, which must never wait for a single
 //! one. `http` defines requests and responses.
 
-use super::{Error, Request, Response};
+use super::{Answer, Error, Request, Requests, Response};
 use std::time::Duration;
 use wasip2::clocks::monotonic_clock;
 use wasip2::http::outgoing_handler::handle;
@@ -17,21 +17,16 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 /// Maximum number of bytes read from a body at once.
 const CHUNK: u64 = 64 << 10;
 
-type Answer = Result<Response, Error>;
-
 /// Sends all requests, at most `at_most` concurrently, and waits for all responses.
-pub(crate) fn exchange(requests: &mut dyn Iterator<Item = Request>, at_most: usize) -> Vec<Answer> {
-    let mut answers: Vec<Option<Answer>> = Vec::new();
+pub(crate) fn exchange(requests: &mut dyn Requests, at_most: usize) {
     let mut flying: Vec<Exchange> = Vec::new();
     loop {
         while flying.len() < at_most
-            && let Some(request) = requests.next()
+            && let Some((index, request)) = requests.next()
         {
-            let index = answers.len();
-            answers.push(None);
             match Exchange::begin(request, index) {
                 Ok(exchange) => flying.push(exchange),
-                Err(error) => answers[index] = Some(Err(error)),
+                Err(error) => requests.answered(index, Err(error)),
             }
         }
         if flying.is_empty() {
@@ -42,13 +37,10 @@ pub(crate) fn exchange(requests: &mut dyn Iterator<Item = Request>, at_most: usi
         flying.retain_mut(|exchange| {
             let answer = exchange.step().or_else(|| (exchange.deadline <= now).then_some(Err(Error::Timeout)));
             let goes_on = answer.is_none();
-            if !goes_on {
-                answers[exchange.index] = answer;
-            }
+            answer.into_iter().for_each(|answer| requests.answered(exchange.index, answer));
             goes_on
         });
     }
-    answers.into_iter().map(|answer| answer.unwrap_or(Err(Error::Timeout))).collect()
 }
 
 /// Waits until an exchange can proceed, or has run out of time.

@@ -96,18 +96,24 @@ fn says_its_world(core: &[u8]) -> anyhow::Result<bool> {
     Ok(false)
 }
 
+/// Returns the smallest world that has everything that a module exports.
 fn world(core: &[u8]) -> anyhow::Result<&'static str> {
+    const WORLDS: [(&str, &str); 3] = [
+        ("signalbus:plugin/ordered-sender", "ordered-sender-plugin"),
+        ("signalbus:plugin/bulk-sender", "bulk-sender-plugin"),
+        ("signalbus:plugin/sender", "sender-plugin"),
+    ];
+    let mut exported = Vec::new();
     for payload in Parser::new(0).parse_all(core) {
-        let Payload::ExportSection(exports) = payload? else { continue };
-        for export in exports {
-            match export?.name.split_once('@').map(|(interface, _)| interface) {
-                Some("signalbus:plugin/bulk-sender") => return Ok("bulk-sender-plugin"),
-                Some("signalbus:plugin/sender") => return Ok("sender-plugin"),
-                _ => {}
-            }
+        if let Payload::ExportSection(exports) = payload? {
+            exported.extend(exports.into_iter().collect::<Result<Vec<_>, _>>()?);
         }
     }
-    bail!("exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\"")
+    let exports = |wanted: &str| {
+        exported.iter().any(|export| export.name.split_once('@').is_some_and(|(interface, _)| interface == wanted))
+    };
+    let world = WORLDS.into_iter().find(|(interface, _)| exports(interface)).map(|(_, world)| world);
+    world.context("exports none of \"signalbus:plugin/sender\", \"bulk-sender\" and \"ordered-sender\"")
 }
 
 /// Reads the metadata of a component.

@@ -81,8 +81,12 @@ impl PluginTest {
     pub async fn contract(&self, report: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
         let mut peak_memory = 0;
         let mut first = None;
-        let publishes = self.load().await?.imports().iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
-        for (case, check) in contract::cases(&self.suite, publishes) {
+        let plugin = self.load().await?;
+        let imported = |interface: &str| plugin.imports().iter().any(|import| import.starts_with(interface));
+        let publishes = imported("signalbus:plugin/producer@") || imported("signalbus:plugin/ordered-producer@");
+        let runs = plugin.takes_runs();
+        drop(plugin);
+        for (case, check) in contract::cases(&self.suite, publishes, runs) {
             // No call has succeeded, so it is unknown how much memory the plugin needs to start.
             if check == Check::Memory && peak_memory == 0 {
                 continue;
@@ -136,7 +140,7 @@ impl PluginTest {
         let redactor = Redactor::for_grants(&case.grants);
         let fault = match &case.expect {
             Some(expect) => expect.fault(&result, &redactor),
-            None => result.failed_call(None, &redactor).or_else(|| result.wrong_length()),
+            None => result.failed_call(None, &redactor).or_else(|| result.wrong_answer()),
         };
         let mut result = CaseResult { name: case.name.clone(), fault, judged: case.expect.is_some(), ..result };
         // Only after the comparison: an expectation contains the secret itself.
@@ -158,7 +162,7 @@ impl PluginTest {
         // What the plugin logs while it is loaded belongs to no case.
         call_log.take();
         let verdict = plugin.send(signal_type, signals, &CancellationToken::new()).await;
-        let batched = plugin.is_bulk() && !one_by_one(signal_type);
+        let batched = plugin.takes_many(signal_type);
         drop(plugin);
         let (records, calls) = call_log.take();
         let (name, messages) = (String::new(), recorder.take());
@@ -206,17 +210,19 @@ impl CaseResult {
         Some(format!("a call ended without an answer{expectation}: {}{advice}", redactor.text(&failed.reason)))
     }
 
-    /// Explains an answer of the wrong length.
-    fn wrong_length(&self) -> Option<String> {
-        let (answered, rows) = self.calls.iter().find_map(|call| call.wrong_length)?;
-        Some(format!("{answered} outcomes for {rows} rows; return a list with one for each row, in the same order"))
+    /// Explains an answer that is not one outcome for each row, or that breaks the order.
+    fn wrong_answer(&self) -> Option<String> {
+        let wrong_length = self.calls.iter().find_map(|call| call.wrong_length).map(|(answered, rows)| {
+            format!("{answered} outcomes for {rows} rows; return a list with one for each row, in the same order")
+        });
+        wrong_length.or_else(|| {
+            let id = self.calls.iter().find_map(|call| call.out_of_order.as_ref())?;
+            Some(format!(
+                "signal \"{id}\" was sent, or skipped, although one ahead of it in its run was not: the order is lost; behind a \
+                 failure, return `held` for the rest of a run, and send nothing of it"
+            ))
+        })
     }
-}
-
-/// Whether a call gets one row only: so it is for ordered types without an order key.
-fn one_by_one(signal_type: &SignalType) -> bool {
-    let has = |key: &str| signal_type.attributes.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str());
-    has("ordered") == Some("true") && has("order_key").is_none()
 }
 
 /// Writes outcomes as in a file of rows.

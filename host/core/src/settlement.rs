@@ -61,8 +61,8 @@ pub struct Settlement {
 impl Settlement {
     /// Decides what becomes of every signal of a batch.
     ///
-    /// A list of the wrong length acknowledges nothing. For an ordered type, nothing behind a signal
-    /// that stays is deleted within the same order key. `chance` returns random numbers in 0..1 for
+    /// A list of the wrong length acknowledges nothing. For an ordered type, nothing behind a signal that stays is charged
+    /// or buried within the same order key; senders do not send it. `chance` returns random numbers in 0..1 for
     /// the jitter.
     pub fn from_verdict(signals: &[Signal], verdict: Verdict, policy: &Policy, mut chance: impl FnMut() -> f64) -> Self {
         let mut settlement = Self::default();
@@ -79,7 +79,9 @@ impl Settlement {
         let mut untried = false;
         for (index, (signal, outcome)) in signals.iter().zip(outcomes).enumerate() {
             let order_key = signal.order_key.as_str();
-            if policy.ordered && held.contains(order_key) {
+            // What was sent all the same is not sent again: that would not put it in order.
+            let done = matches!(outcome, Outcome::Sent | Outcome::Skip);
+            if policy.ordered && held.contains(order_key) && !done {
                 continue;
             }
             if policy.ordered && matches!(outcome, Outcome::Retry { .. }) {
@@ -171,9 +173,10 @@ mod tests {
         let reject = || Outcome::Reject { reason: "no".into() };
         let outcomes = vec![reject(), Outcome::Sent, Outcome::Sent];
         let keys = signals(&["a", "a", "b"]);
-        let settled = Settlement::from_verdict(&keys, Ok(outcomes.clone()), &policy(true), || 0.0);
+        let settled = Settlement::from_verdict(&keys, Ok(outcomes), &policy(true), || 0.0);
         assert_eq!(settled.delete, [1, 2]);
         let holds = Policy { holds_dead: true, ..policy(true) };
+        let outcomes = vec![reject(), Outcome::Held, Outcome::Sent];
         let settled = Settlement::from_verdict(&keys, Ok(outcomes), &holds, || 0.0);
         assert_eq!((settled.delete, settled.bury.len(), settled.stalled), (vec![2], 1, None));
     }
@@ -231,16 +234,25 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_deleted_behind_a_retried_signal() {
-        let verdict = Ok(vec![Outcome::Sent, Outcome::retry("later"), Outcome::Sent]);
-        let settlement = settle(&["", "", ""], true, verdict);
+    fn nothing_is_charged_behind_a_retried_signal() {
+        let reject = Outcome::Reject { reason: "no".into() };
+        let verdict = Ok(vec![Outcome::Sent, Outcome::retry("later"), Outcome::retry("later"), reject]);
+        let settlement = settle(&["", "", "", ""], true, verdict);
         assert_eq!(settlement.delete, [0]);
-        assert_eq!(settlement.defer.len(), 1);
+        assert_eq!((settlement.defer.len(), settlement.defer[0].index, settlement.bury.len()), (1, 1, 0));
+    }
+
+    /// A sender that does so is at fault; but the bus has it, and another time it would be out of order again.
+    #[test]
+    fn what_was_sent_behind_a_failure_is_deleted() {
+        let verdict = Ok(vec![Outcome::retry("later"), Outcome::Sent, Outcome::Held, Outcome::Skip]);
+        let settlement = settle(&["", "", "", ""], true, verdict);
+        assert_eq!((settlement.delete, settlement.defer.len()), (vec![1, 3], 1));
     }
 
     #[test]
     fn a_retried_signal_holds_back_only_its_own_order_key() {
-        let verdict = Ok(vec![Outcome::retry("later"), Outcome::Sent, Outcome::Sent, Outcome::Sent]);
+        let verdict = Ok(vec![Outcome::retry("later"), Outcome::Sent, Outcome::Held, Outcome::Sent]);
         let settlement = settle(&["a", "b", "a", "b"], true, verdict);
         assert_eq!(settlement.delete, [1, 3]);
     }

@@ -51,6 +51,17 @@ pub struct SignalType {
     pub attributes: Vec<(String, String)>,
 }
 
+impl SignalType {
+    /// Returns a context attribute.
+    pub fn attribute(&self, key: &str) -> Option<&str> {
+        self.attributes.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    pub fn is_ordered(&self) -> bool {
+        self.attribute("ordered") == Some("true")
+    }
+}
+
 /// A row waiting to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Signal {

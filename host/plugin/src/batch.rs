@@ -98,6 +98,18 @@ impl From<wit::Outcome> for Outcome {
     }
 }
 
+impl From<wit::RunOutcome> for Outcome {
+    fn from(outcome: wit::RunOutcome) -> Self {
+        match outcome {
+            wit::RunOutcome::Sent => Self::Sent,
+            wit::RunOutcome::Skip => Self::Skip,
+            wit::RunOutcome::Retry(retry) => wit::Outcome::Retry(retry).into(),
+            wit::RunOutcome::Reject(reason) => Self::Reject { reason },
+            wit::RunOutcome::Held => Self::Held,
+        }
+    }
+}
+
 impl From<wit::Outage> for Outage {
     fn from(outage: wit::Outage) -> Self {
         match outage {

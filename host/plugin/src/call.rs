@@ -24,8 +24,9 @@ use super::guest::{self, State};
 use super::limits::{Deadline, Load, MemoryExhausted, Processors, Size, longest_reason};
 use super::load::{Entry, Plugin};
 use super::logs::{PluginContext, PluginLogs};
-use super::send::{Failure, GuestCalls, SendStrategy};
-use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use super::runs::{self, Answer};
+use super::send::{Calls, Failure, GuestCalls, SendStrategy};
+use super::wit::exports::signalbus::plugin::{bulk_sender, ordered_sender, sender};
 use super::wit::signalbus::plugin::types as wit;
 use super::{Sender, Sending, wrong_value};
 use signalbus_core::signal::{Outage, Outcome, Signal, SignalType, Verdict};
@@ -77,13 +78,20 @@ impl Plugin {
         let context = CallContext::new(self, signal_type);
         let patience = self.limits.patience();
         let started = Instant::now();
-        let mut guests =
-            BatchCalls { context, signals: &lowered.signals(), alive: None, unattributed: None, started, stop, patience };
-        let is =
-            |wanted: (&str, &str)| signal_type.attributes.iter().any(|(key, value)| (key.as_str(), value.as_str()) == wanted);
+        let mut guests = BatchCalls {
+            context,
+            batch: signals,
+            signals: &lowered.signals(),
+            alive: None,
+            met_outage: false,
+            unattributed: None,
+            started,
+            stop,
+            patience,
+        };
         let strategy = SendStrategy {
-            ordered: is(("ordered", "true")),
-            holds_dead: is(("on_dead", "hold")),
+            ordered: signal_type.is_ordered(),
+            holds_dead: signal_type.attribute("on_dead") == Some("hold"),
             patience,
             room: self.limits.room(),
         };
@@ -96,8 +104,11 @@ impl Plugin {
 /// The calls of one send. They reuse an instance as long as it answers.
 struct BatchCalls<'a> {
     context: CallContext<'a>,
+    batch: &'a [Signal],
     signals: &'a [wit::Signal<'a>],
     alive: Option<LiveInstance>,
+    /// A bus had an outage in the midst of runs: what is left would only meet it again.
+    met_outage: bool,
     /// A failure of several signals together, until one of them fails alone.
     unattributed: Option<(Failure, Vec<usize>)>,
     started: Instant,
@@ -111,20 +122,52 @@ type LiveInstance = (Store<State>, ExportedSender);
 
 /// The sender that a plugin exports, in an instance.
 enum ExportedSender {
+    Runs(ordered_sender::Guest),
     Bulk(bulk_sender::Guest),
     Single(sender::Guest),
 }
 
+impl ExportedSender {
+    async fn send(
+        &self,
+        store: &mut Store<State>,
+        signal_type: wit::SignalType<'_>,
+        signals: &[wit::Signal<'_>],
+        runs: &[usize],
+    ) -> wasmtime::Result<Result<Answer, wit::Outage>> {
+        let plain = |outcomes: Vec<wit::Outcome>| Answer::plain(outcomes.into_iter().map(Outcome::from).collect(), signals.len());
+        Ok(match self {
+            Self::Runs(guest) => {
+                let answer = guest.call_send_signalbus_runs(store, signal_type, &runs::split(signals, runs)).await?;
+                answer.map(|lists| {
+                    let list = |list: Vec<wit::RunOutcome>| list.into_iter().map(Outcome::from).collect();
+                    Answer::read(lists.into_iter().map(list).collect(), runs)
+                })
+            }
+            Self::Bulk(guest) => guest.call_send_signalbus_messages(store, signal_type, signals).await?.map(plain),
+            Self::Single(guest) => {
+                let answer = guest.call_send_signalbus_message(store, signal_type, signals[0].clone()).await?;
+                answer.map(|outcome| plain(vec![outcome]))
+            }
+        })
+    }
+}
+
 impl GuestCalls for BatchCalls<'_> {
-    fn bulk(&self) -> bool {
-        matches!(self.context.plugin.entry, Entry::Bulk(_))
+    fn calls(&self) -> Calls {
+        match self.context.entry {
+            Entry::Runs(_) => Calls::Runs,
+            Entry::Bulk(_) => Calls::Many,
+            Entry::Single(_) => Calls::Single,
+        }
     }
 
     async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
         let signals = self.select(positions);
+        let runs = self.runs(positions);
         let alive = self.alive.take();
         let entered_before = alive.is_some();
-        let mut answer = self.context.call(alive, &signals).await;
+        let mut answer = self.context.call(alive, &signals, &runs).await;
         if let Err(failure) = &answer
             && entered_before
             && !failure.timed_out
@@ -135,16 +178,12 @@ impl GuestCalls for BatchCalls<'_> {
             if self.is_stopped() || self.elapsed() >= self.patience {
                 return Ok(Ok(vec![Outcome::Held]));
             }
-            answer = self.context.call(None, &signals).await;
+            answer = self.context.call(None, &signals, &runs).await;
         }
         match answer {
             Ok((alive, answer)) => {
+                self.met_outage |= alive.0.data().met_outage();
                 self.alive = Some(alive);
-                if let (Ok(outcomes), Some(call_log)) = (&answer, &self.context.plugin.context.call_log)
-                    && outcomes.len() != positions.len()
-                {
-                    call_log.wrong_length(outcomes.len(), positions.len());
-                }
                 Ok(answer)
             }
             Err(failure) => {
@@ -166,13 +205,22 @@ impl GuestCalls for BatchCalls<'_> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.stop.is_cancelled()
+        self.met_outage || self.stop.is_cancelled()
     }
 }
 
 impl<'a> BatchCalls<'a> {
     fn select(&self, positions: &[usize]) -> Vec<wit::Signal<'a>> {
         positions.iter().map(|&position| self.signals[position].clone()).collect()
+    }
+
+    /// Returns the lengths of the runs of these signals. Where there is no order, each is a run of its own.
+    fn runs(&self, positions: &[usize]) -> Vec<usize> {
+        match (&self.context.entry, self.context.ordered) {
+            (Entry::Runs(_), true) => runs::lengths(positions.iter().map(|&position| self.batch[position].order_key.as_str())),
+            (Entry::Runs(_), false) => vec![1; positions.len()],
+            _ => Vec::new(),
+        }
     }
 
     /// Reports the crash of a call whose signals did not fail alone, or were not tried alone.
@@ -186,6 +234,8 @@ impl<'a> BatchCalls<'a> {
 /// State shared by all calls of one send.
 struct CallContext<'a> {
     plugin: &'a Plugin,
+    entry: &'a Entry,
+    ordered: bool,
     lowered_type: LoweredType<'a>,
     logs: PluginLogs,
     load: Arc<Load>,
@@ -238,11 +288,19 @@ async fn until_woken() {
 impl<'a> CallContext<'a> {
     fn new(plugin: &'a Plugin, signal_type: &'a SignalType) -> Self {
         let lowered_type = LoweredType::new(signal_type, &plugin.timeout_ms);
-        Self { plugin, lowered_type, logs: PluginLogs::new(plugin.context.clone()), load: Arc::default() }
+        let ordered = signal_type.is_ordered();
+        let (entry, logs) = (plugin.entry(ordered), PluginLogs::new(plugin.context.clone()));
+        Self { plugin, entry, ordered, lowered_type, logs, load: Arc::default() }
     }
 
-    /// Calls the live instance, or a new one if there is none. A `sender` takes one signal.
-    async fn call(&self, alive: Option<LiveInstance>, signals: &[wit::Signal<'_>]) -> Result<(LiveInstance, Verdict), Failure> {
+    /// Calls the live instance, or a new one if there is none. A `sender` takes one signal, an `ordered-sender` runs of
+    /// these lengths.
+    async fn call(
+        &self,
+        alive: Option<LiveInstance>,
+        signals: &[wit::Signal<'_>],
+        runs: &[usize],
+    ) -> Result<(LiveInstance, Verdict), Failure> {
         let call = async {
             let (mut store, guest) = match alive {
                 Some((mut store, guest)) => {
@@ -257,27 +315,22 @@ impl<'a> CallContext<'a> {
             };
             let lowered_type = self.lowered_type.signal_type();
             store.data_mut().enter(&lowered_type, signals);
-            let answer = match &guest {
-                ExportedSender::Bulk(guest) => guest.call_send_signalbus_messages(&mut store, lowered_type, signals).await?,
-                ExportedSender::Single(guest) => {
-                    let answer = guest.call_send_signalbus_message(&mut store, lowered_type, signals[0].clone()).await?;
-                    answer.map(|outcome| vec![outcome])
-                }
-            };
+            let answer = guest.send(&mut store, lowered_type, signals, runs).await?;
             Ok(((store, guest), answer))
         };
         let (alive, answer) = self.in_time(call).await?;
         self.measure(&alive.0);
         let unconfirmed = alive.0.data().unconfirmed();
         Ok(match answer {
-            Ok(outcomes) => (alive, self.outcomes(outcomes, unconfirmed)),
+            Ok(answer) => (alive, self.outcomes(self.judged(answer, signals), unconfirmed)),
             Err(outage) => (alive, Err(self.outage(outage))),
         })
     }
 
     async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<ExportedSender> {
         let instance = self.plugin.pre.instantiate_async(&mut *store).await?;
-        Ok(match &self.plugin.entry {
+        Ok(match self.entry {
+            Entry::Runs(entry) => ExportedSender::Runs(entry.load(&mut *store, &instance)?),
             Entry::Bulk(entry) => ExportedSender::Bulk(entry.load(&mut *store, &instance)?),
             Entry::Single(entry) => ExportedSender::Single(entry.load(&mut *store, &instance)?),
         })
@@ -332,7 +385,7 @@ impl<'a> CallContext<'a> {
         telemetry::call_failed(signal_type, kind);
         if self.plugin.context.call_log.is_some() {
             let failed = Failed { kind, reason: reason.clone(), backtrace: self.plugin.written(&backtrace).await };
-            self.record_call(Call { time, memory: 0, failure: Some(failed), wrong_length: None });
+            self.record_call(Call { time, failure: Some(failed), ..Call::default() });
         }
         Err(Failure { reason, backtrace, timed_out: kind == "deadline" })
     }
@@ -422,8 +475,21 @@ impl<'a> CallContext<'a> {
         ("deadline", format!("plugin exceeded its deadline of {:?}", self.plugin.limits.timeout))
     }
 
-    fn outcomes(&self, outcomes: Vec<wit::Outcome>, unconfirmed: bool) -> Verdict {
-        let mut outcomes: Vec<Outcome> = outcomes.into_iter().map(Outcome::from).collect();
+    /// Reports what is wrong with an answer, and returns the outcomes in it.
+    fn judged(&self, answer: Answer, signals: &[wit::Signal<'_>]) -> Vec<Outcome> {
+        let PluginContext { plugin, signal_type, call_log, .. } = &self.plugin.context;
+        let out_of_order = answer.out_of_order.map(|position| signals[position].id);
+        match call_log {
+            Some(call_log) => {
+                answer.wrong_length.iter().for_each(|&(outcomes, signals)| call_log.wrong_length(outcomes, signals));
+                out_of_order.iter().for_each(|id| call_log.out_of_order(id));
+            }
+            None => out_of_order.iter().for_each(|id| telemetry::out_of_order(plugin, signal_type, id)),
+        }
+        answer.outcomes
+    }
+
+    fn outcomes(&self, mut outcomes: Vec<Outcome>, unconfirmed: bool) -> Verdict {
         if outcomes.iter().all(|outcome| *outcome == Outcome::Held) {
             if unconfirmed {
                 let reason = "a bus did not confirm a message of every signal".to_owned();

@@ -34,6 +34,8 @@ pub struct Call {
     pub failure: Option<Failed>,
     /// The numbers of outcomes and of signals, if they differ.
     pub wrong_length: Option<(usize, usize)>,
+    /// The id of a signal that was sent behind one of its run that was not.
+    pub out_of_order: Option<String>,
 }
 
 /// Why a call ended without an answer.
@@ -72,6 +74,13 @@ impl CallLog {
     pub(super) fn wrong_length(&self, outcomes: usize, signals: usize) {
         if let Some(call) = self.entries().calls.last_mut() {
             call.wrong_length = Some((outcomes, signals));
+        }
+    }
+
+    /// Notes that the last call sent this signal behind one that it did not send.
+    pub(super) fn out_of_order(&self, id: &str) {
+        if let Some(call) = self.entries().calls.last_mut() {
+            call.out_of_order = Some(id.to_owned());
         }
     }
 

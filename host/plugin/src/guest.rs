@@ -19,7 +19,7 @@ use super::limits::{Deadline, Limits, Load, Meter};
 use super::logs::{PluginContext, PluginLogs, Stream};
 use super::own_ids::OwnIds;
 use super::tcp::{Sockets, View};
-use super::wit::signalbus::plugin::{config, log, producer, types};
+use super::wit::signalbus::plugin::{config, log, ordered_producer, producer, types};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 use signalbus_core::text;
@@ -36,6 +36,8 @@ pub(super) struct State {
     logs: PluginLogs,
     /// Whether a message that the guest published has no outcome yet.
     unconfirmed: bool,
+    /// Whether a bus had an outage while the guest published in order in the present call.
+    met_outage: bool,
     /// When a bus must have answered, so that the guest can.
     deadline: Option<Arc<Deadline>>,
     /// The ids that messages of the present call may have.
@@ -63,6 +65,7 @@ pub(super) fn store(engine: &wasmtime::Engine, limits: &Limits, context: PluginC
         context,
         logs,
         unconfirmed: false,
+        met_outage: false,
         deadline: None,
         ids: OwnIds::default(),
     };
@@ -103,6 +106,7 @@ impl State {
 impl State {
     /// Notes the signals of the call that begins.
     pub(super) fn enter(&mut self, signal_type: &types::SignalType<'_>, signals: &[types::Signal<'_>]) {
+        self.met_outage = false;
         if !self.context.connections.is_empty() {
             self.ids = OwnIds::of_call(signal_type, signals, self.context.grants.setting("id"));
         }
@@ -111,6 +115,11 @@ impl State {
     /// Returns the bytes that the instance holds.
     pub(super) fn memory(&self) -> usize {
         self.meter.used()
+    }
+
+    /// Returns whether a bus had an outage in the midst of runs.
+    pub(super) fn met_outage(&self) -> bool {
+        self.met_outage
     }
 
     /// Returns whether a message that the guest published last has no outcome yet.
@@ -190,15 +199,34 @@ impl config::Host for State {
     }
 }
 
+/// Waits for a bus for so long.
+async fn within<T>(left: Duration, published: impl Future<Output = Result<T, Outage>>) -> Result<T, Outage> {
+    let late = || Outage::Unavailable { reason: "the bus did not answer in the time of the plugin's call".into(), after: None };
+    tokio::time::timeout(left, published).await.unwrap_or_else(|_| Err(late()))
+}
+
 impl producer::Host for State {
     async fn publish(&mut self, messages: Vec<types::Message>) -> wasmtime::Result<Result<Vec<types::Outcome>, types::Outage>> {
         let messages = messages.into_iter().map(Message::from).collect();
         let published = self.context.connections.publish(messages, &self.context.signal_type, &self.ids);
-        let late =
-            || Outage::Unavailable { reason: "the bus did not answer in the time of the plugin's call".into(), after: None };
-        let verdict = tokio::time::timeout(self.left_for_calls(), published).await.unwrap_or_else(|_| Err(late()));
+        let verdict = within(self.left_for_calls(), published).await;
         self.unconfirmed = verdict.as_ref().is_ok_and(|outcomes| outcomes.contains(&Outcome::Held));
         Ok(verdict.map(|outcomes| outcomes.into_iter().map(Into::into).collect()).map_err(Into::into))
+    }
+}
+
+impl ordered_producer::Host for State {
+    async fn publish_in_order(
+        &mut self,
+        runs: Vec<Vec<types::Message>>,
+    ) -> wasmtime::Result<Result<Vec<Vec<types::RunOutcome>>, types::Outage>> {
+        let runs = runs.into_iter().map(|run| run.into_iter().map(Message::from).collect()).collect();
+        let published = self.context.connections.publish_in_order(runs, &self.context.signal_type, &self.ids);
+        let verdict = within(self.left_for_calls(), published).await;
+        self.unconfirmed = verdict.as_ref().is_ok_and(|(runs, _)| runs.iter().any(|run| run.contains(&Outcome::Held)));
+        self.met_outage |= verdict.as_ref().is_ok_and(|(_, outage)| outage.is_some());
+        let lowered = |run: Vec<Outcome>| run.into_iter().map(Into::into).collect();
+        Ok(verdict.map(|(runs, _)| runs.into_iter().map(lowered).collect()).map_err(Into::into))
     }
 }
 

@@ -11,11 +11,12 @@ use super::grants::Grants;
 const TRACKS: [(&str, &str); 2] = [("signalbus:plugin/", "0.1."), ("wasi:", "0.2.")];
 
 /// Interfaces that every plugin may import.
-const OPEN: [&str; 24] = [
+const OPEN: [&str; 25] = [
     "signalbus:plugin/types",
     "signalbus:plugin/log",
     "signalbus:plugin/config",
     "signalbus:plugin/producer",
+    "signalbus:plugin/ordered-producer",
     "wasi:io/error",
     "wasi:io/poll",
     "wasi:io/streams",
@@ -52,11 +53,21 @@ const TCP: [&str; 7] = [
     "wasi:sockets/udp-create-socket",
 ];
 
-/// Which sender interface a plugin exports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A sender interface that a plugin exports, the preferred one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Export {
     Bulk,
     Single,
+    Runs,
+}
+
+/// The sender interfaces that a plugin exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Exports {
+    /// For signal types without order; `Runs` if there is nothing else.
+    pub(super) plain: Export,
+    /// Whether ordered types are sent in runs.
+    pub(super) runs: bool,
 }
 
 /// Why no sender interface can be used.
@@ -88,24 +99,24 @@ pub enum Need {
 const GRANT_HTTP: &str = "grants.http";
 pub(super) const GRANT_TCP: &str = "grants.tcp";
 
-/// Selects the sender interface, bulk before single.
-pub(super) fn export<'a>(names: impl Iterator<Item = &'a str>) -> Result<Export, NoExport> {
-    let mut single = false;
-    let mut other = None;
+/// Selects the sender interfaces: of those for signal types without order, bulk before single.
+pub(super) fn exports<'a>(names: impl Iterator<Item = &'a str>) -> Result<Exports, NoExport> {
+    let (mut found, mut other) = (Vec::new(), None);
     for name in names {
         let (interface, version) = split(name);
         let spoken = is_spoken(interface, version);
         match interface {
-            "signalbus:plugin/bulk-sender" if spoken => return Ok(Export::Bulk),
-            "signalbus:plugin/sender" if spoken => single = true,
+            "signalbus:plugin/ordered-sender" if spoken => found.push(Export::Runs),
+            "signalbus:plugin/bulk-sender" if spoken => found.push(Export::Bulk),
+            "signalbus:plugin/sender" if spoken => found.push(Export::Single),
             _ if interface.starts_with("signalbus:plugin/") && !spoken => other = Some(name),
             _ => {}
         }
     }
-    match other {
-        _ if single => Ok(Export::Single),
-        Some(name) => Err(NoExport::Version(name.to_owned())),
-        None => Err(NoExport::Missing),
+    match (found.iter().min(), other) {
+        (Some(&plain), _) => Ok(Exports { plain, runs: found.contains(&Export::Runs) }),
+        (None, Some(name)) => Err(NoExport::Version(name.to_owned())),
+        (None, None) => Err(NoExport::Missing),
     }
 }
 
@@ -164,7 +175,15 @@ mod tests {
     use super::*;
 
     fn picked(names: &[&str]) -> Result<Export, NoExport> {
-        export(names.iter().copied())
+        exports(names.iter().copied()).map(|exports| exports.plain)
+    }
+
+    #[test]
+    fn runs_are_for_ordered_types_unless_there_is_nothing_else() {
+        let (bulk, runs) = ("signalbus:plugin/bulk-sender@0.1.1", "signalbus:plugin/ordered-sender@0.1.1");
+        assert_eq!(exports([runs, bulk].into_iter()), Ok(Exports { plain: Export::Bulk, runs: true }));
+        assert_eq!(exports([bulk].into_iter()), Ok(Exports { plain: Export::Bulk, runs: false }));
+        assert_eq!(exports([runs].into_iter()), Ok(Exports { plain: Export::Runs, runs: true }));
     }
 
     #[test]

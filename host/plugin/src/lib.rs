@@ -34,6 +34,7 @@ mod lookup;
 mod own_ids;
 mod producer;
 mod publishing;
+mod runs;
 mod send;
 mod spec;
 mod tcp;

@@ -21,11 +21,12 @@ use super::backtrace::Backtrace;
 use super::compiler::Turn;
 use super::engine::{self, Engine};
 use super::guest::State;
-use super::inspect::{self, Export, NoExport, Refused};
+use super::inspect::{self, Export, Exports, NoExport, Refused};
 use super::limits::{Limits, Processors};
 use super::logs::PluginContext;
 use super::spec::PluginSpec;
-use super::wit::exports::signalbus::plugin::{bulk_sender, sender};
+use super::wit::exports::signalbus::plugin::{bulk_sender, ordered_sender, sender};
+use signalbus_core::signal::SignalType;
 use signalbus_shares::Share;
 use signalbus_telemetry as telemetry;
 
@@ -35,7 +36,9 @@ pub struct Plugin {
     pub(super) pre: InstancePre<State>,
     /// Kept so that other signal types share the compiled component.
     _component: Arc<Component>,
-    pub(super) entry: Entry,
+    entry: Entry,
+    /// The same for an ordered signal type, if the plugin keeps the order.
+    ordered_entry: Option<Entry>,
     /// How much of the engine's room one instance takes.
     pub(super) slots: u32,
     pub(super) room: Share,
@@ -55,8 +58,19 @@ pub struct Plugin {
 
 /// The exported function that a call enters.
 pub(super) enum Entry {
+    Runs(ordered_sender::GuestIndices),
     Bulk(bulk_sender::GuestIndices),
     Single(sender::GuestIndices),
+}
+
+impl Entry {
+    fn find(pre: &InstancePre<State>, export: Export) -> wasmtime::Result<Self> {
+        Ok(match export {
+            Export::Runs => Self::Runs(ordered_sender::GuestIndices::new(pre)?),
+            Export::Bulk => Self::Bulk(bulk_sender::GuestIndices::new(pre)?),
+            Export::Single => Self::Single(sender::GuestIndices::new(pre)?),
+        })
+    }
 }
 
 /// Why a file cannot be the plugin of its signal type.
@@ -76,7 +90,7 @@ pub enum LoadError {
     )]
     UnknownVersion { path: PathBuf, export: String },
     #[error(
-        "plugin {path:?} exports neither \"signalbus:plugin/sender\" nor \"signalbus:plugin/bulk-sender\": build it for the world \"sender-plugin\" or \"bulk-sender-plugin\""
+        "plugin {path:?} exports none of \"signalbus:plugin/sender\", \"bulk-sender\" and \"ordered-sender\": build it for one of the worlds \"sender-plugin\", \"bulk-sender-plugin\" and \"ordered-sender-plugin\""
     )]
     NoSender { path: PathBuf },
     #[error("plugin {path:?} imports {}: add these grants, or build it without these imports", Ungranted(imports))]
@@ -143,9 +157,23 @@ impl Plugin {
         backtrace.written(located.as_deref().unwrap_or_default())
     }
 
-    /// Returns whether a call takes a whole batch.
-    pub fn is_bulk(&self) -> bool {
-        matches!(self.entry, Entry::Bulk(_))
+    /// Returns the function that sends signals of a type with or without order.
+    pub(super) fn entry(&self, ordered: bool) -> &Entry {
+        self.ordered_entry.as_ref().filter(|_| ordered).unwrap_or(&self.entry)
+    }
+
+    /// Returns whether the plugin keeps the order of runs by itself.
+    pub fn takes_runs(&self) -> bool {
+        matches!(self.entry(true), Entry::Runs(_))
+    }
+
+    /// Returns whether a call can take several signals of this type.
+    pub fn takes_many(&self, signal_type: &SignalType) -> bool {
+        match self.entry(signal_type.is_ordered()) {
+            Entry::Runs(_) => true,
+            Entry::Bulk(_) => !signal_type.is_ordered() || signal_type.attribute("order_key").is_some(),
+            Entry::Single(_) => false,
+        }
     }
 
     /// Returns the interfaces that the plugin imports, with their versions.
@@ -207,7 +235,7 @@ impl File {
         let held = engine.clone();
         let (component, Content { bytes, digest, _reading }) = self.component(&held)?;
         context.generation = short(&digest).into();
-        let export = self.export(&engine, &component)?;
+        let Exports { plain, runs } = self.exports(&engine, &component)?;
         let imports = self.imports(&engine, &component, &bytes, &context)?;
         if !context.grants.tcp.is_empty() || !context.grants.http.is_empty() {
             context.descriptors = Some(engine.descriptors().account(&context.signal_type));
@@ -223,10 +251,8 @@ impl File {
         }
         let link = |error: wasmtime::Error| LoadError::Link { path: path(), reason: format!("{error:#}") };
         let pre = engine.linker().instantiate_pre(&component).map_err(link)?;
-        let entry = match export {
-            Export::Bulk => Entry::Bulk(bulk_sender::GuestIndices::new(&pre).map_err(link)?),
-            Export::Single => Entry::Single(sender::GuestIndices::new(&pre).map_err(link)?),
-        };
+        let entry = |export| Entry::find(&pre, export).map_err(link);
+        let (entry, ordered_entry) = (entry(plain)?, runs.then(|| entry(Export::Runs)).transpose()?);
         let slots = engine::slots(&component);
         let (room, processors) = (engine.room(&context.signal_type), engine.processors(&context.signal_type));
         let alive = engine.count();
@@ -237,6 +263,7 @@ impl File {
             pre,
             _component: component,
             entry,
+            ordered_entry,
             slots,
             room,
             processors,
@@ -298,10 +325,10 @@ impl File {
         }
     }
 
-    fn export(&self, engine: &Engine, component: &Component) -> Result<Export, LoadError> {
+    fn exports(&self, engine: &Engine, component: &Component) -> Result<Exports, LoadError> {
         let path = self.path.clone();
         let interface = component.component_type();
-        inspect::export(interface.exports(engine.wasmtime()).map(|(name, _)| name)).map_err(|fault| match fault {
+        inspect::exports(interface.exports(engine.wasmtime()).map(|(name, _)| name)).map_err(|fault| match fault {
             NoExport::Version(export) => LoadError::UnknownVersion { path, export },
             NoExport::Missing => LoadError::NoSender { path },
         })
@@ -338,7 +365,8 @@ impl File {
 
 /// Returns the connection in the setting `connection` if the plugin publishes and it is not granted.
 fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .. }: &PluginContext) -> Option<String> {
-    let publishes = imports.iter().any(|import| import.starts_with("signalbus:plugin/producer@"));
+    let producers = ["signalbus:plugin/producer@", "signalbus:plugin/ordered-producer@"];
+    let publishes = imports.iter().any(|import| producers.iter().any(|producer| import.starts_with(producer)));
     let connection = grants.setting("connection").filter(|_| publishes)?;
     let granted = connections.is_open() || grants.connections.iter().any(|granted| granted.name == connection);
     (!granted).then(|| connection.to_owned())

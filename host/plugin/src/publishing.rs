@@ -49,7 +49,7 @@ struct Unlifted {
 /// Puts a function that waits for its share in the place of the generated one.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
-    let mut producer = linker.instance("signalbus:plugin/producer@0.1.0")?;
+    let mut producer = linker.instance("signalbus:plugin/producer@0.1.1")?;
     producer.func_wrap_async("publish", |store: Store<'_>, (messages,): (WasmList<Unlifted>,)| {
         Box::new(async move { Ok((publish(store, messages).await?,)) })
     })?;

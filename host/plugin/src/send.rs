@@ -20,10 +20,19 @@ pub(super) struct Failure {
     pub(super) timed_out: bool,
 }
 
+/// How many signals a call takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Calls {
+    Single,
+    /// Many, of which none may be behind another: a call knows no order.
+    Many,
+    /// Many, of which those with one order key are adjacent and in order.
+    Runs,
+}
+
 /// The guest calls that send a batch.
 pub(super) trait GuestCalls: Send {
-    /// Returns whether a call takes many signals.
-    fn bulk(&self) -> bool;
+    fn calls(&self) -> Calls;
 
     /// Sends the signals at these positions of the batch in one call.
     ///
@@ -59,7 +68,7 @@ impl SendStrategy {
     /// Sends a batch. Signals whose call failed are sent again one by one, so that a poisonous one does
     /// not use up its neighbours' attempts; signals that a call left untried are sent by the next one.
     pub(super) async fn send(self, signals: &[Signal], calls: &mut impl GuestCalls) -> Verdict {
-        let mut progress = Progress::new(self, signals, calls.bulk());
+        let mut progress = Progress::new(self, signals, calls.calls());
         let (mut answered, mut failed) = (false, 0);
         while let Some(positions) = progress.next() {
             if calls.is_stopped() || calls.elapsed() >= self.patience || failed >= MAX_FAILURES {
@@ -87,31 +96,41 @@ impl SendStrategy {
         Ok(progress.outcomes)
     }
 
-    /// Returns the signals of each call. In an ordered type a call takes one signal of each order key, so
-    /// that no signal overtakes a retried one.
-    fn calls(self, signals: &[Signal], bulk: bool) -> VecDeque<Vec<usize>> {
-        let all = 0..signals.len();
-        let mut calls: VecDeque<Vec<usize>> = match (bulk, self.ordered) {
-            (false, _) => return all.map(|position| vec![position]).collect(),
-            (true, false) => VecDeque::from([all.collect()]),
-            (true, true) => {
-                let mut turns = HashMap::new();
-                let mut calls: VecDeque<Vec<usize>> = VecDeque::new();
-                for position in all {
-                    let turn: &mut usize = turns.entry(signals[position].order_key.as_str()).or_default();
-                    if *turn == calls.len() {
-                        calls.push_back(Vec::new());
-                    }
-                    calls[*turn].push(position);
-                    *turn += 1;
-                }
-                calls
-            }
-        };
+    /// Returns the signals of each call. In an ordered type a call takes one signal of each order key, so that no signal
+    /// overtakes a retried one; unless it takes runs.
+    fn calls(self, signals: &[Signal], calls: Calls) -> VecDeque<Vec<usize>> {
+        let mut all: Vec<usize> = (0..signals.len()).collect();
+        if calls == Calls::Single {
+            return all.into_iter().map(|position| vec![position]).collect();
+        }
         // A signal that makes the plugin crash each time comes before others are sent, which would be repeated.
-        calls.iter_mut().for_each(|call| call.sort_by_key(|&position| Reverse(signals[position].attempt)));
-        calls
+        let first = |&position: &usize| Reverse(signals[position].attempt);
+        if !self.ordered {
+            all.sort_by_key(first);
+            return VecDeque::from([all]);
+        }
+        let mut runs = runs(signals);
+        runs.sort_by_key(|run| run.iter().map(first).min());
+        if calls == Calls::Runs {
+            return VecDeque::from([runs.concat()]);
+        }
+        let longest = runs.iter().map(Vec::len).max().unwrap_or_default();
+        (0..longest).map(|n| runs.iter().filter_map(|run| run.get(n).copied()).collect()).collect()
     }
+}
+
+/// Returns the positions of the signals of each order key.
+fn runs(signals: &[Signal]) -> Vec<Vec<usize>> {
+    let mut places = HashMap::new();
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    for (position, signal) in signals.iter().enumerate() {
+        let place = *places.entry(signal.order_key.as_str()).or_insert(runs.len());
+        if place == runs.len() {
+            runs.push(Vec::new());
+        }
+        runs[place].push(position);
+    }
+    runs
 }
 
 /// A batch that is being sent.
@@ -132,8 +151,8 @@ struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    fn new(strategy: SendStrategy, signals: &'a [Signal], bulk: bool) -> Self {
-        let (outcomes, due) = (vec![Outcome::Held; signals.len()], strategy.calls(signals, bulk));
+    fn new(strategy: SendStrategy, signals: &'a [Signal], calls: Calls) -> Self {
+        let (outcomes, due) = (vec![Outcome::Held; signals.len()], strategy.calls(signals, calls));
         let (rest, stopped) = (Vec::new(), HashSet::new());
         Self { strategy, signals, outcomes, rest, due, stopped, most: usize::MAX, isolates: false }
     }
@@ -169,11 +188,15 @@ impl<'a> Progress<'a> {
 
     /// Notes the outcomes of a call.
     fn answer(&mut self, positions: &[usize], answers: Vec<Outcome>) {
-        let mut untried = Vec::new();
+        let (mut untried, mut left) = (Vec::new(), 0);
+        let mut failed = HashSet::new();
         for (&position, outcome) in positions.iter().zip(answers) {
+            let order_key = self.signals[position].order_key.as_str();
             let stops = match outcome {
                 Outcome::Held => {
                     untried.push(position);
+                    // What is behind a failure, the plugin could not try.
+                    left += usize::from(!failed.contains(order_key));
                     continue;
                 }
                 Outcome::Retry { .. } => true,
@@ -181,18 +204,21 @@ impl<'a> Progress<'a> {
                 Outcome::Sent | Outcome::Skip => false,
             };
             if self.strategy.ordered && stops {
-                self.stopped.insert(self.signals[position].order_key.as_str());
+                self.stopped.insert(order_key);
+            }
+            if self.strategy.ordered && matches!(outcome, Outcome::Retry { .. } | Outcome::Reject { .. }) {
+                failed.insert(order_key);
             }
             self.outcomes[position] = outcome;
         }
-        if !untried.is_empty() {
-            self.most = (positions.len() - untried.len()).max(1);
-            untried.append(&mut self.rest);
-            self.rest = untried;
+        if left > 0 {
+            self.most = (positions.len() - left).max(1);
         } else if !self.isolates && positions.len() == self.most {
             // Slowly: what a call leaves untried was passed in for nothing.
             self.most = self.most.saturating_add(self.most.div_ceil(4));
         }
+        untried.append(&mut self.rest);
+        self.rest = untried;
     }
 
     /// Lets the signals of a failed call be sent one by one; those that it would have left untried, too.
@@ -221,6 +247,9 @@ mod tests {
         Send,
         Skip,
         Retry,
+        Reject,
+        /// Holds it, in the first call.
+        Hold,
         /// Returns no outcome.
         Forget,
         Trap,
@@ -233,7 +262,7 @@ mod tests {
     }
 
     struct Script {
-        bulk: bool,
+        calls: Calls,
         acts: Vec<Act>,
         called: Vec<Vec<usize>>,
         spent: Duration,
@@ -246,13 +275,13 @@ mod tests {
     impl Script {
         fn for_acts(acts: &[Act]) -> Self {
             let (called, spent) = (vec![], Duration::ZERO);
-            Self { bulk: true, acts: acts.to_vec(), called, spent, stop_after: usize::MAX, share: usize::MAX }
+            Self { calls: Calls::Many, acts: acts.to_vec(), called, spent, stop_after: usize::MAX, share: usize::MAX }
         }
     }
 
     impl GuestCalls for Script {
-        fn bulk(&self) -> bool {
-            self.bulk
+        fn calls(&self) -> Calls {
+            self.calls
         }
 
         async fn send(&mut self, positions: &[usize]) -> Result<Verdict, Failure> {
@@ -264,6 +293,9 @@ mod tests {
                     Act::Send => Outcome::Sent,
                     Act::Skip => Outcome::Skip,
                     Act::Retry => Outcome::retry("full"),
+                    Act::Reject => Outcome::Reject { reason: "no".into() },
+                    Act::Hold if self.called.len() == 1 => Outcome::Held,
+                    Act::Hold => Outcome::Sent,
                     Act::Forget => continue,
                     Act::Trap => return Err(failure("trap")),
                     Act::Spin => {
@@ -285,11 +317,11 @@ mod tests {
         }
     }
 
-    async fn send(bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
-        send_until(usize::MAX, bulk, order_keys, acts).await
+    async fn send(calls: Calls, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
+        send_until(usize::MAX, calls, order_keys, acts).await
     }
 
-    async fn send_until(stop_after: usize, bulk: bool, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
+    async fn send_until(stop_after: usize, calls: Calls, order_keys: Option<&str>, acts: &[Act]) -> (Verdict, Vec<Vec<usize>>) {
         let keys = order_keys.map(|keys| keys.chars().collect::<Vec<_>>());
         let signals: Vec<Signal> = (0..acts.len())
             .map(|n| Signal {
@@ -300,7 +332,7 @@ mod tests {
                 values: vec![],
             })
             .collect();
-        let mut script = Script { bulk, stop_after, ..Script::for_acts(acts) };
+        let mut script = Script { calls, stop_after, ..Script::for_acts(acts) };
         let strategy = SendStrategy { ordered: keys.is_some(), holds_dead: false, patience: 4 * TIMEOUT, room: usize::MAX };
         (strategy.send(&signals, &mut script).await, script.called)
     }
@@ -356,26 +388,27 @@ mod tests {
 
     #[tokio::test]
     async fn a_bulk_answer_is_returned_whatever_its_length() {
-        let (verdict, called) = send(true, None, &[Act::Send, Act::Forget]).await;
+        let (verdict, called) = send(Calls::Many, None, &[Act::Send, Act::Forget]).await;
         assert_eq!((verdict, called), (Ok(vec![Outcome::Sent]), vec![vec![0, 1]]));
     }
 
     #[tokio::test]
     async fn a_poisonous_signal_is_charged_alone() {
-        let (verdict, called) = send(true, None, &[Act::Send, Act::Trap, Act::Skip]).await;
+        let (verdict, called) = send(Calls::Many, None, &[Act::Send, Act::Trap, Act::Skip]).await;
         assert_eq!(verdict, Ok(vec![Outcome::Sent, retry("trap"), Outcome::Skip]));
         assert_eq!(called, [vec![0, 1, 2], vec![0], vec![1], vec![2]]);
-        let (verdict, called) = send(true, None, &[Act::Trap]).await;
+        let (verdict, called) = send(Calls::Many, None, &[Act::Trap]).await;
         assert_eq!((verdict, called), (Ok(vec![retry("trap")]), vec![vec![0]]));
     }
 
     #[tokio::test]
     async fn an_ordered_call_takes_one_signal_of_each_order_key() {
-        let (verdict, called) = send(true, Some("abaab"), &[Act::Send; 5]).await;
+        let (verdict, called) = send(Calls::Many, Some("abaab"), &[Act::Send; 5]).await;
         assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 5]), vec![vec![0, 1], vec![2, 4], vec![3]]));
-        let (verdict, called) = send(true, Some("   "), &[Act::Send; 3]).await;
+        let (verdict, called) = send(Calls::Many, Some("   "), &[Act::Send; 3]).await;
         assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 3]), vec![vec![0], vec![1], vec![2]]));
-        let (verdict, called) = send(true, Some("abaab"), &[Act::Send, Act::Forget, Act::Send, Act::Send, Act::Send]).await;
+        let (verdict, called) =
+            send(Calls::Many, Some("abaab"), &[Act::Send, Act::Forget, Act::Send, Act::Send, Act::Send]).await;
         let lost = retry("the plugin answered 1 outcome for 2 signals, expected a list with one for each");
         assert_eq!(
             (verdict, called),
@@ -383,39 +416,69 @@ mod tests {
         );
     }
 
+    /// What a plugin answers that takes runs and knows order: behind a failure, the rest of a run is held.
+    #[tokio::test]
+    async fn a_call_takes_runs() {
+        let (verdict, called) = send(Calls::Runs, Some("abaab"), &[Act::Send; 5]).await;
+        assert_eq!((verdict, called), (Ok(vec![Outcome::Sent; 5]), vec![vec![0, 2, 3, 1, 4]]));
+        let mut acts = [Act::Send; 5];
+        (acts[2], acts[3], acts[4]) = (Act::Retry, Act::Hold, Act::Hold);
+        let (verdict, called) = send(Calls::Runs, Some("abaab"), &acts).await;
+        // The last one was not behind a failure: it goes into another call, until the plugin has tried it.
+        assert_eq!(verdict.unwrap(), [Outcome::Sent, Outcome::Sent, retry("full"), Outcome::Held, Outcome::Sent]);
+        assert_eq!(called, [vec![0, 2, 3, 1, 4], vec![4]]);
+        let reject = [Act::Reject, Act::Hold, Act::Hold, Act::Hold, Act::Hold];
+        let (verdict, called) = send(Calls::Runs, Some("     "), &reject).await;
+        assert_eq!(verdict.unwrap()[1..], vec![Outcome::Sent; 4]);
+        assert_eq!(called, [vec![0, 1, 2, 3, 4], vec![1, 2, 3, 4]]);
+    }
+
+    #[tokio::test]
+    async fn an_outage_within_a_run_charges_nothing() {
+        let acts = [Act::Send, Act::Hold, Act::Hold];
+        let (verdict, called) = send_until(1, Calls::Runs, Some("   "), &acts).await;
+        assert_eq!((verdict, called.len()), (Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Held]), 1));
+        let acts = [Act::Send, Act::Trap, Act::Send, Act::Send];
+        let (verdict, called) = send(Calls::Runs, Some("aaab"), &acts).await;
+        assert_eq!(verdict, Ok(vec![Outcome::Sent, retry("trap"), Outcome::Held, Outcome::Sent]));
+        assert_eq!(called, [vec![0, 1, 2, 3], vec![0], vec![1], vec![3]]);
+    }
+
     #[tokio::test]
     async fn a_failing_order_key_holds_back_only_itself() {
-        for (failing, bulk) in [(Act::Trap, false), (Act::Retry, false), (Act::Trap, true), (Act::Retry, true)] {
+        for (failing, calls) in
+            [(Act::Trap, Calls::Single), (Act::Retry, Calls::Single), (Act::Trap, Calls::Many), (Act::Retry, Calls::Many)]
+        {
             let acts = [failing, Act::Send, Act::Send, Act::Send];
-            let (verdict, called) = send(bulk, Some("abab"), &acts).await;
+            let (verdict, called) = send(calls, Some("abab"), &acts).await;
             let outcomes = verdict.unwrap();
             assert_eq!(outcomes[1..], [Outcome::Sent, Outcome::Held, Outcome::Sent]);
-            let again = usize::from(bulk && matches!(failing, Act::Trap));
+            let again = usize::from(calls == Calls::Many && matches!(failing, Act::Trap));
             assert_eq!(called.concat()[2 * again..], [0, 1, 3]);
         }
     }
 
     #[tokio::test]
     async fn without_order_nothing_is_held_back() {
-        let (verdict, _) = send(false, None, &[Act::Retry, Act::Send]).await;
+        let (verdict, _) = send(Calls::Single, None, &[Act::Retry, Act::Send]).await;
         assert_eq!(verdict, Ok(vec![retry("full"), Outcome::Sent]));
     }
 
     #[tokio::test]
     async fn a_plugin_that_always_fails_is_given_up() {
-        let (verdict, called) = send(true, None, &[Act::Trap; 50]).await;
+        let (verdict, called) = send(Calls::Many, None, &[Act::Trap; 50]).await;
         let outcomes = verdict.unwrap();
         assert_eq!((called.len(), outcomes.len()), (1 + MAX_FAILURES, 50));
         assert!(outcomes[MAX_FAILURES..].iter().all(|outcome| *outcome == Outcome::Held));
         // One answer shows that the plugin is not to blame.
         let mut acts = [Act::Trap; 50];
         acts[5] = Act::Send;
-        assert_eq!(send(true, None, &acts).await.1.len(), 1 + 50);
+        assert_eq!(send(Calls::Many, None, &acts).await.1.len(), 1 + 50);
     }
 
     #[tokio::test]
     async fn a_send_ends_when_its_patience_is_used_up() {
-        let (verdict, called) = send(true, None, &[Act::Spin; 1000]).await;
+        let (verdict, called) = send(Calls::Many, None, &[Act::Spin; 1000]).await;
         let outcomes = verdict.unwrap();
         assert_eq!(called[1..], [[0], [1], [2]]);
         assert_eq!(outcomes[..3], [retry("deadline"), retry("deadline"), retry("deadline")]);
@@ -425,20 +488,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_stop_holds_the_remaining_signals() {
-        for bulk in [false, true] {
-            let (verdict, called) = send_until(2, bulk, Some("   "), &[Act::Send; 3]).await;
+        for calls in [Calls::Single, Calls::Many] {
+            let (verdict, called) = send_until(2, calls, Some("   "), &[Act::Send; 3]).await;
             assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Sent, Outcome::Held]));
             assert_eq!(called, [[0], [1]]);
         }
-        assert_eq!(send_until(0, true, None, &[Act::Send; 2]).await, (Ok(vec![Outcome::Held; 2]), vec![]));
+        assert_eq!(send_until(0, Calls::Many, None, &[Act::Send; 2]).await, (Ok(vec![Outcome::Held; 2]), vec![]));
     }
 
     #[tokio::test]
     async fn an_outage_covers_the_batch_until_a_signal_is_sent() {
-        let (verdict, _) = send(false, None, &[Act::Skip, Act::Outage, Act::Send]).await;
+        let (verdict, _) = send(Calls::Single, None, &[Act::Skip, Act::Outage, Act::Send]).await;
         assert!(matches!(verdict, Err(Outage::Misconfigured { .. })));
-        for bulk in [false, true] {
-            let (verdict, called) = send(bulk, Some("   "), &[Act::Send, Act::Outage, Act::Send]).await;
+        for calls in [Calls::Single, Calls::Many] {
+            let (verdict, called) = send(calls, Some("   "), &[Act::Send, Act::Outage, Act::Send]).await;
             assert_eq!(verdict, Ok(vec![Outcome::Sent, Outcome::Held, Outcome::Held]));
             assert_eq!(called, [[0], [1]]);
         }
@@ -446,7 +509,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_batch_is_one_call_or_none() {
-        assert_eq!(send(true, None, &[]).await, (Ok(vec![]), vec![vec![]]));
-        assert_eq!(send(false, None, &[]).await, (Ok(vec![]), vec![]));
+        assert_eq!(send(Calls::Many, None, &[]).await, (Ok(vec![]), vec![vec![]]));
+        assert_eq!(send(Calls::Single, None, &[]).await, (Ok(vec![]), vec![]));
     }
 }

@@ -9,13 +9,17 @@ wasmtime::component::bindgen!({
     inline: "
         package signalbus:host;
         world plugin {
-            include signalbus:plugin/sender-plugin@0.1.0;
-            include signalbus:plugin/bulk-sender-plugin@0.1.0;
+            include signalbus:plugin/sender-plugin@0.1.1;
+            include signalbus:plugin/ordered-sender-plugin@0.1.1;
         }
     ",
     world: "signalbus:host/plugin",
     ownership: Borrowing { duplicate_if_necessary: true },
-    imports: { "signalbus:plugin/producer": async | trappable, default: trappable },
+    imports: {
+        "signalbus:plugin/producer": async | trappable,
+        "signalbus:plugin/ordered-producer": async | trappable,
+        default: trappable,
+    },
     exports: { default: async },
     require_store_data_send: true,
 });

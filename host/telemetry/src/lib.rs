@@ -332,6 +332,13 @@ pub fn compiled(signal: &str, time: Duration, (hits, misses): (usize, usize)) {
     meters::count_up_to("signalbus_plugin_cache_misses_total", misses);
 }
 
+/// A plugin has sent a signal although one ahead of it, with the same order key, was not sent.
+pub fn out_of_order(plugin: &str, signal_type: &str, id: &str) {
+    if should_log(&format!("out of order {plugin} {signal_type}")) {
+        warn!(target: "plugin", plugin, signal_type, signal = id, "signal sent out of order by its plugin");
+    }
+}
+
 /// A plugin call was stopped at a place where none was stopped before.
 pub fn stopped(plugin: &str, generation: &str, signal_type: &str, signals: &str, reason: &str, backtrace: &str) {
     // The last field, since it has many lines.

@@ -45,7 +45,7 @@ mod by_hand {
     }
 
     /// The list of signals is the last argument; the rest is the signal type.
-    #[unsafe(export_name = "signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages")]
+    #[unsafe(export_name = "signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages")]
     unsafe extern "C" fn send(_: usize, _: usize, _: usize, _: usize, _: usize, _: usize, _: usize, signals: usize) -> usize {
         let answer = allocate(8, 40);
         let outcomes = allocate(8, signals * OUTCOME);
@@ -60,7 +60,7 @@ mod by_hand {
         answer
     }
 
-    #[unsafe(export_name = "cabi_post_signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages")]
+    #[unsafe(export_name = "cabi_post_signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages")]
     extern "C" fn forget(_: usize) {
         TOP.store(START.load(Relaxed), Relaxed);
     }

@@ -20,6 +20,8 @@ pub(super) enum Check {
     NotSent,
     /// If anything was published, no row is given up either: the bus may accept it later.
     Kept,
+    /// Nothing of a run counts as sent behind a message that the bus did not accept.
+    InOrder,
     /// A call that waits for the bus ends at its deadline.
     Deadline,
     /// A call that needs more memory than its limit ends.
@@ -32,12 +34,14 @@ pub(super) const HEADROOM: usize = 1 << 20;
 /// The size of the largest batch: a number of rows, or of bytes if the rows are large.
 const MANY: usize = 10_000;
 const MUCH: usize = 16 << 20;
+/// How often the rows are repeated in the run of an ordered type.
+const RUN: usize = 3;
 /// The number of rows in the batch that does not fit in memory.
 const LARGE: usize = 100;
 
 /// The cases, with the author's own rows if there are any. The grants are for the author's own cases
 /// only.
-pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
+pub(super) fn cases(suite: &Suite, publishes: bool, runs: bool) -> Vec<(Case, Check)> {
     let rows = own_rows(suite);
     let nulls = rows.iter().map(|row| row.iter().map(|(name, _)| (name.clone(), Value::Null)).collect()).collect();
     let one = rows.first().cloned().unwrap_or_default();
@@ -59,6 +63,16 @@ pub(super) fn cases(suite: &Suite, publishes: bool) -> Vec<(Case, Check)> {
         cases.push((on("keeps rows while the bus is unavailable", Answer::Unavailable), Check::Kept));
         cases.push((on("keeps rows that the bus wants later", Answer::Retry), Check::Kept));
         cases.push((on("reports no success for rows that the bus rejects", Answer::Reject), Check::NotSent));
+        if runs {
+            // One run; the bus wants the second message later, and would take those behind it.
+            let run = Case {
+                attributes: vec![("ordered".to_owned(), "true".to_owned())],
+                ..on("keeps the order of a run", Answer::Sent)
+            };
+            let bus = Bus::Each(vec![Answer::Sent, Answer::Retry]);
+            let rows = std::iter::repeat_n(run.rows.clone(), RUN).flatten().collect();
+            cases.push((Case { bus, rows, ..run }, Check::InOrder));
+        }
         let silent = on("a call ends at its deadline if the bus is silent", Answer::Silent);
         let limits = Limits { timeout: Duration::from_millis(500), ..silent.limits };
         cases.push((Case { limits, ..silent }, Check::Deadline));
@@ -140,6 +154,7 @@ impl Check {
     pub(super) fn fault(self, result: &CaseResult, first: &[Outcome]) -> Option<String> {
         match self {
             Self::Answer => unanswered(result),
+            Self::InOrder => result.failed_call(None, &Redactor::default()).or_else(|| result.wrong_answer()),
             Self::NotSent | Self::Kept if result.messages.is_empty() => unanswered(result),
             Self::NotSent | Self::Kept => unanswered(result).or_else(|| {
                 // Something was published, so if all was skipped, published rows were skipped too.
@@ -175,7 +190,7 @@ fn lost(outcome: &Outcome, first: Option<&Outcome>) -> Option<&'static str> {
 
 /// Explains a call that failed, an answer of the wrong length, or a row that was not answered.
 fn unanswered(result: &CaseResult) -> Option<String> {
-    result.failed_call(None, &Redactor::default()).or_else(|| result.wrong_length()).or_else(|| {
+    result.failed_call(None, &Redactor::default()).or_else(|| result.wrong_answer()).or_else(|| {
         let held = result.verdict.as_ref().ok()?.iter().position(|outcome| *outcome == Outcome::Held)?;
         Some(format!("row {}: {}", held + 1, answer::Found::from_outcome(&Outcome::Held).json()))
     })
@@ -236,8 +251,10 @@ mod tests {
         let text = r#"{"grants": {"http": ["https://shop.example"], "networks": ["10.0.0.0/8"]}, "secrets": {"a": "b"}}"#;
         let suite = Suite::parse(text).unwrap();
         let paper = suite.grants().on_paper();
-        assert!(cases(&suite, true).iter().all(|(case, _)| case.grants.http == paper.http && case.grants.networks.is_empty()));
-        assert!(!format!("{:?}", cases(&suite, true)).contains("shop.example"));
+        assert!(
+            cases(&suite, true, true).iter().all(|(case, _)| case.grants.http == paper.http && case.grants.networks.is_empty())
+        );
+        assert!(!format!("{:?}", cases(&suite, true, true)).contains("shop.example"));
     }
 
     #[test]
@@ -245,8 +262,10 @@ mod tests {
         let text = r#"{"cases": [{"name": "many", "rows": [{"id": 1}, {"id": 2}], "repeat": 10000}]}"#;
         let suite = Suite::parse(text).unwrap();
         assert_eq!(suite.cases[0].rows.len(), 20_000);
-        let sizes =
-            cases(&suite, true).into_iter().filter(|(case, _)| !case.name.contains("huge")).map(|(case, _)| case.rows.len());
+        let sizes = cases(&suite, true, true)
+            .into_iter()
+            .filter(|(case, _)| !case.name.contains("huge"))
+            .map(|(case, _)| case.rows.len());
         assert!(sizes.clone().max() <= Some(LARGE), "{:?}", sizes.collect::<Vec<_>>());
     }
 }

@@ -86,7 +86,7 @@ impl Expect {
     /// Returns the first difference from the expectations.
     pub(super) fn fault(&self, result: &CaseResult, redactor: &Redactor) -> Option<String> {
         self.failure(result, redactor)
-            .or_else(|| result.wrong_length())
+            .or_else(|| result.wrong_answer())
             .or_else(|| self.answer(result, redactor))
             .or_else(|| self.published(&result.messages, redactor))
             .or_else(|| self.logs.iter().flatten().find_map(|log| log.fault(&result.records, redactor)))

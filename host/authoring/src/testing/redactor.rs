@@ -167,7 +167,7 @@ mod tests {
             verdict: Ok(vec![Outcome::retry(text()), Outcome::Reject { reason: text() }]),
             messages: vec![message(json.into()), message([b"\xff", text().as_bytes(), b"\xff"].concat())],
             records: vec![Record { level: tracing::Level::INFO, message: text(), fields: vec![("a".into(), text())] }],
-            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), wrong_length: None }],
+            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), ..Call::default() }],
             fault: Some(text()),
             judged: true,
             batched: true,

@@ -98,7 +98,9 @@ fn grants(needs: &[(&str, Need)]) -> Vec<&'static str> {
     for (import, need) in needs {
         let grant = match need {
             Need::Grant(key) => *key,
-            _ if import.starts_with("signalbus:plugin/producer@") => "grants.connections",
+            _ if import.starts_with("signalbus:plugin/producer@") || import.starts_with("signalbus:plugin/ordered-producer@") => {
+                "grants.connections"
+            }
             _ => continue,
         };
         if !grants.contains(&grant) {

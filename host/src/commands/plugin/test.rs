@@ -254,7 +254,7 @@ mod tests {
             verdict: Ok(vec![Outcome::retry(long())]),
             messages: bodies.map(message).into(),
             records: vec![Record { level: tracing::Level::INFO, message: long(), fields: vec![("a\u{1b}".into(), long())] }],
-            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), wrong_length: None }],
+            calls: vec![Call { time: Duration::ZERO, memory: 0, failure: Some(failed), ..Call::default() }],
             fault: None,
             judged: false,
             batched: true,

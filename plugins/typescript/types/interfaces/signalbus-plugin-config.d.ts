@@ -1,4 +1,4 @@
-declare module 'signalbus:plugin/config@0.1.0' {
+declare module 'signalbus:plugin/config@0.1.1' {
   export function get(key: string): string | undefined;
   export function getAll(): Array<[string, string]>;
   /**

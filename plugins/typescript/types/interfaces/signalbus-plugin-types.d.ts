@@ -1,4 +1,4 @@
-declare module 'signalbus:plugin/types@0.1.0' {
+declare module 'signalbus:plugin/types@0.1.1' {
   /**
    * Free-form key/value pairs. Unknown keys must be ignored.
    */

@@ -1,4 +1,4 @@
-//! Sends every signal, and uses the additions of version 0.1.1 of the contract.
+//! Sends every signal, and uses the additions of version 0.1.2 of the contract.
 
 wit_bindgen::generate!({ path: "wit", world: "bulk-sender-plugin" });
 

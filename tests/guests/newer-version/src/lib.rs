@@ -1,4 +1,4 @@
-//! Publishes every signal through version 0.1.1 of the contract, without using its additions.
+//! Publishes every signal through version 0.1.2 of the contract, without using its additions.
 
 wit_bindgen::generate!({ path: "wit", world: "bulk-sender-plugin" });
 
