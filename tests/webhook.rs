@@ -1,7 +1,9 @@
 //! Webhooks: the ready-made plugin, and what the relay grants it, against real HTTP servers.
 
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use crate::harness::PATIENCE;
 use crate::harness::bus::{row_of, rows_of};
 use crate::harness::command::{Project, Said};
 use crate::harness::database::Database;
@@ -113,7 +115,36 @@ async fn a_call_can_post_more_rows_than_it_may_hold_resources() {
     }
 }
 
-/// In an ordered type each row is a call of its own: a stop does not wait for the rest of the batch, and
+/// A key that goes on waits for no other: the server answers the slow one when the others have arrived.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_key_does_not_wait_for_a_slow_one() {
+    const OTHERS: usize = 60;
+    let arrived = std::sync::atomic::AtomicUsize::new(0);
+    let receiver = Receiver::start(move |request| {
+        let begun = Instant::now();
+        if request.path == "/slow" {
+            tokio::task::block_in_place(|| {
+                while arrived.load(SeqCst) < OTHERS {
+                    assert!(begun.elapsed() < PATIENCE, "the others wait for the slow one");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+            });
+        } else {
+            arrived.fetch_add(1, SeqCst);
+        }
+        Answer::status(204)
+    })
+    .await;
+    let paths = [&["slow", "slow"][..], &["a", "b"].repeat(OTHERS / 2)].concat();
+    let more = format!("timeout = '100s'\norder_by = ['id']\norder_key = ['path']\n{}", grant(&receiver));
+    let trial = Trial::of(&format!("{}/{{path}}", receiver.url), &paths, &more).await;
+    let said = trial.flush();
+    assert_eq!(said.stdout, format!("sent {}, deferred 0, buried 0\n", paths.len()), "{said:#?}");
+    assert_eq!(receiver.requests().len(), paths.len());
+    assert!(receiver.most_at_once() <= 3, "{}", receiver.most_at_once());
+}
+
+/// In an ordered type the rows go one after the other: a stop does not wait for the rest of the batch, and
 /// does not lose sent rows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_in_an_ordered_batch_settles_what_is_sent() {

@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use signalbus_guest::{
-    BulkResult, Error, Message, Outcome, Result, Signal, Value, config, log, plugin, publish,
+    BulkResult, Error, Message, Result, Signal, Value, Verdict, config, log, plugin, publish_each,
 };
 use std::time::Duration;
 
@@ -42,64 +42,48 @@ impl Settings {
         })
     }
 
-    /// The outcome that a row demands; `None` stands for a row to publish.
-    fn demanded(&self, signal: &Signal) -> Result<Option<Outcome>> {
+    /// Fails if a row demands an outcome other than to be published.
+    fn obey(&self, signal: &Signal) -> Result<()> {
         const REASON: &str = "the row asks for it";
         const LATER: Duration = Duration::from_millis(1500);
         let Some(column) = &self.outcome_column else {
-            return Ok(None);
+            return Ok(());
         };
         let Some(value) = signal.value(column) else {
             let reason = "setting \"outcome_column\" names an unknown column";
             return Err(Error::misconfigured(reason));
         };
         let Value::Text(outcome) = value else {
-            return Ok(None);
+            return Ok(());
         };
         match outcome.as_str() {
-            "skip" => Ok(Some(Outcome::Skip)),
-            "retry" => Ok(Some(Outcome::retry_after(LATER, REASON))),
-            "reject" => Ok(Some(Outcome::reject(REASON))),
+            "skip" => Err(REASON).or_skip(),
+            "retry" => Err(REASON).or_retry_after(LATER),
+            "reject" => Err(REASON).or_reject(),
             "unavailable" => Err(Error::unavailable(REASON).after(LATER)),
             "misconfigured" => Err(Error::misconfigured(REASON)),
             "panic" => panic!("{REASON}"),
-            _ => Ok(None),
+            _ => Ok(()),
         }
     }
 }
 
 fn send_all(signals: &[Signal]) -> BulkResult {
     let settings = Settings::read()?;
-    let Some(first) = signals.first() else {
-        return Ok(Vec::new());
-    };
-    // An outage answers for all rows, so every row is decided before any is published.
-    let mut outcomes: Vec<Option<Outcome>> = signals
-        .iter()
-        .map(|signal| settings.demanded(signal))
-        .collect::<Result<_>>()?;
-    let mut messages = Vec::new();
-    for (signal, outcome) in signals.iter().zip(&mut outcomes) {
-        if outcome.is_none() {
-            match settings.message(signal) {
-                Ok(message) => messages.push(message),
-                Err(error) => *outcome = Some(Outcome::reject(error.reason())),
-            }
-        }
-    }
-    let mut answers = publish(&messages)?.into_iter();
-    if !messages.is_empty() {
+    let mut published = 0;
+    // All rows are published together, in the order that the signal type may have.
+    let outcomes = publish_each(signals, |signal| {
+        settings.obey(signal)?;
+        let message = settings.message(signal);
+        let message = message.map_err(|error| Error::reject(error.reason()))?;
+        published += 1;
+        Ok(message)
+    })?;
+    if let Some(first) = signals.first().filter(|_| published > 0) {
         let destination = settings.destination(first);
-        log::info!(
-            "published",
-            signals = messages.len(),
-            destination = destination
-        );
+        log::info!("published", signals = published, destination = destination);
     }
-    let outcomes = outcomes.into_iter();
-    Ok(outcomes
-        .filter_map(|outcome| outcome.or_else(|| answers.next()))
-        .collect())
+    Ok(outcomes)
 }
 
 plugin!(bulk send_all);

@@ -1,7 +1,7 @@
 //! Tests of the plugin as the relay calls it, on your own machine.
 
 use super::*;
-use signalbus_guest::testing;
+use signalbus_guest::{Outcome, testing};
 
 fn row(id: i64, outcome: &str) -> Signal {
     let builder = Signal::builder("OrderPlaced").id(format!("OrderPlaced:{id}"));

@@ -3,52 +3,25 @@
 use std::time::{Duration, SystemTime};
 
 use signalbus_guest::http::{Error as HttpError, Response};
-use signalbus_guest::{Error, Outcome};
+use signalbus_guest::{Error, Outcome, Result};
 
 /// Maximum wait that a server can ask for.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Maximum number of bytes of a response that a reason quotes.
 const QUOTED: usize = 200;
 
-/// The result of a request.
-#[derive(Debug, PartialEq)]
-pub enum Answer {
-    Outcome(Outcome),
-    /// Nothing was sent: there is no connection.
-    Unreachable(String),
-    /// Nothing was sent: the request is not granted.
-    Denied(String),
-}
-
-impl Answer {
-    pub fn from_result(answer: Result<Response, HttpError>) -> Self {
-        match answer {
-            Ok(response) => Self::Outcome(outcome(&response)),
-            Err(error @ HttpError::Denied) => Self::Denied(error.to_string()),
-            Err(error @ HttpError::Unreachable(_)) => Self::Unreachable(error.to_string()),
-            Err(error @ HttpError::Invalid(_)) => Self::Outcome(Outcome::reject(error.to_string())),
-            Err(error) => Self::Outcome(Outcome::retry(error.to_string())),
-        }
+/// Decides on the result of a request: an outage if nothing was sent, since there is no connection or no grant.
+pub fn outcome(answer: std::result::Result<Response, HttpError>) -> Result {
+    match answer {
+        Ok(response) => Ok(outcome_of(&response)),
+        Err(error @ HttpError::Denied) => Err(Error::misconfigured(error.to_string())),
+        Err(error @ HttpError::Unreachable(_)) => Err(Error::unavailable(error.to_string())),
+        Err(error @ HttpError::Invalid(_)) => Err(Error::reject(error.to_string())),
+        Err(error) => Err(Error::retry(error.to_string())),
     }
 }
 
-/// Returns the outage that all answers report; `None` if any signal was decided.
-pub fn outage(answers: &[Answer]) -> Option<Error> {
-    let decided = answers.iter().any(|answer| matches!(answer, Answer::Outcome(_)));
-    if decided {
-        return None;
-    }
-    let denied = answers.iter().find_map(|answer| match answer {
-        Answer::Denied(reason) => Some(Error::misconfigured(reason)),
-        Answer::Outcome(_) | Answer::Unreachable(_) => None,
-    });
-    denied.or_else(|| match answers.first() {
-        Some(Answer::Unreachable(reason)) => Some(Error::unavailable(reason)),
-        _ => None,
-    })
-}
-
-fn outcome(response: &Response) -> Outcome {
+fn outcome_of(response: &Response) -> Outcome {
     let status = response.status;
     match status {
         200..=299 => Outcome::Sent,
@@ -91,34 +64,34 @@ fn describe(response: &Response) -> String {
 mod tests {
     use super::*;
 
-    fn outcome_of(status: u16) -> Outcome {
-        outcome(&Response::new(status).with_body("why"))
+    fn of_status(status: u16) -> Outcome {
+        outcome_of(&Response::new(status).with_body("why"))
     }
 
     #[test]
     fn the_status_decides_the_outcome() {
         for status in [200, 201, 204, 299] {
-            assert_eq!(outcome_of(status), Outcome::Sent);
+            assert_eq!(of_status(status), Outcome::Sent);
         }
         for status in [408, 425, 429, 500, 502, 503, 504, 599] {
-            assert_eq!(outcome_of(status), Outcome::retry(format!("the server answered {status}: why")));
+            assert_eq!(of_status(status), Outcome::retry(format!("the server answered {status}: why")));
         }
         for status in [300, 304, 400, 401, 404, 422, 600] {
-            assert_eq!(outcome_of(status), Outcome::reject(format!("the server answered {status}: why")));
+            assert_eq!(of_status(status), Outcome::reject(format!("the server answered {status}: why")));
         }
-        assert_eq!(outcome_of(410), Outcome::reject("the receiver is gone (410)"));
+        assert_eq!(of_status(410), Outcome::reject("the receiver is gone (410)"));
     }
 
     #[test]
     fn a_redirect_is_rejected_with_its_location() {
         let response = Response::new(302).with_header("location", "http://169.254.169.254/");
         let reason = "the server answered 302: redirect to http://169.254.169.254/ not followed";
-        assert_eq!(outcome(&response), Outcome::reject(reason));
+        assert_eq!(outcome_of(&response), Outcome::reject(reason));
     }
 
     #[test]
     fn retry_after_is_respected() {
-        let wait_of = |status, after: &str| outcome(&Response::new(status).with_header("Retry-After", after));
+        let wait_of = |status, after: &str| outcome_of(&Response::new(status).with_header("Retry-After", after));
         let told = "the server answered 503";
         assert_eq!(wait_of(503, "120"), Outcome::retry_after(Duration::from_secs(120), told));
         assert_eq!(wait_of(503, "99999999"), Outcome::retry_after(LONGEST, told));

@@ -45,8 +45,10 @@ impl Hook {
         Ok(Self { settings, url, keys })
     }
 
-    pub fn timeout(&self) -> Duration {
-        self.settings.timeout.0
+    /// Returns the time limit of a request: so much of a call's that what was answered can be reported.
+    pub fn timeout(&self, signal: &Signal) -> Duration {
+        let call = signal.call_timeout().unwrap_or(Duration::from_secs(30));
+        self.settings.timeout.0.min(call.mul_f64(0.8))
     }
 
     /// Returns the maximum number of concurrent requests. Each needs some of the thousand host resources

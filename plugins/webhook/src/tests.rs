@@ -3,7 +3,8 @@
 use super::*;
 use signalbus_guest::Error;
 use signalbus_guest::http::{Error as HttpError, Response};
-use signalbus_guest::{Value, testing};
+use signalbus_guest::{Outcome, Value, testing};
+use std::time::Duration;
 
 const KEY: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
@@ -92,6 +93,23 @@ fn each_signal_has_its_own_outcome() {
     assert_eq!(send_all(&signals()), Ok(expected.to_vec()));
 }
 
+/// One request of each order key at a time, none behind a failure; a key that goes on waits for no other.
+#[test]
+fn runs_are_sent_in_order() {
+    settings(&[]);
+    testing::http_with(|request| match request.body.starts_with(br#"{"id":2,"#) {
+        true => Ok(Response::new(500)),
+        false => Ok(Response::new(200)),
+    });
+    let runs = [vec![signal(1), signal(2), signal(3)], vec![signal(4)], vec![signal(5), signal(6)]];
+    let failed = Outcome::retry("the server answered 500");
+    let sent = Some(Outcome::Sent);
+    let expected = vec![vec![sent.clone(), Some(failed), None], vec![sent.clone()], vec![sent.clone(), sent]];
+    assert_eq!(testing::send_runs(send_all, &runs), Ok(expected));
+    let ids = testing::take_requests().into_iter().map(|request| request.body[6] - b'0');
+    assert_eq!(ids.collect::<Vec<_>>(), [1, 4, 5, 2, 6]);
+}
+
 #[test]
 fn an_unreachable_server_is_an_outage() {
     settings(&[]);
@@ -156,5 +174,6 @@ fn signals_without_time_left_are_retried() {
         std::thread::sleep(Duration::from_millis(20));
         Ok(Response::new(200))
     });
-    assert_eq!(send_all(&signals), Ok(vec![Outcome::Sent, untried(), untried()]));
+    let untried = Outcome::retry("not tried");
+    assert_eq!(send_all(&signals), Ok(vec![Outcome::Sent, untried.clone(), untried]));
 }
