@@ -20,3 +20,5 @@ mod redis;
 mod redis_cluster;
 #[cfg(feature = "redis")]
 mod redis_sentinel;
+#[cfg(feature = "redis")]
+mod runs;

@@ -1,5 +1,6 @@
 //! An outbox whose signals the `publishes` guest takes to a bus.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -295,6 +296,17 @@ pub fn in_order(arrived: &[String]) {
     for batch in 0..=arrived.iter().map(number).max().unwrap_or_default() / 50 {
         let of_batch: Vec<u32> = arrived.iter().map(number).filter(|number| (number - 1) / 50 == batch).collect();
         assert!(of_batch.is_sorted(), "{of_batch:?}");
+    }
+}
+
+/// Within each key, numbers are `step` apart. What was sent twice starts again further back: there is no gap.
+pub fn in_order_after_repetitions(arrived: &[u32], key: impl Fn(u32) -> u32, step: u32) {
+    let mut last: HashMap<u32, u32> = HashMap::new();
+    for &number in arrived {
+        let before = number.checked_sub(step).filter(|before| *before > 0);
+        let highest = last.get(&key(number)).copied();
+        assert!(before <= highest, "{number} came before {before:?}");
+        last.insert(key(number), highest.unwrap_or_default().max(number));
     }
 }
 
