@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::pace::{Call, Pace};
 use super::privileges::Kind;
-use super::{Bus, ConnectionConfig, Failure, Receipt, Run, apart, goes_on, hold, unavailable};
+use super::{Bus, ConnectionConfig, Failure, Receipt, Run, apart, goes_on, publish_heads, unavailable};
 use signalbus_core::message::{Effect, Message, Publisher, Publishing, PublishingInOrder, RunReceipt};
 use signalbus_core::signal::{Outage, Outcome, Verdict};
 use signalbus_telemetry as telemetry;
@@ -112,14 +112,17 @@ impl InstrumentedBus {
                 Err(outage) if receipts.iter().all(Vec::is_empty) => return Err(outage),
                 Err(_) => break,
             };
-            let is_cut = parts.iter().zip(&told).any(|(part, told)| told.len() < part.len());
-            most = if is_cut { 1 } else { most.saturating_mul(2) };
+            // Runs that were cut go on with as much as was possible, and then with more again.
+            let cut = parts.iter().zip(&told).filter(|(part, told)| told.len() < part.len() && goes_on(told));
+            let cut = cut.map(|(_, told)| told.len());
+            most = cut.min().map_or(most.saturating_mul(2), |least| least.max(1));
             receipts.iter_mut().zip(told).for_each(|(receipts, told)| receipts.extend(told));
             if Instant::now() >= half || receipts.iter().flatten().any(Result::is_err) {
                 break;
             }
         }
-        Ok(hold(runs, receipts))
+        receipts.iter_mut().zip(runs).for_each(|(receipts, run)| receipts.resize(run.len(), Ok(Outcome::Held)));
+        Ok(receipts)
     }
 
     /// Publishes messages together; those that a broken connection left unconfirmed, on connections of their own: of a run
@@ -134,6 +137,7 @@ impl InstrumentedBus {
         let begun = Instant::now();
         let mut receipts = match order {
             Order::Any => vec![self.bus.publish(parts[0], deadline).await?],
+            Order::Strict if parts.iter().all(|part| part.len() <= 1) => publish_heads(&*self.bus, parts, deadline).await?,
             Order::Strict => self.bus.publish_in_order(parts, deadline).await?,
         };
         call.learn(parts, &receipts, begun.elapsed());
@@ -354,6 +358,58 @@ mod tests {
         assert_eq!(arrived, (0..100).collect::<Vec<_>>());
         assert_eq!(receipts[1], vec![Ok(Outcome::Sent); 100]);
         assert_eq!(receipts[0][6..9], [Ok(Outcome::Sent), Ok(reject("no")), Ok(Outcome::Held)]);
+    }
+
+    /// Refuses or loses messages by their ids, and records those that are published together.
+    struct Plain(std::sync::Arc<Mutex<Vec<String>>>, fn(&str) -> Receipt);
+
+    impl Bus for Plain {
+        fn publish<'a>(&'a self, messages: &'a [Message], _: Instant) -> Receiving<'a> {
+            let ids: Vec<&str> = messages.iter().filter_map(|message| message.id.as_deref()).collect();
+            self.0.lock().unwrap().push(ids.join(" "));
+            let receipts: Vec<Receipt> = ids.iter().map(|id| self.1(id)).collect();
+            let is_away = receipts.iter().all(Result::is_err);
+            Box::pin(std::future::ready(if is_away { Err(unavailable("away")) } else { Ok(receipts) }))
+        }
+    }
+
+    /// Publishes four runs on a bus that has no means to keep an order.
+    async fn in_turn(decide: fn(&str) -> Receipt) -> (Result<Vec<Vec<RunReceipt>>, Outage>, Vec<String>) {
+        let config =
+            ConnectionConfig::new("b", "amqp://u:p@h", None, Duration::from_secs(10), vec![], std::path::Path::new("")).unwrap();
+        let calls = std::sync::Arc::<Mutex<Vec<String>>>::default();
+        let again = calls.clone();
+        let bus = InstrumentedBus::with(&config, Box::new(move || Ok(Box::new(Plain(again.clone(), decide))))).unwrap();
+        let runs = [["a1", "a2", "a3"].as_slice(), &[], &["b1", "b2"], &["c1"]];
+        let receipts = bus.publish_runs_measured(runs.map(|run| run.iter().map(|id| message(id)).collect()).into()).await;
+        let calls = calls.lock().unwrap().clone();
+        (receipts, calls)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_without_order_gets_one_message_of_each_run_at_a_time() {
+        let (receipts, calls) = in_turn(|_| Ok(Outcome::Sent)).await;
+        assert_eq!(receipts.unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [3, 0, 2, 1]);
+        assert_eq!(calls, ["a1 b1 c1", "a2 b2", "a3"]);
+        let (receipts, calls) = in_turn(|id| if id == "a2" { Ok(reject("bad")) } else { Ok(Outcome::Sent) }).await;
+        assert_eq!(receipts.unwrap()[0], [Ok(Outcome::Sent), Ok(reject("bad")), Ok(Outcome::Held)]);
+        assert_eq!(calls, ["a1 b1 c1", "a2 b2"]);
+    }
+
+    /// What is not confirmed may have arrived; what was not tried has not.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_unknown_is_told_from_what_is_held() {
+        let sent = || Ok(Outcome::Sent);
+        let away = |reason: &str| unavailable(format!("connection \"b\": {reason}"));
+        let receipts = in_turn(|id| if id == "b1" { Err(outage("late")) } else { Ok(Outcome::Sent) }).await.0.unwrap();
+        let held = Ok(Outcome::Held);
+        assert_eq!(
+            receipts,
+            [vec![sent(), held.clone(), held.clone()], vec![], vec![Err(away("late")), held.clone()], vec![sent()]]
+        );
+        let receipts = in_turn(|id| if id.ends_with('1') { Ok(Outcome::Sent) } else { Err(outage("away")) }).await.0.unwrap();
+        assert_eq!(receipts[0], [sent(), held.clone(), held]);
+        assert_eq!(in_turn(|_| Err(outage("away"))).await.0, Err(away("away")));
     }
 
     /// Each repetition starts over with what was not confirmed.

@@ -2,7 +2,7 @@
 //!
 //! Knows neither plugins nor the outbox, and never shows a password. Each bus has a module;
 //! `shared_connection` opens and reopens connections, `pace` limits what is published at a time, `apart` finds messages
-//! that break connections, `turns` keeps an order that a bus has no means to keep, `instrumented` measures and redacts.
+//! that break connections, `instrumented` measures and redacts.
 #![forbid(unsafe_code)]
 #![cfg_attr(
     not(all(feature = "amqp", feature = "kafka", feature = "nats", feature = "redis", feature = "mqtt", feature = "inbox")),
@@ -29,7 +29,6 @@ mod several;
 mod shared_connection;
 #[cfg(feature = "tls")]
 mod tls;
-mod turns;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -363,25 +362,28 @@ trait Bus: Send + Sync {
     /// There is no connection: nothing was published.
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a>;
 
-    /// Publishes runs, which are independent of one another, and returns one receipt per message of each. In a run, nothing
-    /// arrives that is behind a failure: it is held, or unconfirmed.
+    /// Publishes runs, which are independent of one another, as far as that can be done at once: returns a receipt for each
+    /// of the first messages of a run. What it leaves out comes next, if these were sent. Of a run whose receipts end with a
+    /// failure, nothing that follows may be published again before that.
     ///
     /// # Errors
     /// There is no connection: nothing was published.
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
-        Box::pin(turns::publish(self, runs, deadline))
+        Box::pin(publish_heads(self, runs, deadline))
     }
+}
+
+/// Publishes the first message of each run: all that can be done at once with messages that the bus may refuse, if it would
+/// take those that follow.
+async fn publish_heads(bus: &(impl Bus + ?Sized), runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
+    let messages: Vec<Message> = runs.iter().filter_map(|run| run.first().cloned()).collect();
+    let mut receipts = bus.publish(&messages, deadline).await?.into_iter();
+    Ok(runs.iter().map(|run| receipts.by_ref().take(run.len().min(1)).collect()).collect())
 }
 
 /// Returns whether the messages of a run have all been sent so far: the next one may follow.
 fn goes_on(receipts: &[Receipt]) -> bool {
     receipts.last().is_none_or(|receipt| *receipt == Ok(Outcome::Sent))
-}
-
-/// Completes the receipts of runs: what was not tried is held.
-fn hold(runs: &[Run<'_>], mut receipts: Vec<Vec<Receipt>>) -> Vec<Vec<Receipt>> {
-    receipts.iter_mut().zip(runs).for_each(|(receipts, run)| receipts.resize(run.len(), Ok(Outcome::Held)));
-    receipts
 }
 
 /// A connection that was idle for this long is checked before use: it may have been closed unnoticed.

@@ -79,7 +79,7 @@ impl Call<'_> {
     /// Learns from a part of a call, and the time that it took.
     pub(super) fn learn(&self, parts: &[Run<'_>], receipts: &[Vec<Receipt>], time: Duration) {
         let (half, mut state) = (self.0.patience / 2, self.0.state());
-        let all = parts.iter().copied().flatten().zip(receipts.iter().flatten());
+        let all = parts.iter().zip(receipts).flat_map(|(part, receipts)| part.iter().zip(receipts));
         let tried = all.filter(|(_, receipt)| **receipt != Ok(Outcome::Held));
         let sizes = tried.map(|(message, receipt)| (size(message).saturating_mul(state.calls), receipt));
         let published: usize = sizes.clone().map(|(size, _)| size).sum();

@@ -12,9 +12,10 @@ mod server;
 
 use tokio::time::Instant;
 
-use super::{Bus, ConnectionConfig, Receipt, Receiving, refuse_options};
+use super::{Bus, ConnectionConfig, Receipt, Receiving, ReceivingRuns, Run, refuse_options};
 use access::{Access, Address};
 use cluster::Cluster;
+use entry::together;
 use sentinels::Sentinels;
 use server::{Place, Server};
 use signalbus_core::message::Message;
@@ -63,21 +64,39 @@ impl Redis {
         }
     }
 
-    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes runs, each by one command.
+    async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         match &self.0 {
-            Servers::Cluster(cluster) => cluster.send(messages, deadline).await,
+            Servers::Cluster(cluster) => cluster.send(runs, deadline).await,
             Servers::One(server) => {
-                let all: Vec<&Message> = messages.iter().collect();
-                let answers = server.send(&all, false, deadline).await?.into_iter().zip(messages);
-                Ok(answers.map(|(answer, message)| answer.unwrap_or_else(|_| Ok(elsewhere(message)))).collect())
+                let sent: Vec<Run<'_>> = runs.iter().copied().filter(|run| !run.is_empty()).collect();
+                let mut answers = server.send(&sent, false, deadline).await?.into_iter();
+                let told = |run: &Run<'_>| {
+                    let first = run.first()?;
+                    Some(answers.next()?.unwrap_or_else(|_| vec![Ok(elsewhere(first))]))
+                };
+                Ok(runs.iter().map(told).map(Option::unwrap_or_default).collect())
             }
         }
+    }
+
+    async fn send_in_order(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
+        let has_slots = matches!(self.0, Servers::Cluster(_));
+        let parts: Vec<Run<'_>> = runs.iter().map(|run| &run[..together(run, has_slots)]).collect();
+        self.send(&parts, deadline).await
     }
 }
 
 impl Bus for Redis {
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(self.send(messages, deadline))
+        Box::pin(async move {
+            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+            Ok(self.send(&runs, deadline).await?.concat())
+        })
+    }
+
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(self.send_in_order(runs, deadline))
     }
 }
 

@@ -38,8 +38,8 @@ pub enum Effect {
 /// The future returned by [`Publisher::publish`].
 pub type Publishing<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
-/// What became of a message of a run: its outcome ([`Outcome::Held`] if it was not tried, behind a failure), or the outage
-/// for which that is unknown: it was not confirmed, and may have arrived.
+/// What became of a message of a run: its outcome ([`Outcome::Held`] if it was not tried, or does not count, behind a
+/// failure), or the outage for which that is unknown: it was not confirmed, and may have arrived.
 pub type RunReceipt = Result<Outcome, Outage>;
 
 /// The future returned by [`Publisher::publish_in_order`].

@@ -14,14 +14,13 @@ use redis::{FromRedisValue as _, Value};
 use tokio::time::Instant;
 
 use super::super::shared_connection::SharedConnection;
-use super::super::{Receipt, outage, unavailable};
+use super::super::{Receipt, Run, outage, unavailable};
 use super::access::{Access, Address, words};
 use super::entry::Answer;
 use super::server::{Place, Server};
-use signalbus_core::message::Message;
 use signalbus_core::signal::Outage;
 
-/// How often a message is redirected in one call.
+/// How often a run is redirected in one call.
 const REDIRECTIONS: usize = 5;
 
 /// A connection to a cluster.
@@ -46,16 +45,16 @@ struct Slots {
     from: Address,
 }
 
-/// Where a message goes next, and how.
+/// Where a run goes next, and how.
 type Target = (Address, bool);
 
-/// A call: what became of its messages so far.
+/// A call: what became of its runs so far.
 struct Call<'a> {
-    messages: &'a [Message],
-    receipts: Vec<Option<Receipt>>,
-    /// The positions of the messages to be sent next.
+    runs: &'a [Run<'a>],
+    receipts: Vec<Option<Vec<Receipt>>>,
+    /// The positions of the runs to be sent next.
     next: HashMap<Target, Vec<usize>>,
-    /// The outages of nodes that got nothing, each with the number of messages.
+    /// The outages of nodes that got nothing, each with the number of runs.
     refused: Vec<(Outage, usize)>,
     /// Whether the slots are not where they are thought to be.
     moved: bool,
@@ -110,26 +109,27 @@ impl Cluster {
         Err(failed)
     }
 
-    /// Publishes the messages, those for each node in one pipeline, and follows where nodes send them on to.
+    /// Publishes runs, each by one command, those for each node in one pipeline, and follows where nodes send them on to.
     ///
     /// # Errors
     /// There is no connection: nothing was published.
-    pub(super) async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    pub(super) async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         let slots = self.slots.get(|_| true, self.find(deadline), deadline).await?;
-        let mut call = Call::new(messages, &slots);
+        let mut call = Call::new(runs, &slots);
         for _ in 0..=REDIRECTIONS {
             let parts = std::mem::take(&mut call.next);
             if parts.is_empty() {
                 break;
             }
-            let sent = join_all(parts.iter().map(|(target, part)| self.send_part(target, part, messages, deadline))).await;
+            let sent = join_all(parts.iter().map(|(target, part)| self.send_part(target, part, runs, deadline))).await;
             for (part, answers) in parts.values().zip(sent) {
                 call.learn(part, answers);
             }
         }
         let (moved, answered) = (call.moved, call.end());
-        let nothing = [Err(outage("no node got anything"))];
-        self.slots.end_call(&slots, answered.as_deref().unwrap_or(&nothing), true).await;
+        let nothing = vec![Err(outage("no node got anything"))];
+        let receipts = answered.as_ref().map_or(nothing, |answered| answered.concat());
+        self.slots.end_call(&slots, &receipts, true).await;
         if moved {
             self.slots.lose(&slots).await;
         }
@@ -140,11 +140,11 @@ impl Cluster {
         &self,
         (address, asking): &Target,
         part: &[usize],
-        messages: &[Message],
+        runs: &[Run<'_>],
         deadline: Instant,
     ) -> Result<Vec<Answer>, Outage> {
         let node = self.node(address).map_err(unavailable)?;
-        let part: Vec<&Message> = part.iter().map(|position| &messages[*position]).collect();
+        let part: Vec<Run<'_>> = part.iter().map(|position| runs[*position]).collect();
         let sent = node.send(&part, *asking, deadline).await;
         sent.map_err(|outage| match outage {
             // A connection does not know whose it would have been.
@@ -189,21 +189,21 @@ fn parsed(range: &[Value], from: &Address) -> Option<(u16, u16, Address)> {
 }
 
 impl<'a> Call<'a> {
-    fn new(messages: &'a [Message], slots: &Slots) -> Self {
+    fn new(runs: &'a [Run<'a>], slots: &Slots) -> Self {
         let mut next: HashMap<Target, Vec<usize>> = HashMap::new();
-        for (position, message) in messages.iter().enumerate() {
-            next.entry((slots.node(&message.destination).clone(), false)).or_default().push(position);
+        for (position, first) in runs.iter().enumerate().filter_map(|(position, run)| Some((position, run.first()?))) {
+            next.entry((slots.node(&first.destination).clone(), false)).or_default().push(position);
         }
-        Self { messages, receipts: vec![None; messages.len()], next, refused: Vec::new(), moved: false }
+        Self { runs, receipts: vec![None; runs.len()], next, refused: Vec::new(), moved: false }
     }
 
-    /// Learns what a node has answered for the messages at these positions.
+    /// Learns what a node has answered for the runs at these positions.
     fn learn(&mut self, part: &[usize], answers: Result<Vec<Answer>, Outage>) {
         match answers {
             Ok(answers) => {
                 for (position, answer) in part.iter().zip(answers) {
                     match answer {
-                        Ok(receipt) => self.receipts[*position] = Some(receipt),
+                        Ok(receipts) => self.receipts[*position] = Some(receipts),
                         Err(redirect) => {
                             self.moved |= !redirect.asking;
                             self.next.entry((redirect.node, redirect.asking)).or_default().push(*position);
@@ -213,7 +213,7 @@ impl<'a> Call<'a> {
             }
             Err(refused) => {
                 let (Outage::Unavailable { reason, .. } | Outage::Misconfigured { reason }) = &refused;
-                part.iter().for_each(|position| self.receipts[*position] = Some(Err(outage(reason))));
+                part.iter().for_each(|position| self.receipts[*position] = Some(vec![Err(outage(reason))]));
                 self.refused.push((refused, part.len()));
             }
         }
@@ -223,14 +223,14 @@ impl<'a> Call<'a> {
     ///
     /// # Errors
     /// No node got anything.
-    fn end(mut self) -> Result<Vec<Receipt>, Outage> {
-        if self.refused.iter().map(|(_, count)| count).sum::<usize>() == self.messages.len()
+    fn end(mut self) -> Result<Vec<Vec<Receipt>>, Outage> {
+        if self.refused.iter().map(|(_, count)| count).sum::<usize>() == self.runs.iter().filter(|run| !run.is_empty()).count()
             && let Some((refused, _)) = self.refused.pop()
         {
             return Err(refused);
         }
-        let lost = || Err(outage("the nodes of the cluster send a message back and forth"));
-        Ok(self.receipts.into_iter().map(|receipt| receipt.unwrap_or_else(lost)).collect())
+        let lost = |run: &Run<'_>| vec![Err(outage("the nodes of the cluster send a message back and forth")); run.len()];
+        Ok(self.receipts.into_iter().zip(self.runs).map(|(receipts, run)| receipts.unwrap_or_else(|| lost(run))).collect())
     }
 }
 

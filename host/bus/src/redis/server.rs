@@ -4,15 +4,14 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult};
+use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Value};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::shared_connection::SharedConnection;
-use super::super::{Failure, IDLE, Receipt, outage};
+use super::super::{Failure, IDLE, Receipt, Run, outage};
 use super::access::{Address, Endpoint, words};
 use super::entry::{Answer, Limits, add, classify, failure, is_outage};
 use super::sentinels::Sentinels;
-use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 
 /// A server, with one connection that all calls share.
@@ -59,14 +58,15 @@ impl Server {
         self.connection.get(|_| true, self.connect(), deadline).await
     }
 
-    /// Publishes the messages; `asking` tells the node of a cluster that a stream is just moving to it.
+    /// Publishes messages, those of each run by one command; `asking` tells the node of a cluster that a stream is just
+    /// moving to it.
     ///
     /// # Errors
     /// There is no connection: nothing was published.
-    pub(super) async fn send(&self, messages: &[&Message], asking: bool, deadline: Instant) -> Result<Vec<Answer>, Outage> {
+    pub(super) async fn send(&self, runs: &[Run<'_>], asking: bool, deadline: Instant) -> Result<Vec<Answer>, Outage> {
         let session = self.session(deadline).await?;
-        let answers = session.publish(messages, asking, self.replicas, deadline).await;
-        let receipts: Vec<Receipt> = answers.iter().filter_map(|answer| answer.as_ref().ok()).cloned().collect();
+        let answers = session.publish(runs, asking, self.replicas, deadline).await;
+        let receipts: Vec<Receipt> = answers.iter().flatten().flatten().cloned().collect();
         self.connection.end_call(&session, &receipts, true).await;
         Ok(answers)
     }
@@ -114,21 +114,28 @@ impl Session {
         timeout(IDLE, ping.exec_async(&mut connection)).await.is_ok_and(|answer| !answer.is_err_and(|error| error.is_io_error()))
     }
 
-    async fn publish(&self, messages: &[&Message], asking: bool, replicas: u32, deadline: Instant) -> Vec<Answer> {
-        let mut pipeline = Pipeline::with_capacity(messages.len());
-        let mut add = |message: &&Message| add(&mut pipeline, message, asking, self.limits).err();
-        let refused: Vec<Option<Outcome>> = messages.iter().map(&mut add).collect();
+    async fn publish(&self, runs: &[Run<'_>], asking: bool, replicas: u32, deadline: Instant) -> Vec<Answer> {
+        let mut pipeline = Pipeline::with_capacity(runs.len());
+        let mut add = |run: &Run<'_>| add(&mut pipeline, run, asking, self.limits);
+        let added: Vec<Result<usize, Outcome>> = runs.iter().map(&mut add).collect();
         let told = self.answers(pipeline, replicas, deadline).await;
         let (told, unsure) = told.unwrap_or_else(|failure| (Vec::new(), Some(failure)));
-        let unsure = unsure.map(|failure| Ok(Err(failure)));
         let mut told = told.into_iter();
-        let mut answer = |message: &Message| match told.next().map(|told| classify(told, message, &self.address)) {
-            Some(Ok(Ok(Outcome::Sent))) => unsure.clone().unwrap_or(Ok(Ok(Outcome::Sent))),
-            Some(answer) => answer,
-            None => unsure.clone().unwrap_or_else(|| Ok(Err(outage(format!("Redis at {} did not answer", self.address))))),
+        let silent = || outage(format!("Redis at {} did not answer", self.address));
+        let mut answer = |run: Run<'_>| match told.next().map(|told| classify(told, run, &self.address)) {
+            Some(Ok(mut receipts)) => {
+                let sent = receipts.iter_mut().filter(|receipt| **receipt == Ok(Outcome::Sent));
+                sent.for_each(|receipt| *receipt = unsure.clone().map_or(Ok(Outcome::Sent), Err));
+                Ok(receipts)
+            }
+            Some(redirect) => redirect,
+            None => Ok(vec![Err(unsure.clone().unwrap_or_else(silent)); run.len()]),
         };
-        let outcomes = refused.into_iter().zip(messages);
-        outcomes.map(|(refused, message)| refused.map_or_else(|| answer(message), |outcome| Ok(Ok(outcome)))).collect()
+        let answers = added.into_iter().zip(runs).map(|(added, run)| match added {
+            Ok(count) => answer(&run[..count]),
+            Err(outcome) => Ok(vec![Ok(outcome)]),
+        });
+        answers.collect()
     }
 
     /// Returns one answer per entry, and why those that were added may not be kept.
@@ -140,7 +147,7 @@ impl Session {
         mut pipeline: Pipeline,
         replicas: u32,
         deadline: Instant,
-    ) -> Result<(Vec<RedisResult<String>>, Option<Failure>), Failure> {
+    ) -> Result<(Vec<RedisResult<Value>>, Option<Failure>), Failure> {
         if pipeline.is_empty() {
             return Ok((Vec::new(), None));
         }
@@ -150,7 +157,7 @@ impl Session {
             pipeline.cmd("WAIT").arg(replicas).arg(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).max(1));
         }
         let mut connection = self.connection.clone();
-        let asked = pipeline.ignore_errors().query_async::<Vec<RedisResult<String>>>(&mut connection);
+        let asked = pipeline.ignore_errors().query_async::<Vec<RedisResult<Value>>>(&mut connection);
         let answers = timeout_at(deadline, asked).await;
         let answers = answers.map_err(|_| outage(format!("Redis at {} did not answer in time", self.address)))?;
         let mut answers = answers.map_err(|error| failure(&error, &self.address))?;
@@ -163,9 +170,9 @@ impl Session {
     ///
     /// # Errors
     /// They are too few: the entries may not outlive the server.
-    fn check_replicas(&self, answer: RedisResult<String>, replicas: u32) -> Result<(), Failure> {
+    fn check_replicas(&self, answer: RedisResult<Value>, replicas: u32) -> Result<(), Failure> {
         let address = &self.address;
-        match answer.map(|count| count.parse().unwrap_or(0)) {
+        match answer.map(|count| u32::from_redis_value(count).unwrap_or(0)) {
             Ok(count) if count >= replicas => Ok(()),
             Ok(count) => Err(outage(format!("Redis at {address}: {count} of {replicas} replicas have confirmed the messages"))),
             Err(error) => Err(outage(format!("Redis at {address}: {} (WAIT)", words(&error)))),
