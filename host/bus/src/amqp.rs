@@ -20,7 +20,10 @@ use lapin::{
 use tokio::time::{Instant, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Failure, Receipt, Receiving, at_most, broken, outage, reject, unavailable};
+use super::{
+    Bus, ConnectionConfig, Failure, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, hold_behind_failure, outage, reject,
+    unavailable,
+};
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -94,9 +97,8 @@ impl Amqp {
     }
 
     /// Returns the receipts of messages for exchanges that do not exist, by exchange.
-    async fn missing<'m>(&self, messages: &'m [Message], deadline: Instant) -> Result<HashMap<&'m str, Receipt>, Outage> {
+    async fn missing<'m>(&self, exchanges: BTreeSet<&'m str>, deadline: Instant) -> Result<HashMap<&'m str, Receipt>, Outage> {
         const AT_ONCE: usize = 16;
-        let exchanges: BTreeSet<&str> = messages.iter().map(|message| message.destination.as_str()).collect();
         let exchanges: Vec<&str> = exchanges.into_iter().filter(|exchange| exchange.len() <= LONGEST_EXCHANGE).collect();
         let mut missing = HashMap::new();
         for exchanges in exchanges.chunks(AT_ONCE) {
@@ -111,35 +113,85 @@ impl Amqp {
         Ok(missing)
     }
 
-    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes runs on one channel. What the server has not processed has no receipt yet.
+    async fn publish_runs<'m>(&self, runs: &[Run<'m>], deadline: Instant) -> Result<Published<'m>, Outage> {
         if self.session(deadline).await?.connection.status().blocked() {
             return Err(unavailable("RabbitMQ is low on memory or disk, and blocks publishers"));
         }
-        let missing = self.missing(messages, deadline).await?;
+        let messages = || runs.iter().copied().flatten();
+        let missing = self.missing(messages().map(|message| message.destination.as_str()).collect(), deadline).await?;
         let session = self.session(deadline).await?;
-        let mut receipts: Vec<Receipt> = vec![Err(outage("it was not published")); messages.len()];
-        let mut prepared = Vec::with_capacity(messages.len());
-        for (position, message) in messages.iter().enumerate() {
-            match (missing.get(message.destination.as_str()), AmqpPublish::from_message(message, session.frame_max())) {
-                (_, Err(outcome)) => receipts[position] = Ok(outcome),
-                (Some(receipt), _) => receipts[position] = receipt.clone(),
-                (None, Ok(publish)) => prepared.push((position, publish)),
+        let mut receipts: Vec<Receipt> = vec![Ok(Outcome::Held); messages().count()];
+        let (mut prepared, mut begin) = (Vec::with_capacity(receipts.len()), 0);
+        for run in runs {
+            for (position, message) in (begin..).zip(*run) {
+                let told =
+                    match (missing.get(message.destination.as_str()), AmqpPublish::from_message(message, session.frame_max())) {
+                        (_, Err(outcome)) => Ok(outcome),
+                        (Some(receipt), _) => receipt.clone(),
+                        (None, Ok(publish)) => {
+                            receipts[position] = Err(outage("it was not published"));
+                            prepared.push((position, publish));
+                            continue;
+                        }
+                    };
+                receipts[position] = told;
+                break;
             }
+            begin += run.len();
         }
         let unprocessed = session.publish_all(&prepared, &mut receipts, deadline).await;
+        let unprocessed: HashSet<usize> = unprocessed.into_iter().map(|(position, _)| *position).collect();
+        let unprocessed = prepared.into_iter().filter(|(position, _)| unprocessed.contains(position)).collect();
+        Ok(Published { session, receipts, unprocessed })
+    }
+
+    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+        let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+        let Published { session, mut receipts, unprocessed } = self.publish_runs(&runs, deadline).await?;
         // A closed channel may leave more messages unconfirmed than the faulty one.
-        for (position, publish) in unprocessed {
+        for (position, publish) in &unprocessed {
             let Ok(session) = self.session(deadline).await else { break };
             receipts[*position] = session.publish_one(publish, deadline).await;
         }
         self.connection.end_call(&session, &receipts, session.is_usable()).await;
         Ok(receipts)
     }
+
+    /// The same for runs, which end before the first message that the server has not processed.
+    async fn send_in_order(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
+        let Published { session, receipts, unprocessed } = self.publish_runs(runs, deadline).await?;
+        let unprocessed: BTreeSet<usize> = unprocessed.into_iter().map(|(position, _)| position).collect();
+        let mut begin = 0;
+        let told = runs.iter().map(|run| {
+            let end = begin + run.len();
+            let cut = unprocessed.range(begin..end).next().copied().unwrap_or(end);
+            let mut told = receipts[begin..cut].to_vec();
+            hold_behind_failure(&mut told);
+            begin = end;
+            told
+        });
+        let told: Vec<Vec<Receipt>> = told.collect();
+        self.connection.end_call(&session, &told.concat(), session.is_usable()).await;
+        Ok(told)
+    }
+}
+
+/// Messages that were published.
+struct Published<'m> {
+    session: Arc<Session>,
+    receipts: Vec<Receipt>,
+    /// Those that the server did not process, and their positions.
+    unprocessed: Vec<(usize, AmqpPublish<'m>)>,
 }
 
 impl Bus for Amqp {
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
         Box::pin(self.send(messages, deadline))
+    }
+
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(self.send_in_order(runs, deadline))
     }
 }
 

@@ -386,6 +386,13 @@ fn goes_on(receipts: &[Receipt]) -> bool {
     receipts.last().is_none_or(|receipt| *receipt == Ok(Outcome::Sent))
 }
 
+/// Corrects the receipts of a run that was published as a whole: what the bus has taken behind a failure does not count.
+fn hold_behind_failure(receipts: &mut [Receipt]) {
+    let failed = receipts.iter().position(|receipt| *receipt != Ok(Outcome::Sent));
+    let behind = receipts.iter_mut().skip(failed.map_or(usize::MAX, |failed| failed + 1));
+    behind.filter(|receipt| receipt.is_ok()).for_each(|receipt| *receipt = Ok(Outcome::Held));
+}
+
 /// A connection that was idle for this long is checked before use: it may have been closed unnoticed.
 const IDLE: Duration = Duration::from_secs(1);
 
