@@ -10,7 +10,7 @@ mod settings;
 mod token;
 
 use std::error::Error;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::client::OAuthToken;
@@ -24,7 +24,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, Receiving, at_most, outage, parsed, reject};
+use super::{
+    Bus, ConnectionConfig, Receipt, Receiving, ReceivingRuns, Run, at_most, hold_behind_failure, outage, parsed, reject,
+};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
 use signalbus_core::message::Message;
@@ -42,6 +44,8 @@ pub(super) struct Kafka {
 
 struct Session {
     producer: Producer,
+    /// Publishes runs. It ends when a request is refused, and discards what it has queued: made again when needed.
+    ordered: Mutex<Option<Arc<Producer>>>,
     /// Sends each message in a request of its own. Made when a message is refused: the server refuses a request as a
     /// whole.
     single: OnceLock<Result<Producer, KafkaError>>,
@@ -95,33 +99,35 @@ impl Kafka {
         let (sender, state) = watch::channel(ClientState::default());
         let events = ClientEvents { state: sender, tokens: self.tokens.clone(), runtime: Handle::current() };
         let (settings, single) = (self.settings.clone(), OnceLock::new());
+        let (ordered, explained) = (Mutex::default(), Mutex::default());
         match producer(&settings, &events) {
-            Ok(producer) => Ok(Session { producer, single, settings, events, state, explained: Mutex::default() }),
+            Ok(producer) => Ok(Session { producer, ordered, single, settings, events, state, explained }),
             Err(error) => Err(Outage::Misconfigured { reason: format!("Kafka client: {error}") }),
         }
     }
 
-    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes runs, or messages that are independent of one another: runs of one each.
+    async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
         let mut state = session.state.clone();
         // Some time is left to find out why.
         let confirmed = deadline - deadline.saturating_duration_since(Instant::now()) / 16;
         let sent = tokio::select! {
-            sent = session.publish(messages, confirmed) => Ok(sent),
+            sent = session.publish_runs(runs, confirmed) => Ok(sent),
             refused = state.wait_for(|state| state.refused.is_some()) => Err(refused.map(|state| state.refused.clone())),
         };
         match sent {
             Ok(receipts) => {
                 // The library reconnects by itself.
                 if !session.is_usable() {
-                    self.connection.end_call(&session, &receipts, false).await;
+                    self.connection.end_call(&session, &receipts.concat(), false).await;
                 }
-                if let Some(late) = receipts.iter().position(Result::is_err) {
-                    session.explain(&messages[late].destination, deadline).await;
+                if let Some(topic) = late(runs, &receipts) {
+                    session.explain(topic, deadline).await;
                 }
                 let with_fault =
                     |receipt: Receipt| receipt.map_err(|failure| outage(self.with_fault(&session, failure.reason())));
-                Ok(receipts.into_iter().map(with_fault).collect())
+                Ok(receipts.into_iter().map(|run| run.into_iter().map(with_fault).collect()).collect())
             }
             Err(refused) => {
                 self.connection.lose(&session).await;
@@ -147,7 +153,14 @@ impl Kafka {
 
 impl Bus for Kafka {
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(self.send(messages, deadline))
+        Box::pin(async move {
+            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+            Ok(self.send(&runs, deadline).await?.concat())
+        })
+    }
+
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(self.send(runs, deadline))
     }
 }
 
@@ -187,11 +200,10 @@ impl ClientContext for ClientEvents {
 }
 
 impl Session {
-    /// Returns `false` after a fatal error: an idempotent producer that could break its guarantee stops.
+    /// Returns `false` after a fatal error.
     fn is_usable(&self) -> bool {
         let single = self.single.get().and_then(|single| single.as_ref().ok());
-        let mut producers = [Some(&self.producer), single].into_iter().flatten().filter_map(DropInThread::get);
-        producers.all(|producer| producer.client().fatal_error().is_none())
+        ![Some(&self.producer), single].into_iter().flatten().any(is_over)
     }
 
     /// Finds out, within the time that is left, why messages of a topic are not confirmed; one call at a time, and now and
@@ -213,7 +225,63 @@ impl Session {
         }
     }
 
-    async fn publish(&self, messages: &[Message], deadline: Instant) -> Vec<Receipt> {
+    async fn publish_runs(&self, runs: &[Run<'_>], deadline: Instant) -> Vec<Vec<Receipt>> {
+        if runs.iter().any(|run| run.len() > 1) {
+            return self.publish_in_order(runs, deadline).await;
+        }
+        let messages: Vec<&Message> = runs.iter().copied().flatten().collect();
+        let mut receipts = self.publish(&messages, deadline).await.into_iter();
+        runs.iter().map(|run| receipts.by_ref().take(run.len()).collect()).collect()
+    }
+
+    /// Publishes runs. Where a request is refused, it is unknown for which of its messages: a run ends before them.
+    async fn publish_in_order(&self, runs: &[Run<'_>], deadline: Instant) -> Vec<Vec<Receipt>> {
+        let producer = match self.ordered() {
+            Ok(producer) => producer,
+            Err(error) => return runs.iter().map(|run| vec![Err(outage(error.to_string())); run.len()]).collect(),
+        };
+        let mut pending = Vec::with_capacity(runs.len());
+        for run in runs {
+            let mut waiting = Vec::with_capacity(run.len());
+            for message in *run {
+                waiting.push(match record(message) {
+                    Ok(record) => enqueue(&producer, record, deadline).await,
+                    Err(outcome) => Err(Ok(outcome)),
+                });
+                // Nothing may follow what was not published.
+                if waiting.last().is_some_and(Result::is_err) {
+                    break;
+                }
+            }
+            pending.push(waiting);
+        }
+        let mut receipts = Vec::with_capacity(runs.len());
+        for (run, waiting) in runs.iter().zip(pending) {
+            receipts.push(delivered_in_order(&producer, run, waiting, deadline).await);
+        }
+        // What is not confirmed would be sent behind its repetition.
+        if is_over(&producer) || receipts.iter().flatten().any(Result::is_err) {
+            let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+            ordered.take_if(|current| Arc::ptr_eq(current, &producer));
+        }
+        receipts
+    }
+
+    /// Returns the producer that leaves no gap.
+    fn ordered(&self) -> Result<Arc<Producer>, KafkaError> {
+        let mut ordered = self.ordered.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(producer) = ordered.as_ref().filter(|producer| !is_over(producer)) {
+            return Ok(producer.clone());
+        }
+        // (After the time limit of a message, what follows it would be sent.)
+        let mut settings = self.settings.clone();
+        settings.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0");
+        let producer = Arc::new(producer(&settings, &self.events)?);
+        *ordered = Some(producer.clone());
+        Ok(producer)
+    }
+
+    async fn publish(&self, messages: &[&Message], deadline: Instant) -> Vec<Receipt> {
         let all: Vec<usize> = (0..messages.len()).collect();
         let mut receipts = vec![Err(outage("it was not published")); messages.len()];
         let refused = deliver(&self.producer, messages, &all, deadline, &mut receipts).await;
@@ -233,14 +301,14 @@ impl Session {
 /// or whose request was.
 async fn deliver(
     producer: &Producer,
-    messages: &[Message],
+    messages: &[&Message],
     positions: &[usize],
     deadline: Instant,
     receipts: &mut [Receipt],
 ) -> Vec<usize> {
     let mut pending = Vec::with_capacity(positions.len());
     for &position in positions {
-        match record(&messages[position]) {
+        match record(messages[position]) {
             Ok(record) => pending.push((position, enqueue(producer, record, deadline).await)),
             Err(outcome) => receipts[position] = Ok(outcome),
         }
@@ -262,6 +330,40 @@ async fn deliver(
         );
     }
     refused
+}
+
+/// Waits for the receipts of a run.
+async fn delivered_in_order(
+    producer: &Producer,
+    run: Run<'_>,
+    waiting: Vec<Result<DeliveryFuture, Receipt>>,
+    deadline: Instant,
+) -> Vec<Receipt> {
+    let mut receipts = Vec::with_capacity(waiting.len());
+    for (message, waiting) in run.iter().zip(waiting) {
+        let delivered = match waiting {
+            Ok(waiting) => delivered(waiting, deadline).await,
+            Err(receipt) => Err(receipt),
+        };
+        receipts.push(match delivered {
+            Ok(Err((error, _))) if is_of_request(&error) || is_over(producer) => break,
+            Ok(delivery) => classify(delivery, &message.destination),
+            Err(receipt) => receipt,
+        });
+    }
+    hold_behind_failure(&mut receipts);
+    receipts
+}
+
+/// Returns the topic of the first message that was not confirmed.
+fn late<'a>(runs: &[Run<'a>], receipts: &[Vec<Receipt>]) -> Option<&'a str> {
+    let mut all = runs.iter().copied().zip(receipts).flat_map(|(run, receipts)| run.iter().zip(receipts));
+    all.find(|(_, receipt)| receipt.is_err()).map(|(message, _)| message.destination.as_str())
+}
+
+/// Returns whether a fatal error has ended a producer: an idempotent one that could break its guarantee stops.
+fn is_over(producer: &Producer) -> bool {
+    producer.get().is_none_or(|producer| producer.client().fatal_error().is_some())
 }
 
 async fn enqueue(producer: &Producer, mut record: Record<'_>, deadline: Instant) -> Result<DeliveryFuture, Receipt> {
