@@ -3,11 +3,13 @@
 //! A subject that no stream has must never count as sent. `shared_connection` connects, and replaces a
 //! lost connection; `instrumented` measures and redacts.
 
+mod batch;
+
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use async_nats::header::{HeaderName, HeaderValue};
+use async_nats::header::{HeaderName, HeaderValue, NATS_EXPECTED_LAST_MESSAGE_ID};
 use async_nats::jetstream::context::{
     ContextBuilder, GetStreamByNameErrorKind, PublishAckFuture, PublishError, PublishErrorKind,
 };
@@ -19,8 +21,10 @@ use url::Url;
 
 use super::shared_connection::SharedConnection;
 use super::{
-    Bus, ConnectionConfig, Failure, Receipt, Receiving, at_most, broken, outage, refuse_options, reject, tls, unavailable,
+    Bus, ConnectionConfig, Failure, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, goes_on, hold_behind_failure,
+    outage, refuse_options, reject, tls, unavailable,
 };
+use batch::Batches;
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
 
@@ -49,6 +53,9 @@ enum Login {
 
 struct Session {
     jetstream: Context,
+    batches: Batches,
+    /// Whose messages are on their way to the server.
+    turn: tokio::sync::Mutex<()>,
     state: watch::Receiver<ClientState>,
 }
 
@@ -112,7 +119,8 @@ impl Nats {
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
         // Limits the acknowledgements in flight; beyond that, callers wait.
         let context = ContextBuilder::new().timeout(self.timeout).max_ack_inflight(65_536).backpressure_on_inflight(true);
-        Ok(Session { jetstream: context.build(client), state })
+        let (jetstream, batches, turn) = (context.build(client), Batches::default(), tokio::sync::Mutex::default());
+        Ok(Session { jetstream, batches, turn, state })
     }
 
     fn refused(&self, error: &async_nats::ConnectError) -> Outage {
@@ -125,28 +133,57 @@ impl Nats {
         }
     }
 
-    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes runs, as batches where somebody else publishes, too, and the stream takes them.
+    async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
-        let mut pending: Vec<Result<PublishAckFuture, Receipt>> = Vec::with_capacity(messages.len());
-        for message in messages {
-            pending.push(session.publish(message, deadline).await);
+        let mut pending = Vec::with_capacity(runs.len());
+        {
+            // Another call's message in between would cut a run.
+            let _turn = session.turn.lock().await;
+            for run in runs {
+                pending.push(match session.batches.take(run) {
+                    true => Pending::Batch(session.publish_batch(run, deadline).await),
+                    false => Pending::Each(session.publish_run(run, deadline).await),
+                });
+            }
         }
-        let mut receipts = Vec::with_capacity(messages.len());
+        let mut receipts = Vec::with_capacity(runs.len());
         let mut unrouted = HashMap::new();
-        for (ack, message) in pending.into_iter().zip(messages) {
-            receipts.push(match ack {
-                Ok(ack) => session.receipt(ack, &message.destination, &mut unrouted, deadline).await,
-                Err(receipt) => receipt,
+        for (run, pending) in runs.iter().zip(pending) {
+            receipts.push(match pending {
+                Pending::Each(acks) => session.receipts(run, acks, &mut unrouted, deadline).await,
+                Pending::Batch(Err(receipt)) => vec![receipt],
+                Pending::Batch(Ok((count, ack))) => {
+                    match session.receipt(ack, &run[0].destination, &mut unrouted, deadline).await {
+                        Some(receipt @ (Ok(Outcome::Sent) | Err(_))) => vec![receipt; count],
+                        // It does not say for which of them.
+                        _ => Vec::new(),
+                    }
+                }
             });
         }
-        self.connection.end_call(&session, &receipts, session.is_usable()).await;
+        self.connection.end_call(&session, &receipts.concat(), session.is_usable()).await;
         Ok(receipts)
     }
 }
 
+/// A run on its way.
+enum Pending {
+    Each(Vec<Result<PublishAckFuture, Receipt>>),
+    /// How many messages have one acknowledgement.
+    Batch(Result<(usize, PublishAckFuture), Receipt>),
+}
+
 impl Bus for Nats {
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(self.send(messages, deadline))
+        Box::pin(async move {
+            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+            Ok(self.send(&runs, deadline).await?.concat())
+        })
+    }
+
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(self.send(runs, deadline))
     }
 }
 
@@ -155,15 +192,52 @@ impl Session {
         !self.state.borrow().lost
     }
 
-    async fn publish(&self, message: &Message, deadline: Instant) -> Result<PublishAckFuture, Receipt> {
-        let headers = headers(message).map_err(Ok)?;
+    /// Publishes the messages of a run until one cannot be, or does not tell which one it follows: each but the first is
+    /// stored only if the one before it is the last of its stream, since that one may have been lost or refused.
+    async fn publish_run(&self, run: Run<'_>, deadline: Instant) -> Vec<Result<PublishAckFuture, Receipt>> {
+        let (mut pending, mut previous) = (Vec::with_capacity(run.len()), None);
+        for message in run {
+            if !pending.is_empty() && previous.is_none() {
+                break;
+            }
+            pending.push(self.publish(message, previous, deadline).await);
+            if pending.last().is_some_and(Result::is_err) {
+                break;
+            }
+            previous = message.id.as_deref();
+        }
+        pending
+    }
+
+    /// Publishes a message, behind the one with this id.
+    async fn publish(&self, message: &Message, behind: Option<&str>, deadline: Instant) -> Result<PublishAckFuture, Receipt> {
+        let mut headers = self.checked(message).map_err(Ok)?;
+        if let Some(previous) = behind {
+            headers.insert(NATS_EXPECTED_LAST_MESSAGE_ID, previous);
+        }
+        self.publish_with(message, headers, deadline).await
+    }
+
+    /// Returns the headers of a message.
+    ///
+    /// # Errors
+    /// NATS, or this server, cannot carry the message.
+    fn checked(&self, message: &Message) -> Result<HeaderMap, Outcome> {
+        let headers = headers(message)?;
         let subject = message.destination.as_str();
         let tokens_are_plain = subject.split('.').all(|token| !token.is_empty() && token != "*" && token != ">");
         if !tokens_are_plain || subject.contains(|letter: char| letter.is_whitespace() || letter.is_control()) {
-            return Err(Ok(reject(format!("{subject:?} is not a subject that can be published to"))));
+            return Err(reject(format!("{subject:?} is not a subject that can be published to")));
         }
-        at_most(LONGEST_SUBJECT, "NATS", "`destination`", subject).map_err(Ok)?;
-        let published = self.jetstream.publish_with_headers(subject.to_owned(), headers, message.body.clone().into());
+        at_most(LONGEST_SUBJECT, "NATS", "`destination`", subject)?;
+        match message.body.len() > self.jetstream.client().server_info().max_payload {
+            true => Err(self.too_large(message)),
+            false => Ok(headers),
+        }
+    }
+
+    async fn publish_with(&self, message: &Message, headers: HeaderMap, deadline: Instant) -> Result<PublishAckFuture, Receipt> {
+        let published = self.jetstream.publish_with_headers(message.destination.clone(), headers, message.body.clone().into());
         match timeout_at(deadline, published).await {
             Ok(Ok(ack)) => Ok(ack),
             Ok(Err(error)) if error.kind() == PublishErrorKind::MaxPayloadExceeded => Err(Ok(self.too_large(message))),
@@ -172,26 +246,56 @@ impl Session {
         }
     }
 
+    /// Waits for the receipts of a run. It ends where somebody else's message is the last of the stream.
+    async fn receipts(
+        &self,
+        run: Run<'_>,
+        acks: Vec<Result<PublishAckFuture, Receipt>>,
+        unrouted: &mut HashMap<String, Receipt>,
+        deadline: Instant,
+    ) -> Vec<Receipt> {
+        let mut told = Vec::with_capacity(acks.len());
+        for (ack, message) in acks.into_iter().zip(run) {
+            let receipt = match ack {
+                Ok(ack) => self.receipt(ack, &message.destination, unrouted, deadline).await,
+                Err(receipt) => Some(receipt),
+            };
+            let Some(receipt) = receipt else {
+                if goes_on(&told) {
+                    self.batches.learn(&self.jetstream, &message.destination).await;
+                }
+                break;
+            };
+            told.push(receipt);
+        }
+        hold_behind_failure(&mut told);
+        told
+    }
+
+    /// Returns the receipt of a message; `None` if it was not stored since another one is the last of its stream.
     async fn receipt(
         &self,
         ack: PublishAckFuture,
         subject: &str,
         unrouted: &mut HashMap<String, Receipt>,
         deadline: Instant,
-    ) -> Receipt {
+    ) -> Option<Receipt> {
         let mut state = self.state.clone();
         let told = tokio::select! {
             biased;
             told = timeout_at(deadline, ack.into_future()) => told,
-            state = state.wait_for(|state| state.lost || state.denied.contains(subject)) => return match state {
+            state = state.wait_for(|state| state.lost || state.denied.contains(subject)) => return Some(match state {
                 Ok(state) if !state.lost => {
                     Ok(Outcome::retry(format!("NATS does not allow this user to publish to subject \"{subject}\"")))
                 }
                 _ => Err(broken("NATS: the connection was lost")),
-            },
+            }),
         };
-        match told {
+        Some(match told {
             Ok(Ok(_)) => Ok(Outcome::Sent),
+            Ok(Err(error)) if said(&error).is_some_and(|said| said.error_code() == ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID) => {
+                return None;
+            }
             Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
                 if !unrouted.contains_key(subject) {
                     unrouted.insert(subject.to_owned(), self.why_unrouted(subject).await);
@@ -200,7 +304,7 @@ impl Session {
             }
             Ok(Err(error)) => refusal(&error, subject).unwrap_or_else(|| Err(self.failure(&error))),
             Err(_) => Err(outage("NATS did not acknowledge in time")),
-        }
+        })
     }
 
     fn too_large(&self, message: &Message) -> Outcome {
@@ -282,10 +386,13 @@ fn headers(message: &Message) -> Result<HeaderMap, Outcome> {
 }
 
 /// Returns what the server has said; `None` if the error is the client's.
-fn refusal(error: &PublishError, subject: &str) -> Option<Receipt> {
+fn said(error: &PublishError) -> Option<&async_nats::jetstream::Error> {
     use std::error::Error as _;
-    let said = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
-    let said = said?;
+    error.source().and_then(|source| source.downcast_ref())
+}
+
+fn refusal(error: &PublishError, subject: &str) -> Option<Receipt> {
+    let said = said(error)?;
     let text = format!("NATS refuses subject \"{subject}\": {said}");
     Some(match said.error_code() {
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => Ok(reject(text)),
