@@ -18,7 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::shared_connection::SharedConnection;
 use super::{
-    Bus, ConnectionConfig, Receipt, Receiving, at_most, broken, outage, parsed, refuse_options, reject, tls, unavailable,
+    Bus, ConnectionConfig, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, hold_behind_failure, outage, parsed,
+    refuse_options, reject, tls, unavailable,
 };
 use acks::{Acks, run};
 use signalbus_core::message::Message;
@@ -120,37 +121,66 @@ impl Mqtt {
         }
     }
 
-    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes runs, whose messages are all under way at once.
+    async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         let session = self.connection.get(|session| session.acks.lost().is_none(), self.connect(), deadline).await?;
-        let mut pending: Vec<Result<oneshot::Receiver<Receipt>, Receipt>> = Vec::with_capacity(messages.len());
-        for message in messages {
-            pending.push(match publish(message, &session.limits) {
-                Ok(publish) => match timeout_at(deadline, session.acks.enqueue(&session.client, publish)).await {
-                    Ok(waiting) => waiting.map_err(|reason| Err(broken(reason))),
-                    Err(_) => Err(Err(outage("the MQTT server acknowledges too slowly"))),
-                },
-                Err(outcome) => Err(Ok(outcome)),
-            });
+        let mut pending = Vec::with_capacity(runs.len());
+        for run in runs {
+            let mut waiting = Vec::with_capacity(run.len());
+            for message in *run {
+                waiting.push(session.publish(message, deadline).await);
+                // Nothing may follow what was not published.
+                if waiting.last().is_some_and(Result::is_err) {
+                    break;
+                }
+            }
+            pending.push(waiting);
         }
-        let mut receipts = Vec::with_capacity(messages.len());
-        for pending in pending {
-            receipts.push(match pending {
-                Ok(waiting) => match timeout_at(deadline, waiting).await {
-                    Ok(Ok(receipt)) => receipt,
-                    Ok(Err(_)) => Err(broken(session.acks.lost().unwrap_or_else(|| "the connection was lost".into()))),
-                    Err(_) => Err(outage("the MQTT server did not acknowledge in time")),
-                },
-                Err(receipt) => receipt,
-            });
+        let mut receipts = Vec::with_capacity(runs.len());
+        for waiting in pending {
+            let mut told = Vec::with_capacity(waiting.len());
+            for waiting in waiting {
+                told.push(match waiting {
+                    Ok(waiting) => session.receipt(waiting, deadline).await,
+                    Err(receipt) => receipt,
+                });
+            }
+            hold_behind_failure(&mut told);
+            receipts.push(told);
         }
-        self.connection.end_call(&session, &receipts, true).await;
+        self.connection.end_call(&session, &receipts.concat(), true).await;
         Ok(receipts)
     }
 }
 
 impl Bus for Mqtt {
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(self.send(messages, deadline))
+        Box::pin(async move {
+            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+            Ok(self.send(&runs, deadline).await?.concat())
+        })
+    }
+
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(self.send(runs, deadline))
+    }
+}
+
+impl Session {
+    async fn publish(&self, message: &Message, deadline: Instant) -> Result<oneshot::Receiver<Receipt>, Receipt> {
+        let publish = publish(message, &self.limits).map_err(Ok)?;
+        match timeout_at(deadline, self.acks.enqueue(&self.client, publish)).await {
+            Ok(waiting) => waiting.map_err(|reason| Err(broken(reason))),
+            Err(_) => Err(Err(outage("the MQTT server acknowledges too slowly"))),
+        }
+    }
+
+    async fn receipt(&self, waiting: oneshot::Receiver<Receipt>, deadline: Instant) -> Receipt {
+        match timeout_at(deadline, waiting).await {
+            Ok(Ok(receipt)) => receipt,
+            Ok(Err(_)) => Err(broken(self.acks.lost().unwrap_or_else(|| "the connection was lost".into()))),
+            Err(_) => Err(outage("the MQTT server did not acknowledge in time")),
+        }
     }
 }
 
