@@ -12,7 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::shared_connection::SharedConnection;
 use super::{
-    Bus, ConnectionConfig, Failure, IDLE, Receipt, Receiving, at_most, broken, outage, refuse_options, reject, unavailable,
+    Bus, ConnectionConfig, Failure, IDLE, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, goes_on, outage,
+    refuse_options, reject, unavailable,
 };
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -80,38 +81,58 @@ impl Inbox {
         }
     }
 
-    async fn send(&self, messages: &[Message], deadline: Instant) -> Result<Vec<Receipt>, Outage> {
+    /// Publishes the first messages of each run that are for one table.
+    async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         let mut session = self.connection.get(|_| true, self.connect(), deadline).await?;
         if !session.is_alive().await {
             self.connection.lose(&session).await;
             session = self.connection.get(|_| true, self.connect(), deadline).await?;
         }
-        let mut receipts: Vec<Option<Receipt>> = messages.iter().map(|message| unsupported(message).map(Ok)).collect();
-        let mut tables: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (position, message) in messages.iter().enumerate() {
-            if receipts[position].is_none() {
-                tables.entry(&message.destination).or_default().push(position);
-            }
+        let mut receipts: Vec<Vec<Receipt>> = vec![Vec::new(); runs.len()];
+        let mut tables: BTreeMap<&str, Vec<Row<'_>>> = BTreeMap::new();
+        for (run, messages) in runs.iter().enumerate() {
+            let Some(first) = messages.first() else { continue };
+            receipts[run].extend(unsupported(first).map(Ok));
+            let rows = messages.iter().take_while(|row| row.destination == first.destination && unsupported(row).is_none());
+            tables.entry(&first.destination).or_default().extend(rows.map(|message| Row { run, message }));
         }
+        let mut steps = vec![0; runs.len()];
+        tables.values().flatten().for_each(|row| steps[row.run] += 1);
         let inserted = async {
             let mut connection = session.connection.lock().await;
-            for (table, positions) in tables {
-                insert(&mut connection.0, table, positions, messages, &mut receipts).await;
+            for (table, rows) in tables {
+                insert(&mut connection.0, table, rows, &mut receipts).await;
             }
             connection.1 = Instant::now();
         };
         let in_time = timeout_at(deadline, inserted).await.is_ok();
-        let missing = || Err(outage(format!("PostgreSQL at {} did not answer in time", self.address)));
-        let receipts: Vec<Receipt> = receipts.into_iter().map(|receipt| receipt.unwrap_or_else(missing)).collect();
-        self.connection.end_call(&session, &receipts, in_time).await;
+        let late = receipts.iter_mut().zip(steps).filter(|(told, step)| !in_time && goes_on(told) && told.len() < *step);
+        for (told, _) in late {
+            told.push(Err(outage(format!("PostgreSQL at {} did not answer in time", self.address))));
+        }
+        self.connection.end_call(&session, &receipts.concat(), in_time).await;
         Ok(receipts)
     }
 }
 
 impl Bus for Inbox {
     fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(self.send(messages, deadline))
+        Box::pin(async move {
+            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+            Ok(self.send(&runs, deadline).await?.concat())
+        })
     }
+
+    fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
+        Box::pin(self.send(runs, deadline))
+    }
+}
+
+/// A message, and the number of its run.
+#[derive(Clone, Copy)]
+struct Row<'a> {
+    run: usize,
+    message: &'a Message,
 }
 
 impl Session {
@@ -124,27 +145,23 @@ impl Session {
     }
 }
 
-/// Inserts messages. If a row is at fault, retries with halves of the list until the row is alone.
-async fn insert(
-    connection: &mut PgConnection,
-    table: &str,
-    positions: Vec<usize>,
-    messages: &[Message],
-    receipts: &mut [Option<Receipt>],
-) {
-    let mut parts = vec![positions];
+/// Inserts rows, those of a run in their order, and adds their receipts. If one is at fault, retries with halves of the list
+/// until it is alone; nothing of its run follows it.
+async fn insert(connection: &mut PgConnection, table: &str, rows: Vec<Row<'_>>, receipts: &mut [Vec<Receipt>]) {
+    let mut parts = vec![rows];
     while let Some(part) = parts.pop() {
-        let rows: Vec<&Message> = part.iter().map(|position| &messages[*position]).collect();
-        let receipt = match insert_rows(connection, table, &rows).await {
-            Ok(conflicts) if conflicts.is_empty() => Ok(Outcome::Sent),
+        let part: Vec<Row<'_>> = part.into_iter().filter(|row| goes_on(&receipts[row.run])).collect();
+        if part.is_empty() {
+            continue;
+        }
+        let receipt = match insert_rows(connection, table, &part).await {
             Ok(conflicts) => {
-                for (n, position) in part.into_iter().enumerate() {
-                    let outcome = if conflicts.contains(&n) {
+                for (n, row) in part.into_iter().enumerate() {
+                    receipts[row.run].push(Ok(if conflicts.contains(&n) {
                         reject(format!("inbox \"{table}\" has another message with this id"))
                     } else {
                         Outcome::Sent
-                    };
-                    receipts[position] = Some(Ok(outcome));
+                    }));
                 }
                 continue;
             }
@@ -157,20 +174,25 @@ async fn insert(
             Err(Fault::Table(reason)) => Ok(Outcome::retry(format!("inbox \"{table}\": {reason}"))),
             Err(Fault::Connection(failure)) => Err(failure),
         };
-        let lost = receipt.is_err();
         // After the connection has failed, nothing else is tried on it.
-        let touched = if lost { part.into_iter().chain(parts.drain(..).flatten()).collect() } else { part };
-        touched.into_iter().for_each(|position| receipts[position] = Some(receipt.clone()));
+        let left = if receipt.is_err() { std::mem::take(&mut parts) } else { Vec::new() };
+        for row in part.into_iter().chain(left.into_iter().rev().flatten()) {
+            if goes_on(&receipts[row.run]) {
+                receipts[row.run].push(receipt.clone());
+            }
+        }
     }
 }
 
 /// Returns which of the rows were not inserted, since the table has another message under their id.
-async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Message]) -> Result<HashSet<usize>, Fault> {
-    let ids: Vec<Option<&str>> = rows.iter().map(|row| row.id.as_deref()).collect();
-    let keys: Vec<Option<&str>> = rows.iter().map(|row| row.key.as_deref()).collect();
-    let types: Vec<Option<&str>> = rows.iter().map(|row| row.content_type.as_deref()).collect();
-    let headers: Vec<String> = rows.iter().map(|row| headers(row)).collect();
-    let bodies: Vec<&[u8]> = rows.iter().map(|row| row.body.as_slice()).collect();
+async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[Row<'_>]) -> Result<HashSet<usize>, Fault> {
+    let messages = || rows.iter().map(|row| row.message);
+    let ids: Vec<Option<&str>> = messages().map(|row| row.id.as_deref()).collect();
+    let keys: Vec<Option<&str>> = messages().map(|row| row.key.as_deref()).collect();
+    let types: Vec<Option<&str>> = messages().map(|row| row.content_type.as_deref()).collect();
+    let headers: Vec<String> = messages().map(headers).collect();
+    let bodies: Vec<&[u8]> = messages().map(|row| row.body.as_slice()).collect();
+    let has_order = rows.windows(2).any(|pair| pair[0].run == pair[1].run);
     let table = quoted(table);
     let insert = format!(
         "INSERT INTO {table} (id, key, content_type, headers, body) \
@@ -178,7 +200,7 @@ async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Messag
          ON CONFLICT (id) DO NOTHING"
     );
     let others = format!(
-        "SELECT n - 1 FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS m (i, b, n) JOIN {table} t ON t.id = m.i \
+        "SELECT m.n - 1 FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS m (i, b, n) JOIN {table} t ON t.id = m.i \
          WHERE t.body IS DISTINCT FROM m.b"
     );
     // In a transaction, and without a prepared statement that stays: a pooler may reassign the connection.
@@ -192,9 +214,14 @@ async fn insert_rows(connection: &mut PgConnection, table: &str, rows: &[&Messag
             let found = query.persistent(false).fetch_all(&mut *transaction).await?;
             conflicts.extend(found.into_iter().filter_map(|n| usize::try_from(n).ok()));
         }
-        transaction.commit().await.map(|()| conflicts)
+        // What follows a conflict in its run must not be inserted.
+        if has_order && !conflicts.is_empty() {
+            transaction.rollback().await?;
+            return Ok(Err(Fault::Row("another message has an id of theirs".into())));
+        }
+        transaction.commit().await.map(|()| Ok(conflicts))
     };
-    inserted.await.map_err(|error| fault(&error))
+    inserted.await.map_err(|error| fault(&error)).flatten()
 }
 
 /// Returns the outcome of a message that an inbox cannot take; `None` if it can.
