@@ -14,6 +14,8 @@ mod kafka;
 mod mqtt;
 #[cfg(feature = "nats")]
 mod nats;
+#[cfg(all(feature = "amqp", feature = "inbox", feature = "kafka", feature = "mqtt", feature = "nats", feature = "redis"))]
+mod order;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(feature = "redis")]

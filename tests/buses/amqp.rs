@@ -447,3 +447,22 @@ async fn refused_messages_cost_only_themselves() {
         refusals_cost_only_themselves(&url, &refusal, &FEW_AND_MANY, &arrived).await;
     }
 }
+
+/// Declares a queue on the shared broker, and returns the broker's URL.
+pub(super) async fn queue(name: &str) -> String {
+    let broker = tokio::task::spawn_blocking(shared).await.unwrap();
+    let (_connection, channel) = consumer(&broker.url()).await;
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(name.into(), durable, FieldTable::default()).await.unwrap();
+    broker.url()
+}
+
+/// The ids of the messages in a queue, in their order.
+pub(super) async fn ids(url: &str, queue: &str) -> Vec<String> {
+    let (_connection, channel) = consumer(url).await;
+    let mut ids = Vec::new();
+    while let Some(message) = channel.basic_get(queue.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        ids.push(message.properties.message_id().as_ref().unwrap().to_string());
+    }
+    ids
+}

@@ -12,7 +12,7 @@ use crate::harness::server::{Kind, Server};
 /// The table of the book's page on buses.
 const INBOX: &str = "CREATE TABLE inbox (id text PRIMARY KEY, key text, content_type text, headers jsonb, body bytea)";
 
-async fn database() -> Database {
+pub(super) async fn database() -> Database {
     let server = tokio::task::spawn_blocking(|| Server::shared(Kind::Postgres)).await.unwrap();
     Database::without_outbox(System::Postgres, server).await
 }

@@ -119,7 +119,7 @@ impl Topic {
     }
 }
 
-async fn create(servers: &str, name: &str, config: &[(&str, &str)]) {
+pub(super) async fn create(servers: &str, name: &str, config: &[(&str, &str)]) {
     let servers = servers.trim_start_matches("kafka://");
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
     let mut topic = NewTopic::new(name, 4, TopicReplication::Fixed(-1));
@@ -174,7 +174,7 @@ fn record(message: &BorrowedMessage<'_>) -> Record {
     Record {
         key: message.key().map(text),
         headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
-        body: message.payload().map(|body| serde_json::from_slice(body).unwrap()).unwrap_or_default(),
+        body: message.payload().and_then(|body| serde_json::from_slice(body).ok()).unwrap_or_default(),
         partition: message.partition(),
         timestamp: message.timestamp().to_millis(),
     }
@@ -513,4 +513,9 @@ async fn refused_messages_cost_only_themselves() {
         let arrived = async || topic.records().into_iter().map(|record| record.headers["id"].clone()).collect();
         refusals_cost_only_themselves(&topic.url(), &refusal, &FEW_AND_MANY, arrived).await;
     }
+}
+
+/// The ids of the messages of a topic, those of each partition in their order.
+pub(super) fn message_ids(servers: &str, topic: &str) -> Vec<String> {
+    records(servers, topic).into_iter().map(|record| record.headers["id"].clone()).collect()
 }

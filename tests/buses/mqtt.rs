@@ -16,13 +16,13 @@ use rumqttc::v5::{AsyncClient, Event, Incoming, MqttOptions};
 use tokio::sync::watch;
 
 /// A subscriber to `orders/#`, whose session outlives the server.
-struct Subscriber {
-    seen: watch::Receiver<Vec<Publish>>,
+pub(super) struct Subscriber {
+    pub(super) seen: watch::Receiver<Vec<Publish>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Subscriber {
-    async fn of(broker: &Broker) -> Self {
+    pub(super) async fn of(broker: &Broker) -> Self {
         let mut options = MqttOptions::new("subscriber", "127.0.0.1", broker.port());
         options.set_clean_start(false).set_session_expiry_interval(Some(3600)).set_keep_alive(Duration::from_secs(5));
         let (client, mut events) = AsyncClient::new(options, 10);
@@ -73,7 +73,7 @@ impl Drop for Subscriber {
     }
 }
 
-fn property(message: &Publish, name: &str) -> String {
+pub(super) fn property(message: &Publish, name: &str) -> String {
     let properties = &message.properties.as_ref().unwrap().user_properties;
     properties.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone()).unwrap_or_default()
 }

@@ -15,20 +15,20 @@ use async_nats::jetstream::{self, Message};
 use futures::StreamExt as _;
 
 /// A stream for the subjects `orders` and `orders.*`.
-async fn stream(broker: &Broker, more: Config) -> jetstream::stream::Stream {
+pub(super) async fn stream(broker: &Broker, more: Config) -> jetstream::stream::Stream {
     let client = async_nats::connect(broker.url()).await.unwrap();
     let config = Config { name: "ORDERS".into(), subjects: vec!["orders".into(), "orders.*".into()], ..more };
     jetstream::new(client).create_stream(config).await.unwrap()
 }
 
-async fn messages(stream: &jetstream::stream::Stream) -> Vec<Message> {
+pub(super) async fn messages(stream: &jetstream::stream::Stream) -> Vec<Message> {
     let count = usize::try_from(stream.get_info().await.unwrap().state.messages).unwrap();
     let consumer = stream.create_consumer(Pull { max_ack_pending: -1, ..Pull::default() }).await.unwrap();
     let all = consumer.batch().max_messages(count).expires(Duration::from_secs(20)).messages().await.unwrap();
     all.take(count).map(Result::unwrap).collect().await
 }
 
-fn header<'a>(message: &'a Message, name: &str) -> &'a str {
+pub(super) fn header<'a>(message: &'a Message, name: &str) -> &'a str {
     message.headers.as_ref().and_then(|headers| headers.get(name)).map_or("", |value| value.as_str())
 }
 

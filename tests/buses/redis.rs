@@ -19,7 +19,7 @@ async fn connection(broker: &Broker) -> redis::aio::MultiplexedConnection {
 }
 
 /// Returns all entries of the stream `orders`.
-async fn entries(broker: &Broker) -> Vec<Entry> {
+pub(super) async fn entries(broker: &Broker) -> Vec<Entry> {
     let reply: StreamRangeReply = connection(broker).await.xrange_all("orders").await.unwrap();
     let text = |value: &redis::Value| String::from_redis_value_ref(value).unwrap();
     let entry = |entry: &redis::streams::StreamId| entry.map.iter().map(|(name, value)| (name.clone(), text(value))).collect();

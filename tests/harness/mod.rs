@@ -16,6 +16,7 @@ pub mod receiver;
 pub mod redis;
 pub mod refusal;
 pub mod relay;
+pub mod runs;
 pub mod server;
 pub mod version1;
 pub mod witness;
