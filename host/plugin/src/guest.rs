@@ -132,6 +132,11 @@ impl State {
         self.unconfirmed = unconfirmed;
     }
 
+    /// Notes that a bus had an outage while the guest published in order.
+    pub(super) fn note_outage(&mut self) {
+        self.met_outage = true;
+    }
+
     /// Returns how many bytes the guest may pass in one call.
     pub(super) fn most_passed(&self) -> usize {
         self.meter.limit()

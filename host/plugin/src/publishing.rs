@@ -11,6 +11,7 @@ use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
 
 use super::guest::State;
 use super::logs::PluginContext;
+use super::wit::signalbus::plugin::ordered_producer::Host as _;
 use super::wit::signalbus::plugin::producer::Host as _;
 use super::wit::signalbus::plugin::types as wit;
 use signalbus_core::signal::Outcome;
@@ -29,7 +30,9 @@ const PAIR: usize = 64;
 
 type Store<'a> = StoreContextMut<'a, State>;
 type Pairs = WasmList<(WasmStr, WasmStr)>;
+type List = WasmList<Unlifted>;
 type Published = Result<Vec<wit::Outcome>, wit::Outage>;
+type PublishedRuns = Result<Vec<Vec<wit::RunOutcome>>, wit::Outage>;
 
 /// A message that is still in its guest.
 #[derive(ComponentType, Lift)]
@@ -46,31 +49,34 @@ struct Unlifted {
     options: Pairs,
 }
 
-/// Puts a function that waits for its share in the place of the generated one.
+/// Puts functions that wait for their share in the place of the generated ones.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
     let mut producer = linker.instance("signalbus:plugin/producer@0.1.1")?;
-    producer.func_wrap_async("publish", |store: Store<'_>, (messages,): (WasmList<Unlifted>,)| {
+    producer.func_wrap_async("publish", |store: Store<'_>, (messages,): (List,)| {
         Box::new(async move { Ok((publish(store, messages).await?,)) })
+    })?;
+    let mut producer = linker.instance("signalbus:plugin/ordered-producer@0.1.1")?;
+    producer.func_wrap_async("publish-in-order", |store: Store<'_>, (runs,): (WasmList<List>,)| {
+        Box::new(async move { Ok((publish_in_order(store, runs).await?,)) })
     })?;
     linker.allow_shadowing(false);
     Ok(())
 }
 
 /// Publishes messages part by part. An outage is one of the call only if it is one of the first part.
-async fn publish(mut store: Store<'_>, messages: WasmList<Unlifted>) -> wasmtime::Result<Published> {
-    let mut queue = Queue::new(messages, store.data().most_passed());
+async fn publish(mut store: Store<'_>, messages: List) -> wasmtime::Result<Published> {
+    let length = messages.len();
+    let mut queue = Queue::new(vec![messages], store.data().most_passed());
     let (mut outcomes, mut unconfirmed) = (Vec::new(), false);
     loop {
-        queue.weigh(&mut store)?;
-        let (context, time) = (store.data().context().clone(), store.data().left_for_calls());
-        let taken = match queue.take(&context, time).await {
-            Ok(taken) => taken,
+        let (_taken, mut part) = match queue.take(&mut store).await? {
+            Ok(part) => part,
             Err(outage) if outcomes.is_empty() => return Ok(Err(outage)),
             Err(_) => break,
         };
-        let part = queue.part(&mut store, taken.as_ref().map_or(LARGEST, Taken::units))?;
-        match store.data_mut().publish(part).await? {
+        let messages = part.pop().map(|(_, messages)| messages).unwrap_or_default();
+        match store.data_mut().publish(messages).await? {
             Ok(more) => {
                 outcomes.extend(more);
                 unconfirmed |= store.data().unconfirmed();
@@ -82,54 +88,136 @@ async fn publish(mut store: Store<'_>, messages: WasmList<Unlifted>) -> wasmtime
             break;
         }
     }
-    store.data_mut().set_unconfirmed(unconfirmed || outcomes.len() < queue.messages.len());
-    outcomes.resize_with(queue.messages.len(), || Outcome::Held.into());
+    store.data_mut().set_unconfirmed(unconfirmed || outcomes.len() < length);
+    outcomes.resize_with(length, || Outcome::Held.into());
     Ok(Ok(outcomes))
 }
 
-/// The messages of a call, from the first that is not published.
+/// Publishes runs of messages part by part. A run of which something was not sent goes no further.
+async fn publish_in_order(mut store: Store<'_>, runs: WasmList<List>) -> wasmtime::Result<PublishedRuns> {
+    let mut lists = Vec::with_capacity(runs.len());
+    while let Some(run) = runs.get(&mut store, lists.len()) {
+        lists.push(run?);
+    }
+    let lengths: Vec<usize> = lists.iter().map(WasmList::len).collect();
+    let mut queue = Queue::new(lists, store.data().most_passed());
+    let (mut outcomes, mut begun) = (vec![Vec::new(); lengths.len()], false);
+    loop {
+        let published = match queue.take(&mut store).await? {
+            Ok((_taken, part)) => {
+                let (numbers, runs): (Vec<usize>, Vec<_>) = part.into_iter().unzip();
+                store.data_mut().publish_in_order(runs).await?.map(|runs| (numbers, runs))
+            }
+            Err(outage) => Err(outage),
+        };
+        match published {
+            Ok((numbers, runs)) => {
+                for (n, run) in numbers.into_iter().zip(runs) {
+                    if !run.iter().all(|outcome| matches!(outcome, wit::RunOutcome::Sent | wit::RunOutcome::Skip)) {
+                        queue.leave(n);
+                    }
+                    outcomes[n].extend(run);
+                }
+            }
+            Err(outage) if !begun => return Ok(Err(outage)),
+            Err(_) => {
+                store.data_mut().note_outage();
+                break;
+            }
+        }
+        begun = true;
+        if queue.is_empty() {
+            break;
+        }
+    }
+    for (outcomes, length) in outcomes.iter_mut().zip(lengths) {
+        outcomes.resize(length, wit::RunOutcome::Held);
+    }
+    let held = outcomes.iter().flatten().any(|outcome| matches!(outcome, wit::RunOutcome::Held));
+    store.data_mut().set_unconfirmed(held);
+    Ok(Ok(outcomes))
+}
+
+/// The messages of a call, in lists, from the first that is not published.
 struct Queue {
-    messages: WasmList<Unlifted>,
-    next: usize,
-    /// The units that the next ones take, and their sum.
-    weights: VecDeque<u32>,
+    lists: Vec<List>,
+    /// The messages that come next, by their lists and positions, with the units that each takes.
+    weighed: VecDeque<(usize, usize, u32)>,
+    /// The sum of these units.
     units: u32,
+    /// The message behind them.
+    next: (usize, usize),
     /// The bytes that the others may have.
     left: usize,
 }
 
+/// Messages that were copied out of a guest, by their lists.
+type Part = Vec<(usize, Vec<wit::Message>)>;
+
 impl Queue {
-    fn new(messages: WasmList<Unlifted>, most: usize) -> Self {
-        Self { messages, next: 0, weights: VecDeque::new(), units: 0, left: most }
+    fn new(lists: Vec<List>, most: usize) -> Self {
+        Self { lists, weighed: VecDeque::new(), units: 0, next: (0, 0), left: most }
     }
 
-    fn is_empty(&self) -> bool {
-        self.next == self.messages.len()
+    fn is_empty(&mut self) -> bool {
+        self.weighed.is_empty() && self.following().is_none()
     }
 
-    fn message(&self, store: &mut Store<'_>, n: usize) -> wasmtime::Result<Unlifted> {
-        self.messages.get(store, n).unwrap_or_else(|| Err(wasmtime::format_err!("a list of messages became shorter")))
+    /// Returns the place of the first message that is not weighed.
+    fn following(&mut self) -> Option<(usize, usize)> {
+        while self.next.1 >= self.lists.get(self.next.0)?.len() {
+            self.next = (self.next.0 + 1, 0);
+        }
+        Some(self.next)
+    }
+
+    /// Leaves out the rest of a list.
+    fn leave(&mut self, list: usize) {
+        self.weighed.retain(|(other, ..)| *other != list);
+        self.units = self.weighed.iter().fold(0, |units, (.., weight)| units.saturating_add(*weight));
+        if self.next.0 == list {
+            self.next = (list + 1, 0);
+        }
+    }
+
+    fn message(&self, store: &mut Store<'_>, list: usize, n: usize) -> wasmtime::Result<Unlifted> {
+        self.lists[list].get(store, n).unwrap_or_else(|| Err(wasmtime::format_err!("a list of messages became shorter")))
     }
 
     /// Weighs as many messages as a part may have.
     fn weigh(&mut self, store: &mut Store<'_>) -> wasmtime::Result<()> {
-        while self.units < LARGEST && self.next + self.weights.len() < self.messages.len() {
-            let bytes = self.message(store, self.next + self.weights.len())?.bytes(store)?;
+        while self.units < LARGEST
+            && let Some((list, n)) = self.following()
+        {
+            let bytes = self.message(store, list, n)?.bytes(store)?;
             // The same bytes may be passed again and again.
             let left = self.left.checked_sub(bytes);
             self.left = left.ok_or_else(|| wasmtime::format_err!("too much data is being copied out of the guest"))?;
             let weight = u32::try_from(1 + (bytes + MESSAGE) / UNIT).unwrap_or(u32::MAX);
-            self.weights.push_back(weight);
+            self.weighed.push_back((list, n, weight));
             self.units = self.units.saturating_add(weight);
+            self.next = (list, n + 1);
         }
         Ok(())
     }
 
-    /// Waits for room for the next message, and for more as far as there is some.
-    async fn take(&self, context: &PluginContext, time: Duration) -> Result<Option<Taken>, wit::Outage> {
+    /// Waits for room for the next message, and for more as far as there is some, and copies them.
+    async fn take(&mut self, store: &mut Store<'_>) -> wasmtime::Result<Result<(Option<Taken>, Part), wit::Outage>> {
+        self.weigh(store)?;
+        let (context, time) = (store.data().context().clone(), store.data().left_for_calls());
+        Ok(match self.room(&context, time).await {
+            Ok(taken) => {
+                let part = self.part(store, taken.as_ref().map_or(LARGEST, Taken::units))?;
+                Ok((taken, part))
+            }
+            Err(outage) => Err(outage),
+        })
+    }
+
+    async fn room(&self, context: &PluginContext, time: Duration) -> Result<Option<Taken>, wit::Outage> {
         let Some(share) = &context.publishing else { return Ok(None) };
         let begun = Instant::now();
-        let least = self.weights.front().copied().unwrap_or(1);
+        let least = self.weighed.front().map_or(1, |(.., weight)| *weight);
         let wait = share.take_some(least, self.units.max(1));
         let taken = tokio::time::timeout(time, wait).await;
         telemetry::waited(&context.signal_type, "publishing", begun.elapsed());
@@ -140,16 +228,19 @@ impl Queue {
     }
 
     /// Lifts the next messages: at least one, and no more than so many units are for.
-    fn part(&mut self, store: &mut Store<'_>, mut room: u32) -> wasmtime::Result<Vec<wit::Message>> {
-        let mut part = Vec::new();
-        while let Some(&weight) = self.weights.front()
+    fn part(&mut self, store: &mut Store<'_>, mut room: u32) -> wasmtime::Result<Part> {
+        let mut part: Part = Vec::new();
+        while let Some(&(list, n, weight)) = self.weighed.front()
             && (part.is_empty() || weight <= room)
         {
-            part.push(self.message(store, self.next)?.lift(store)?);
+            let message = self.message(store, list, n)?.lift(store)?;
+            match part.last_mut() {
+                Some((last, messages)) if *last == list => messages.push(message),
+                _ => part.push((list, vec![message])),
+            }
             room = room.saturating_sub(weight);
             self.units = self.units.saturating_sub(weight);
-            self.weights.pop_front();
-            self.next += 1;
+            self.weighed.pop_front();
         }
         Ok(part)
     }

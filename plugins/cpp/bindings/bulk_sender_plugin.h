@@ -244,23 +244,23 @@ typedef struct {
   } val;
 } exports_signalbus_plugin_bulk_sender_result_list_outcome_outage_t;
 
-// Imported Functions from `signalbus:plugin/log@0.1.0`
+// Imported Functions from `signalbus:plugin/log@0.1.1`
 // Whether records of this level are kept.
 extern bool signalbus_plugin_log_enabled(signalbus_plugin_log_level_t level);
 extern void signalbus_plugin_log_emit(signalbus_plugin_log_level_t level, bulk_sender_plugin_string_t *message, signalbus_plugin_log_attributes_t *fields);
 
-// Imported Functions from `signalbus:plugin/config@0.1.0`
+// Imported Functions from `signalbus:plugin/config@0.1.1`
 extern bool signalbus_plugin_config_get(bulk_sender_plugin_string_t *key, bulk_sender_plugin_string_t *ret);
 extern void signalbus_plugin_config_get_all(bulk_sender_plugin_list_tuple2_string_string_t *ret);
 // The host logs that a secret was read, but never its value.
 extern bool signalbus_plugin_config_get_secret(bulk_sender_plugin_string_t *key, bulk_sender_plugin_string_t *ret);
 
-// Imported Functions from `signalbus:plugin/producer@0.1.0`
+// Imported Functions from `signalbus:plugin/producer@0.1.1`
 // Publishes every message and waits until the bus has confirmed each. The
 // whole list is pipelined: one call costs about one round trip.
 extern bool signalbus_plugin_producer_publish(signalbus_plugin_producer_list_message_t *messages, signalbus_plugin_producer_list_outcome_t *ret, signalbus_plugin_producer_outage_t *err);
 
-// Exported Functions from `signalbus:plugin/bulk-sender@0.1.0`
+// Exported Functions from `signalbus:plugin/bulk-sender@0.1.1`
 bool exports_signalbus_plugin_bulk_sender_send_signalbus_messages(exports_signalbus_plugin_bulk_sender_signal_type_t *signal_type, exports_signalbus_plugin_bulk_sender_list_signal_t *signals, exports_signalbus_plugin_bulk_sender_list_outcome_t *ret, exports_signalbus_plugin_bulk_sender_outage_t *err);
 
 // Helper Functions

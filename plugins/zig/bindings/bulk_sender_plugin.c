@@ -3,33 +3,33 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Imported Functions from `signalbus:plugin/log@0.1.0`
+// Imported Functions from `signalbus:plugin/log@0.1.1`
 
-__attribute__((__import_module__("signalbus:plugin/log@0.1.0"), __import_name__("enabled")))
+__attribute__((__import_module__("signalbus:plugin/log@0.1.1"), __import_name__("enabled")))
 extern int32_t __wasm_import_signalbus_plugin_log_enabled(int32_t);
 
-__attribute__((__import_module__("signalbus:plugin/log@0.1.0"), __import_name__("emit")))
+__attribute__((__import_module__("signalbus:plugin/log@0.1.1"), __import_name__("emit")))
 extern void __wasm_import_signalbus_plugin_log_emit(int32_t, uint8_t *, size_t, uint8_t *, size_t);
 
-// Imported Functions from `signalbus:plugin/config@0.1.0`
+// Imported Functions from `signalbus:plugin/config@0.1.1`
 
-__attribute__((__import_module__("signalbus:plugin/config@0.1.0"), __import_name__("get")))
+__attribute__((__import_module__("signalbus:plugin/config@0.1.1"), __import_name__("get")))
 extern void __wasm_import_signalbus_plugin_config_get(uint8_t *, size_t, uint8_t *);
 
-__attribute__((__import_module__("signalbus:plugin/config@0.1.0"), __import_name__("get-all")))
+__attribute__((__import_module__("signalbus:plugin/config@0.1.1"), __import_name__("get-all")))
 extern void __wasm_import_signalbus_plugin_config_get_all(uint8_t *);
 
-__attribute__((__import_module__("signalbus:plugin/config@0.1.0"), __import_name__("get-secret")))
+__attribute__((__import_module__("signalbus:plugin/config@0.1.1"), __import_name__("get-secret")))
 extern void __wasm_import_signalbus_plugin_config_get_secret(uint8_t *, size_t, uint8_t *);
 
-// Imported Functions from `signalbus:plugin/producer@0.1.0`
+// Imported Functions from `signalbus:plugin/producer@0.1.1`
 
-__attribute__((__import_module__("signalbus:plugin/producer@0.1.0"), __import_name__("publish")))
+__attribute__((__import_module__("signalbus:plugin/producer@0.1.1"), __import_name__("publish")))
 extern void __wasm_import_signalbus_plugin_producer_publish(uint8_t *, size_t, uint8_t *);
 
-// Exported Functions from `signalbus:plugin/bulk-sender@0.1.0`
+// Exported Functions from `signalbus:plugin/bulk-sender@0.1.1`
 
-__attribute__((__weak__, __export_name__("cabi_post_signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages")))
+__attribute__((__weak__, __export_name__("cabi_post_signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages")))
 void __wasm_export_exports_signalbus_plugin_bulk_sender_send_signalbus_messages_post_return(uint8_t * arg0) {
   switch ((int32_t) (int32_t) *((uint8_t*) (arg0 + 0))) {
     case 0: {
@@ -515,7 +515,7 @@ bool signalbus_plugin_producer_publish(signalbus_plugin_producer_list_message_t 
   }
 }
 
-__attribute__((__export_name__("signalbus:plugin/bulk-sender@0.1.0#send-signalbus-messages")))
+__attribute__((__export_name__("signalbus:plugin/bulk-sender@0.1.1#send-signalbus-messages")))
 uint8_t * __wasm_export_exports_signalbus_plugin_bulk_sender_send_signalbus_messages(uint8_t * arg, size_t arg0, uint8_t * arg1, size_t arg2, uint8_t * arg3, size_t arg4, uint8_t * arg5, size_t arg6) {
   exports_signalbus_plugin_bulk_sender_signal_type_t arg7 = (signalbus_plugin_types_signal_type_t) {
     (bulk_sender_plugin_string_t) (bulk_sender_plugin_string_t) { (uint8_t*)(arg), (arg0) },
