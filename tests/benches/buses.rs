@@ -32,6 +32,13 @@ use sqlx::{Connection as _, Row as _};
 const BATCH: usize = 500;
 /// Workers of the relay, and number of loops in the shared case.
 const WORKERS: usize = 4;
+/// Ways to order the rows: their name, the settings, and the number of customers.
+const ORDERS: [(&str, &str, u32); 4] = [
+    ("in strict order", "order_by = ['id']\n", 1),
+    ("in the order of 1 key", "order_by = ['id']\norder_key = ['customer']\n", 1),
+    ("in the order of 10 keys", "order_by = ['id']\norder_key = ['customer']\n", 10),
+    ("in the order of 1,000 keys", "order_by = ['id']\norder_key = ['customer']\n", 1000),
+];
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -40,10 +47,14 @@ fn main() {
     runtime.block_on(async {
         for (name, kind) in [("rabbitmq", Kind::Rabbitmq), ("nats jetstream", Kind::Nats), ("redis", Kind::Redis)] {
             let (mut rates, mut by_one, mut by_four) = (Vec::new(), Vec::new(), Vec::new());
+            let mut ordered: [Vec<f64>; ORDERS.len()] = Default::default();
             for _ in 0..3 {
                 let broker = tokio::task::block_in_place(|| Broker::start(kind, ""));
                 prepare(kind, &broker).await;
-                let relay = relay(kind, &broker, rows).await;
+                let relay = relay(kind, &broker, rows, "", 1).await;
+                for ((_, order, customers), ratios) in ORDERS.iter().zip(&mut ordered) {
+                    ratios.push(self::relay(kind, &broker, rows, order, *customers).await / relay);
+                }
                 let alone = by_hand(kind, &broker, rows, 1).await;
                 let shared = by_hand(kind, &broker, rows, WORKERS).await;
                 println!("{name}: relay {relay:.0}, one loop {alone:.0}, {WORKERS} loops {shared:.0} rows/s");
@@ -54,6 +65,9 @@ fn main() {
             report.add(&format!("postgres to {name}: rows through `publish`"), rates, "rows/s", "");
             report.add(&format!("postgres to {name}: relay / a loop by hand"), by_one, "ratio", "at least 0.85");
             report.add(&format!("postgres to {name}: relay / {WORKERS} loops by hand"), by_four, "ratio", "");
+            for ((way, ..), ratios) in ORDERS.iter().zip(ordered) {
+                report.add(&format!("postgres to {name}: {way} / without order"), ratios, "ratio", "at least 0.7");
+            }
         }
         let mut rates = Vec::new();
         for _ in 0..3 {
@@ -94,12 +108,14 @@ async fn rabbitmq(broker: &Broker) -> lapin::Channel {
     channel
 }
 
-async fn relay(kind: Kind, broker: &Broker, rows: u32) -> f64 {
+async fn relay(kind: Kind, broker: &Broker, rows: u32, order: &str, customers: u32) -> f64 {
     let database = Database::postgres().await;
     database.orders(rows).await;
+    database.run(&format!("UPDATE order_placed SET customer = 'c' || id % {customers}")).await;
+    database.run("VACUUM ANALYZE order_placed").await;
     let (destination, key) = if kind == Kind::Rabbitmq { ("", "orders") } else { ("orders", "") };
     let more = format!(
-        "[signals.OrderPlaced.settings]\nconnection = \"bus\"\ndestination = {destination:?}\nkey = {key:?}\n\
+        "{order}[signals.OrderPlaced.settings]\nconnection = \"bus\"\ndestination = {destination:?}\nkey = {key:?}\n\
          [signals.OrderPlaced.grants]\nconnections = [\"bus\"]\n[connections.bus]\nurl = {:?}\n",
         broker.url()
     );

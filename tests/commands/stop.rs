@@ -90,7 +90,7 @@ async fn no_call_is_repeated_after_a_stop() {
     witness.wait_until("will panic");
     terminate(&flush);
     let ended = flush.wait_with_output().unwrap();
-    assert_eq!((ended.status.code(), claims(&database).await, left(&database).await), (Some(0), 0, 1), "{}", witness.text());
+    assert_eq!((ended.status.code(), claims(&database).await, left(&database).await), (Some(0), 0, 3), "{}", witness.text());
     assert_eq!(database.number("SELECT count(*) FROM signalbus_hold WHERE state = 'retry'").await, 0);
     assert!(project.command(&["flush", "-w", "0"]).status().unwrap().success());
     assert_eq!(left(&database).await, 0);
