@@ -280,6 +280,20 @@ impl<D: Driver> Connection<D> {
     }
 }
 
+/// A session with a statement that may be given up.
+struct Midst<'a, D: Driver> {
+    session: &'a mut Connection<D>,
+    over: bool,
+}
+
+impl<D: Driver> Drop for Midst<'_, D> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.session.drop_connection();
+        }
+    }
+}
+
 impl<D: Driver> Drop for Connection<D> {
     fn drop(&mut self) {
         self.drop_connection();
@@ -306,8 +320,7 @@ where
             if D::JOINS_STATEMENTS {
                 return Ok(());
             }
-            let begun = within(LONGEST, self.held()?.execute(AssertSqlSafe(begin))).await;
-            self.checked(begun.map(drop))
+            self.run(LONGEST, |connection| connection.execute(AssertSqlSafe(begin))).await.map(drop)
         })
     }
 
@@ -317,16 +330,15 @@ where
                 return self.execute_joined(sql, "").await;
             }
             let query = self.query(sql)?;
-            let result = within(self.limit, query.execute(self.held()?)).await;
-            self.checked(result.map(|result| D::affected(&result)))
+            let result = self.run(self.limit, |connection| Box::pin(query.execute(connection))).await?;
+            Ok(D::affected(&result))
         })
     }
 
     fn rows(&mut self, sql: Sql) -> BoxFuture<'_, Result<Vec<Vec<Cell>>, Error>> {
         Box::pin(async move {
             let query = self.query(sql)?;
-            let rows = within(self.limit, query.fetch_all(self.held()?)).await;
-            let rows = self.checked(rows)?;
+            let rows = self.run(self.limit, |connection| Box::pin(query.fetch_all(connection))).await?;
             // What cannot be decoded is a user's key: nothing can be recorded of it.
             let cell = |row: &<D::Db as sqlx::Database>::Row, position: usize| D::key(row, position).unwrap_or_default();
             let cells = |row| (0..sqlx::Row::len(row)).map(|position| cell(row, position)).collect();
@@ -345,8 +357,7 @@ where
             let query = self.query(sql)?;
             let limit = self.limit;
             let most = bytes.unwrap_or(usize::MAX);
-            let rows = within(limit, fetch::<D>(query, self.held()?, most)).await;
-            let (rows, bytes, cut) = self.checked(rows)?;
+            let (rows, bytes, cut) = self.run(limit, |connection| Box::pin(fetch::<D>(query, connection, most))).await?;
             let begun = self.held.as_ref().is_some_and(|held| held.begun);
             let len = rows.len();
             if rows.first().is_some_and(|row| !fits::<D>(row, &table)) {
@@ -402,14 +413,28 @@ where
     for<'c> &'c mut <D::Db as sqlx::Database>::Connection: Executor<'c, Database = D::Db>,
     <D::Db as sqlx::Database>::Arguments: IntoArguments<D::Db>,
 {
+    /// Runs a statement. Who gives it up in its midst keeps neither the connection, which cannot be used again, nor the
+    /// turn: others may wait for that, and who gave up for them.
+    async fn run<T>(
+        &mut self,
+        limit: Duration,
+        statement: impl for<'c> FnOnce(&'c mut <D::Db as sqlx::Database>::Connection) -> BoxFuture<'c, Result<T, sqlx::Error>>,
+    ) -> Result<T, Error> {
+        let mut midst = Midst { session: self, over: false };
+        let answer = within(limit, statement(midst.session.held()?)).await;
+        midst.over = true;
+        midst.session.checked(answer)
+    }
+
     /// Nobody has to be let in where nobody else writes.
     async fn look_for_others(&mut self) -> Result<(), Error> {
         let Some(question) = D::OTHERS else { return Ok(()) };
         if !self.connections.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
             return Ok(());
         }
-        let row = within(self.limit, self.held()?.fetch_one(AssertSqlSafe(format!("SELECT {question}")))).await;
-        let version = number(&D::cell(&self.checked(row)?, 0)?);
+        let question = AssertSqlSafe(format!("SELECT {question}"));
+        let row = self.run(self.limit, |connection| connection.fetch_one(question)).await?;
+        let version = number(&D::cell(&row, 0)?);
         if let Some(mut pauses) = self.connections.pauses() {
             pauses.heard(version, Instant::now());
         }
@@ -442,8 +467,7 @@ where
 
     async fn end(&mut self, statement: &'static str) -> Result<(), Error> {
         if self.held.as_ref().is_none_or(|held| held.begun && held.beginning.is_none()) {
-            let ended = within(LONGEST, self.held()?.execute(statement)).await;
-            self.checked(ended.map(drop))?;
+            self.run(LONGEST, |connection| connection.execute(statement)).await?;
         }
         self.put_back();
         Ok(())
