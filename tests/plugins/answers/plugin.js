@@ -1,7 +1,7 @@
 // @ts-nocheck
 // Returns what the setting `answer` says.
 
-import { get } from "signalbus:plugin/config@0.1.0";
+import { get } from "signalbus:plugin/config@0.1.1";
 
 function raises(value) {
   throw value;
