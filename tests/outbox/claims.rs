@@ -218,29 +218,35 @@ async fn a_version_column_tells_what_was_changed() {
     assert!(refused.contains("it must be DATETIME(6) NOT NULL"), "{refused}");
 }
 
-/// One connection serves all: who gives up a statement gives up its turn, too.
+/// One connection serves all: a statement that is given up, or that fails, gives up its turn, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_that_is_given_up_keeps_nobody_waiting() {
+async fn a_renewal_that_does_not_succeed_keeps_nobody_waiting() {
     use std::time::Duration;
 
     use sqlx::Executor as _;
 
     use crate::harness::PATIENCE;
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, claim, keys, orders, sent, settle};
+    use crate::harness::lane::{Relay, claim, orders};
 
-    let database = Database::sqlite().await;
-    database.orders(2).await;
-    let relay = Relay::open(&database, &orders()).await;
-    let (mut first, mut second) = (relay.worker(), relay.worker());
-    let batch = claim(&mut first, 1).await;
-    let mut other = database.sqlite_connection().await;
-    other.execute("BEGIN IMMEDIATE").await.unwrap();
-    tokio::time::timeout(Duration::from_millis(200), first.renew(&batch)).await.unwrap_err();
-    other.execute("ROLLBACK").await.unwrap();
-    let next = tokio::time::timeout(PATIENCE, claim(&mut second, 1)).await.expect("nobody has the connection");
-    assert_eq!((keys(&batch), keys(&next)), (vec!["1".to_owned()], vec!["2".to_owned()]));
-    settle(&mut first, &batch, &sent(&batch)).await;
+    for fails in [false, true] {
+        let database = Database::sqlite().await;
+        database.orders(2).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let (mut first, mut second) = (relay.worker(), relay.worker());
+        let batch = claim(&mut first, 1).await;
+        let mut other = database.sqlite_connection().await;
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
+        if fails {
+            first.renew(&batch).await.unwrap_err();
+        } else {
+            tokio::time::timeout(Duration::from_millis(200), first.renew(&batch)).await.unwrap_err();
+        }
+        other.execute("ROLLBACK").await.unwrap();
+        // (The claim of the first one may be over by now, and it is still there.)
+        tokio::time::timeout(PATIENCE, claim(&mut second, 1)).await.expect("nobody has the connection");
+        drop(first);
+    }
 }
 
 crate::on_each_version!(

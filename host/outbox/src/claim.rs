@@ -105,11 +105,21 @@ impl Worker<'_> {
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         let limit = self.lane.fitting(limit);
-        match self.claim_any(limit, boundary).await {
+        let claimed = match self.claim_any(limit, boundary).await {
             // A column, or the table itself, may be gone.
             Err(error @ Error::Refused { cause: Cause::Final, .. }) => Err(self.altered().await.unwrap_or(error)),
             claimed => claimed,
+        };
+        self.ended(claimed).await
+    }
+
+    /// Ends what an error has left of a transaction: its connection may be the only one, and whoever waits for it may have
+    /// what this worker waits for next.
+    pub(super) async fn ended<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
+        if result.is_err() {
+            let _ = self.session.rollback().await;
         }
+        result
     }
 
     /// Looks whether the table was altered.

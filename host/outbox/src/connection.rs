@@ -404,7 +404,12 @@ where
     }
 
     fn rollback(&mut self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.end("ROLLBACK"))
+        Box::pin(async move {
+            let ended = self.end("ROLLBACK").await;
+            // There may have been nothing to roll back: the transaction could not even begin.
+            self.drop_connection();
+            ended
+        })
     }
 }
 

@@ -118,7 +118,8 @@ impl Worker<'_> {
             (false, _) => Proof::Share,
         };
         let at_once = !ends && !leftovers && settlement.delete.len() == count;
-        let settled = self.settle_with(batch, settlement, proof, at_once).await?;
+        let settled = self.settle_with(batch, settlement, proof, at_once).await;
+        let settled = self.ended(settled).await?;
         if settled == Settled::Fenced {
             self.lane.lost(&batch.claim).await;
         } else if batch.claim.settled(batch.part, leftovers) && !ends {
@@ -249,7 +250,8 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error.
     pub async fn renew(&mut self, batch: &Batch) -> Result<bool, Error> {
-        self.renew_claim(&batch.claim).await
+        let renewed = self.renew_claim(&batch.claim).await;
+        self.ended(renewed).await
     }
 
     pub(super) async fn renew_claim(&mut self, claim: &HeldClaim) -> Result<bool, Error> {
@@ -265,7 +267,8 @@ impl Worker<'_> {
     /// Ends a claim of which nothing is in flight any more.
     pub(super) async fn end(&mut self, claim: &HeldClaim) -> Result<(), Error> {
         self.session.begin(Purpose::Write).await?;
-        self.session.execute_and_commit(self.lane.end_claim(claim, 0, false)).await.map(drop)
+        let ended = self.session.execute_and_commit(self.lane.end_claim(claim, 0, false)).await;
+        self.ended(ended).await.map(drop)
     }
 
     /// Deletes in one statement those of these rows of which the database can tell in it that they, and the claim,
