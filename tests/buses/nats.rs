@@ -8,7 +8,7 @@ use crate::harness::bus::{
     in_order, row_of, rows_of,
 };
 use crate::harness::proxy::Proxy;
-use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves};
+use crate::harness::refusal::{FEW_AND_MANY, Refusal, refusals_cost_only_themselves, refused_by};
 use async_nats::jetstream::consumer::pull::Config as Pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use async_nats::jetstream::{self, Message};
@@ -226,6 +226,23 @@ async fn a_narrow_network_costs_only_time() {
     let messages = messages(&stream).await;
     assert_eq!(distinct_rows_of(messages.iter().map(|message| header(message, "Nats-Msg-Id").to_owned())), ids(500));
     few_repetitions(messages.len());
+}
+
+/// A condition that a message brings along is its own: nobody else gets its receipt.
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_of_messages_cost_only_themselves() {
+    let broker = Broker::start(Kind::CurrentNats, "");
+    let stream = stream(&broker, Config::default()).await;
+    let arrived = async || messages(&stream).await.iter().map(|message| header(message, "Nats-Msg-Id").to_owned()).collect();
+    let settings = format!(
+        "connection = 'bus'\ndestination = 'orders'\nheaders = {{ 'Nats-Expected-Last-Msg-Id' = '{{customer}}' }}\n\
+         [connections.bus]\n{}\n",
+        url(&broker)
+    );
+    let grants = "connections = [{ name = 'bus', options = ['Nats-Expected-*'] }]";
+    let (good, bad, words) = ("customer = ''", "customer = 'nobody'", "wrong last msg ID");
+    let refusal = Refusal { settings: &settings, good, bad, words };
+    refused_by(&crate::harness::guest("signalbus_publish"), grants, &refusal, &[6], arrived).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

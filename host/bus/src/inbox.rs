@@ -12,8 +12,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::shared_connection::SharedConnection;
 use super::{
-    Bus, ConnectionConfig, Failure, IDLE, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, goes_on, outage,
-    refuse_options, reject, unavailable,
+    Bus, ConnectionConfig, Failure, IDLE, Receipt, ReceivingRuns, Run, at_most, broken, goes_on, outage, refuse_options, reject,
+    unavailable,
 };
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
@@ -116,13 +116,6 @@ impl Inbox {
 }
 
 impl Bus for Inbox {
-    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(async move {
-            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
-            Ok(self.send(&runs, deadline).await?.concat())
-        })
-    }
-
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
         Box::pin(self.send(runs, deadline))
     }

@@ -24,9 +24,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{
-    Bus, ConnectionConfig, Receipt, Receiving, ReceivingRuns, Run, at_most, hold_behind_failure, outage, parsed, reject,
-};
+use super::{Bus, ConnectionConfig, Receipt, ReceivingRuns, Run, at_most, hold_behind_failure, outage, parsed, reject};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
 use signalbus_core::message::Message;
@@ -152,13 +150,6 @@ impl Kafka {
 }
 
 impl Bus for Kafka {
-    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(async move {
-            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
-            Ok(self.send(&runs, deadline).await?.concat())
-        })
-    }
-
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
         Box::pin(self.send(runs, deadline))
     }

@@ -354,13 +354,24 @@ type Run<'a> = &'a [Message];
 type ReceivingRuns<'a> = Pin<Box<dyn Future<Output = Result<Vec<Vec<Receipt>>, Outage>> + Send + 'a>>;
 
 /// A connection to one kind of bus. It connects when it is first used, and reconnects.
+///
+/// Each has at least one of the two functions, of which the other one can be made.
 trait Bus: Send + Sync {
     /// Publishes the messages in their order, waits for confirmations until `deadline`, and returns one
     /// receipt per message.
     ///
     /// # Errors
     /// There is no connection: nothing was published.
-    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a>;
+    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
+        Box::pin(async move {
+            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
+            let mut receipts = self.publish_in_order(&runs, deadline).await?.into_iter();
+            // A receipt that is missing must not become that of another message.
+            let receipt =
+                |_: &Message| receipts.next().and_then(|mut run| run.pop()).unwrap_or_else(|| Err(outage("no receipt")));
+            Ok(messages.iter().map(receipt).collect())
+        })
+    }
 
     /// Publishes runs, which are independent of one another, as far as that can be done at once: returns a receipt for each
     /// of the first messages of a run. What it leaves out comes next, if these were sent. Of a run whose receipts end with a

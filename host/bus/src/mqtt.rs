@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::shared_connection::SharedConnection;
 use super::{
-    Bus, ConnectionConfig, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, hold_behind_failure, outage, parsed,
-    refuse_options, reject, tls, unavailable,
+    Bus, ConnectionConfig, Receipt, ReceivingRuns, Run, at_most, broken, hold_behind_failure, outage, parsed, refuse_options,
+    reject, tls, unavailable,
 };
 use acks::{Acks, run};
 use signalbus_core::message::Message;
@@ -154,13 +154,6 @@ impl Mqtt {
 }
 
 impl Bus for Mqtt {
-    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(async move {
-            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
-            Ok(self.send(&runs, deadline).await?.concat())
-        })
-    }
-
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
         Box::pin(self.send(runs, deadline))
     }

@@ -21,8 +21,8 @@ use url::Url;
 
 use super::shared_connection::SharedConnection;
 use super::{
-    Bus, ConnectionConfig, Failure, Receipt, Receiving, ReceivingRuns, Run, at_most, broken, goes_on, hold_behind_failure,
-    outage, refuse_options, reject, tls, unavailable,
+    Bus, ConnectionConfig, Failure, Receipt, ReceivingRuns, Run, at_most, broken, goes_on, hold_behind_failure, outage,
+    refuse_options, reject, tls, unavailable,
 };
 use batch::Batches;
 use signalbus_core::message::Message;
@@ -139,7 +139,8 @@ impl Nats {
         let mut pending = Vec::with_capacity(runs.len());
         {
             // Another call's message in between would cut a run.
-            let _turn = session.turn.lock().await;
+            let turn = timeout_at(deadline, session.turn.lock()).await;
+            let _turn = turn.map_err(|_| unavailable("NATS accepts no more messages"))?;
             for run in runs {
                 pending.push(match session.batches.take(run) {
                     true => Pending::Batch(session.publish_batch(run, deadline).await),
@@ -154,7 +155,7 @@ impl Nats {
                 Pending::Each(acks) => session.receipts(run, acks, &mut unrouted, deadline).await,
                 Pending::Batch(Err(receipt)) => vec![receipt],
                 Pending::Batch(Ok((count, ack))) => {
-                    match session.receipt(ack, &run[0].destination, &mut unrouted, deadline).await {
+                    match session.receipt(ack, &run[0].destination, false, &mut unrouted, deadline).await {
                         Some(receipt @ (Ok(Outcome::Sent) | Err(_))) => vec![receipt; count],
                         // It does not say for which of them.
                         _ => Vec::new(),
@@ -175,13 +176,6 @@ enum Pending {
 }
 
 impl Bus for Nats {
-    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(async move {
-            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
-            Ok(self.send(&runs, deadline).await?.concat())
-        })
-    }
-
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
         Box::pin(self.send(runs, deadline))
     }
@@ -192,12 +186,13 @@ impl Session {
         !self.state.borrow().lost
     }
 
-    /// Publishes the messages of a run until one cannot be, or does not tell which one it follows: each but the first is
-    /// stored only if the one before it is the last of its stream, since that one may have been lost or refused.
+    /// Publishes the messages of a run until one cannot be, does not tell which one it follows, or has a condition of its
+    /// own: each but the first is stored only if the one before it is the last of its stream, since that one may have been
+    /// lost or refused.
     async fn publish_run(&self, run: Run<'_>, deadline: Instant) -> Vec<Result<PublishAckFuture, Receipt>> {
         let (mut pending, mut previous) = (Vec::with_capacity(run.len()), None);
         for message in run {
-            if !pending.is_empty() && previous.is_none() {
+            if !pending.is_empty() && (previous.is_none() || expects(message)) {
                 break;
             }
             pending.push(self.publish(message, previous, deadline).await);
@@ -255,9 +250,9 @@ impl Session {
         deadline: Instant,
     ) -> Vec<Receipt> {
         let mut told = Vec::with_capacity(acks.len());
-        for (ack, message) in acks.into_iter().zip(run) {
+        for (n, (ack, message)) in acks.into_iter().zip(run).enumerate() {
             let receipt = match ack {
-                Ok(ack) => self.receipt(ack, &message.destination, unrouted, deadline).await,
+                Ok(ack) => self.receipt(ack, &message.destination, n > 0, unrouted, deadline).await,
                 Err(receipt) => Some(receipt),
             };
             let Some(receipt) = receipt else {
@@ -272,11 +267,12 @@ impl Session {
         told
     }
 
-    /// Returns the receipt of a message; `None` if it was not stored since another one is the last of its stream.
+    /// Returns the receipt of a message; `None` if it is behind another one, which is not the last of its stream any more.
     async fn receipt(
         &self,
         ack: PublishAckFuture,
         subject: &str,
+        is_behind: bool,
         unrouted: &mut HashMap<String, Receipt>,
         deadline: Instant,
     ) -> Option<Receipt> {
@@ -293,9 +289,7 @@ impl Session {
         };
         Some(match told {
             Ok(Ok(_)) => Ok(Outcome::Sent),
-            Ok(Err(error)) if said(&error).is_some_and(|said| said.error_code() == ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID) => {
-                return None;
-            }
+            Ok(Err(error)) if is_behind && is_cut(&error) => return None,
             Ok(Err(error)) if error.kind() == PublishErrorKind::StreamNotFound => {
                 if !unrouted.contains_key(subject) {
                     unrouted.insert(subject.to_owned(), self.why_unrouted(subject).await);
@@ -389,6 +383,18 @@ fn headers(message: &Message) -> Result<HeaderMap, Outcome> {
 fn said(error: &PublishError) -> Option<&async_nats::jetstream::Error> {
     use std::error::Error as _;
     error.source().and_then(|source| source.downcast_ref())
+}
+
+/// Returns whether a message has a condition of its own on what is in the stream.
+fn expects(message: &Message) -> bool {
+    const PREFIX: &str = "Nats-Expected-";
+    let begins = |name: &str| name.get(..PREFIX.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(PREFIX));
+    message.headers.iter().any(|(name, _)| begins(name))
+}
+
+/// Returns whether the message that was expected is not the last one of the stream.
+fn is_cut(error: &PublishError) -> bool {
+    said(error).is_some_and(|said| said.error_code() == ErrorCode::STREAM_WRONG_LAST_MESSAGE_ID)
 }
 
 fn refusal(error: &PublishError, subject: &str) -> Option<Receipt> {

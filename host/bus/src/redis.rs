@@ -12,7 +12,7 @@ mod server;
 
 use tokio::time::Instant;
 
-use super::{Bus, ConnectionConfig, Receipt, Receiving, ReceivingRuns, Run, refuse_options};
+use super::{Bus, ConnectionConfig, Receipt, ReceivingRuns, Run, refuse_options};
 use access::{Access, Address};
 use cluster::Cluster;
 use entry::together;
@@ -88,13 +88,6 @@ impl Redis {
 }
 
 impl Bus for Redis {
-    fn publish<'a>(&'a self, messages: &'a [Message], deadline: Instant) -> Receiving<'a> {
-        Box::pin(async move {
-            let runs: Vec<Run<'_>> = messages.chunks(1).collect();
-            Ok(self.send(&runs, deadline).await?.concat())
-        })
-    }
-
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
         Box::pin(self.send_in_order(runs, deadline))
     }
