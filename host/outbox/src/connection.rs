@@ -1,27 +1,24 @@
-//! Connections and sessions over any of the three drivers.
+//! Sessions over any of the three drivers.
 //!
-//! Must never reuse a connection that failed or was left inside a transaction. Next: the adapters.
+//! Must never reuse a connection that failed or was left inside a transaction. `pool` has the connections. Next: the
+//! adapters.
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::TryStreamExt as _;
 use futures::future::BoxFuture;
-use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, Executor, IntoArguments, Pool};
+use sqlx::{AssertSqlSafe, Executor, IntoArguments};
 
 use super::database::{Cell, ExtraColumns, Fetched, Purpose, Row, Session, number};
 use super::error::Error;
 use super::hold::Hold;
-use super::pauses::Pauses;
+use super::pool::{ConnectionPool, PooledConnection};
 use super::sql::{Arg, Sql};
 use super::table::Table;
 use super::trial;
 use signalbus_core::signal::Value;
-use signalbus_shares::{Measure, Pool as Turns, Share, Taken};
+use signalbus_shares::Share;
 
 /// Prepared statements that a connection keeps: a handful for each signal type.
 pub(super) const STATEMENTS: usize = 500;
@@ -71,164 +68,6 @@ pub(super) trait Driver: Send + Sync + 'static {
     ) -> Result<Value, Error>;
 }
 
-/// How many connections were made, of whatever pool.
-static MADE: AtomicU32 = AtomicU32::new(0);
-
-/// Connections that sessions take turns with, a transaction each. (The pool itself would ask the
-/// server for a sign of life after every one.)
-pub(super) struct ConnectionPool<Db: sqlx::Database> {
-    pool: Pool<Db>,
-    /// A pooler hands connections on between transactions: nothing may be left behind on them, no
-    /// setting and no prepared statement.
-    behind_pooler: Arc<AtomicBool>,
-    plain: Option<<Db::Connection as sqlx::Connection>::Options>,
-    /// The right to use a connection, by signal type: the one that has had least of their time comes first.
-    turns: Arc<Turns>,
-    /// Connections that nobody uses now, with their numbers; the one used last is taken first.
-    idle: Mutex<Vec<(u32, PoolConnection<Db>)>>,
-
-    /// Where others wait for the same lock by trying again and again.
-    pauses: Option<Mutex<Pauses>>,
-    /// The schema of the side tables, ready for SQL, with a dot.
-    side_schema: OnceLock<String>,
-    /// The file that connections are to, and what it was when one was last made: another file may take its name.
-    file: Option<(PathBuf, Mutex<Option<FileId>>)>,
-}
-
-/// A device, and the number of a file on it.
-type FileId = (u64, u64);
-
-fn file_id(path: &Path) -> Option<FileId> {
-    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
-}
-
-impl<Db: sqlx::Database> ConnectionPool<Db> {
-    pub(super) fn new(pool: Pool<Db>) -> Arc<Self> {
-        Arc::new(Self::with(pool, Arc::default(), None, None, None))
-    }
-
-    fn with(
-        pool: Pool<Db>,
-        behind_pooler: Arc<AtomicBool>,
-        plain: Option<<Db::Connection as sqlx::Connection>::Options>,
-        pauses: Option<Mutex<Pauses>>,
-        file: Option<(PathBuf, Mutex<Option<FileId>>)>,
-    ) -> Self {
-        let turns = Turns::new(pool.options().get_max_connections(), Measure::Time);
-        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses, side_schema: OnceLock::new(), file }
-    }
-
-    /// The same, for a database in a file, in which one writer locks out all others.
-    pub(super) fn single_writer(pool: Pool<Db>, file: &Path) -> Arc<Self> {
-        let pauses = Some(Mutex::new(Pauses::default()));
-        let file = Some((file.to_owned(), Mutex::default()));
-        Arc::new(Self::with(pool, Arc::default(), None, pauses, file))
-    }
-
-    /// Whether connections are behind_pooler turns out when one is made; `plain` is how to connect to a
-    /// pooler that refuses settings.
-    pub(super) fn perhaps_pooled(
-        pool: Pool<Db>,
-        behind_pooler: Arc<AtomicBool>,
-        plain: <Db::Connection as sqlx::Connection>::Options,
-    ) -> Arc<Self> {
-        Arc::new(Self::with(pool, behind_pooler, Some(plain), None, None))
-    }
-
-    /// Every statement looks for the side tables in a schema; `schema` is ready for SQL, with a dot.
-    pub(super) fn keep_sides_in(&self, schema: String) {
-        let _ = self.side_schema.set(schema);
-    }
-
-    pub(super) fn side_schema(&self) -> Option<&str> {
-        self.side_schema.get().map(String::as_str)
-    }
-
-    /// How many connections are in use, of how many.
-    pub(super) fn usage(&self) -> (usize, usize) {
-        (self.turns.used() as usize, self.pool.options().get_max_connections() as usize)
-    }
-
-    /// Whether a pooler hands connections on between transactions, as far as is known.
-    pub(super) fn is_behind_pooler(&self) -> bool {
-        self.behind_pooler.load(Relaxed)
-    }
-
-    async fn take(&self, share: &Share) -> Result<PooledConnection<Db>, Error> {
-        let turn = share.take(1).await;
-        let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
-        self.follow_file();
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let (number, connection) = match idle {
-            Some(idle) => idle,
-            None => (MADE.fetch_add(1, Relaxed), self.connect().await?),
-        };
-        Ok(PooledConnection { connection, number, beginning: None, begun: false, since: Instant::now(), _turn: turn })
-    }
-
-    async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
-        let refused = match (self.pool.acquire().await, &self.plain) {
-            (Ok(connection), _) => return Ok(connection),
-            (Err(refused), None) => return Err(refused.into()),
-            (Err(refused), Some(plain)) => (refused, plain),
-        };
-        // PgBouncer calls a setting in the start-up packet a violation of the protocol.
-        let violation =
-            |error: &sqlx::Error| error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "08P01");
-        let (refused, plain) = refused;
-        if self.is_behind_pooler() || !violation(&refused) {
-            return Err(refused.into());
-        }
-        self.behind_pooler.store(true, Relaxed);
-        self.pool.set_connect_options(plain.clone());
-        Ok(self.pool.acquire().await?)
-    }
-
-    /// Lets go of connections to a file that has lost its name to another one.
-    fn follow_file(&self) {
-        let Some((path, known)) = &self.file else { return };
-        // While there is none, it may be on its way.
-        let Some(now) = file_id(path) else { return };
-        let before = known.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
-        if before.is_some_and(|before| before != now) {
-            self.clear();
-        }
-    }
-
-    fn clear(&self) {
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for (_, mut connection) in idle {
-            connection.close_on_drop();
-        }
-    }
-
-    fn pauses(&self) -> Option<MutexGuard<'_, Pauses>> {
-        self.pauses.as_ref().map(|pauses| pauses.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn put_back(&self, held: PooledConnection<Db>) {
-        if let Some(mut pauses) = self.pauses().filter(|_| held.begun) {
-            pauses.owe(held.since, Instant::now());
-        }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((held.number, held.connection));
-    }
-}
-
-/// A connection in use, and the right to use one.
-struct PooledConnection<Db: sqlx::Database> {
-    connection: PoolConnection<Db>,
-    /// No other connection of the process has it.
-    number: u32,
-    /// What begins the transaction, where that goes with the first statement.
-    beginning: Option<&'static str>,
-    begun: bool,
-    since: Instant,
-    _turn: Option<Taken>,
-}
-
 type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Arguments>;
 
 /// A session: it has a connection from the beginning of a transaction to its end.
@@ -243,8 +82,7 @@ pub(super) struct Connection<D: Driver> {
 
 impl<D: Driver> Connection<D> {
     pub(super) fn new(connections: Arc<ConnectionPool<D::Db>>, signal_type: Option<&str>) -> Self {
-        // No signal type has an empty name.
-        let share = connections.turns.share(signal_type.unwrap_or_default());
+        let share = connections.share(signal_type);
         Self { connections, share, held: None, limit: LONGEST, state: None }
     }
 

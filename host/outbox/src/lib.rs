@@ -55,6 +55,7 @@ mod mysql;
 mod open;
 mod pauses;
 mod place;
+mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod rescan;

@@ -10,9 +10,10 @@ use futures::future::BoxFuture;
 use sqlx::mysql::{MySqlArguments, MySqlConnectOptions, MySqlPoolOptions, MySqlRow};
 use sqlx::{Arguments, ConnectOptions as _, Executor, Row, TypeInfo, ValueRef};
 
-use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
+use super::connection::{Connection, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, ReadRow, Session};
 use super::error::Error;
+use super::pool::ConnectionPool;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
 use super::text;

@@ -12,9 +12,10 @@ use futures::future::BoxFuture;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgListener, PgPoolOptions, PgRow};
 use sqlx::{Arguments, ConnectOptions as _, Executor as _, Row, ValueRef};
 
-use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
+use super::connection::{Connection, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, ReadRow, Session, Watch};
 use super::error::Error;
+use super::pool::ConnectionPool;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
 use super::text;

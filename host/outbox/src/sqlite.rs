@@ -14,9 +14,10 @@ use sqlx::sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, Sql
 use sqlx::{Arguments, ConnectOptions as _, Decode, Row, TypeInfo, ValueRef};
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, ConnectionPool, Driver, STATEMENTS};
+use super::connection::{Connection, Driver, STATEMENTS};
 use super::database::{Cell, Database, Dialect, Purpose, ReadRow, Session, Watch, number, percent_encoded};
 use super::error::Error;
+use super::pool::ConnectionPool;
 use super::sql::{Arg, Placeholder, Sql};
 use super::table::{Description, Kind, Table, TableColumn};
 use signalbus_core::signal::Value;
