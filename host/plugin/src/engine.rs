@@ -32,6 +32,7 @@ use super::guest::State;
 use super::http::{self, Clients};
 use super::limits::{Meter, Processors};
 use super::publishing;
+use super::spec::PluginSpec;
 use super::tcp;
 use super::wit;
 use signalbus_shares::{Measure, Pool, Share};
@@ -53,6 +54,8 @@ struct Parts {
     heads: Arc<Pool>,
     /// The messages that are being published.
     publishing: Arc<Pool>,
+    /// Shares of the types that are not loaded yet.
+    kept: Mutex<Vec<Share>>,
     /// What plugins may log.
     logging: Arc<Allowances>,
     cache: Option<Cache>,
@@ -137,6 +140,7 @@ impl Engine {
             processors,
             heads: Pool::new(HEADS, Measure::Units),
             publishing: Pool::new(publishing::UNITS, Measure::Units),
+            kept: Mutex::default(),
             logging: Arc::default(),
             cache,
             workers,
@@ -147,6 +151,19 @@ impl Engine {
             loads: Semaphore::new(LOADS),
             alive: Arc::default(),
         })))
+    }
+
+    /// Keeps a share for each of these signal types, loaded or not, until the next call: what loads late must not find
+    /// that others have taken everything.
+    pub fn keep_shares(&self, specs: impl IntoIterator<Item = PluginSpec>) {
+        let shares = specs.into_iter().flat_map(|PluginSpec { signal_type, grants, .. }| {
+            let heads = (!grants.http.is_empty()).then(|| self.heads(&signal_type));
+            let publishing = (!grants.connections.is_empty()).then(|| self.publishing(&signal_type));
+            [Some(self.room(&signal_type)), heads, publishing]
+        });
+        let shares = shares.flatten().collect();
+        // The new ones exist before the old ones go.
+        *self.0.kept.lock().unwrap_or_else(PoisonError::into_inner) = shares;
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {

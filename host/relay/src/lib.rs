@@ -100,6 +100,7 @@ impl Relay {
         let outbox = open_outbox(config)?;
         outbox.require_schema().await?;
         let engine = Engine::new(cache_folder(), compiler).map_err(|error| Refusal::Faults(vec![format!("{error:#}")]))?;
+        engine.keep_shares(signals.iter().map(SignalConfig::spec));
         let opened = open_all(&outbox, &engine, &Buses::default(), signals, Patience::ONE_SHOT).await?;
         Ok(Self::from_flushers(opened.into_iter().map(|(flusher, _)| flusher).collect()))
     }

@@ -108,6 +108,7 @@ impl Live {
                 Some(Err(error)) => return Err(error.into()),
             }
         }
+        self.engine.keep_shares(signals.iter().map(SignalConfig::spec));
         signals.iter().for_each(|signal| self.parked.add(signal));
         self.look_after();
         self.stop.run_until_cancelled(self.first_started(&signals)).await.unwrap_or(Ok(()))?;
@@ -201,10 +202,11 @@ impl Live {
         }
         match opened {
             Ok(opened) => {
+                // At no time does it seem to be neither here nor there.
+                self.start_runners(std::slice::from_ref(&config), vec![opened]);
                 if self.parked.remove(config.name()) {
                     telemetry::unparked(config.name());
                 }
-                self.start_runners(std::slice::from_ref(&config), vec![opened]);
             }
             Err(Refusal::Faults(faults)) => self.park(&config, faults),
             Err(Refusal::Database(error)) => self.park(&config, vec![format!("{}: {error}", config.place)]),
@@ -249,9 +251,13 @@ impl Live {
             running.is_some_and(|runner| runner.config.clone().at(&signal.place) == *signal) || self.parked.holds(signal)
         };
         let fresh: Vec<SignalConfig> = signals.iter().filter(|signal| !same(signal)).cloned().collect();
-        let opened = self.open(&fresh).await.map_err(|refusal| match refusal {
-            Refusal::Faults(faults) => faults,
-            Refusal::Database(error) => vec![error.to_string()],
+        self.engine.keep_shares(signals.iter().map(SignalConfig::spec));
+        let opened = self.open(&fresh).await.map_err(|refusal| {
+            self.engine.keep_shares(autoflushed(&running).iter().map(SignalConfig::spec));
+            match refusal {
+                Refusal::Faults(faults) => faults,
+                Refusal::Database(error) => vec![error.to_string()],
+            }
         })?;
         let names = |runners: &[Arc<SignalRunner>]| runners.iter().map(|runner| runner.name().to_owned()).collect::<Vec<_>>();
         let leaves = |runner: &Arc<SignalRunner>| signals.iter().all(|signal| signal.name() != runner.name());
