@@ -194,8 +194,11 @@ impl Crowd {
         self.database.run(&format!("INSERT INTO bystander SELECT i FROM {series}")).await;
         let begun = Instant::now();
         while self.database.count("bystander").await > 0 {
-            let log: String = self.relay.witness.text().chars().take(5000).collect();
-            assert!(begun.elapsed() < PATIENCE, "the neighbour stands still: {log}");
+            if begun.elapsed() > PATIENCE {
+                let log: String = self.relay.witness.text().chars().take(5000).collect();
+                let (ready, metrics) = (self.relay.get("/readyz").body, self.relay.get("/metrics").body);
+                panic!("the neighbour stands still: {ready}\n{metrics}\n{log}");
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -215,6 +218,21 @@ async fn instances_that_wait_leave_room_for_others() {
         let metrics = crowd.relay.get("/metrics").body;
         assert!(metrics.contains("signalbus_plugin_wait_seconds_count{"), "{metrics}");
     }
+}
+
+/// What the others hold meanwhile, they hold for longer than the test lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_loads_late_has_its_share() {
+    let late = tempfile::TempDir::new().unwrap();
+    let plugin = late.path().join("plugin.wasm");
+    let (database, signals) = Crowd::prepare(1, &guest("sleeps"), "concurrency = 256\ntimeout = '15m'", &plugin).await;
+    let crowd = Crowd { relay: Running::spawn(&database, &signals, ""), database };
+    // A quarter of the room is kept.
+    let called = || crowd.relay.witness.text().matches("called").count();
+    crowd.relay.wait("the crowd does not take what it can get", || called() >= 192);
+    std::fs::copy(guest("counts"), late.path().join("new")).unwrap();
+    std::fs::rename(late.path().join("new"), &plugin).unwrap();
+    crowd.neighbour_sends(2000).await;
 }
 
 /// A module that counts, so many times for each signal of a batch.

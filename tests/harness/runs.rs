@@ -136,11 +136,12 @@ pub fn arrived_in_order(ids: &[String], promise: Promise) {
     println!("{} of {} arrived again", ids.len() - ids.len().min(RUNS * good.len()), ids.len());
     for run in 0..RUNS {
         let numbers: Vec<usize> = places.iter().filter(|place| place.0 == run).map(|place| place.1).collect();
-        check(run, &numbers, &good, promise);
+        check_order(run, &numbers, &good, promise);
     }
 }
 
-fn check(run: usize, numbers: &[usize], good: &[usize], promise: Promise) {
+/// Checks what has arrived of one run, of which `good` are all in their order.
+pub fn check_order(run: usize, numbers: &[usize], good: &[usize], promise: Promise) {
     let ranks: Vec<usize> =
         numbers.iter().map(|number| good.binary_search(number).unwrap_or_else(|_| panic!("{number}"))).collect();
     if promise == Promise::NoGap {
@@ -162,8 +163,9 @@ fn check(run: usize, numbers: &[usize], good: &[usize], promise: Promise) {
 
 #[test]
 fn a_gap_or_another_order_is_noticed() {
-    let told =
-        |numbers: &'static [usize], promise| std::panic::catch_unwind(move || check(0, numbers, &[1, 2, 4], promise)).is_ok();
+    let told = |numbers: &'static [usize], promise| {
+        std::panic::catch_unwind(move || check_order(0, numbers, &[1, 2, 4], promise)).is_ok()
+    };
     for right in [&[1, 2, 4][..], &[1, 2, 1, 2, 4], &[1, 1, 2, 4, 2, 4]] {
         assert!(told(right, Promise::NoGap) && told(right, Promise::Repeated), "{right:?}");
     }
