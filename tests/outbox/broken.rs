@@ -31,6 +31,23 @@ async fn a_value_that_cannot_be_decoded_makes_a_dead_letter() {
     assert_eq!(project.run(&["flush", "-w", "0"]).stdout, "sent 1, deferred 0, buried 0\n");
 }
 
+/// As behind any other dead letter.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_behind_a_broken_row_is_held_if_dead_letters_hold() {
+    let database = unencoded().await;
+    database.run("CREATE TABLE order_placed (id int PRIMARY KEY, half int, customer text)").await;
+    for (more, sent) in [("", [4, 0]), ("on_dead = 'hold'", [2, 2]), ("order_key = ['half']\non_dead = 'hold'", [3, 1])] {
+        database.run("INSERT INTO order_placed SELECT i, i % 2, CASE WHEN i = 3 THEN 'Ren' || chr(233) ELSE 'Ann' END FROM generate_series(1, 5) i").await;
+        let more = format!("order_by = ['id']\n{more}");
+        let project = Project::new(database.folder(), &config(&database.url, &[("OrderPlaced", "sends", &more)]));
+        let [first, behind] = sent;
+        assert_eq!(project.run(&["flush", "-w", "0"]).stdout, format!("sent {first}, deferred 0, buried 1\n"), "{more}");
+        assert_eq!(project.run(&["flush", "-w", "0"]).stdout, "sent 0, deferred 0, buried 0\n", "{more}");
+        database.run("UPDATE order_placed SET customer = 'Rene' WHERE id = 3").await;
+        assert_eq!(project.run(&["flush", "-w", "0"]).stdout, format!("sent {}, deferred 0, buried 0\n", 1 + behind), "{more}");
+    }
+}
+
 /// Nothing can be recorded of it, so it stays where it is; the last one is where ranges end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_cannot_be_decoded_stops_nobody() {

@@ -80,11 +80,26 @@ impl Batch {
         Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false, full: false }
     }
 
-    /// The part of it that could be decoded, to be sent and not to be settled.
+    /// The positions of the signals that can be sent. If a dead letter holds back what is behind it, so does a broken one.
     #[must_use]
-    pub fn without_broken(&self) -> Self {
-        let whole = |n: &usize| self.broken.iter().all(|(broken, _)| broken != n);
-        let signals = (0..self.signals.len()).filter(whole).map(|n| self.signals[n].clone()).collect();
+    pub fn sendable(&self, holds_dead: bool) -> Vec<usize> {
+        let mut held: HashSet<&str> = HashSet::new();
+        let mut broken = self.broken.iter().map(|(position, _)| *position).peekable();
+        let mut sendable = Vec::with_capacity(self.signals.len());
+        for (position, signal) in self.signals.iter().enumerate() {
+            if broken.next_if_eq(&position).is_some() {
+                held.insert(&signal.order_key);
+            } else if !(holds_dead && held.contains(signal.order_key.as_str())) {
+                sendable.push(position);
+            }
+        }
+        sendable
+    }
+
+    /// The part of it with the signals at these positions, to be sent and not to be settled.
+    #[must_use]
+    pub fn part(&self, positions: &[usize]) -> Self {
+        let signals = positions.iter().map(|&position| self.signals[position].clone()).collect();
         let (marks, broken) = (Vec::new(), Vec::new());
         Self { claim: self.claim.clone(), signals, marks, broken, ..*self }
     }

@@ -248,21 +248,23 @@ impl<T: Claims> Flusher<T> {
         }
     }
 
-    /// Sends what could be decoded of a batch, and rejects the rest.
+    /// Sends what could be decoded of a batch and is not held back, and rejects what is broken.
     async fn send_whole(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Option<Verdict> {
-        let whole = batch.without_broken();
-        let verdict = match whole.signals.is_empty() {
+        let positions = batch.sendable(self.policy.holds_dead);
+        let verdict = match positions.is_empty() {
             true => Ok(Vec::new()),
             // (Of another type than this function's own future.)
-            false => Box::pin(self.send(worker, &whole, stop)).await?,
+            false => Box::pin(self.send(worker, &batch.part(&positions), stop)).await?,
         };
-        Some(verdict.map(|outcomes| {
-            let mut outcomes = match outcomes.len() == whole.signals.len() {
-                true => outcomes,
-                false => signalbus_core::settlement::wrong_length(whole.signals.len(), outcomes.len()),
+        Some(verdict.map(|sent| {
+            let sent = match sent.len() == positions.len() {
+                true => sent,
+                false => signalbus_core::settlement::wrong_length(positions.len(), sent.len()),
             };
+            let mut outcomes = vec![Outcome::Held; batch.signals.len()];
+            positions.into_iter().zip(sent).for_each(|(position, outcome)| outcomes[position] = outcome);
             for (position, reason) in &batch.broken {
-                outcomes.insert(*position, Outcome::Reject { reason: reason.clone() });
+                outcomes[*position] = Outcome::Reject { reason: reason.clone() };
             }
             outcomes
         }))
