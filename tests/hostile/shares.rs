@@ -188,9 +188,9 @@ async fn heads_without_end_take_bounded_memory() {
     let database = Database::sqlite().await;
     database.orders(4).await;
     let more = format!(
-        "burst_count = 1\nconcurrency = 4\ntimeout = '60s'\ngrants.http = ['http://127.0.0.1:{port}']\n\
+        "burst_count = 1\nconcurrency = 4\ntimeout = '20m'\ngrants.http = ['http://127.0.0.1:{port}']\n\
          [signals.OrderPlaced.settings]\nurl = 'http://127.0.0.1:{port}/'\nrequests = 256\nparallel = 256\nbytes = 0\n\
-         timeout_ms = 50000"
+         timeout_ms = 1000000"
     );
     let relay = Running::start(&database, &section("OrderPlaced", &guest("hoards_requests"), &more));
     let count = || heads.load(std::sync::atomic::Ordering::SeqCst);

@@ -220,7 +220,8 @@ impl ConnectionConfig {
         // Properties of the client library may have a word in this.
         let is_known = self.options.iter().all(|(name, _)| !name.starts_with("ssl."));
         let (host, port) = (self.host().filter(|_| is_known)?, self.url.port().unwrap_or(port));
-        tls::explain(&host, port, self.ca.as_deref(), self.timeout / 20).await
+        // A type's own timeout is a quarter longer, of which a half is left for calls.
+        tls::explain(&host, port, self.ca.as_deref(), self.timeout / 10).await
     }
 
     #[cfg(not(feature = "tls"))]

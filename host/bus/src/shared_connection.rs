@@ -80,7 +80,8 @@ impl<C> SharedConnection<C> {
             state = self.state.lock().await;
         }
         let connected = timeout_at(deadline, connect).await;
-        match connected.unwrap_or_else(|_| Err(unavailable(format!("no connection within {:.1?}", begun.elapsed())))) {
+        let late = |_| Err(unavailable(format!("no connection within {:.1}s", begun.elapsed().as_secs_f64())));
+        match connected.unwrap_or_else(late) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 state.current = Some(connection.clone());

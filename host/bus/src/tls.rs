@@ -12,7 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 /// Installs the cryptography provider for all clients that leave the choice open. Can be called again.
@@ -40,9 +40,10 @@ pub(super) fn client(ca: Option<&str>) -> Result<ClientConfig, String> {
 pub(super) async fn explain(host: &str, port: u16, ca: Option<&str>, patience: Duration) -> Option<String> {
     let name = host.to_owned().try_into().ok()?;
     let connector = TlsConnector::from(Arc::new(client(ca).ok()?));
-    let stream = timeout(patience, TcpStream::connect((host, port))).await.ok()?.ok()?;
-    let Ok(connected) = timeout(patience, connector.connect(name, stream)).await else {
-        return Some(format!("{host}:{port} does not answer a TLS handshake"));
+    let deadline = Instant::now() + patience;
+    let stream = timeout_at(deadline, TcpStream::connect((host, port))).await.ok()?.ok()?;
+    let Ok(connected) = timeout_at(deadline, connector.connect(name, stream)).await else {
+        return Some(format!("{host}:{port} does not answer a TLS handshake within {patience:?}"));
     };
     let error = connected.err()?;
     let plain = || format!("{host}:{port} does not seem to speak TLS");

@@ -11,6 +11,7 @@ use super::Topic;
 use crate::harness::PATIENCE;
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::bus::{Shop, certificates};
+use crate::harness::command::send;
 use crate::harness::relay::Running;
 use crate::harness::server::free_port;
 use crate::harness::target;
@@ -143,9 +144,11 @@ async fn a_certificate_and_a_token_let_in() {
     Shop::small(&wrong, &topic.destination()).await.cannot(78, &["refuses the login", "invalid_client"]).await;
     let unknown = format!("{}\ntimeout = '5s'", with("hidden%20treasure", ""));
     Shop::small(&unknown, &topic.destination()).await.cannot(69, &["certificate"]).await;
-    // Without a provider nobody is refused, and nothing is charged.
+    // Without a provider, or one that answers, nobody is refused, and nothing is charged.
+    let without = with("hidden%20treasure", &certificate) + "\ntimeout = '5s'";
+    send(&provider.process, "STOP");
+    Shop::small(&without, &topic.destination()).await.cannot(69, &["/token): operation timed out"]).await;
     provider.process.kill().unwrap();
-    let without = provider.connection(login, "hidden%20treasure", &certificate) + "\ntimeout = '5s'";
     Shop::small(&without, &topic.destination()).await.cannot(69, &["/token"]).await;
 }
 
