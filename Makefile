@@ -216,7 +216,8 @@ figures: plugins
 
 # The virtual environment is made anew when the package's dependencies change.
 VENV := $(CURDIR)/target/python
-PYTHONS := 3.10 3.11 3.12 3.13 3.14
+# The oldest and the newest: what both have, those in between have.
+PYTHONS := 3.10 3.14
 
 python: servers ready-made guests
 	@[ -x target/debug/signalbus ] || { echo '== building signalbus (several minutes the first time)'; cargo build --quiet -p signalbus; }
