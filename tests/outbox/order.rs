@@ -3,9 +3,10 @@
 mod cases {
     use std::time::Duration;
 
-    use signalbus::outbox::Source;
+    use signalbus::outbox::{Claimed, Source};
     use signalbus::settlement::Settlement;
 
+    use crate::harness::PATIENCE;
     use crate::harness::database::{Database, System};
     use crate::harness::lane::{
         Relay, attempts, burials, buried, claim, deferred, drain, keys, lose, nothing, ordered, sent, settle,
@@ -221,9 +222,39 @@ mod cases {
         assert_eq!(keys(&batch), ["2", "4"]);
         assert_eq!(batch.signals[1].order_key, "a%3A%25,");
     }
+
+    /// While two order keys are claimed, nobody looks for others again and again; but what was let go, or is new, is found.
+    pub async fn what_no_claim_holds_back_is_found(database: Database) {
+        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        let batch = claim(&mut one, 2).await;
+        assert_eq!(keys(&batch), ["100", "99"]);
+        for _ in 0..3 {
+            assert!(nothing(&mut two).await.is_none());
+        }
+        settle(&mut one, &batch, &sent(&batch)).await;
+        let batch = claim(&mut two, 1).await;
+        assert_eq!(keys(&batch), ["98"]);
+        let other = claim(&mut one, 1).await;
+        assert_eq!(keys(&other), ["97"]);
+        assert!(nothing(&mut relay.worker()).await.is_none());
+        database.run("INSERT INTO moves VALUES (1, 9, 'c')").await;
+        let mut three = relay.worker();
+        let begun = std::time::Instant::now();
+        let found = loop {
+            if let Claimed::Batch(found) = three.claim(9, None).await.unwrap() {
+                break found;
+            }
+            assert!(begun.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(keys(&found), ["1"]);
+    }
 }
 
 crate::on_each_database!(
+    what_no_claim_holds_back_is_found,
     rows_are_claimed_in_order,
     rows_are_claimed_in_descending_order,
     times_are_scanned_in_order,
@@ -238,3 +269,24 @@ crate::on_each_database!(
     similar_order_keys_are_distinguished,
     composite_order_keys_are_distinguished,
 );
+
+/// A backlog is not read from end to end for each of its batches, where a batch has all order keys.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_of_few_order_keys_is_read_a_few_times() {
+    use crate::harness::database::Database;
+    use crate::harness::relay::{Running, section};
+
+    const ROWS: u32 = 20_000;
+    let database = Database::postgres().await;
+    database.orders(ROWS).await;
+    database.run("UPDATE order_placed SET customer = 'c' || id % 10").await;
+    database.run("VACUUM ANALYZE order_placed").await;
+    database.run("SELECT pg_stat_reset()").await;
+    let more = "burst_count = 200\nconcurrency = 4\norder_by = ['id']\norder_key = ['customer']";
+    let mut relay = Running::start(&database, &section("OrderPlaced", &crate::harness::guest("noop"), more));
+    relay.wait_empty(&database, "order_placed").await;
+    assert_eq!(relay.stop(), Some(0));
+    let read = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_user_tables WHERE relname = 'order_placed'";
+    let read = database.number(read).await / i64::from(ROWS);
+    assert!(read < 20, "each row was read {read} times");
+}

@@ -9,7 +9,7 @@
 //! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
 //! one is due again, and every few seconds, the scan starts over. Next: `window`, then `settle`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,11 @@ use super::{Cause, Error, FRESH, LEASE, SignalTable, Worker, millis};
 /// How often to look whether the rows that are on record as sent are still what was sent, and at how many at once.
 const SENT_INTERVAL: Duration = Duration::from_secs(1);
 const SENT_AT_ONCE: usize = 1000;
+/// Among how many batches a claim first looks for order keys that no claim has.
+const NEAR: usize = 4;
+/// A search for order keys that no claim has goes through the whole table if there are none, and takes no more than one
+/// part in so many of the time.
+const BARREN: u32 = 20;
 
 /// How long a claim waits for others that claim.
 const LANE_PATIENCE: Duration = Duration::from_secs(5);
@@ -92,6 +97,9 @@ pub(super) struct Scan {
     floor: Option<Place>,
     /// There were dead letters at the last claim of an ordered type.
     dead: bool,
+    /// An ordered type was looked through in vain while others had these order keys: until then, it is not looked through
+    /// again as long as these are claimed.
+    barren: Option<(HashSet<String>, Instant)>,
     /// When the rows that are on record as sent were last looked at, and up to which hold.
     sent_seen: Option<Instant>,
     sent_after: i64,
@@ -407,9 +415,27 @@ impl Worker<'_> {
         if due || freed || scan.since.is_none_or(|since| since.elapsed() > SCAN_LIMIT) {
             scan.restart();
         }
+        let claimed: HashSet<&str> = active.claims.iter().flat_map(|claim| &claim.order_keys).map(String::as_str).collect();
+        let still = |key: &String| claimed.contains(key.as_str());
+        if scan.barren.as_ref().is_some_and(|(keys, until)| Instant::now() < *until && keys.iter().all(still)) {
+            return Ok(Some(Taken::Nothing(scan.nothing(active, true))));
+        }
         loop {
+            let begun = Instant::now();
             let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), ..Window::default() };
+            if !claimed.is_empty() && scan.floor.is_some() {
+                // To fill a batch with what few order keys have, would take all of the table, too.
+                let rows = self.read(&Window { among: Some(NEAR * limit), ..window }, active).await?;
+                if rows.len > 0 {
+                    return self.claimed_in_order(scan, active, rows);
+                }
+            }
             let rows = self.read(&window, active).await?;
+            if !claimed.is_empty() {
+                let pause = (begun.elapsed() * BARREN).min(SCAN_LIMIT);
+                let keys = || claimed.iter().map(|&key| key.to_owned()).collect();
+                scan.barren = (rows.len == 0).then(|| (keys(), Instant::now() + pause));
+            }
             if rows.len == 0 && scan.floor.is_some() && active.claims.is_empty() {
                 scan.restart();
                 continue;
@@ -417,11 +443,15 @@ impl Worker<'_> {
             if rows.len == 0 {
                 return Ok(None);
             }
-            let place = self.lane.place(&rows);
-            scan.floor = place.clone().and_then(|place| self.lane.floor(active, place));
-            let text = place.map(|place| place.to_text());
-            return self.claimed(active, text.as_deref(), rows, false);
+            return self.claimed_in_order(scan, active, rows);
         }
+    }
+
+    fn claimed_in_order(&self, scan: &mut Scan, active: &RecordedClaims, rows: Fetched) -> Result<Option<Taken>, Error> {
+        let place = self.lane.place(&rows);
+        scan.floor = place.clone().and_then(|place| self.lane.floor(active, place));
+        let text = place.map(|place| place.to_text());
+        self.claimed(active, text.as_deref(), rows, false)
     }
 
     pub(super) fn claimed(

@@ -261,6 +261,14 @@ pub(crate) trait Dialect: Send + Sync {
     fn exactly(&self, text: &str) -> String {
         text.to_owned()
     }
+    /// Appends `(…)` for `IN`: these texts.
+    fn texts(&self, sql: &mut Sql, texts: &[String]) {
+        sql.push("(");
+        sql.list(", ", texts, |sql, text| {
+            sql.arg(text.as_str());
+        });
+        sql.push(")");
+    }
     /// A key column's value as text that `key_arg` takes back.
     fn key_text(&self, column: &TableColumn, reference: &str) -> String;
     /// Appends one part of a key, to be compared with its column.

@@ -533,6 +533,11 @@ impl Dialect for PostgresDialect {
         " AND set_config('lock_timeout', '200ms', true) <> ''"
     }
 
+    /// (A list of arguments would be another statement for each length, and be searched from its start for each row.)
+    fn texts(&self, sql: &mut Sql, texts: &[String]) {
+        sql.push("(SELECT unnest(").arg(Arg::Texts(texts.to_vec())).push("::text[]))");
+    }
+
     fn guard(&self, sql: &mut Sql, _: &Table, rows: &[ReadRow<'_>], _: u32) -> bool {
         let mut distinct: Vec<String> = rows.iter().map(|(_, version)| version.to_string()).collect();
         distinct.sort_unstable();

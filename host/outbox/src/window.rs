@@ -12,12 +12,14 @@ use super::{Error, SignalTable, Worker};
 use signalbus_core::key::split_key;
 
 /// Which rows to read.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Window<'a> {
     pub(super) after: Option<&'a str>,
     pub(super) until: Option<&'a str>,
     /// Nothing before this value of the first column of the order.
     pub(super) floor: Option<&'a Place>,
+    /// Only among so many rows from the floor on, and those that are level with the last of them.
+    pub(super) among: Option<usize>,
     /// Only these order keys.
     pub(super) only: Option<&'a [String]>,
     /// Only these keys, which are held, and due.
@@ -230,9 +232,15 @@ impl SignalTable {
         self.within(sql, window.after, window.until, " AND ");
         if let (Some(floor), Some(first)) = (window.floor, self.table.order_by.first()) {
             let column = &self.table.columns[first.column];
-            let operator = if first.descending { " <= " } else { " >= " };
-            sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(operator);
+            let name = self.database.dialect().quote(&column.name);
+            let (from, to, direction) = if first.descending { (" <= ", " >= ", " DESC") } else { (" >= ", " <= ", "") };
+            sql.push(" AND t.").push(&name).push(from);
             self.database.dialect().key_arg(sql, column, &floor.to_text());
+            if let Some(rows) = window.among {
+                sql.push(&format!(" AND t.{name}{to}(SELECT n.{name} FROM {} n WHERE n.{name}{from}", self.texts.from));
+                self.database.dialect().key_arg(sql, column, &floor.to_text());
+                sql.push(&format!(" ORDER BY n.{name}{direction} LIMIT 1 OFFSET {rows})"));
+            }
         }
         if let Some(keys) = window.only {
             self.order_key_among(sql, keys, "IN");
@@ -396,10 +404,7 @@ impl SignalTable {
             return;
         }
         let order_key = self.database.dialect().exactly(&self.texts.order_key);
-        sql.push(" AND ").push(&order_key).push(" ").push(operator).push(" (");
-        sql.list(", ", keys, |sql, key| {
-            sql.arg(key.as_str());
-        });
-        sql.push(")");
+        sql.push(" AND ").push(&order_key).push(" ").push(operator).push(" ");
+        self.database.dialect().texts(sql, keys);
     }
 }
