@@ -225,31 +225,34 @@ mod cases {
 
     /// While two order keys are claimed, nobody looks for others again and again; but what was let go, or is new, is found.
     pub async fn what_no_claim_holds_back_is_found(database: Database) {
-        moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b")]).await;
-        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
-        let (mut one, mut two) = (relay.worker(), relay.worker());
-        let batch = claim(&mut one, 2).await;
-        assert_eq!(keys(&batch), ["100", "99"]);
-        for _ in 0..3 {
-            assert!(nothing(&mut two).await.is_none());
-        }
-        settle(&mut one, &batch, &sent(&batch)).await;
-        let batch = claim(&mut two, 1).await;
-        assert_eq!(keys(&batch), ["98"]);
-        let other = claim(&mut one, 1).await;
-        assert_eq!(keys(&other), ["97"]);
-        assert!(nothing(&mut relay.worker()).await.is_none());
-        database.run("INSERT INTO moves VALUES (1, 9, 'c')").await;
-        let mut three = relay.worker();
-        let begun = std::time::Instant::now();
-        let found = loop {
-            if let Claimed::Batch(found) = three.claim(9, None).await.unwrap() {
-                break found;
+        for (order, both, next, at) in [("at", ["100", "99"], ["98", "97"], 9), ("at desc", ["97", "98"], ["99", "100"], 0)] {
+            moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b")]).await;
+            let relay = Relay::open(&database, &ordered("moves", &[order], &["account"])).await;
+            let (mut one, mut two, mut three) = (relay.worker(), relay.worker(), relay.worker());
+            let batch = claim(&mut one, 2).await;
+            assert_eq!(keys(&batch), both);
+            for _ in 0..3 {
+                assert!(nothing(&mut two).await.is_none());
             }
-            assert!(begun.elapsed() < PATIENCE);
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        assert_eq!(keys(&found), ["1"]);
+            settle(&mut one, &batch, &sent(&batch)).await;
+            let batches = [claim(&mut two, 1).await, claim(&mut one, 1).await];
+            assert_eq!(batches.each_ref().map(|batch| keys(batch).concat()), next);
+            assert!(nothing(&mut three).await.is_none());
+            database.run(&format!("INSERT INTO moves VALUES (1, {at}, 'c')")).await;
+            let begun = std::time::Instant::now();
+            let found = loop {
+                if let Claimed::Batch(found) = three.claim(9, None).await.unwrap() {
+                    break found;
+                }
+                assert!(begun.elapsed() < PATIENCE);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            };
+            assert_eq!(keys(&found), ["1"]);
+            for batch in batches.iter().chain([&found]) {
+                settle(&mut one, batch, &sent(batch)).await;
+            }
+            database.run("DROP TABLE moves").await;
+        }
     }
 }
 

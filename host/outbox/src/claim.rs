@@ -412,7 +412,10 @@ impl Worker<'_> {
         // What is due again lies behind the floor, and so does what was behind a dead letter.
         let due = active.due.is_some_and(|(first, _)| first <= 0);
         let freed = std::mem::replace(&mut scan.dead, active.dead) && self.lane.table.holds_dead;
-        if due || freed || scan.since.is_none_or(|since| since.elapsed() > SCAN_LIMIT) {
+        // Something may have committed late.
+        let late = scan.since.is_none_or(|since| since.elapsed() > SCAN_LIMIT);
+        scan.barren.take_if(|_| late);
+        if due || freed || late {
             scan.restart();
         }
         let claimed: HashSet<&str> = active.claims.iter().flat_map(|claim| &claim.order_keys).map(String::as_str).collect();
