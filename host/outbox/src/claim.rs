@@ -132,11 +132,17 @@ impl Worker<'_> {
 
     /// Looks whether the table was altered.
     async fn altered(&mut self) -> Option<Error> {
-        let shape = &self.lane.shape;
         self.session.begin(Purpose::Read).await.ok()?;
-        let rows = self.session.rows(self.lane.statement(&shape.text, &shape.args)).await.ok()?;
+        let same = self.same_shape().await;
         self.session.commit().await.ok()?;
-        self.lane.expect_shape(rows.first().and_then(|row| row[0].as_ref())).err()
+        same.err().filter(Error::is_altered)
+    }
+
+    /// The table must still be what it was when it was opened.
+    async fn same_shape(&mut self) -> Result<(), Error> {
+        let shape = &self.lane.shape;
+        let rows = self.session.rows(self.lane.statement(&shape.text, &shape.args)).await?;
+        self.lane.expect_shape(rows.first().and_then(|row| row[0].as_ref()))
     }
 
     /// Looks, now and then, whether rows that are on record as sent are gone or were changed. Returns whether any was.
@@ -311,6 +317,10 @@ impl Worker<'_> {
 
     async fn take_and_record(&mut self, scan: &mut Scan, limit: usize, boundary: Option<&str>) -> Result<Taken, Error> {
         let taken = self.take(scan, limit, boundary).await?;
+        if matches!(taken, Taken::Rows(..) | Taken::Range(..)) && !self.lane.database.dialect().is_embedded() {
+            // It was when the claim began. But then it may have been altered before the rows were written and read.
+            self.same_shape().await?;
+        }
         match &taken {
             Taken::Rows(taking, _) | Taken::Range(taking, ..) => {
                 if taking.recorded {
