@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::database::{Purpose, Watch, number};
+use super::table::name_parts;
 use super::{Error, Outbox, SignalTable, Source};
 
 /// Time limit of a poll.
@@ -123,7 +124,7 @@ impl Outbox {
     /// Returns the statements that make the database announce signals of these types; `None` if it does
     /// not support that.
     pub fn announcing(&self, sources: &[Source]) -> Option<Vec<String>> {
-        let tables = sources.iter().map(|source| (super::name_parts(&source.table), source.signal.as_str()));
+        let tables = sources.iter().map(|source| (name_parts(&source.table), source.signal.as_str()));
         self.database.announcing(&tables.collect::<Vec<_>>())
     }
 

@@ -159,7 +159,6 @@ pub(super) fn resolve(
     view: Option<Vec<TableColumn>>,
 ) -> (Option<Table>, Vec<Fault>) {
     let mut faults = Vec::new();
-    let place = format!("signal type \"{}\"", source.signal);
     let (rewrites, lockable, recurring) = (described.rewrites, described.lockable, !described.unique_keys);
     let computed = view.map(|view| show(source, &mut described, view, &mut faults)).unwrap_or_default();
     let view = source.view.as_deref().map(name_parts);
@@ -175,7 +174,19 @@ pub(super) fn resolve(
         recurring,
         ..Table::default()
     };
-    if table.key.is_empty() && faults.is_empty() {
+    find_unsafe(source, &described, &mut faults);
+    name_columns(source, &described, &mut table, &mut faults);
+    name_children(source, &mut table, &mut faults);
+    find_doubtful(source, &described, &table, &mut faults);
+    table.columns = described.columns;
+    let fit = !faults.iter().any(|fault| matches!(fault, Fault::Fatal(_)));
+    (fit.then_some(table), faults)
+}
+
+/// Finds what makes a table unsafe to send from.
+fn find_unsafe(source: &Source, described: &Description, faults: &mut Vec<Fault>) {
+    let place = format!("signal type \"{}\"", source.signal);
+    if described.key.is_empty() && faults.is_empty() {
         faults.push(Fault::Fatal(format!(
             "{place}: table \"{}\" has no primary key, so its rows cannot be identified; add one",
             source.table
@@ -188,10 +199,13 @@ pub(super) fn resolve(
             source.table, source.table
         )));
     }
-    name_columns(source, &described, &mut table, &mut faults);
-    name_children(source, &mut table, &mut faults);
+}
+
+/// Finds what makes sending slow, or may keep rows.
+fn find_doubtful(source: &Source, described: &Description, table: &Table, faults: &mut Vec<Fault>) {
+    let place = format!("signal type \"{}\"", source.signal);
     let known = table.order_by.len() == source.order_by.len();
-    if known && table.ordered() && !serves(&described, source) {
+    if known && table.ordered() && !serves(described, source) {
         faults.push(Fault::Doubtful(format!(
             "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
             source.table,
@@ -213,9 +227,6 @@ pub(super) fn resolve(
             described.unenforced.join(", ")
         )));
     }
-    table.columns = described.columns;
-    let fit = !faults.iter().any(|fault| matches!(fault, Fault::Fatal(_)));
-    (fit.then_some(table), faults)
 }
 
 /// Decides how the versions of a row are told apart. Returns what is wrong with the column that is to tell them.

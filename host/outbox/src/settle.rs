@@ -1,6 +1,7 @@
 //! Settling: one durable transaction deletes or holds what a settlement names.
 //!
-//! Must change nothing unless the claim is still ours: each settle proves it.
+//! Must change nothing unless the claim is still ours: each settle proves it. Next: `standing`, what is still there;
+//! `removal`, which deletes it; `hold`, what stays.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,11 +10,9 @@ use std::time::{Duration, Instant};
 use super::batch::Batch;
 use super::database::{Purpose, Row};
 use super::hold::Entry;
-use super::open::HeldClaim;
-use super::sql::{Arg, Sql};
 use super::standing::Standing;
-use super::trial::{self, Rule, is_broken};
-use super::{Cause, Error, LEASE, SignalTable, Worker, millis};
+use super::trial::{Rule, is_broken};
+use super::{Cause, Error, Worker};
 use signalbus_core::settlement::Settlement;
 
 /// How many keys one statement names at most (SQLite and MySQL bound the number of arguments).
@@ -245,61 +244,6 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Extends a claim by another lease. Returns `false` if it belongs to another relay now.
-    ///
-    /// # Errors
-    /// The database's error.
-    pub async fn renew(&mut self, batch: &Batch) -> Result<bool, Error> {
-        let renewed = self.renew_claim(&batch.claim).await;
-        self.ended(renewed).await
-    }
-
-    pub(super) async fn renew_claim(&mut self, claim: &HeldClaim) -> Result<bool, Error> {
-        self.session.begin(Purpose::Renew).await?;
-        let renewed = self.session.execute(self.lane.extend(claim)).await?;
-        self.session.commit().await?;
-        if renewed == 1 {
-            claim.renewed();
-        }
-        Ok(renewed == 1 || is_broken(Rule::LossStops))
-    }
-
-    /// Ends a claim of which nothing is in flight any more.
-    pub(super) async fn end(&mut self, claim: &HeldClaim) -> Result<(), Error> {
-        self.session.begin(Purpose::Write).await?;
-        let ended = self.session.execute_and_commit(self.lane.end_claim(claim, 0, false)).await;
-        self.ended(ended).await.map(drop)
-    }
-
-    /// Deletes in one statement those of these rows of which the database can tell in it that they, and the claim,
-    /// are what they were. Returns how many.
-    async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
-        let held = positions.iter().any(|&n| batch.marks[n].held);
-        let told = (self.lane.table.numbered || self.lane.database.dialect().version().is_some())
-            && self.lane.is_plain()
-            && !self.lane.is_wary();
-        if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held || !told {
-            return Ok(0);
-        }
-        self.session.begin(Purpose::Single).await?;
-        let connection = self.session.connection();
-        let mut delete = self.lane.statement("", &[]);
-        if batch.claim.tracked {
-            // Only if the rows are deleted: what the claim does not cover, others may claim.
-            delete = self.lane.track(batch);
-            self.lane.guard(&mut delete, batch, positions, connection);
-            delete.push("; ");
-        }
-        self.lane.push_delete(&mut delete, batch, positions);
-        if !self.lane.guard(&mut delete, batch, positions, connection) {
-            return self.session.rollback().await.map(|()| 0);
-        }
-        let dialect = self.lane.database.dialect();
-        delete.push(" AND EXISTS (SELECT 1 FROM signalbus_claim WHERE token = ").arg(batch.claim.token());
-        delete.push(dialect.impatient()).push(dialect.share()).push(")");
-        self.session.execute_and_commit(delete).await
-    }
-
     /// Makes changes in one transaction. Returns `None` if the claim is lost.
     async fn apply(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
         self.session.begin(Purpose::Settle).await?;
@@ -387,133 +331,5 @@ impl Worker<'_> {
             }
         };
         Ok(self.session.execute(proof).await? == 1 || is_broken(Rule::Fence))
-    }
-
-    async fn delete_rows(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
-        let mut deleted = 0;
-        for chunk in positions.chunks(KEYS_PER_STATEMENT) {
-            let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-            for delete in self.lane.delete_children(&keys) {
-                self.session.execute(delete).await?;
-            }
-            let mut delete = self.lane.delete_rows(batch, chunk);
-            if self.lane.table.numbered {
-                self.lane.guard(&mut delete, batch, chunk, self.session.connection());
-            }
-            deleted += self.session.execute(delete).await?;
-        }
-        Ok(deleted)
-    }
-}
-
-impl SignalTable {
-    /// Makes the next claim scan from the start, since signals behind the position may be claimed again, and prove
-    /// that the claim it reads from still stands.
-    pub async fn rescan(&self) {
-        let mut scan = self.scan.lock().await;
-        scan.restart();
-        if let Some(open) = &scan.open {
-            open.claim.doubt();
-        }
-    }
-
-    /// Extends a claim, and proves that it stands.
-    fn extend(&self, claim: &HeldClaim) -> Sql {
-        let text = "UPDATE signalbus_claim SET expires_at = ? + NOW WHERE token = ?";
-        self.timed(text, &[millis(LEASE).into(), claim.token().into()])
-    }
-
-    /// Ends a claim. What may have been sent and is not settled stays in it, released: it keeps its ids.
-    fn end_claim(&self, claim: &HeldClaim, settled: usize, leftovers: bool) -> Sql {
-        let token = claim.token().into();
-        let number = |number: usize| Arg::Int(i64::try_from(number).unwrap_or_default());
-        let set = match (leftovers || claim.has_leftovers(), &claim.rest) {
-            (false, None) => return self.statement("DELETE FROM signalbus_claim WHERE token = ?", &[token]),
-            (true, _) => {
-                // Of a range, what is left may be anywhere.
-                let text = "in_flight = in_flight - CASE WHEN to_key IS NULL THEN ? ELSE 0 END, \
-                     takeovers = CASE WHEN takeovers > 0 THEN 1 ELSE 0 END";
-                self.statement(text, &[number(settled)])
-            }
-            (false, Some(rest)) => {
-                let args = [rest.from.as_deref().into(), number(rest.in_flight), rest.takeovers.into()];
-                self.statement("from_key = ?, in_flight = ?, takeovers = ?", &args)
-            }
-        };
-        let mut sql = self.statement("UPDATE signalbus_claim SET ", &[]);
-        // Another token: a claim is settled once.
-        sql.append(set).push(", token = ").arg(super::active::token().as_str());
-        sql.push(", owner = '', expires_at = 0 WHERE token = ").arg(token);
-        sql
-    }
-
-    /// Appends `key IN (…)` for these signals of a batch.
-    pub(super) fn named(&self, sql: &mut Sql, batch: &Batch, positions: &[usize]) {
-        let keys: Vec<&str> = positions.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-        self.database.dialect().key_in(sql, &self.table, &keys);
-    }
-
-    fn delete_rows(&self, batch: &Batch, positions: &[usize]) -> Sql {
-        let mut sql = self.statement("", &[]);
-        self.push_delete(&mut sql, batch, positions);
-        sql
-    }
-
-    /// What deletes the rows of other tables that go with these.
-    pub(super) fn delete_children(&self, keys: &[&str]) -> Vec<Sql> {
-        let dialect = self.database.dialect();
-        let delete = |child| {
-            let child = self.table.keyed(child);
-            let mut sql = self.statement(&format!("DELETE FROM {} WHERE ", dialect.table_name(&child.name)), &[]);
-            dialect.key_in(&mut sql, &child, keys);
-            sql
-        };
-        self.table.children.iter().map(delete).collect()
-    }
-
-    fn push_delete(&self, sql: &mut Sql, batch: &Batch, positions: &[usize]) {
-        sql.push(&self.texts.remove);
-        if is_broken(Rule::KeysNamed) {
-            return trial::push_range(sql, &self.table, batch, positions);
-        }
-        self.named(sql, batch, positions);
-    }
-
-    /// Records that a batch of a tracked claim is settled, and proves that the claim stands.
-    fn track(&self, batch: &Batch) -> Sql {
-        let (from, settled) = batch.claim.settled_with(batch.part);
-        let settled = serde_json::json!(settled).to_string();
-        let args = [from.as_deref().into(), settled.as_str().into(), batch.claim.token().into()];
-        self.statement("UPDATE signalbus_claim SET from_key = ?, settled_ranges = ? WHERE token = ?", &args)
-    }
-
-    /// Appends a condition that the rows are as they were read; `false` if it cannot be told.
-    fn guard(&self, sql: &mut Sql, batch: &Batch, positions: &[usize], connection: u32) -> bool {
-        let rows: Vec<_> = positions.iter().map(|&n| (batch.signals[n].key.as_str(), batch.marks[n].version)).collect();
-        is_broken(Rule::VersionDeleted) || self.database.dialect().guard(sql, &self.table, &rows, connection)
-    }
-
-    /// A claim belongs to another relay now: it is read no more.
-    async fn lost(&self, claim: &HeldClaim) {
-        let mut scan = self.scan.lock().await;
-        if scan.open.take_if(|open| open.claim.token() == claim.token()).is_some() {
-            scan.restart();
-        }
-    }
-
-    /// Whether a row is deleted by a statement of its own, and nothing else with it.
-    fn is_plain(&self) -> bool {
-        self.table.children.is_empty() && self.table.mark.is_empty()
-    }
-
-    /// Whether a deletion may leave a row where it is without a word.
-    fn may_resist(&self) -> bool {
-        self.table.rewrites || self.table.numbered
-    }
-
-    /// Whether a deletion may be a trigger's change, so that it has to be looked at in its transaction.
-    fn is_wary(&self) -> bool {
-        let counted = self.wary.fetch_update(Relaxed, Relaxed, |wary| wary.checked_sub(1)).is_ok();
-        counted || self.table.rewrites && self.table.numbered
     }
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use super::active::{ClaimRecord, RecordedClaims};
-use super::claim::{Scan, Taken, Taking};
+use super::claim::{Taken, Taking};
 use super::rescan::SLICE;
+use super::scan::Scan;
 use super::settle::KEYS_PER_STATEMENT;
 use super::window::Window;
 use super::{Error, Worker};

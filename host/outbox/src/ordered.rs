@@ -1,0 +1,101 @@
+//! Claims of types with an order: what comes first, from the floor of the scan on.
+//!
+//! An ordered type is scanned from its floor: whatever is not sent lies behind the first row of some claim. A signal
+//! that is claimed or deferred holds back every signal with the same order key; without `order_key`, every signal. When
+//! one is due again, and every few seconds, the scan starts over. Next: `window`, which reads;
+//! `place`, a place in the order.
+
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::active::RecordedClaims;
+use super::claim::Taken;
+use super::database::Fetched;
+use super::place::Place;
+use super::rescan::SCAN_LIMIT;
+use super::scan::Scan;
+use super::window::Window;
+use super::{Error, SignalTable, Worker};
+
+/// Among how many batches a claim first looks for order keys that no claim has.
+const NEAR: usize = 4;
+/// A search for order keys that no claim has goes through the whole table if there are none, and takes no more than one
+/// part in so many of the time.
+const BARREN: u32 = 20;
+
+impl Worker<'_> {
+    pub(super) async fn take_ordered(
+        &mut self,
+        scan: &mut Scan,
+        active: &RecordedClaims,
+        limit: usize,
+        boundary: Option<&str>,
+    ) -> Result<Option<Taken>, Error> {
+        let blocked = !active.claims.is_empty() || active.due.is_some_and(|(_, last)| last > 0);
+        if self.lane.table.order_key.is_empty() && blocked {
+            return Ok(None);
+        }
+        // What is due again lies behind the floor, and so does what was behind a dead letter.
+        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let freed = std::mem::replace(&mut scan.dead, active.dead) && self.lane.table.holds_dead;
+        // Something may have committed late.
+        let late = scan.since.is_none_or(|since| since.elapsed() > SCAN_LIMIT);
+        scan.barren.take_if(|_| late);
+        if due || freed || late {
+            scan.restart();
+        }
+        let claimed: HashSet<&str> = active.claims.iter().flat_map(|claim| &claim.order_keys).map(String::as_str).collect();
+        let still = |key: &String| claimed.contains(key.as_str());
+        if scan.barren.as_ref().is_some_and(|(keys, until)| Instant::now() < *until && keys.iter().all(still)) {
+            return Ok(Some(Taken::Nothing(scan.nothing(active, true))));
+        }
+        loop {
+            let begun = Instant::now();
+            let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), ..Window::default() };
+            if !claimed.is_empty() && scan.floor.is_some() {
+                // To fill a batch with what few order keys have, would take all of the table, too.
+                let rows = self.read(&Window { among: Some(NEAR * limit), ..window }, active).await?;
+                if rows.len > 0 {
+                    return self.claimed_in_order(scan, active, rows);
+                }
+            }
+            let rows = self.read(&window, active).await?;
+            if !claimed.is_empty() {
+                let pause = (begun.elapsed() * BARREN).min(SCAN_LIMIT);
+                let keys = || claimed.iter().map(|&key| key.to_owned()).collect();
+                scan.barren = (rows.len == 0).then(|| (keys(), Instant::now() + pause));
+            }
+            if rows.len == 0 && scan.floor.is_some() && active.claims.is_empty() {
+                scan.restart();
+                continue;
+            }
+            if rows.len == 0 {
+                return Ok(None);
+            }
+            return self.claimed_in_order(scan, active, rows);
+        }
+    }
+
+    fn claimed_in_order(&self, scan: &mut Scan, active: &RecordedClaims, rows: Fetched) -> Result<Option<Taken>, Error> {
+        let place = self.lane.place(&rows);
+        scan.floor = place.clone().and_then(|place| self.lane.floor(active, place));
+        let text = place.map(|place| place.to_text());
+        self.claimed(active, text.as_deref(), rows, false)
+    }
+}
+
+impl SignalTable {
+    /// The place of the first of these rows.
+    fn place(&self, rows: &Fetched) -> Option<Place> {
+        let column = self.table.order_by.first()?.column;
+        let first = (rows.decode)(0)?;
+        Place::of(&first.values[column], self.database.dialect().compares_bytes())
+    }
+
+    /// The place before which nothing is left to be claimed, once a claim begins at `place`.
+    fn floor(&self, active: &RecordedClaims, place: Place) -> Option<Place> {
+        let descending = self.table.order_by.first()?.descending;
+        let mut places = active.claims.iter().map(|claim| claim.from.as_deref().and_then(Place::from_text));
+        places.try_fold(place, |floor, place| Some(floor.first(place?, descending)))
+    }
+}
