@@ -2,20 +2,19 @@
 //!
 //! The relay itself only reads what a worker has put into the cache. Next: `worker`, the other side.
 
-use std::collections::{BTreeSet, HashMap};
-use std::io::{Read as _, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
+mod process;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use super::debug_info::Place;
-use super::limits::Size;
-use super::worker::REFUSED;
-use signalbus_core::text;
+use super::turns::Turns;
+use process::Running;
 
 /// What compiles components.
 #[derive(Clone, Debug, Default)]
@@ -170,115 +169,6 @@ impl Workers {
     }
 }
 
-/// How many of a kind may go on at a time.
-#[derive(Debug)]
-pub(super) struct Turns {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-#[derive(Debug)]
-struct Queue {
-    left: usize,
-    /// Who waits: the level, and in which order they came.
-    waiting: BTreeSet<(usize, u64)>,
-    serial: u64,
-}
-
-impl Turns {
-    pub(super) fn new(number: usize) -> Self {
-        Self { queue: Mutex::new(Queue { left: number, waiting: BTreeSet::new(), serial: 0 }), changed: Condvar::new() }
-    }
-
-    /// Waits for a turn, for a while, behind those of lower levels.
-    pub(super) fn take(&self, level: usize, patience: Duration) -> Option<Turn<'_>> {
-        let mut queue = self.queue();
-        queue.serial += 1;
-        let own = (level, queue.serial);
-        queue.waiting.insert(own);
-        let is_next = |queue: &Queue| queue.left > 0 && queue.waiting.first() == Some(&own);
-        let waited = self.changed.wait_timeout_while(queue, patience, |queue| !is_next(queue));
-        let (mut queue, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        let taken = is_next(&queue);
-        queue.waiting.remove(&own);
-        queue.left -= usize::from(taken);
-        // Another may be next now.
-        self.changed.notify_all();
-        taken.then(|| Turn(self))
-    }
-
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-pub(super) struct Turn<'a>(&'a Turns);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.queue().left += 1;
-        self.0.changed.notify_all();
-    }
-}
-
-/// A worker process, which does not outlive its use.
-struct Running(Child);
-
-impl Running {
-    const CHECK: Duration = Duration::from_millis(5);
-    /// The longest answer.
-    const LONGEST: u64 = 64 << 10;
-
-    /// Returns what it has written; or why it has failed, and whether its time was over.
-    fn answer(mut self, limit: &Limit, bytes: &[u8]) -> Result<String, (String, bool)> {
-        let status = std::thread::scope(|scope| {
-            if let Some(mut input) = self.0.stdin.take() {
-                // If it has died, its status tells.
-                scope.spawn(move || input.write_all(bytes));
-            }
-            let ended = self.ended(limit);
-            if ended.is_err() {
-                // What it does not read would be written for ever.
-                let _ = self.0.kill();
-            }
-            ended
-        })?;
-        let (mut answer, mut reason) = (Vec::new(), Vec::new());
-        if let (Some(output), Some(errors)) = (self.0.stdout.take(), self.0.stderr.take()) {
-            // What does not fit is no answer.
-            let _ = output.take(Self::LONGEST).read_to_end(&mut answer);
-            let _ = errors.take(Self::LONGEST).read_to_end(&mut reason);
-        }
-        match status.success() {
-            true => Ok(String::from_utf8_lossy(&answer).into_owned()),
-            false => Err(failure(status, limit, &String::from_utf8_lossy(&reason))),
-        }
-    }
-
-    /// Waits for its end.
-    fn ended(&mut self, limit: &Limit) -> Result<ExitStatus, (String, bool)> {
-        let most = Duration::from_secs(limit.seconds) * Workers::SLOWNESS;
-        let begun = Instant::now();
-        loop {
-            match self.0.try_wait() {
-                Ok(Some(status)) => return Ok(status),
-                Ok(None) if begun.elapsed() < most => {
-                    std::thread::sleep(Self::CHECK.max(begun.elapsed() / 16).min(Self::CHECK * 10));
-                }
-                Ok(None) => return Err((format!("it takes more than {} minutes", most.as_secs() / 60), true)),
-                Err(error) => return Err((error.to_string(), false)),
-            }
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Makes a folder in which one worker process compiles; it goes when the process has ended, in whatever way.
 fn scratch(cache: &Path) -> std::io::Result<TempDir> {
     /// No process takes as long.
@@ -293,26 +183,6 @@ fn scratch(cache: &Path) -> std::io::Result<TempDir> {
         }
     }
     TempDir::new_in(folder)
-}
-
-/// Why a worker process failed, and whether its processor time was over.
-fn failure(status: ExitStatus, limit: &Limit, said: &str) -> (String, bool) {
-    if status.code() == Some(REFUSED.into()) {
-        return (said.to_owned(), false);
-    }
-    let exhausted = said.contains("memory allocation of") || said.contains("Cannot allocate memory");
-    match status.signal() {
-        _ if exhausted => {
-            let memory = Size(usize::try_from(limit.memory).unwrap_or(usize::MAX));
-            (format!("it takes more than {memory} of memory"), false)
-        }
-        Some(9 | 24) => (format!("it takes more than {} seconds of processor time", limit.seconds), true),
-        _ => {
-            let mut said = text::printable(said).trim().to_owned();
-            text::cut(&mut said, 256);
-            (format!("the process for it ended with {status}: {said}"), false)
-        }
-    }
 }
 
 /// Returns the user's folder for compiled plugins, and for what building them leaves: `$XDG_CACHE_HOME/signalbus` or `~/.cache/signalbus`.

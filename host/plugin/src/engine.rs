@@ -3,38 +3,37 @@
 //! The rest of the host must not configure wasmtime itself. `load` compiles plugins with this engine;
 //! `call` makes stores in it.
 
+mod cache;
+mod config;
+mod linker;
+
 use std::collections::HashMap;
-use std::hash::{Hash as _, Hasher};
-use std::num::{NonZero, NonZeroUsize};
-use std::path::{Path, PathBuf};
+use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use wasmtime::component::{Component, HasSelf, Linker};
-use wasmtime::{Cache, CacheConfig, Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
-use wasmtime_wasi::cli::{WasiCli, WasiCliView};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
-use wasmtime_wasi::p2::bindings::{cli, filesystem, random, sockets};
-use wasmtime_wasi::random::{WasiRandom, WasiRandomView};
-use wasmtime_wasi::sockets::{WasiSockets, WasiSocketsView};
+use wasmtime::Cache;
+use wasmtime::component::{Component, Linker};
 
 use super::allowance::{Allowance, Allowances};
-use super::compiler::{Compiler, Turn, Turns, Uncompiled, Workers};
+use super::compiler::{Compiler, Uncompiled, Workers};
 use super::debug_info::Place;
 use super::descriptors::Descriptors;
 use super::guest::State;
-use super::http::{self, Clients};
-use super::limits::{Meter, Processors};
+use super::http::Clients;
+use super::limits::Processors;
 use super::publishing;
 use super::spec::PluginSpec;
-use super::tcp;
-use super::wit;
+use super::turns::{Turn, Turns};
+pub(super) use cache::compile_into;
+use cache::open_cache;
+pub(super) use config::slots;
+use config::{MEMORIES, config, frugal, pool};
+use linker::linker;
 use signalbus_shares::{Measure, Pool, Share};
 
 /// Compiles and runs plugins. A process has one engine; clones share it.
@@ -78,12 +77,6 @@ struct Parts {
 /// How long a guest runs before it yields, and by how much it may overrun its deadline.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Memories that the instances of all plugins may hold at once; nearly every instance has one.
-const MEMORIES: u32 = 256;
-const TABLES_PER_MEMORY: u32 = 8;
-/// Bytes of compiled code that the cache keeps, for each version of wasmtime: more than what is in use, since what is
-/// removed must be compiled again.
-const MOST_CACHED: u64 = 4 << 30;
 /// HTTP responses that may be awaited at once: the client buffers up to 400 KiB until the head of one is complete.
 const HEADS: u32 = 512;
 /// A fraction of the threads that the runtime has for what blocks.
@@ -271,169 +264,6 @@ impl Engine {
     }
 }
 
-/// Returns how many slots an instance of a component takes.
-pub(super) fn slots(component: &Component) -> u32 {
-    let Some(needs) = component.resources_required() else {
-        return Meter::MEMORIES;
-    };
-    needs.num_memories.max(needs.num_tables.div_ceil(TABLES_PER_MEMORY)).clamp(1, Meter::MEMORIES)
-}
-
-fn config(cache: Option<Cache>) -> Config {
-    let mut config = Config::new();
-    config
-        .wasm_component_model(true)
-        // Guest calls are synchronous; support for asynchronous ones triples the cost of an empty call.
-        .concurrency_support(false)
-        .epoch_interruption(true)
-        .wasm_backtrace_max_frames(NonZeroUsize::new(20))
-        // A worker process reads it, if it is needed.
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .cache(cache);
-    config
-}
-
-/// Compiles a component into a cache, unless it is there, for an [`Engine`] that reads it. `scratch` is a folder within the
-/// cache that nobody else uses; `small`: for a small address space.
-pub(super) fn compile_into(folder: &Path, scratch: &Path, small: bool, bytes: &[u8]) -> anyhow::Result<()> {
-    let cache = open_cache(folder)?;
-    let set = |cache: &Cache| {
-        let mut config = config(Some(cache.clone()));
-        if small {
-            frugal(&mut config);
-        }
-        config
-    };
-    let reading = wasmtime::Engine::new(set(&cache).enable_compiler(false))?;
-    if Component::new(&reading, bytes).is_ok() {
-        return Ok(());
-    }
-    // In a cache of its own, nobody else's files are in the way: those that are being written, or that a crash has left.
-    let own_cache = open_cache(scratch)?;
-    let compiling = wasmtime::Engine::new(&set(&own_cache))?;
-    Component::new(&compiling, bytes)?;
-    // Each engine looks for it under a name of its own.
-    let [from, to] = [&compiling, &reading].map(|engine| artifact(engine, bytes));
-    for version in std::fs::read_dir(own_cache.directory().join("modules"))?.flatten() {
-        let kept = cache.directory().join("modules").join(version.file_name());
-        std::fs::create_dir_all(&kept)?;
-        std::fs::rename(version.path().join(&from), kept.join(&to))?;
-        keep_within(&kept, MOST_CACHED)?;
-    }
-    let kept = Component::new(&reading, bytes).map(drop).map_err(anyhow::Error::from);
-    kept.with_context(|| format!("compiled code cannot be kept in \"{}\"", cache.directory().display()))
-}
-
-/// Removes the oldest files of a folder until the others have at most this many bytes together. (What is read only is
-/// never cleaned by wasmtime.)
-fn keep_within(folder: &Path, most: u64) -> std::io::Result<()> {
-    let mut files = Vec::new();
-    for file in std::fs::read_dir(folder)?.flatten() {
-        if let Ok(metadata) = file.metadata() {
-            files.push((metadata.modified()?, metadata.len(), file.path()));
-        }
-    }
-    files.sort_unstable();
-    let mut kept = 0;
-    for (_, length, path) in files.into_iter().rev() {
-        kept += length;
-        if kept > most {
-            let _ = std::fs::remove_file(path);
-        }
-    }
-    Ok(())
-}
-
-/// Returns the name of the file with a component's code in wasmtime's cache.
-fn artifact(engine: &wasmtime::Engine, bytes: &[u8]) -> String {
-    let mut name = FileName(Sha256::new());
-    // Without debug information in a file of its own, and without intrinsics.
-    (engine.precompile_compatibility_hash(), bytes, None::<&[u8]>, None::<&str>).hash(&mut name);
-    URL_SAFE_NO_PAD.encode(name.0.finalize())
-}
-
-/// Hashes what wasmtime's cache makes the name of a file from.
-struct FileName(Sha256);
-
-impl Hasher for FileName {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
-    }
-
-    /// Is not used: the hash is longer.
-    fn finish(&self) -> u64 {
-        0
-    }
-}
-
-fn open_cache(folder: &Path) -> anyhow::Result<Cache> {
-    let unusable = || format!("plugin cache \"{}\" is not usable", folder.display());
-    let mut cache = CacheConfig::new();
-    cache.with_directory(std::path::absolute(folder).with_context(unusable)?);
-    Cache::new(cache).map_err(anyhow::Error::from).with_context(unusable)
-}
-
-/// Preallocates slots for instances. This reserves addresses only; a few slots stay resident for the
-/// next instance.
-fn pool() -> InstanceAllocationStrategy {
-    let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(MEMORIES)
-        .total_core_instances(MEMORIES * 256)
-        .total_memories(MEMORIES)
-        .total_tables(MEMORIES * TABLES_PER_MEMORY)
-        .total_stacks(MEMORIES)
-        .max_core_instances_per_component(256)
-        .max_memories_per_component(Meter::MEMORIES)
-        .max_tables_per_component(Meter::TABLES)
-        .max_tables_per_module(Meter::TABLES)
-        .max_memories_per_module(Meter::MEMORIES)
-        .table_elements(100_000)
-        .max_component_instance_size(10 << 20)
-        .max_core_instance_size(10 << 20)
-        .max_memory_size(4 << 30)
-        .max_unused_warm_slots(8)
-        .linear_memory_keep_resident(1 << 20)
-        .table_keep_resident(64 << 10)
-        // Without the kernel's help, keeping pages resident is slower than not keeping them.
-        .pagemap_scan(Enabled::Auto);
-    InstanceAllocationStrategy::Pooling(pool)
-}
-
-/// Configures an engine for a small address space: no pool, and few more addresses per memory than it
-/// uses. Every access is checked, which costs about a seventh.
-fn frugal(config: &mut Config) -> &mut Config {
-    config.memory_reservation(1 << 20).memory_reservation_for_growth(16 << 20).memory_guard_size(64 << 10)
-}
-
-/// Links everything that a plugin may import. Imports without their grant were refused before; each
-/// use of a grant is checked again.
-fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
-    let mut linker = Linker::new(engine);
-    let l = &mut linker;
-    wit::Plugin::add_to_linker::<_, HasSelf<State>>(l, |state| state)?;
-    publishing::add_to_linker(l)?;
-    wasmtime_wasi::p2::add_to_linker_proxy_interfaces_async(l)?;
-    random::insecure::add_to_linker::<State, WasiRandom>(l, State::random)?;
-    random::insecure_seed::add_to_linker::<State, WasiRandom>(l, State::random)?;
-    cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_input::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_output::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, State::cli)?;
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    filesystem::types::add_to_linker::<State, WasiFilesystem>(l, State::filesystem)?;
-    http::add_to_linker(l)?;
-    sockets::instance_network::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::network::add_to_linker::<State, WasiSockets>(l, &sockets::network::LinkOptions::default(), State::sockets)?;
-    tcp::add_to_linker(l)?;
-    // Standard libraries import UDP together with TCP; every use of UDP fails.
-    sockets::udp::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    sockets::udp_create_socket::add_to_linker::<State, WasiSockets>(l, State::sockets)?;
-    Ok(linker)
-}
-
 /// Starts the thread that advances the engine's clock. A task would not do: a guest that spins may
 /// hold the thread that drives the runtime's timers.
 fn start_clock(engine: &wasmtime::Engine) -> std::io::Result<()> {
@@ -451,6 +281,8 @@ fn start_clock(engine: &wasmtime::Engine) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     const EMPTY: &[u8] = b"\0asm\x0d\0\x01\0";
@@ -480,26 +312,6 @@ mod tests {
         load().unwrap();
         std::fs::remove_file(&files[0]).unwrap();
         assert!(load().is_err() && artifacts(cache.path()).is_empty(), "it was compiled in this process");
-    }
-
-    #[test]
-    fn the_oldest_compiled_code_goes_first() {
-        let folder = TempDir::new().unwrap();
-        for (age, name) in ["new", "old", "older"].iter().enumerate() {
-            let file = std::fs::File::create(folder.path().join(name)).unwrap();
-            file.set_len(10).unwrap();
-            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age as u64)).unwrap();
-        }
-        let left = |most| {
-            keep_within(folder.path(), most).unwrap();
-            let names = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name());
-            let mut names: Vec<_> = names.collect();
-            names.sort_unstable();
-            names
-        };
-        assert_eq!(left(30), ["new", "old", "older"]);
-        assert_eq!(left(29), ["new", "old"]);
-        assert_eq!(left(10), ["new"]);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::http::Http;
 use super::limits::{Deadline, Limits, Load, Meter};
-use super::logs::{PluginContext, PluginLogs, Stream};
+use super::logs::{PluginLogs, Stream};
 use super::own_ids::OwnIds;
+use super::plugin_context::PluginContext;
 use super::tcp::{Sockets, View};
 use super::wit::signalbus::plugin::{config, log, ordered_producer, producer, types};
 use signalbus_core::message::Message;

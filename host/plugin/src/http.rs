@@ -35,7 +35,7 @@ pub(super) use super::client::{Client, Clients};
 use super::descriptors::Held;
 use super::endpoints::{HttpOrigin, undotted};
 use super::guest::State;
-use super::logs::PluginContext;
+use super::plugin_context::PluginContext;
 use signalbus_shares::Taken;
 use signalbus_telemetry as telemetry;
 

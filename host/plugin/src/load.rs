@@ -3,29 +3,31 @@
 //! A file that fails any check must never be called. `inspect` checks imports and exports, `engine`
 //! compiles; `generations` replaces a loaded plugin by the next.
 
+mod error;
+mod read;
+
 use std::collections::{BTreeSet, HashSet};
-use std::fmt::{self, Write as _};
-use std::fs::OpenOptions;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::fs::OFlags;
-use sha2::{Digest as _, Sha256};
 use tokio::task::{JoinError, JoinHandle};
 use wasmtime::component::{Component, InstancePre};
 
 use super::backtrace::Backtrace;
-use super::compiler::Turn;
 use super::engine::{self, Engine};
 use super::guest::State;
 use super::inspect::{self, Export, Exports, NoExport, Refused};
 use super::limits::{Limits, Processors};
-use super::logs::PluginContext;
+use super::plugin_context::PluginContext;
 use super::spec::PluginSpec;
+use super::turns::Turn;
 use super::wit::exports::signalbus::plugin::{bulk_sender, ordered_sender, sender};
+pub use error::LoadError;
+pub use read::digest;
+pub(super) use read::digest_of;
+use read::{read, short};
 use signalbus_core::signal::SignalType;
 use signalbus_shares::Share;
 use signalbus_telemetry as telemetry;
@@ -71,48 +73,6 @@ impl Entry {
             Export::Single => Self::Single(sender::GuestIndices::new(pre)?),
         })
     }
-}
-
-/// Why a file cannot be the plugin of its signal type.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    #[error("plugin {path:?} cannot be read: {reason}")]
-    Unreadable { path: PathBuf, reason: String },
-    #[error("plugin {path:?} has digest {found:?}, but {wanted:?} is configured: restore the file, or change \"digest\"")]
-    Digest { path: PathBuf, found: String, wanted: String },
-    #[error("plugin {path:?} is a core module, not a component: run `signalbus plugin build` in its project to make a component")]
-    CoreModule { path: PathBuf },
-    #[error("plugin {path:?} is not a WebAssembly component: name the output of a build for wasm32-wasip2")]
-    NotAComponent { path: PathBuf },
-    #[error(
-        "plugin {path:?} exports {export:?}, but this relay speaks signalbus:plugin 0.1.x: build it with that version of the WIT package"
-    )]
-    UnknownVersion { path: PathBuf, export: String },
-    #[error(
-        "plugin {path:?} exports none of \"signalbus:plugin/sender\", \"bulk-sender\" and \"ordered-sender\": build it for one of the worlds \"sender-plugin\", \"bulk-sender-plugin\" and \"ordered-sender-plugin\""
-    )]
-    NoSender { path: PathBuf },
-    #[error("plugin {path:?} imports {}: add these grants, or build it without these imports", Ungranted(imports))]
-    Ungranted {
-        path: PathBuf,
-        /// Each import, and the key of the grant that would serve it.
-        imports: Vec<(String, &'static str)>,
-    },
-    #[error("plugin {path:?} cannot use HTTP: {reason}")]
-    NoHttp { path: PathBuf, reason: String },
-    #[error("plugin {path:?} imports {}, which this relay does not provide: build it without them", Quoted(imports))]
-    UnknownImports { path: PathBuf, imports: Vec<String> },
-    #[error(
-        "plugin {path:?} publishes through connection \"{connection}\", which is not granted: add it to `grants.connections`"
-    )]
-    NoConnection { path: PathBuf, connection: String },
-    #[error("plugin {path:?} does not compile: {reason}")]
-    Compile { path: PathBuf, reason: String },
-    #[error("plugin {path:?} does not start: {reason}")]
-    Start { path: PathBuf, reason: String },
-    #[error("plugin {path:?} does not link: build it with the relay's own WIT package: {reason}")]
-    Link { path: PathBuf, reason: String },
 }
 
 impl Plugin {
@@ -372,75 +332,10 @@ fn ungranted_connection(imports: &[&str], PluginContext { grants, connections, .
     (!granted).then(|| connection.to_owned())
 }
 
-/// Returns the digest of a file, if it can be read. Hashes on a blocking thread.
-pub(super) async fn digest_of(path: PathBuf) -> Option<String> {
-    let hash = move || read(&path).ok().map(|bytes| digest(&bytes));
-    tokio::task::spawn_blocking(hash).await.ok().flatten()
-}
-
-/// Reads a plugin's file, once, whatever takes its place meanwhile.
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    // A pipe would keep whoever opens it waiting.
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(|error| error.to_string())?;
-    let found = file.metadata().map_err(|error| error.to_string())?;
-    if !found.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut bytes = Vec::new();
-    // It may grow.
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    match bytes.len() as u64 > LARGEST {
-        true => Err(format!("it is larger than {} MiB, which no plugin needs", LARGEST >> 20)),
-        false => Ok(bytes),
-    }
-}
-
-/// The largest file that is loaded: several times the largest of a language with an interpreter.
-const LARGEST: u64 = 128 << 20;
-
-/// Returns the name of a generation: `sha256:` and the digest of its file in hexadecimal.
-pub fn digest(bytes: &[u8]) -> String {
-    let mut text = "sha256:".to_owned();
-    for byte in Sha256::digest(bytes) {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-/// Shortens a digest for log lines.
-fn short(digest: &str) -> &str {
-    let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
-    digits.get(..12).unwrap_or(digits)
-}
-
-struct Quoted<'a>(&'a [String]);
-
-impl fmt::Display for Quoted<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, name) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(formatter, "{comma}{name:?}")?;
-        }
-        Ok(())
-    }
-}
-
-struct Ungranted<'a>(&'a [(String, &'static str)]);
-
-impl fmt::Display for Ungranted<'_> {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (name, grant)) in self.0.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(formatter, "{comma}{name:?} (needs {grant:?})")?;
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
     use crate::Compiler;
 
@@ -485,18 +380,5 @@ mod tests {
         let context = PluginContext::for_plugin("p", "T");
         let error = file.load(Engine::new(None, Compiler::InProcess).unwrap(), Limits::default(), context).unwrap_err();
         assert!(error.to_string().starts_with("plugin \"/nowhere/p.wasm\" cannot be read: "));
-    }
-
-    #[test]
-    fn every_missing_grant_is_listed() {
-        let error = LoadError::Ungranted {
-            path: "p.wasm".into(),
-            imports: vec![("wasi:http/types@0.2.4".into(), "grants.http"), ("wasi:sockets/tcp@0.2.0".into(), "grants.tcp")],
-        };
-        assert_eq!(
-            error.to_string(),
-            "plugin \"p.wasm\" imports \"wasi:http/types@0.2.4\" (needs \"grants.http\"), \
-             \"wasi:sockets/tcp@0.2.0\" (needs \"grants.tcp\"): add these grants, or build it without these imports"
-        );
     }
 }

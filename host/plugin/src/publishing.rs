@@ -10,7 +10,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{ComponentType, Lift, Linker, WasmList, WasmStr};
 
 use super::guest::State;
-use super::logs::PluginContext;
+use super::plugin_context::PluginContext;
 use super::wit::signalbus::plugin::ordered_producer::Host as _;
 use super::wit::signalbus::plugin::producer::Host as _;
 use super::wit::signalbus::plugin::types as wit;

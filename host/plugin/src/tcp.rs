@@ -21,8 +21,8 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsCtxView, Was
 use super::descriptors::Held;
 use super::endpoints::undotted;
 use super::guest::State;
-use super::logs::PluginContext;
 use super::lookup::{LOOKUPS, NameLookup};
+use super::plugin_context::PluginContext;
 use signalbus_core::text;
 use signalbus_telemetry as telemetry;
 

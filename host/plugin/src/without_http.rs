@@ -8,7 +8,7 @@ use wasmtime::component::Linker;
 
 use super::grants::Grants;
 use super::guest::State;
-use super::logs::PluginContext;
+use super::plugin_context::PluginContext;
 
 const WITHOUT: &str = "this binary was built without HTTP: build it with the Cargo feature \"http\"";
 
