@@ -4,32 +4,35 @@
 //! why they do not confirm; `shared_connection` connects; `instrumented` measures and redacts.
 
 mod drop_in_thread;
+mod events;
 mod explain;
+mod message;
 mod msk;
+mod outcome;
 mod settings;
 mod token;
 
-use std::error::Error;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rdkafka::client::OAuthToken;
+use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::OwnedDeliveryResult;
-use rdkafka::producer::{DeliveryFuture, FutureProducer, FutureRecord, Producer as _};
-use rdkafka::{ClientConfig, ClientContext, Statistics};
+use rdkafka::producer::{DeliveryFuture, FutureProducer, Producer as _};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::shared_connection::SharedConnection;
-use super::{Bus, ConnectionConfig, Receipt, ReceivingRuns, Run, at_most, hold_behind_failure, outage, parsed, reject};
+use super::{Bus, ConnectionConfig, Receipt, ReceivingRuns, Run, hold_behind_failure, outage};
 use drop_in_thread::DropInThread;
 pub(super) use drop_in_thread::end;
+use events::{ClientEvents, ClientState};
+use message::{Record, record};
+use outcome::{classify, is_of_request, refusal};
 use signalbus_core::message::Message;
-use signalbus_core::signal::{Outage, Outcome};
-use token::{NoToken, Tokens};
+use signalbus_core::signal::Outage;
+use token::Tokens;
 
 /// A connection to Kafka: an idempotent producer that all calls share.
 pub(super) struct Kafka {
@@ -55,29 +58,6 @@ struct Session {
 }
 
 type Producer = DropInThread<FutureProducer<ClientEvents>>;
-
-/// Errors that the library reports outside of deliveries.
-#[derive(Clone, Default)]
-struct ClientState {
-    /// Why the servers refuse the login.
-    refused: Option<String>,
-    /// The last connection error, or why messages of a topic are not confirmed; and when it occurred.
-    fault: Option<(String, Instant)>,
-    /// Whether the last token could not be fetched, though it may be later.
-    waits_for_token: bool,
-    /// For how long the servers last delayed requests that exceed a quota, and when.
-    throttled: Option<(Duration, Instant)>,
-}
-
-/// Receives the library's errors, and gives it tokens.
-#[derive(Clone)]
-struct ClientEvents {
-    state: watch::Sender<ClientState>,
-    tokens: Option<Tokens>,
-    runtime: Handle,
-}
-
-type Record<'a> = FutureRecord<'a, str, [u8]>;
 
 impl Kafka {
     pub(super) fn new(config: &ConnectionConfig) -> Result<Self, String> {
@@ -153,41 +133,6 @@ impl Bus for Kafka {
     fn publish_in_order<'a>(&'a self, runs: &'a [Run<'a>], deadline: Instant) -> ReceivingRuns<'a> {
         Box::pin(self.send(runs, deadline))
     }
-}
-
-impl ClientContext for ClientEvents {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let tokens = self.tokens.as_ref().ok_or("the URL names no `?mechanism=OAUTHBEARER`")?;
-        let token = tokens.fetch(&self.runtime);
-        let unavailable = matches!(token, Err(NoToken::Unavailable(_)));
-        self.state.send_modify(|state| state.waits_for_token = unavailable);
-        token.map_err(|(NoToken::Refused(reason) | NoToken::Unavailable(reason))| reason.replace('\0', " ").into())
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // (So a server answers who logs in again within a second.)
-        let too_soon = reason.contains("Request not valid in current SASL state");
-        self.state.send_modify(|state| match error.rdkafka_error_code() {
-            Some(Code::Authentication | Code::SaslAuthenticationFailed) if !too_soon && !state.waits_for_token => {
-                state.refused = Some(reason.to_owned());
-            }
-            // The library reports its cause first.
-            Some(Code::AllBrokersDown) if state.fault.is_some() => {}
-            _ => state.fault = Some((reason.to_owned(), Instant::now())),
-        });
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let throttles = statistics.brokers.values().filter_map(|broker| broker.throttle.as_ref());
-        let longest = throttles.map(|window| u64::try_from(window.max).unwrap_or_default()).max().unwrap_or_default();
-        if longest > 0 {
-            self.state.send_modify(|state| state.throttled = Some((Duration::from_millis(longest), Instant::now())));
-        }
-    }
-
-    fn log(&self, _: rdkafka::config::RDKafkaLogLevel, _: &str, _: &str) {}
 }
 
 impl Session {
@@ -381,88 +326,5 @@ async fn delivered(pending: DeliveryFuture, deadline: Instant) -> Result<OwnedDe
         Ok(Ok(delivery)) => Ok(delivery),
         Ok(Err(_)) => Err(Err(outage("the producer has ended"))),
         Err(_) => Err(Err(outage("no confirmation in time"))),
-    }
-}
-
-/// Converts a message.
-///
-/// # Errors
-/// Kafka cannot carry the message.
-fn record(message: &Message) -> Result<Record<'_>, Outcome> {
-    let topic = message.destination.as_str();
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    at_most(249, "Kafka", "`destination`", topic)?;
-    if ["", ".", ".."].contains(&topic) || !topic.bytes().all(legal) {
-        return Err(reject(format!(
-            "{topic:?} is not a valid topic name: it takes letters and digits of ASCII, `.`, `_` and `-`"
-        )));
-    }
-    let mut headers = OwnedHeaders::new_with_capacity(message.headers.len() + 2);
-    let known = [("content-type", message.content_type.as_deref()), ("id", message.id.as_deref())];
-    let known = known.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-    for (key, value) in message.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(known) {
-        if key.contains('\0') {
-            return Err(reject(format!("header {key:?}: the name contains a zero byte, which Kafka does not allow")));
-        }
-        headers = headers.insert(Header { key, value: Some(value) });
-    }
-    let mut record = Record::to(topic).payload(message.body.as_slice()).headers(headers);
-    record.key = message.key.as_deref();
-    for (name, value) in &message.options {
-        match name.strip_prefix("kafka.") {
-            // A negative one would mean any.
-            Some("partition") => record.partition = Some(parsed::<u32>(name, value)?.try_into().unwrap_or(i32::MAX)),
-            Some("timestamp") => record.timestamp = Some(parsed(name, value)?),
-            Some("tombstone") if parsed(name, value)? => {
-                if !message.body.is_empty() {
-                    return Err(reject("option \"kafka.tombstone\" is for a message without a body"));
-                }
-                record.payload = None;
-            }
-            Some("tombstone") => {}
-            Some(_) => return Err(reject(format!("Kafka has no option \"{name}\""))),
-            None => {}
-        }
-    }
-    Ok(record)
-}
-
-fn classify(delivery: OwnedDeliveryResult, topic: &str) -> Receipt {
-    match delivery {
-        Ok(_) => Ok(Outcome::Sent),
-        Err((error, _)) => refusal(&error, topic),
-    }
-}
-
-/// Returns whether an error may concern other messages of the same request.
-fn is_of_request(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            Code::MessageSizeTooLarge
-                | Code::MessageBatchTooLarge
-                | Code::InvalidMessage
-                | Code::InvalidMessageSize
-                | Code::InvalidRecord
-                | Code::InvalidDifferentRecord
-                | Code::InvalidTimestamp
-        )
-    )
-}
-
-fn refusal(error: &KafkaError, topic: &str) -> Receipt {
-    let Some(code) = error.rdkafka_error_code() else { return Err(outage(error.to_string())) };
-    match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
-            Ok(Outcome::retry(format!("Kafka has no topic \"{topic}\", or no such partition of it: create it ({code})")))
-        }
-        Code::MessageSizeTooLarge => Ok(reject(format!("the message is larger than topic \"{topic}\" allows ({code})"))),
-        Code::InvalidMessage | Code::InvalidRecord | Code::InvalidTimestamp | Code::InvalidTopic | Code::InvalidMessageSize => {
-            Ok(reject(format!("Kafka refuses a message for topic \"{topic}\": {code}")))
-        }
-        Code::TopicAuthorizationFailed => {
-            Ok(Outcome::retry(format!("Kafka does not allow this user to write to topic \"{topic}\"")))
-        }
-        code => Err(outage(code.to_string())),
     }
 }

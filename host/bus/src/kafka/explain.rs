@@ -6,8 +6,8 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use tokio::runtime::Handle;
 
-use super::ClientEvents;
 use super::drop_in_thread::DropInThread;
+use super::events::ClientEvents;
 
 /// Returns which partition of a topic has too few replicas in sync. Blocks, for up to twice the patience.
 pub(super) fn replicas(

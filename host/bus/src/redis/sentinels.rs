@@ -7,7 +7,8 @@ use futures::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 
-use super::super::{ConnectionConfig, decoded, unavailable};
+use super::super::connection_config::decoded;
+use super::super::{ConnectionConfig, unavailable};
 use super::access::{Access, Address, Endpoint};
 use super::server::Session;
 use signalbus_core::signal::Outage;
