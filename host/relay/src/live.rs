@@ -3,12 +3,14 @@
 //! Never stops the signal types that a change does not concern, and settles what is in flight before a
 //! signal type is replaced. Next: `runner`, one signal type of a running relay.
 
+mod reload;
+mod tending;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +22,7 @@ use super::runner::{Health, Runners, SignalRunner};
 use super::sample::Samples;
 use super::status::{SignalStatus, Status};
 use super::watcher::OutboxWatcher;
-use super::{Opened, Redriven, Refusal, open_all, open_one, redrive, redrive_selected};
+use super::{Opened, Redriven, Refusal, open_all, redrive, redrive_selected};
 use crate::config::{Config, SignalConfig};
 use crate::flusher::{Patience, pause};
 use signalbus_bus::Buses;
@@ -28,9 +30,6 @@ use signalbus_core::suggest;
 use signalbus_outbox::{DeadLetter, Error, Outbox, Selection};
 use signalbus_plugin::{Compiler, Engine, LoadError, cache_folder};
 use signalbus_telemetry as telemetry;
-
-/// How often to look for signal types that are to be opened again.
-const TENDING: Duration = Duration::from_millis(100);
 
 /// A relay that runs until it is stopped.
 pub struct Live {
@@ -151,69 +150,6 @@ impl Live {
         open_all(&self.outbox, &self.engine, &self.buses, signals, Patience::FOREVER).await
     }
 
-    async fn open_again(&self, signal: &SignalConfig) -> Result<Opened, Refusal> {
-        self.files.note(signal);
-        open_one(&self.outbox, &self.engine, &self.buses, signal, Patience::FOREVER).await
-    }
-
-    fn park(&self, signal: &SignalConfig, faults: Vec<String>) {
-        let words = faults.join("; ");
-        if self.parked.put(signal, faults) {
-            telemetry::parked(signal.name(), &words);
-        }
-    }
-
-    /// Opens again what is parked, and what has an altered table, until stopped.
-    async fn tend(self: &Arc<Self>) {
-        while !self.stop.is_cancelled() {
-            let altered = self.runners.all().into_iter().filter(|runner| runner.take_altered());
-            let altered = altered.map(|runner| (runner.config.clone(), Some(runner)));
-            let parked = self.parked.take_due().into_iter().map(|config| (config, None));
-            for (config, runner) in altered.chain(parked) {
-                let live = self.clone();
-                self.tasks.spawn(async move { live.stop.run_until_cancelled(live.start_again(config, runner)).await });
-            }
-            pause(TENDING, &self.stop).await;
-        }
-    }
-
-    /// Starts a signal type again, or parks it.
-    async fn start_again(&self, config: SignalConfig, runner: Option<Arc<SignalRunner>>) {
-        let opened = self.open_again(&config).await;
-        if let Err(Refusal::Database(error)) = &opened
-            && (error.is_unreachable() || error.is_passing())
-        {
-            telemetry::database_error(error, error.kind());
-            self.parked.put_back(&config);
-            return;
-        }
-        let _changing = self.changing.lock().await;
-        let current = match &runner {
-            Some(runner) => self.runners.find(config.name()).is_some_and(|found| Arc::ptr_eq(&found, runner)),
-            None => self.parked.holds(&config),
-        };
-        if !current {
-            return;
-        }
-        if let Some(runner) = runner {
-            self.runners.remove(config.name());
-            runner.stop.cancel();
-            runner.ended.cancelled().await;
-        }
-        match opened {
-            Ok(opened) => {
-                // At no time does it seem to be neither here nor there.
-                self.start_runners(std::slice::from_ref(&config), vec![opened]);
-                if self.parked.remove(config.name()) {
-                    telemetry::unparked(config.name());
-                }
-            }
-            Err(Refusal::Faults(faults)) => self.park(&config, faults),
-            Err(Refusal::Database(error)) => self.park(&config, vec![format!("{}: {error}", config.place)]),
-        }
-        self.opened.notify_one();
-    }
-
     fn start_runners(&self, signals: &[SignalConfig], opened: Vec<Opened>) {
         for (signal, opened) in signals.iter().zip(opened) {
             let stop = self.stop.child_token();
@@ -221,70 +157,6 @@ impl Live {
             self.runners.put(runner.clone());
             self.tasks.spawn(runner.run());
         }
-    }
-
-    /// Reloads the configuration: starts, changes and stops signal types; the others keep running.
-    /// Also loads changed plugin files.
-    ///
-    /// # Errors
-    /// Every problem at once; nothing has changed then.
-    pub async fn reload(&self) -> Result<(), Vec<String>> {
-        let _changing = self.changing.lock().await;
-        let reloaded = self.change().await;
-        match &reloaded {
-            Ok(()) => self.files.load_changed(&self.runners).await,
-            Err(faults) => telemetry::reload_refused(faults),
-        }
-        reloaded
-    }
-
-    async fn change(&self) -> Result<(), Vec<String>> {
-        let wanted = Config::read(&self.path)?;
-        let running = self.config();
-        if (&wanted.database, &wanted.admin) != (&running.database, &running.admin) {
-            let place = self.path.display();
-            return Err(vec![format!("{place}: `database` and `admin` cannot change while the relay runs; restart it")]);
-        }
-        let signals = autoflushed(&wanted);
-        let same = |signal: &SignalConfig| {
-            let running = self.runners.find(signal.name());
-            running.is_some_and(|runner| runner.config.clone().at(&signal.place) == *signal) || self.parked.holds(signal)
-        };
-        let fresh: Vec<SignalConfig> = signals.iter().filter(|signal| !same(signal)).cloned().collect();
-        self.engine.keep_shares(signals.iter().map(SignalConfig::spec));
-        let opened = self.open(&fresh).await.map_err(|refusal| {
-            self.engine.keep_shares(autoflushed(&running).iter().map(SignalConfig::spec));
-            match refusal {
-                Refusal::Faults(faults) => faults,
-                Refusal::Database(error) => vec![error.to_string()],
-            }
-        })?;
-        let names = |runners: &[Arc<SignalRunner>]| runners.iter().map(|runner| runner.name().to_owned()).collect::<Vec<_>>();
-        let leaves = |runner: &Arc<SignalRunner>| signals.iter().all(|signal| signal.name() != runner.name());
-        let changes = |runner: &Arc<SignalRunner>| fresh.iter().any(|signal| signal.name() == runner.name());
-        let runners = self.runners.all();
-        let leaving: Vec<_> = runners.iter().filter(|runner| leaves(runner)).cloned().collect();
-        let changing: Vec<_> = runners.iter().filter(|runner| changes(runner)).cloned().collect();
-        let (left, changed) = (names(&leaving), names(&changing));
-        let started = fresh.iter().map(|signal| signal.name().to_owned()).filter(|name| !changed.contains(name));
-        let started: Vec<_> = started.collect();
-        // The old workers must have settled before the new ones claim.
-        join_all(leaving.iter().chain(&changing).map(|runner| async {
-            self.runners.remove(runner.name());
-            runner.stop.cancel();
-            runner.ended.cancelled().await;
-        }))
-        .await;
-        for name in self.parked.names() {
-            if !signals.iter().any(|signal| self.parked.holds(signal) && *signal.name() == name) {
-                self.parked.remove(&name);
-            }
-        }
-        self.parked.hurry();
-        self.start_runners(&fresh, opened);
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
-        telemetry::reloaded(&started, &left, &changed);
-        Ok(())
     }
 
     /// Stops claiming and waits until everything in flight is settled. Returns whether that happened
