@@ -78,7 +78,7 @@ impl Settlement {
         let mut retried = HashSet::new();
         let mut untried = false;
         for (index, (signal, outcome)) in signals.iter().zip(outcomes).enumerate() {
-            let order_key = signal.order_key.as_str();
+            let (order_key, attempts) = (signal.order_key.as_str(), signal.attempt);
             // What was sent all the same is not sent again: that would not put it in order.
             let done = matches!(outcome, Outcome::Sent | Outcome::Skip);
             if policy.ordered && held.contains(order_key) && !done {
@@ -99,22 +99,15 @@ impl Settlement {
                     untried |= !retried.contains(order_key);
                     held.insert(order_key);
                 }
-                Outcome::Reject { reason } => settlement.bury.push(Burial { index, attempts: signal.attempt, reason }),
-                Outcome::Retry { reason, .. } if signal.attempt >= policy.max_attempts => {
-                    settlement.bury.push(Burial {
-                        index,
-                        attempts: signal.attempt,
-                        reason: format!("{reason} (attempt {} of {})", signal.attempt, policy.max_attempts),
-                    });
+                Outcome::Reject { reason } => settlement.bury.push(Burial { index, attempts, reason }),
+                Outcome::Retry { reason, .. } if attempts >= policy.max_attempts => {
+                    let reason = format!("{reason} (attempt {attempts} of {})", policy.max_attempts);
+                    settlement.bury.push(Burial { index, attempts, reason });
                 }
                 Outcome::Retry { reason, after } => {
                     held.insert(order_key);
-                    settlement.defer.push(Deferral {
-                        index,
-                        attempts: signal.attempt,
-                        delay: after.unwrap_or_else(|| policy.backoff.delay(signal.attempt, chance())),
-                        reason,
-                    });
+                    let delay = after.unwrap_or_else(|| policy.backoff.delay(attempts, chance()));
+                    settlement.defer.push(Deferral { index, attempts, delay, reason });
                 }
             }
             if policy.holds_dead && settlement.bury.len() > buried {
