@@ -3,7 +3,7 @@
 mod cases {
     use std::time::Duration;
 
-    use signalbus::outbox::{Claimed, Source};
+    use signalbus::outbox::{Batch, Claimed, Source};
     use signalbus::settlement::Settlement;
 
     use crate::harness::PATIENCE;
@@ -36,6 +36,82 @@ mod cases {
         let relay = Relay::open(&database, &ordered("moves", &["account desc", "at DESC"], &[])).await;
         assert_eq!(drain(&mut relay.worker(), 2).await, ["97", "99", "98", "1", "100"]);
         assert_eq!(relay.lane.signal_type().attributes, [("ordered".into(), "true".into())]);
+    }
+
+    /// Creates `moves (id, account)` with keys that do not come back.
+    async fn numbered(database: &Database, rows: u32) {
+        let key = database.either(
+            "INTEGER PRIMARY KEY AUTOINCREMENT",
+            "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            "BIGINT AUTO_INCREMENT PRIMARY KEY",
+        );
+        database.run(&format!("CREATE TABLE moves (id {key}, account VARCHAR(40))")).await;
+        let series = database.series(rows);
+        let account = database.either("'a' || (i % 2)", "'a' || (i % 2)::text", "CONCAT('a', i % 2)");
+        database.run(&format!("INSERT INTO moves (account) SELECT {account} FROM {series} ORDER BY i")).await;
+    }
+
+    fn ids(batches: &[&Batch]) -> Vec<String> {
+        batches.iter().flat_map(|batch| &batch.signals).map(|signal| signal.id.clone()).collect()
+    }
+
+    /// A claim of several batches: each is settled by itself, and what a dead relay leaves keeps its ids and its order.
+    pub async fn a_claim_ahead_is_settled_batch_by_batch(database: Database) {
+        for order_key in [&[][..], &["account"]] {
+            numbered(&database, 12).await;
+            let relay = Relay::open(&database, &ordered("moves", &["id"], order_key)).await;
+            let mut worker = relay.worker();
+            worker.cover(3);
+            let mut batches = claim(&mut worker, 2).await.split(2);
+            assert_eq!(batches.iter().map(|batch| batch.signals.len()).collect::<Vec<_>>(), [2, 2, 2]);
+            let first = batches.pop_front().unwrap();
+            assert_eq!(settle(&mut worker, &first, &sent(&first)).await, 2);
+            // The claim stands: nobody has the next ones.
+            assert!(nothing(&mut relay.worker()).await.is_none());
+            let (left, left_ids) = (batches.iter().map(keys).collect::<Vec<_>>().concat(), ids(&[&batches[0], &batches[1]]));
+            std::mem::forget(batches);
+            database.expire().await;
+            let other = Relay::open(&database, &ordered("moves", &["id"], order_key)).await;
+            let mut worker = other.worker();
+            let again = claim(&mut worker, 4).await;
+            assert_eq!((keys(&again), ids(&[&again]), again.taken_over), (left, left_ids, true));
+            assert_eq!(settle(&mut worker, &again, &sent(&again)).await, 4);
+            assert_eq!(drain(&mut worker, 4).await.len(), 6);
+            assert_eq!((database.count("moves").await, database.count("signalbus_claim").await), (0, 0));
+            database.run("DROP TABLE moves").await;
+        }
+    }
+
+    /// What is behind a failure is left to whoever claims next.
+    pub async fn the_rest_of_a_claim_ahead_is_left(database: Database) {
+        numbered(&database, 8).await;
+        let relay = Relay::open(&database, &ordered("moves", &["id"], &[])).await;
+        let mut worker = relay.worker();
+        worker.cover(4);
+        let batches = claim(&mut worker, 2).await.split(2);
+        assert_eq!(settle(&mut worker, &batches[0], &sent(&batches[0])).await, 2);
+        let failed = Settlement { delete: vec![0], defer: vec![deferred(&batches[1], 1, HOUR)], ..Settlement::default() };
+        batches[1].leave_rest();
+        assert_eq!(settle(&mut worker, &batches[1], &failed).await, 1);
+        assert!(nothing(&mut worker).await.is_some());
+        database.make_due().await;
+        let again = claim(&mut worker, 2).await;
+        let expected: Vec<String> = keys(&batches[1])[1..].iter().cloned().chain(batches.iter().skip(2).flat_map(keys)).collect();
+        assert_eq!((keys(&again), ids(&[&again])[0].clone()), (expected, ids(&[&batches[1]])[1].clone()));
+        for batch in again.split(2) {
+            assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, batch.signals.len() as u64);
+        }
+        assert_eq!((database.count("moves").await, database.count("signalbus_claim").await), (0, 0));
+    }
+
+    /// Where keys come back, a claim is one batch.
+    pub async fn keys_that_come_back_are_not_claimed_ahead(database: Database) {
+        moves(&database, &[None; 7]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &[])).await;
+        let mut worker = relay.worker();
+        worker.cover(3);
+        // (PostgreSQL knows one version of a row from the next.)
+        assert_eq!(claim(&mut worker, 2).await.signals.len(), database.choose(2, 6, 2));
     }
 
     /// Times as SQLite has them, which compares their texts; each batch starts from where the last one stood.
@@ -258,6 +334,9 @@ mod cases {
 
 crate::on_each_database!(
     what_no_claim_holds_back_is_found,
+    a_claim_ahead_is_settled_batch_by_batch,
+    the_rest_of_a_claim_ahead_is_left,
+    keys_that_come_back_are_not_claimed_ahead,
     rows_are_claimed_in_order,
     rows_are_claimed_in_descending_order,
     times_are_scanned_in_order,

@@ -2,7 +2,7 @@
 //!
 //! Next: `claim`, which makes them; `settle`, which ends them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -80,6 +80,32 @@ impl Batch {
         Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false, full: false }
     }
 
+    /// Splits what was claimed into batches of up to so many signals, to be sent one after the other. Each is settled by
+    /// itself, and ends the claim if it is the last.
+    #[must_use]
+    pub fn split(mut self, most: usize) -> VecDeque<Self> {
+        let number = self.signals.len().div_ceil(most);
+        if number < 2 {
+            return VecDeque::from([self]);
+        }
+        self.claim.split(number);
+        let mut batches = VecDeque::with_capacity(number);
+        while self.signals.len() > most {
+            let (signals, marks) = (self.signals.split_off(most), self.marks.split_off(most.min(self.marks.len())));
+            let mut broken = self.broken.split_off(self.broken.partition_point(|(position, _)| *position < most));
+            broken.iter_mut().for_each(|(position, _)| *position -= most);
+            let rest = Self { claim: self.claim.clone(), signals, marks, broken, ..self };
+            batches.push_back(std::mem::replace(&mut self, rest));
+        }
+        batches.push_back(self);
+        batches
+    }
+
+    /// Nothing more of what was claimed with it is sent: its settle ends the claim, and leaves the rest of it.
+    pub fn leave_rest(&self) {
+        self.claim.leave_rest();
+    }
+
     /// The positions of the signals that can be sent. If a dead letter holds back what is behind it, so does a broken one.
     #[must_use]
     pub fn sendable(&self, holds_dead: bool) -> Vec<usize> {
@@ -94,14 +120,6 @@ impl Batch {
             }
         }
         sendable
-    }
-
-    /// The part of it with the signals at these positions, to be sent and not to be settled.
-    #[must_use]
-    pub fn part(&self, positions: &[usize]) -> Self {
-        let signals = positions.iter().map(|&position| self.signals[position].clone()).collect();
-        let (marks, broken) = (Vec::new(), Vec::new());
-        Self { claim: self.claim.clone(), signals, marks, broken, ..*self }
     }
 
     /// The same settlement, with what it does not name held until its next attempt, which is due at once. No attempt is

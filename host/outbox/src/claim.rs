@@ -74,13 +74,21 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
-        let limit = self.lane.fitting(limit);
+        // (A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others.)
+        let batches = if self.lane.table.ordered() && !self.lane.table.recurring { self.ahead } else { 1 };
+        let limit = self.lane.fitting(limit) * batches;
         let claimed = match self.claim_any(limit, boundary).await {
             // A column, or the table itself, may be gone.
             Err(error @ Error::Refused { cause: Cause::Final, .. }) => Err(self.altered().await.unwrap_or(error)),
             claimed => claimed,
         };
         self.ended(claimed).await
+    }
+
+    /// Sets how many batches the next claims cover, if their type has an order and keys that do not come back; see
+    /// [`Batch::split`].
+    pub fn cover(&mut self, batches: usize) {
+        self.ahead = batches;
     }
 
     /// Ends what an error has left of a transaction: its connection may be the only one, and whoever waits for it may have

@@ -69,6 +69,8 @@ struct Progress {
     batches: usize,
     /// No more batches are read from it.
     closed: bool,
+    /// Signals that are settled.
+    settled: usize,
     /// Something that may have been sent was left in place: the claim must keep its seed.
     leftovers: bool,
     /// The ranges of the batches, and whether they are settled; empty unless the claim is tracked.
@@ -138,6 +140,23 @@ impl HeldClaim {
         (from, (first..parts.len()).filter(settled).map(|n| parts[n].0.clone()).collect())
     }
 
+    /// Its only batch is split into so many.
+    pub(super) fn split(&self, batches: usize) {
+        self.progress().batches = batches;
+    }
+
+    /// How many signals of other batches are settled.
+    pub(super) fn settled_signals(&self) -> usize {
+        self.progress().settled
+    }
+
+    /// Of what was split, nothing more is sent behind the batch that is settled next.
+    pub(super) fn leave_rest(&self) {
+        let mut progress = self.progress();
+        progress.leftovers |= progress.batches > 1;
+        progress.batches = 1;
+    }
+
     /// No more batches are read. Returns whether nothing of it is in flight, so that it is to be ended.
     pub(super) fn close(&self) -> bool {
         let mut progress = self.progress();
@@ -155,9 +174,10 @@ impl HeldClaim {
         self.progress().leftovers
     }
 
-    /// A batch was settled, maybe in part. Returns whether nothing of the claim is in flight any more.
-    pub(super) fn settled(&self, part: usize, leftovers: bool) -> bool {
+    /// A batch was settled, maybe in part: so many of its signals. Returns whether nothing of the claim is in flight any more.
+    pub(super) fn settled(&self, part: usize, signals: usize, leftovers: bool) -> bool {
         let mut progress = self.progress();
+        progress.settled += signals;
         if let Some(part) = progress.parts.get_mut(part) {
             part.1 = !leftovers;
         }
@@ -169,7 +189,7 @@ impl HeldClaim {
 
 impl Progress {
     fn new(batches: usize, closed: bool) -> Self {
-        Self { batches, closed, leftovers: false, parts: Vec::new(), renewed: Instant::now(), doubted: false }
+        Self { batches, closed, settled: 0, leftovers: false, parts: Vec::new(), renewed: Instant::now(), doubted: false }
     }
 }
 
@@ -249,9 +269,9 @@ mod tests {
         let parts = [range("0", "5"), range("5", "9"), range("9", "14")].map(|range| claim.handed_out(range));
         assert_eq!(parts, [0, 1, 2]);
         assert_eq!(claim.settled_with(1), (Some("0".into()), vec![range("5", "9")]));
-        claim.settled(1, false);
+        claim.settled(1, 9, false);
         assert_eq!(claim.settled_with(2), (Some("0".into()), vec![range("5", "9"), range("9", "14")]));
-        claim.settled(2, true);
+        claim.settled(2, 3, true);
         assert_eq!(claim.settled_with(0), (Some("9".into()), vec![]));
     }
 
@@ -260,8 +280,8 @@ mod tests {
         let claim = HeldClaim::new(Live::new("t"), Seed::random(), false, None, Progress::new(0, false));
         claim.handed_out((None, "5".into()));
         claim.handed_out((Some("5".into()), "9".into()));
-        assert!(!claim.settled(0, false) && !claim.ends_with_this());
+        assert!(!claim.settled(0, 5, false) && !claim.ends_with_this());
         assert!(!claim.close() && claim.ends_with_this());
-        assert!(claim.settled(1, true) && claim.has_leftovers());
+        assert!(claim.settled(1, 2, true) && claim.settled_signals() == 7 && claim.has_leftovers());
     }
 }

@@ -56,12 +56,12 @@ impl Worker<'_> {
             Ok(rows) => rows,
             Err(error) => {
                 // It is read by whoever takes the claim up again.
-                claim.settled(part, true);
+                claim.settled(part, 0, true);
                 return Err(error);
             }
         };
         if rows.is_empty() {
-            if claim.settled(part, false) {
+            if claim.settled(part, 0, false) {
                 self.end(&claim).await?;
             }
             return Ok(None);

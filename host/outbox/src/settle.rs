@@ -112,7 +112,7 @@ impl Worker<'_> {
         let kept = batch.claim.tracked && batch.claim.has_leftovers();
         let ends = batch.claim.ends_with_this() && !kept;
         let proof = match (ends, leftovers) {
-            (true, leftovers) => Proof::End { settled: count, leftovers },
+            (true, leftovers) => Proof::End { settled: count + batch.claim.settled_signals(), leftovers },
             (false, false) if batch.claim.tracked => Proof::Track,
             (false, _) => Proof::Share,
         };
@@ -121,7 +121,7 @@ impl Worker<'_> {
         let settled = self.ended(settled).await?;
         if settled == Settled::Fenced {
             self.lane.lost(&batch.claim).await;
-        } else if batch.claim.settled(batch.part, leftovers) && !ends {
+        } else if batch.claim.settled(batch.part, count, leftovers) && !ends {
             self.end(&batch.claim).await?;
         }
         Ok(settled)

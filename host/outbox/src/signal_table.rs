@@ -114,7 +114,7 @@ impl SignalTable {
     pub fn session(&self) -> Worker<'_> {
         self.sessions.fetch_add(1, Relaxed);
         let session = self.database.session(Some(&self.signal_type.name));
-        Worker { lane: self, session, owner: owner(), undeleted: Vec::new(), sent: false }
+        Worker { lane: self, session, owner: owner(), ahead: 1, undeleted: Vec::new(), sent: false }
     }
 
     pub(super) fn statement(&self, text: &str, args: &[Arg]) -> Sql {
@@ -132,6 +132,8 @@ pub struct Worker<'a> {
     pub(super) lane: &'a SignalTable,
     pub(super) session: Box<dyn Session>,
     pub(super) owner: String,
+    /// How many batches a claim covers, if there is an order.
+    pub(super) ahead: usize,
     /// What is on record as sent, and is to be deleted now.
     pub(super) undeleted: Vec<SentRow>,
     /// Whether anything is on record as sent.

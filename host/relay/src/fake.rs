@@ -141,6 +141,8 @@ impl ClaimSession for &FakeTable {
         Box::pin(self.ask(Asked::Claim))
     }
 
+    fn cover(&mut self, _: usize) {}
+
     fn renew<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(self.ask(Asked::Renew))
     }

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ports::{ClaimSession, Claims};
 use signalbus_core::settlement::{Policy, Settlement};
-use signalbus_core::signal::{Outage, Outcome, Verdict};
-use signalbus_outbox::{Batch, Claimed, Deletions, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
-use signalbus_plugin::Sender;
+use signalbus_core::signal::{Outage, Outcome, Signal, Verdict};
+use signalbus_outbox::{Batch, Claimed, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
+use signalbus_plugin::{Sender, Sending};
 use signalbus_telemetry as telemetry;
 
 /// How often a flush checks whether another relay has settled its claims.
@@ -22,6 +22,10 @@ const RECHECK: Duration = Duration::from_millis(200);
 
 /// So many rows of a batch that cannot be deleted, and none that can, have one cause.
 const HOPELESS: usize = 16;
+
+/// A claim of an ordered type covers what is sent within this time, and at most so many batches.
+const SPAN: Duration = Duration::from_millis(40);
+const MOST_BATCHES: u32 = 8;
 
 /// How long a worker that ends waits for a silent database.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -143,7 +147,9 @@ impl<T: Claims> Flusher<T> {
         stop: &CancellationToken,
     ) -> Result<NextWork, Halt> {
         let mut retry = DatabaseRetry::new(self.patience.claim);
+        let mut batches = 1;
         while !stop.is_cancelled() {
+            worker.cover(batches as usize);
             let begun = Instant::now();
             let found = tokio::select! {
                 biased;
@@ -163,7 +169,8 @@ impl<T: Claims> Flusher<T> {
                     let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
                     telemetry::claimed(&self.table.signal_type().name, claim, begun.elapsed());
                     observer.claimed(&batch);
-                    self.flush_batch(worker, &batch, observer, stop).await?;
+                    let took = self.flush_claimed(worker, batch, observer, stop).await?;
+                    batches = within(SPAN, took).min(2 * batches).clamp(1, MOST_BATCHES);
                 }
                 Claimed::Nothing { due_in, claimed_for } => return Ok(NextWork { due_in, claimed_for }),
             }
@@ -171,52 +178,114 @@ impl<T: Claims> Flusher<T> {
         Err(Halt::Stopped)
     }
 
-    async fn flush_batch(
+    /// Sends and settles what was claimed, batch by batch. While one is settled, the next is sent already, unless something
+    /// of the first stays. Returns how long the last was sent.
+    async fn flush_claimed(
+        &self,
+        worker: &mut dyn ClaimSession,
+        claimed: Batch,
+        observer: &dyn Observer,
+        stop: &CancellationToken,
+    ) -> Result<Duration, Halt> {
+        let name = &self.table.signal_type().name;
+        let mut lease = Instant::now();
+        let mut batches = claimed.split(self.burst_count);
+        let mut before: Option<(Batch, Settlement)> = None;
+        let mut took = Duration::ZERO;
+        let mut hopeless = None;
+        while let Some(batch) = batches.pop_front() {
+            let begun = Instant::now();
+            let mut sending = self.send(&batch, stop);
+            if let Some((before, settlement)) = before.take() {
+                let settling = self.settle(worker, &before, &settlement, observer);
+                sending = match self.settle_meanwhile(settling, sending, lease).await? {
+                    Meanwhile::Settled(sending, halt) => {
+                        hopeless = halt;
+                        sending
+                    }
+                    Meanwhile::Lost => return Ok(took),
+                };
+            }
+            let Some(verdict) = self.keep(worker, &batch, sending, &mut lease).await else {
+                // Whoever has the claim goes on with it.
+                observer.fenced();
+                telemetry::fenced(name, batch.signals.len());
+                return Ok(took);
+            };
+            took = begun.elapsed();
+            let settlement = Settlement::from_verdict(&batch.signals, verdict, &self.policy, fastrand::f64);
+            telemetry::settling(name, &batch.signals, &settlement, took);
+            let goes = settlement.delete.len() == batch.signals.len() && hopeless.is_none() && !stop.is_cancelled();
+            if goes && !batches.is_empty() {
+                before = Some((batch, settlement));
+                continue;
+            }
+            if !batches.is_empty() {
+                batch.leave_rest();
+                batches.clear();
+            }
+            let (_, halt) = self.settle(worker, &batch, &settlement, observer).await?;
+            if let Some(halt) = hopeless.take().or(halt) {
+                return Err(halt);
+            }
+            match (settlement.outage, settlement.stalled) {
+                (Some(outage), _) => return Err(Halt::Outage(outage)),
+                // A stop leaves signals untried, too: that is not a stall.
+                (None, Some(reason)) if !stop.is_cancelled() => return Err(Halt::Stalled(reason)),
+                (None, _) => {}
+            }
+        }
+        Ok(took)
+    }
+
+    /// Settles one batch while the next is sent. If the claim may be lost, the call is cancelled.
+    async fn settle_meanwhile<'a>(
+        &self,
+        settling: impl Future<Output = Result<(Settled, Option<Halt>), Halt>>,
+        mut sending: Sending<'a>,
+        lease: Instant,
+    ) -> Result<Meanwhile<'a>, Halt> {
+        tokio::pin!(settling);
+        let mut late = false;
+        let settled = tokio::select! {
+            biased;
+            settled = &mut settling => settled,
+            () = tokio::time::sleep_until(lease + LEASE - FRESH) => {
+                late = true;
+                drop(std::mem::replace(&mut sending, Box::pin(std::future::pending())));
+                settling.await
+            }
+            verdict = &mut sending => {
+                sending = Box::pin(std::future::ready(verdict));
+                settling.await
+            }
+        };
+        Ok(match settled? {
+            (Settled::Done(_), halt) if !late => Meanwhile::Settled(sending, halt),
+            (settled, _) => {
+                if settled != Settled::Fenced {
+                    telemetry::claim_lost(&self.table.signal_type().name);
+                }
+                Meanwhile::Lost
+            }
+        })
+    }
+
+    /// Waits for a call, and renews the claim meanwhile. Returns `None` if the claim is lost, or could not be renewed in
+    /// time: then the call is cancelled, and nothing more is sent.
+    async fn keep(
         &self,
         worker: &mut dyn ClaimSession,
         batch: &Batch,
-        observer: &dyn Observer,
-        stop: &CancellationToken,
-    ) -> Result<(), Halt> {
-        let begun = Instant::now();
+        mut sending: Sending<'_>,
+        renewed: &mut Instant,
+    ) -> Option<Verdict> {
         let name = &self.table.signal_type().name;
-        let Some(verdict) = self.send(worker, batch, stop).await else {
-            // Whoever has the claim goes on with it.
-            observer.fenced();
-            telemetry::fenced(name, batch.signals.len());
-            return Ok(());
-        };
-        let settlement = Settlement::from_verdict(&batch.signals, verdict, &self.policy, fastrand::f64);
-        telemetry::settling(name, &batch.signals, &settlement, begun.elapsed());
-        let begun = Instant::now();
-        let settled = self.settle(worker, batch, &settlement, observer).await;
-        telemetry::settled(name, begun.elapsed());
-        settled?;
-        match (settlement.outage, settlement.stalled) {
-            (Some(outage), _) => Err(Halt::Outage(outage)),
-            // A stop leaves signals untried, too: that is not a stall.
-            (None, Some(reason)) if !stop.is_cancelled() => Err(Halt::Stalled(reason)),
-            (None, _) => Ok(()),
-        }
-    }
-
-    /// Calls the plugin, renewing the claim while it runs. Returns `None` if the claim is lost, or could not be renewed
-    /// in time: then the call is cancelled, and nothing more is sent.
-    async fn send(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Option<Verdict> {
-        if batch.suspect {
-            let reason = "the relay died twice while sending this signal";
-            return Some(Ok(vec![Outcome::retry(reason); batch.signals.len()]));
-        }
-        let name = &self.table.signal_type().name;
-        if !batch.broken.is_empty() {
-            return self.send_whole(worker, batch, stop).await;
-        }
-        let mut sending = self.sender.send(self.table.signal_type(), &batch.signals, stop);
-        let (mut renewed, mut due) = (Instant::now(), RENEWAL);
+        let mut due = RENEWAL;
         loop {
             tokio::select! {
                 biased;
-                () = tokio::time::sleep_until(renewed + due) => {}
+                () = tokio::time::sleep_until(*renewed + due) => {}
                 verdict = &mut sending => return Some(verdict),
             }
             let begun = Instant::now();
@@ -224,7 +293,7 @@ impl<T: Claims> Flusher<T> {
             let answer = tokio::select! {
                 biased;
                 // A relay that was frozen finds itself here. (Its claim was not quite new.)
-                () = tokio::time::sleep_until(renewed + LEASE - FRESH) => Ok(false),
+                () = tokio::time::sleep_until(*renewed + LEASE - FRESH) => Ok(false),
                 answer = &mut renewal => answer,
                 verdict = &mut sending => {
                     let _ = renewal.await;
@@ -234,7 +303,7 @@ impl<T: Claims> Flusher<T> {
             match answer {
                 Ok(true) => {
                     telemetry::renewed(name);
-                    (renewed, due) = (begun, RENEWAL);
+                    (*renewed, due) = (begun, RENEWAL);
                 }
                 Ok(false) => {
                     telemetry::claim_lost(name);
@@ -248,36 +317,48 @@ impl<T: Claims> Flusher<T> {
         }
     }
 
-    /// Sends what could be decoded of a batch and is not held back, and rejects what is broken.
-    async fn send_whole(&self, worker: &mut dyn ClaimSession, batch: &Batch, stop: &CancellationToken) -> Option<Verdict> {
-        let positions = batch.sendable(self.policy.holds_dead);
-        let verdict = match positions.is_empty() {
-            true => Ok(Vec::new()),
-            // (Of another type than this function's own future.)
-            false => Box::pin(self.send(worker, &batch.part(&positions), stop)).await?,
-        };
-        Some(verdict.map(|sent| {
-            let sent = match sent.len() == positions.len() {
-                true => sent,
-                false => signalbus_core::settlement::wrong_length(positions.len(), sent.len()),
+    /// Calls the plugin with what could be decoded of a batch and is not held back, and rejects what is broken.
+    fn send<'a>(&'a self, batch: &'a Batch, stop: &'a CancellationToken) -> Sending<'a> {
+        let signal_type = self.table.signal_type();
+        if batch.suspect {
+            let reason = "the relay died twice while sending this signal";
+            return Box::pin(std::future::ready(Ok(vec![Outcome::retry(reason); batch.signals.len()])));
+        }
+        if batch.broken.is_empty() {
+            return self.sender.send(signal_type, &batch.signals, stop);
+        }
+        Box::pin(async move {
+            let positions = batch.sendable(self.policy.holds_dead);
+            let signals: Vec<Signal> = positions.iter().map(|&position| batch.signals[position].clone()).collect();
+            let verdict = match positions.is_empty() {
+                true => Ok(Vec::new()),
+                false => self.sender.send(signal_type, &signals, stop).await,
             };
-            let mut outcomes = vec![Outcome::Held; batch.signals.len()];
-            positions.into_iter().zip(sent).for_each(|(position, outcome)| outcomes[position] = outcome);
-            for (position, reason) in &batch.broken {
-                outcomes[*position] = Outcome::Reject { reason: reason.clone() };
-            }
-            outcomes
-        }))
+            verdict.map(|sent| {
+                let sent = match sent.len() == positions.len() {
+                    true => sent,
+                    false => signalbus_core::settlement::wrong_length(positions.len(), sent.len()),
+                };
+                let mut outcomes = vec![Outcome::Held; batch.signals.len()];
+                positions.into_iter().zip(sent).for_each(|(position, outcome)| outcomes[position] = outcome);
+                for (position, reason) in &batch.broken {
+                    outcomes[*position] = Outcome::Reject { reason: reason.clone() };
+                }
+                outcomes
+            })
+        })
     }
 
-    /// Settles the batch, retrying while the database is unreachable: giving up sends the batch again.
+    /// Settles the batch, retrying while the database is unreachable: giving up sends the batch again. Returns with it why
+    /// nothing more is to be sent, if nothing of it can be deleted.
     async fn settle(
         &self,
         worker: &mut dyn ClaimSession,
         batch: &Batch,
         settlement: &Settlement,
         observer: &dyn Observer,
-    ) -> Result<(), Halt> {
+    ) -> Result<(Settled, Option<Halt>), Halt> {
+        let begun = Instant::now();
         let mut retry = DatabaseRetry::new(self.patience.settle);
         let never = CancellationToken::new();
         let settled = loop {
@@ -292,15 +373,16 @@ impl<T: Claims> Flusher<T> {
         let retried = retry.since.is_some();
         retry.succeeded();
         // After a lost connection, "fenced" usually means that the commit had succeeded after all.
+        let name = &self.table.signal_type().name;
+        telemetry::settled(name, begun.elapsed());
         if settled == Settled::Fenced && !retried {
             observer.fenced();
-            telemetry::fenced(&self.table.signal_type().name, batch.signals.len());
-            return Ok(());
+            telemetry::fenced(name, batch.signals.len());
+            return Ok((settled, None));
         }
         observer.settled(settlement);
-        telemetry::tallied(&self.table.signal_type().name, settlement);
-        let deletions = if let Settled::Done(deletions) = settled { deletions } else { Deletions::default() };
-        let name = &self.table.signal_type().name;
+        telemetry::tallied(name, settlement);
+        let Settled::Done(deletions) = &settled else { return Ok((settled, None)) };
         if deletions.changed > 0 {
             telemetry::changed(name, deletions.changed);
         }
@@ -308,18 +390,32 @@ impl<T: Claims> Flusher<T> {
         if deletions.changed > 0 || left {
             self.table.rescan().await;
         }
-        match deletions.reason {
-            None => Ok(()),
+        let halt = match &deletions.reason {
+            None => None,
             // One cause for all: it is to be mended before more is sent.
             Some(reason) if deletions.deleted == 0 && deletions.refused >= HOPELESS => {
-                Err(Halt::Database(Error::Table(format!("nothing that was sent can be deleted: {reason}"))))
+                Some(Halt::Database(Error::Table(format!("nothing that was sent can be deleted: {reason}"))))
             }
             Some(reason) => {
-                telemetry::undeleted(name, deletions.locked + deletions.refused, &reason);
-                Ok(())
+                telemetry::undeleted(name, deletions.locked + deletions.refused, reason);
+                None
             }
-        }
+        };
+        Ok((settled, halt))
     }
+}
+
+/// What became of a batch that was settled while the next was sent.
+enum Meanwhile<'a> {
+    /// The call goes on. With it why nothing more is to be sent, if nothing of the batch can be deleted.
+    Settled(Sending<'a>, Option<Halt>),
+    /// The claim is lost, or may be: the call was cancelled.
+    Lost,
+}
+
+/// How many times so long fits into a time.
+fn within(time: Duration, long: Duration) -> u32 {
+    u32::try_from(time.as_micros() / long.as_micros().max(1)).unwrap_or(u32::MAX)
 }
 
 impl Tally {

@@ -21,6 +21,8 @@ pub trait Claims: Send + Sync + 'static {
 /// A worker's session; it has one claim at a time. Errors and results are those of [`Worker`].
 pub trait ClaimSession: Send {
     fn claim<'a>(&'a mut self, limit: usize, boundary: Option<&'a str>) -> BoxFuture<'a, Result<Claimed, Error>>;
+    /// Sets how many batches the next claims cover, if their type has an order.
+    fn cover(&mut self, batches: usize);
     fn renew<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<bool, Error>>;
     fn settle<'a>(&'a mut self, batch: &'a Batch, settlement: &'a Settlement) -> BoxFuture<'a, Result<Settled, Error>>;
     /// The worker ends before everything that it has claimed is read: gives it back.
@@ -59,6 +61,10 @@ impl Claims for SignalTable {
 impl ClaimSession for Worker<'_> {
     fn claim<'a>(&'a mut self, limit: usize, boundary: Option<&'a str>) -> BoxFuture<'a, Result<Claimed, Error>> {
         Box::pin(self.claim(limit, boundary))
+    }
+
+    fn cover(&mut self, batches: usize) {
+        self.cover(batches);
     }
 
     fn renew<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<bool, Error>> {

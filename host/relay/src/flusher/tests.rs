@@ -74,6 +74,92 @@ async fn the_next_claim_looks_for_signals_left_behind() {
     worker.end().await.unwrap();
 }
 
+/// What is claimed ahead is sent in batches, each of which is settled while the next is under way.
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_settled_while_the_next_is_sent() {
+    let mut worker = Started::work(Patience::FOREVER);
+    worker.asked.claim(batch(5)).await;
+    worker.asked.send().await.send(sent(2)).unwrap();
+    for answered_first in [true, false] {
+        let Asked::Settle(settlement, settled) = worker.asked.next().await else { panic!("not a settle") };
+        assert_eq!(settlement.delete, [0, 1]);
+        let answer = worker.asked.send().await;
+        let verdict = sent(if answered_first { 2 } else { 1 });
+        if answered_first {
+            answer.send(verdict).unwrap();
+            worker.asked.none_for(RENEWAL / 2).await;
+            settled.send(done()).unwrap();
+        } else {
+            settled.send(done()).unwrap();
+            worker.asked.none_for(Duration::from_millis(1)).await;
+            answer.send(verdict).unwrap();
+        }
+    }
+    assert_eq!(worker.asked.settle(done()).await.delete, [0]);
+    worker.asked.claim(nothing()).await;
+    assert_eq!(worker.tally.total(), 5);
+    worker.end().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_sent_behind_what_stays() {
+    for outcome in [retried("no"), Outcome::Held, Outcome::Reject { reason: "no".into() }] {
+        let mut worker = Started::work(Patience::FOREVER);
+        worker.asked.claim(batch(5)).await;
+        worker.asked.send().await.send(sent(2)).unwrap();
+        worker.asked.settle(done()).await;
+        worker.asked.send().await.send(Ok(vec![Outcome::Sent, outcome.clone()])).unwrap();
+        assert_eq!(worker.asked.settle(done()).await.delete, [0]);
+        if outcome == Outcome::Held {
+            worker.asked.rescan().await;
+        }
+        worker.asked.claim(nothing()).await;
+        worker.end().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_leaves_what_was_claimed_ahead() {
+    let mut worker = Started::work(Patience::FOREVER);
+    worker.asked.claim(batch(5)).await;
+    let answer = worker.asked.send().await;
+    worker.stop.cancel();
+    answer.send(sent(2)).unwrap();
+    assert_eq!(worker.asked.settle(done()).await.delete, [0, 1]);
+    assert!(matches!(worker.end().await, Err(Halt::Stopped)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_lost_at_a_settle_cancels_the_call_that_is_under_way() {
+    let mut worker = Started::work(Patience::FOREVER);
+    worker.asked.claim(batch(5)).await;
+    worker.asked.send().await.send(sent(2)).unwrap();
+    let Asked::Settle(_, settled) = worker.asked.next().await else { panic!("not a settle") };
+    let answer = worker.asked.send().await;
+    settled.send(Ok(Settled::Fenced)).unwrap();
+    worker.asked.claim(nothing()).await;
+    assert!(answer.is_closed());
+    assert_eq!((worker.tally.total(), worker.tally.fenced.load(Relaxed)), (0, 1));
+    worker.end().await.unwrap();
+}
+
+/// The database is silent: another relay may have the claim by now.
+#[tokio::test(start_paused = true)]
+async fn a_settle_without_an_answer_cancels_the_call_when_the_lease_is_over() {
+    let mut worker = Started::work(Patience::FOREVER);
+    worker.asked.claim(batch(5)).await;
+    worker.asked.send().await.send(sent(2)).unwrap();
+    let Asked::Settle(_, settled) = worker.asked.next().await else { panic!("not a settle") };
+    let mut answer = worker.asked.send().await;
+    let begun = Instant::now();
+    answer.closed().await;
+    assert_eq!(begun.elapsed(), LEASE - FRESH);
+    settled.send(done()).unwrap();
+    worker.asked.claim(nothing()).await;
+    assert_eq!(worker.tally.total(), 2);
+    worker.end().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_claim_is_renewed_while_the_plugin_runs_and_no_longer() {
     let mut worker = Started::work(Patience::FOREVER);
