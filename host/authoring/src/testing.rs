@@ -85,7 +85,7 @@ impl PluginTest {
         let imported = |interface: &str| plugin.imports().iter().any(|import| import.starts_with(interface));
         let publishes = imported("signalbus:plugin/producer@") || imported("signalbus:plugin/ordered-producer@");
         let runs = plugin.takes_runs();
-        drop(plugin);
+        // The plugin is kept: what a case loads then shares its compiled component.
         for (case, check) in contract::cases(&self.suite, publishes, runs) {
             // No call has succeeded, so it is unknown how much memory the plugin needs to start.
             if check == Check::Memory && peak_memory == 0 {
@@ -109,6 +109,7 @@ impl PluginTest {
     /// # Errors
     /// If the file is not a plugin.
     pub async fn cases(&self, report: &mut impl FnMut(CaseResult)) -> Result<(), LoadError> {
+        let _shared = self.load().await?;
         for case in &self.suite.cases {
             report(self.run(case).await?);
         }
