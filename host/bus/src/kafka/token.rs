@@ -117,7 +117,11 @@ impl Tokens {
                 Source::Msk(msk) => msk.ask().await,
             }
         };
-        let late = |_| NoToken::Unavailable("no token in time".to_owned());
+        let source = match &self.source {
+            Source::Endpoint(endpoint) => endpoint.endpoint.as_str(),
+            Source::Msk(_) => "the credentials of AWS",
+        };
+        let late = |_| NoToken::Unavailable(format!("{source}: no token within {:.1} s", self.patience.as_secs_f64()));
         let asked = runtime.block_on(async { tokio::time::timeout(self.patience, asked).await });
         let Token { token, user, end } = asked.map_err(late)??;
         let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -138,7 +142,6 @@ fn client(config: &ConnectionConfig, ca: Option<&str>) -> Result<Client, String>
     let authorities = Certificate::from_pem_bundle(ca.unwrap_or_default().as_bytes());
     Client::builder()
         .redirect(Policy::none())
-        .timeout(config.timeout / 3)
         .tls_certs_merge(authorities.map_err(|error| format!("`ca`: {error}"))?)
         .build()
         .map_err(|error| error.to_string())
