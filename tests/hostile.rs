@@ -12,11 +12,11 @@ mod shares;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
 use crate::harness::components::{self, component, with_section};
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};
+use crate::harness::{PATIENCE, pause};
 
 /// The most memory that the relay may take for them, in KiB.
 const MEMORY: u64 = 400_000;
@@ -50,7 +50,7 @@ impl Beside {
         let begun = Instant::now();
         while self.database.count("bystander").await > 0 {
             assert!(begun.elapsed() < PATIENCE, "the neighbour stands still: {}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause(begun)).await;
         }
         assert_eq!(self.relay.get("/healthz").status, 200);
         let peak = self.relay.peak_memory();
@@ -62,7 +62,7 @@ impl Beside {
         let begun = Instant::now();
         while !self.relay.witness.text().contains(words) {
             assert!(begun.elapsed() < PATIENCE, "no \"{words}\": {}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(pause(begun));
         }
     }
 
@@ -199,7 +199,7 @@ impl Crowd {
                 let (ready, metrics) = (self.relay.get("/readyz").body, self.relay.get("/metrics").body);
                 panic!("the neighbour stands still: {ready}\n{metrics}\n{log}");
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause(begun)).await;
         }
     }
 }

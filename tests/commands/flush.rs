@@ -3,10 +3,10 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
 use crate::harness::command::{Project, Said, config, terminate};
 use crate::harness::database::Database;
 use crate::harness::witness::Witness;
+use crate::harness::{PATIENCE, pause};
 use crate::on_each_database;
 
 fn project(database: &Database, more: &str) -> Project {
@@ -110,7 +110,7 @@ async fn a_repeated_flush_continues_after_an_outage() {
     let begun = Instant::now();
     while left(&database).await > 0 {
         assert!(begun.elapsed() < PATIENCE, "{}", witness.text());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause(begun)).await;
     }
     terminate(&flush);
     assert!(flush.wait_with_output().unwrap().status.success());

@@ -134,7 +134,7 @@ impl Broker {
         std::fs::write(self.folder.path().join("broker.conf"), text).unwrap();
         match self.kind {
             Kind::Rabbitmq => std::fs::write(self.folder.path().join("plugins"), "[].\n").unwrap(),
-            Kind::Kafka => format_kafka(&self.folder.path().join("broker.conf")),
+            Kind::Kafka => format_kafka(self.folder.path()),
             _ => {}
         }
     }
@@ -162,6 +162,8 @@ impl Broker {
                     .env("HOME", folder)
                     .env("RABBITMQ_NODENAME", format!("test{}@localhost", self.port))
                     .env("RABBITMQ_DIST_PORT", distribution)
+                    // Erlang's threads look for work for a while before they sleep, which takes a processor from the others.
+                    .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none")
                     .env("ERL_EPMD_ADDRESS", "127.0.0.1")
                     .env("RABBITMQ_CONF_ENV_FILE", folder.join("none"))
                     .env("RABBITMQ_CONFIG_FILE", &config)
@@ -250,7 +252,35 @@ fn kafka_properties(folder: &Path, port: u16, more: &str) -> String {
 }
 
 /// Makes what Kafka starts from, with its users by SCRAM: ann and bob, whose password is `treasure`.
-fn format_kafka(config: &Path) {
+///
+/// All first nodes have the same: to make it takes as long as to start one.
+fn format_kafka(folder: &Path) {
+    static FIRST: OnceLock<Vec<(PathBuf, Vec<u8>)>> = OnceLock::new();
+    let (config, data) = (folder.join("broker.conf"), folder.join("data"));
+    if !std::fs::read_to_string(&config).unwrap().contains("node.id=1\n") {
+        return run_format(&config);
+    }
+    let mut own = false;
+    let files = FIRST.get_or_init(|| {
+        own = true;
+        run_format(&config);
+        files(&data).into_iter().map(|file| (file.strip_prefix(&data).unwrap().into(), std::fs::read(&file).unwrap())).collect()
+    });
+    if !own {
+        for (name, content) in files {
+            std::fs::create_dir_all(data.join(name).parent().unwrap()).unwrap();
+            std::fs::write(data.join(name), content).unwrap();
+        }
+    }
+}
+
+/// All files in a folder, and in the folders in it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+fn run_format(config: &Path) {
     let mut command = Command::new(kafka().join("java"));
     command.args(java("kafka.tools.StorageTool")).args(["format", "--cluster-id=AAAAAAAAAAAAAAAAAAAAAQ", "-c"]).arg(config);
     for (mechanism, user) in [("SCRAM-SHA-256", "ann"), ("SCRAM-SHA-512", "bob")] {

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Row as _};
 
-use super::PATIENCE;
 use super::broker::Broker;
 use super::command::{Project, Said};
 use super::database::Database;
 use super::proxy::Proxy;
 use super::relay::{Running, section};
 use super::server::run;
+use super::{PATIENCE, pause};
 
 /// How soon a bus that is back is used again: within five seconds, of which a busy machine makes more.
 pub const RECOVERY: Duration = Duration::from_secs(20);
@@ -235,7 +235,7 @@ impl Shop {
                 return;
             }
             assert!(begun.elapsed() < patience, "{now} are left, not {left}, after {patience:?}: {}", running.witness.text());
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(pause(begun)).await;
         }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _};
 use tempfile::TempDir;
 
-use super::PATIENCE;
 use super::server::{Kind, Server};
+use super::{PATIENCE, pause};
 
 /// Which system a database runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +133,7 @@ impl Database {
         let begun = std::time::Instant::now();
         while self.number(others).await > 0 {
             assert!(begun.elapsed() < PATIENCE, "others use the database");
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(pause(begun)).await;
         }
     }
 

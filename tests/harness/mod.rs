@@ -22,10 +22,15 @@ pub mod version1;
 pub mod witness;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a test waits for what must happen. No promise: machines are shared, and a test that passes never waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long to wait until the next look, after waiting since `begun`: a test that waits leaves the processor to the others.
+pub fn pause(begun: Instant) -> Duration {
+    (begun.elapsed() / 20).clamp(Duration::from_millis(5), Duration::from_millis(250))
+}
 
 /// The component of a test guest or of a ready-made plugin, built by `make guests ready-made`.
 pub fn guest(name: &str) -> PathBuf {

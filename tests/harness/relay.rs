@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
 use super::command::{Project, send};
 use super::database::Database;
 use super::server::free_port;
 use super::witness::Witness;
+use super::{PATIENCE, pause};
 
 /// A running relay, killed when dropped.
 pub struct Running {
@@ -116,7 +116,7 @@ impl Running {
         let begun = Instant::now();
         while !done() {
             assert!(begun.elapsed() < PATIENCE, "{what}: {}", self.witness.text());
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(pause(begun));
         }
     }
 
@@ -125,7 +125,7 @@ impl Running {
         let begun = Instant::now();
         while database.count(table).await > 0 {
             assert!(begun.elapsed() < PATIENCE, "{table} is not sent: {}", self.witness.text());
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::time::sleep(pause(begun)).await;
         }
     }
 

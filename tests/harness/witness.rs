@@ -5,8 +5,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::PATIENCE;
 use super::bus::row_of;
+use super::{PATIENCE, pause};
 
 /// The log of one or more relays whose plugin is the `counts` guest.
 pub struct Witness {
@@ -59,7 +59,7 @@ impl Witness {
         let begun = Instant::now();
         while !self.text().contains(words) {
             assert!(begun.elapsed() < PATIENCE, "{words:?} was not logged: {}", self.text());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause(begun));
         }
     }
 
@@ -68,7 +68,7 @@ impl Witness {
         let begun = Instant::now();
         while self.counts().len() < signals {
             assert!(begun.elapsed() < PATIENCE, "too few signals were sent: {}", self.text());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause(begun));
         }
     }
 

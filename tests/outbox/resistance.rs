@@ -313,6 +313,8 @@ mod cases {
         relay.wait("the status does not tell", || relay.status_of("OrderPlaced")["undeleted"] == 100);
         assert!((relay.metric("signalbus_undeleted{signal=\"OrderPlaced\"}") - 100.0).abs() < 0.1);
         database.run("DELETE FROM line").await;
+        // On a slow machine, it has tried so often that it tries again only after minutes.
+        database.run("UPDATE signalbus_hold SET due_at = 0").await;
         relay.wait_empty(&database, "order_placed").await;
         assert_eq!(relay.witness.all_sent(2000), 0, "each was sent once");
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::harness::PATIENCE;
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};
+use crate::harness::{PATIENCE, pause};
 use crate::on_each_database;
 
 async fn insert(database: &Database, ids: std::ops::RangeInclusive<u32>) {
@@ -21,7 +21,7 @@ async fn until_empty(database: &Database, relay: &Running) {
     let begun = std::time::Instant::now();
     while !is_empty(database).await {
         assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(pause(begun)).await;
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
 use crate::harness::database::Database;
 use crate::harness::relay::{Running, section};
+use crate::harness::{PATIENCE, pause};
 use crate::harness::{amount, guest};
 use crate::on_each_database;
 
@@ -71,7 +71,7 @@ async fn a_closed_log_pipe_does_not_stop_the_relay() {
     let begun = Instant::now();
     while database.number("SELECT count(*) FROM order_placed").await > 0 {
         assert!(begun.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause(begun)).await;
     }
     crate::harness::command::terminate(&child);
     assert_eq!(child.wait().unwrap().code(), Some(0));

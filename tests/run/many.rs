@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use crate::harness::PATIENCE;
 use crate::harness::command::terminate;
 use crate::harness::database::Database;
 use crate::harness::relay::{Running, Sibling, section};
+use crate::harness::{PATIENCE, pause};
 use crate::harness::{amount, guest};
 use crate::on_each_database;
 
@@ -14,7 +14,7 @@ async fn until_empty(database: &Database, relay: &Running) {
     let begun = Instant::now();
     while database.number("SELECT count(*) FROM order_placed").await > 0 {
         assert!(begun.elapsed() < Duration::from_secs(1200), "{}", relay.witness.text());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause(begun)).await;
     }
 }
 
@@ -56,7 +56,7 @@ mod cases {
         let begun = Instant::now();
         while database.number("SELECT count(*) FROM signalbus_claim WHERE owner <> ''").await == 0 {
             assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(pause(begun)).await;
         }
         relay.kill();
         relay.configure(&database, &section("OrderPlaced", &guest("counts"), "burst_count = 10"));

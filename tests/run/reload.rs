@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::harness::PATIENCE;
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};
+use crate::harness::{PATIENCE, pause};
 use crate::on_each_database;
 
 fn types(relay: &Running) -> Vec<String> {
@@ -22,7 +22,7 @@ async fn until_empty(database: &Database, name: &str, relay: &Running) {
     let begun = std::time::Instant::now();
     while database.number(&format!("SELECT count(*) FROM {name}")).await > 0 {
         assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause(begun)).await;
     }
 }
 

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use crate::harness::PATIENCE;
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, plugin_file, replace, replace_by_edition, section};
+use crate::harness::{PATIENCE, pause};
 
 async fn insert(database: &Database, id: u32) {
     database.run(&format!("INSERT INTO order_placed VALUES ({id}, 'c', 'p')")).await;
@@ -26,7 +26,7 @@ async fn until_sent(database: &Database, relay: &Running) {
     let begun = std::time::Instant::now();
     while database.waiting().await > 0 {
         assert!(begun.elapsed() < PATIENCE, "{}", relay.witness.text());
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(pause(begun)).await;
     }
 }
 
