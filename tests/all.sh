@@ -15,8 +15,9 @@ step() {
 
 run() { make --no-print-directory "$@"; }
 
-# Packages are installed while the compiler is busy.
+# Packages are installed while the compiler is busy, and the Python package is tested beside the relay, which mostly waits.
 install() { run servers toolchains >"$logs/install" 2>&1; }
+python() { run python >"$logs/python" 2>&1; }
 tests() { run tests 2>&1 | tee "$logs/tests"; }
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
@@ -29,8 +30,11 @@ step 'signalbus and its tests' run host-tests
 step 'waiting for servers and toolchains' wait "$installing"
 cat "$logs/install"
 step 'plugins in every language' run -j2 languages
+python &
+checking=$!
 step 'tests' tests
-step 'the Python package' run python
+step 'waiting for the Python package' wait "$checking"
+cat "$logs/python"
 step 'one bus without the rest' tests/features.sh --tests redis
 
 printf '\n== duration of each step\n'
