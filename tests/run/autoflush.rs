@@ -1,6 +1,5 @@
 //! Autoflush: signals are sent soon after their commit, and an idle relay costs little.
 
-use std::time::Duration;
 
 use crate::harness::database::{Database, System};
 use crate::harness::guest;

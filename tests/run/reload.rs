@@ -1,6 +1,5 @@
 //! Configuration reloads: signal types are added, changed and removed.
 
-use std::time::Duration;
 
 use crate::harness::database::Database;
 use crate::harness::guest;

@@ -94,7 +94,7 @@ impl Tokens {
         let region = config.query("region").or_else(|| region_of(&host).map(str::to_owned)).or_else(variables);
         let region = region.ok_or_else(|| format!("`?mechanism={MSK}`: name the region of AWS with `&region=`"))?;
         // (What gives credentials within AWS has no certificate.)
-        Ok(Some(Self::of(config, Source::Msk(Msk::new(region, client(config, None)?)))))
+        Ok(Some(Self::of(config, Source::Msk(Msk::new(region, client(None)?)))))
     }
 
     fn of(config: &ConnectionConfig, source: Source) -> Self {
@@ -137,7 +137,7 @@ fn region_of(host: &str) -> Option<&str> {
 }
 
 /// Returns an HTTP client that trusts these certificates, too.
-fn client(config: &ConnectionConfig, ca: Option<&str>) -> Result<Client, String> {
+fn client(ca: Option<&str>) -> Result<Client, String> {
     tls::provide();
     let authorities = Certificate::from_pem_bundle(ca.unwrap_or_default().as_bytes());
     Client::builder()
@@ -160,7 +160,7 @@ impl Endpoint {
         let (Some(id), Some(secret)) = (config.user(), config.password()) else {
             return Err("`?mechanism=OAUTHBEARER` needs the id and the secret of a client in the URL: `id:secret@`".into());
         };
-        let client = client(config, config.ca.as_deref())?;
+        let client = client(config.ca.as_deref())?;
         Ok(Self { client, endpoint, id, secret, scope: option(SCOPE).cloned() })
     }
 
