@@ -178,6 +178,14 @@ pub(crate) trait Dialect: Send + Sync {
     }
     /// The side tables, statement by statement.
     fn schema(&self) -> &'static str;
+    /// The beginning of a query, up to its columns, that gets its plan instead.
+    fn explain(&self) -> &'static str;
+    /// Until the transaction ends, plans sort only what has to be sorted.
+    fn plans_without_sorting(&self) -> Option<&'static str> {
+        None
+    }
+    /// The step of a plan that has to see all rows before it returns the first.
+    fn collects(&self, plan: &[Vec<Cell>]) -> Option<String>;
     /// A number that is selected with every row as its version.
     fn version(&self) -> Option<&'static str>;
     /// Whether versions tell two rows apart, even if they have the same content.

@@ -18,6 +18,7 @@ impl Outbox {
         if let Some(table) = table {
             faults.extend(self.keyless(source, &table).await?);
             faults.extend(self.left_elsewhere(source).await?);
+            faults.extend(self.unfit_view(source, table).await?);
         }
         Ok(faults)
     }

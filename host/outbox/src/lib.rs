@@ -59,6 +59,7 @@ mod ordered;
 mod outbox;
 mod pauses;
 mod place;
+mod plan;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -205,7 +205,8 @@ fn find_unsafe(source: &Source, described: &Description, faults: &mut Vec<Fault>
 fn find_doubtful(source: &Source, described: &Description, table: &Table, faults: &mut Vec<Fault>) {
     let place = format!("signal type \"{}\"", source.signal);
     let known = table.order_by.len() == source.order_by.len();
-    if known && table.ordered() && !serves(described, source) {
+    // (The plan of a view tells more.)
+    if known && table.ordered() && table.view.is_none() && !serves(described, source) {
         faults.push(Fault::Doubtful(format!(
             "{place}: no index of table \"{}\" begins with `order_by` ({}), so every claim sorts the whole table; create one",
             source.table,

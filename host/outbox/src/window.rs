@@ -223,7 +223,7 @@ impl SignalTable {
     }
 
     /// Appends the part of a query behind its columns: what is due within a window.
-    fn due_within(&self, sql: &mut Sql, window: &Window<'_>, active: &RecordedClaims) {
+    pub(super) fn due_within(&self, sql: &mut Sql, window: &Window<'_>, active: &RecordedClaims) {
         sql.push(" FROM ").push(&self.texts.from).push(" t WHERE 1 = 1");
         // SQLite lets a primary key hold NULL; such a row has no identity to delete it by.
         for column in self.table.key_columns().filter(|column| column.nullable) {

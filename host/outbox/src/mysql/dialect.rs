@@ -3,7 +3,7 @@
 //! Runs no statement. Next: `database`, which says what each part is for.
 
 use super::MySqlDialect;
-use crate::database::{Dialect, ReadRow};
+use crate::database::{Cell, Dialect, ReadRow};
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
@@ -35,6 +35,20 @@ impl Dialect for MySqlDialect {
 
     fn schema(&self) -> &'static str {
         include_str!("../schema/mysql.sql")
+    }
+
+    fn explain(&self) -> &'static str {
+        "EXPLAIN SELECT "
+    }
+
+    /// (Whether it sorts, says little: that depends on how many rows there are at the moment.)
+    fn collects(&self, plan: &[Vec<Cell>]) -> Option<String> {
+        plan.iter().find_map(|row| {
+            let text = |column: usize| row.get(column).cloned().flatten().unwrap_or_default();
+            // What belongs to a subquery is done for each row.
+            let derived = text(2).starts_with("<derived") && !text(1).contains("SUBQUERY");
+            derived.then(|| "a derived table".to_owned())
+        })
     }
 
     fn version(&self) -> Option<&'static str> {

@@ -3,7 +3,7 @@
 //! Runs no statement. Next: `database`, which says what each part is for.
 
 use super::PostgresDialect;
-use crate::database::{Dialect, ReadRow};
+use crate::database::{Cell, Dialect, ReadRow};
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
@@ -55,6 +55,34 @@ impl Dialect for PostgresDialect {
 
     fn schema(&self) -> &'static str {
         include_str!("../schema/postgres.sql")
+    }
+
+    fn explain(&self) -> &'static str {
+        "EXPLAIN (FORMAT JSON) SELECT "
+    }
+
+    fn plans_without_sorting(&self) -> Option<&'static str> {
+        Some(
+            "SELECT set_config('enable_sort', 'off', true), set_config('enable_hashagg', 'off', true), \
+             set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)",
+        )
+    }
+
+    fn collects(&self, plan: &[Vec<Cell>]) -> Option<String> {
+        let text = plan.first()?.first()?.as_deref()?;
+        let plan: serde_json::Value = serde_json::from_str(text).ok()?;
+        let mut steps = vec![plan[0]["Plan"].clone()];
+        while let Some(step) = steps.pop() {
+            let kind = step["Node Type"].as_str().unwrap_or_default();
+            let hashed = kind == "Aggregate" && step["Strategy"].as_str().is_some_and(|strategy| strategy != "Sorted");
+            if hashed || ["Sort", "WindowAgg", "SetOp"].contains(&kind) {
+                return Some(if hashed { "HashAggregate".into() } else { kind.into() });
+            }
+            // What belongs to a subquery is done for each row.
+            let for_each = |step: &serde_json::Value| step["Parent Relationship"].as_str().is_some_and(|of| of == "SubPlan");
+            steps.extend(step["Plans"].as_array().into_iter().flatten().filter(|step| !for_each(step)).cloned());
+        }
+        None
     }
 
     /// The transaction that wrote the row. (As text: sqlx asks the server about types that it does not know.)

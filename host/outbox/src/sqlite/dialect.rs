@@ -2,8 +2,10 @@
 //!
 //! Runs no statement. Next: `database`, which says what each part is for.
 
+use std::collections::HashSet;
+
 use super::{STATE, SqliteDialect};
-use crate::database::{Dialect, ReadRow, percent_encoded};
+use crate::database::{Cell, Dialect, ReadRow, percent_encoded};
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 
@@ -35,6 +37,26 @@ impl Dialect for SqliteDialect {
 
     fn schema(&self) -> &'static str {
         include_str!("../schema/sqlite.sql")
+    }
+
+    fn explain(&self) -> &'static str {
+        "EXPLAIN QUERY PLAN SELECT "
+    }
+
+    fn collects(&self, plan: &[Vec<Cell>]) -> Option<String> {
+        let text = |row: &[Cell], column: usize| row.get(column).cloned().flatten().unwrap_or_default();
+        // What belongs to a subquery is done for each row.
+        let mut within: HashSet<String> = HashSet::new();
+        plan.iter().find_map(|row| {
+            let (id, parent, step) = (text(row, 0), text(row, 1), text(row, 3));
+            if within.contains(&parent) || step.contains("SCALAR SUBQUERY") || step.contains("LIST SUBQUERY") {
+                within.insert(id);
+                return None;
+            }
+            // (Later claims begin at a floor, which an index finds: whether they sort, shows there only.)
+            let sorts = step.starts_with("USE TEMP B-TREE") && (parent != "0" || !step.ends_with("ORDER BY"));
+            (sorts || step.starts_with("MATERIALIZE")).then_some(step)
+        })
     }
 
     fn version(&self) -> Option<&'static str> {
