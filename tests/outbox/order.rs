@@ -114,6 +114,25 @@ mod cases {
         assert_eq!(claim(&mut worker, 2).await.signals.len(), database.choose(2, 6, 2));
     }
 
+    /// Whatever is in an order key, it is that key and no other.
+    pub async fn odd_order_keys_keep_others_out(database: Database) {
+        let text = database.either("TEXT", "text", "VARCHAR(40) CHARACTER SET utf8mb4");
+        database.run(&format!("CREATE TABLE moves (id INT PRIMARY KEY, account {text})")).await;
+        let mut accounts: Vec<&str> = vec!["''", "'1'", "'a\"b'", "'[\"a\"]'", "'a,b'", "'\u{1F680}'", "'a'", "'A'", "'it''s'"];
+        accounts.extend(database.either("'a' || char(0)", "'a' || chr(1)", "CONCAT('a', CHAR(0 USING utf8mb4))").split(';'));
+        accounts.extend(database.either("'a' || char(92)", "'a' || chr(92)", "CONCAT('a', CHAR(92 USING utf8mb4))").split(';'));
+        for (n, account) in accounts.iter().chain(&accounts).enumerate() {
+            database.run(&format!("INSERT INTO moves VALUES ({n}, {account})")).await;
+        }
+        let relay = Relay::open(&database, &ordered("moves", &["id"], &["account"])).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        let first = claim(&mut one, accounts.len()).await;
+        assert_eq!(first.signals.len(), accounts.len());
+        assert!(nothing(&mut two).await.is_none());
+        settle(&mut one, &first, &sent(&first)).await;
+        assert_eq!(claim(&mut two, 50).await.signals.len(), accounts.len());
+    }
+
     /// Times as SQLite has them, which compares their texts; each batch starts from where the last one stood.
     pub async fn times_are_scanned_in_order(database: Database) {
         let (kind, from) = (database.either("TEXT", "timestamptz", "DATETIME(6)"), "2026-11-27");
@@ -337,6 +356,7 @@ crate::on_each_database!(
     a_claim_ahead_is_settled_batch_by_batch,
     the_rest_of_a_claim_ahead_is_left,
     keys_that_come_back_are_not_claimed_ahead,
+    odd_order_keys_keep_others_out,
     rows_are_claimed_in_order,
     rows_are_claimed_in_descending_order,
     times_are_scanned_in_order,

@@ -74,9 +74,7 @@ impl Worker<'_> {
     /// # Errors
     /// The database's error. Nothing was claimed, or it can be claimed again once the lease is over.
     pub async fn claim(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
-        // (A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others.)
-        let batches = if self.lane.table.ordered() && !self.lane.table.recurring { self.ahead } else { 1 };
-        let limit = self.lane.fitting(limit) * batches;
+        let limit = self.lane.fitting(limit);
         let claimed = match self.claim_any(limit, boundary).await {
             // A column, or the table itself, may be gone.
             Err(error @ Error::Refused { cause: Cause::Final, .. }) => Err(self.altered().await.unwrap_or(error)),

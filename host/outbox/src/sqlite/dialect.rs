@@ -39,6 +39,18 @@ impl Dialect for SqliteDialect {
         include_str!("../schema/sqlite.sql")
     }
 
+    /// One argument, however many they are. (JSON cannot tell U+0000 from the end.)
+    fn texts(&self, sql: &mut Sql, texts: &[String]) {
+        if texts.iter().any(|text| text.contains('\0')) {
+            sql.push("(").list(", ", texts, |sql, text| {
+                sql.arg(text.as_str());
+            });
+            sql.push(")");
+            return;
+        }
+        sql.push("(SELECT value FROM json_each(").arg(serde_json::json!(texts).to_string().as_str()).push("))");
+    }
+
     fn explain(&self) -> &'static str {
         "EXPLAIN QUERY PLAN SELECT "
     }
