@@ -13,7 +13,7 @@ use super::open::{HeldClaim, OpenClaim, Pace};
 use super::place::Place;
 use super::rescan::Rescans;
 
-/// Where the scan of an unordered type stands.
+/// Where the scan of a signal type stands.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     pub(super) position: Option<String>,
