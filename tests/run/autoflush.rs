@@ -1,6 +1,5 @@
 //! Autoflush: signals are sent soon after their commit, and an idle relay costs little.
 
-
 use crate::harness::database::{Database, System};
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};

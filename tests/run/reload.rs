@@ -1,6 +1,5 @@
 //! Configuration reloads: signal types are added, changed and removed.
 
-
 use crate::harness::database::Database;
 use crate::harness::guest;
 use crate::harness::relay::{Running, section};

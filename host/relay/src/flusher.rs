@@ -3,8 +3,10 @@
 //! Decides nothing about rows itself, and never treats an unknown answer as success: that is for
 //! `signalbus_core::settlement`. Next: `runner`, which starts a running relay's workers.
 
+mod retry;
+mod tally;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,6 +18,9 @@ use signalbus_core::signal::{Outage, Outcome, Signal, Verdict};
 use signalbus_outbox::{Batch, Claimed, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
 use signalbus_plugin::{Sender, Sending};
 use signalbus_telemetry as telemetry;
+
+use retry::DatabaseRetry;
+pub use tally::Tally;
 
 /// How often a flush checks whether another relay has settled its claims.
 const RECHECK: Duration = Duration::from_millis(200);
@@ -66,17 +71,6 @@ pub trait Observer: Send + Sync {
     fn settled(&self, _: &Settlement) {}
     /// The claim belonged to another relay by the time of the settle.
     fn fenced(&self) {}
-}
-
-/// Counters of a flush, shared with the progress display.
-#[derive(Debug, Default)]
-pub struct Tally {
-    pub sent: AtomicU64,
-    pub skipped: AtomicU64,
-    pub deferred: AtomicU64,
-    pub buried: AtomicU64,
-    /// Batches whose claim belonged to another relay by the time they were settled.
-    pub fenced: AtomicU64,
 }
 
 /// Why a flush or a worker ended early.
@@ -416,65 +410,6 @@ enum Meanwhile<'a> {
 /// How many times so long fits into a time.
 fn within(time: Duration, long: Duration) -> u32 {
     u32::try_from(time.as_micros() / long.as_micros().max(1)).unwrap_or(u32::MAX)
-}
-
-impl Tally {
-    /// Returns the number of signals sent, skipped, deferred or dead-lettered.
-    pub fn total(&self) -> u64 {
-        [&self.sent, &self.skipped, &self.deferred, &self.buried].iter().map(|counter| counter.load(Relaxed)).sum()
-    }
-}
-
-impl Observer for Tally {
-    fn settled(&self, settlement: &Settlement) {
-        let count = |counter: &AtomicU64, number: usize| counter.fetch_add(number as u64, Relaxed);
-        count(&self.sent, settlement.sent());
-        count(&self.skipped, settlement.skipped);
-        count(&self.deferred, settlement.defer.len());
-        count(&self.buried, settlement.bury.len());
-    }
-
-    fn fenced(&self) {
-        self.fenced.fetch_add(1, Relaxed);
-    }
-}
-
-/// Retries of a database operation, limited in time.
-struct DatabaseRetry {
-    patience: Duration,
-    since: Option<Instant>,
-    tries: u32,
-}
-
-impl DatabaseRetry {
-    fn new(patience: Duration) -> Self {
-        Self { patience, since: None, tries: 0 }
-    }
-
-    /// Waits before the next try.
-    ///
-    /// # Errors
-    /// Gives up if the time is over, or at once if the database refused.
-    async fn wait(&mut self, error: Error, stop: &CancellationToken) -> Result<(), Halt> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        // Who has all the time waits for space, too.
-        let later = error.is_exhausted() && self.patience == Duration::MAX;
-        let hopeless = !(error.is_unreachable() || error.is_passing() || later);
-        if hopeless || since.elapsed() >= self.patience {
-            return Err(Halt::Database(error));
-        }
-        telemetry::database_error(&error, error.kind());
-        self.tries += 1;
-        pause(Duration::from_millis(50) * self.tries.min(20), stop).await;
-        Ok(())
-    }
-
-    fn succeeded(&mut self) {
-        if self.since.take().is_some() {
-            telemetry::database_recovered();
-        }
-        self.tries = 0;
-    }
 }
 
 /// Completes when a claim that began before a stop is to be given up: the network is silent, and the

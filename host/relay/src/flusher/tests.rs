@@ -2,6 +2,7 @@
 //! through `fake`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::task::JoinHandle;
 
