@@ -91,7 +91,7 @@ mod cases {
         let batches = claim(&mut worker, 2).await.split(2);
         assert_eq!(settle(&mut worker, &batches[0], &sent(&batches[0])).await, 2);
         let failed = Settlement { delete: vec![0], defer: vec![deferred(&batches[1], 1, HOUR)], ..Settlement::default() };
-        batches[1].leave_rest();
+        batches[1].leave(2);
         assert_eq!(settle(&mut worker, &batches[1], &failed).await, 1);
         assert!(nothing(&mut worker).await.is_some());
         database.make_due().await;
@@ -112,6 +112,19 @@ mod cases {
         worker.cover(3);
         // (PostgreSQL knows one version of a row from the next.)
         assert_eq!(claim(&mut worker, 2).await.signals.len(), database.choose(2, 6, 2));
+    }
+
+    /// However large a batch is, a claim of several has a bound; a single one is as large as it may be.
+    pub async fn a_claim_ahead_has_a_bound(database: Database) {
+        numbered(&database, 13_000).await;
+        let relay = Relay::open(&database, &ordered("moves", &["id"], &[])).await;
+        let mut worker = relay.worker();
+        worker.cover(8);
+        for (limit, rows) in [(4000, 8000), (12_000, 12_000)] {
+            let batch = claim(&mut worker, limit).await;
+            assert_eq!(batch.signals.len(), rows);
+            worker.settle(&batch, &Settlement::default()).await.unwrap();
+        }
     }
 
     /// Whatever is in an order key, it is that key and no other.
@@ -357,6 +370,7 @@ crate::on_each_database!(
     the_rest_of_a_claim_ahead_is_left,
     keys_that_come_back_are_not_claimed_ahead,
     odd_order_keys_keep_others_out,
+    a_claim_ahead_has_a_bound,
     rows_are_claimed_in_order,
     rows_are_claimed_in_descending_order,
     times_are_scanned_in_order,

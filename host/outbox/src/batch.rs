@@ -101,9 +101,9 @@ impl Batch {
         batches
     }
 
-    /// Nothing more of what was claimed with it is sent: its settle ends the claim, and leaves the rest of it.
-    pub fn leave_rest(&self) {
-        self.claim.leave_rest();
+    /// So many batches that were claimed with it are not sent: its settle ends the claim, and leaves them.
+    pub fn leave(&self, batches: usize) {
+        self.claim.leave(batches);
     }
 
     /// The positions of the signals that can be sent. If a dead letter holds back what is behind it, so does a broken one.

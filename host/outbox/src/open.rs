@@ -140,9 +140,9 @@ impl HeldClaim {
         (from, (first..parts.len()).filter(settled).map(|n| parts[n].0.clone()).collect())
     }
 
-    /// Its only batch is split into so many.
+    /// One of its batches is split, into so many.
     pub(super) fn split(&self, batches: usize) {
-        self.progress().batches = batches;
+        self.progress().batches += batches - 1;
     }
 
     /// How many signals of other batches are settled.
@@ -150,11 +150,11 @@ impl HeldClaim {
         self.progress().settled
     }
 
-    /// Of what was split, nothing more is sent behind the batch that is settled next.
-    pub(super) fn leave_rest(&self) {
+    /// Of what was split, so many batches are not sent.
+    pub(super) fn leave(&self, batches: usize) {
         let mut progress = self.progress();
-        progress.leftovers |= progress.batches > 1;
-        progress.batches = 1;
+        progress.leftovers |= batches > 0;
+        progress.batches = progress.batches.saturating_sub(batches);
     }
 
     /// No more batches are read. Returns whether nothing of it is in flight, so that it is to be ended.

@@ -22,7 +22,8 @@ const NEAR: usize = 4;
 /// A search for order keys that no claim has goes through the whole table if there are none, and takes no more than one
 /// part in so many of the time.
 const BARREN: u32 = 20;
-/// If this many order keys are claimed, a claim takes one batch: some databases bound the arguments of a statement.
+/// A claim of several batches has at most so many rows, and if as many order keys are claimed, one takes one batch: some
+/// databases bound the arguments of a statement.
 const MANY: usize = 10_000;
 
 impl Worker<'_> {
@@ -53,7 +54,7 @@ impl Worker<'_> {
         }
         // (A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others.)
         let single = self.lane.table.recurring || claimed.len() > MANY;
-        let limit = limit * if single { 1 } else { self.ahead };
+        let limit = limit * if single { 1 } else { self.ahead.min(MANY / limit).max(1) };
         loop {
             let begun = Instant::now();
             let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), ..Window::default() };

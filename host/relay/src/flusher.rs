@@ -214,10 +214,8 @@ impl<T: Claims> Flusher<T> {
                 before = Some((batch, settlement));
                 continue;
             }
-            if !batches.is_empty() {
-                batch.leave_rest();
-                batches.clear();
-            }
+            batch.leave(batches.len());
+            batches.clear();
             let (_, halt) = self.settle(worker, &batch, &settlement, observer).await?;
             if let Some(halt) = hopeless.take().or(halt) {
                 return Err(halt);
