@@ -16,7 +16,7 @@ use super::hold::Hold;
 use super::pool::{ConnectionPool, PooledConnection};
 use super::sql::{Arg, Sql};
 use super::table::Table;
-use super::trial;
+use super::trial::{self, Rule};
 use signalbus_core::signal::Value;
 use signalbus_shares::Share;
 
@@ -74,6 +74,10 @@ type Query<Db> = sqlx::query::Query<'static, Db, <Db as sqlx::Database>::Argumen
 pub(super) struct Connection<D: Driver> {
     connections: Arc<ConnectionPool<D::Db>>,
     share: Share,
+    /// Its share of what only reads.
+    reading: Option<Share>,
+    /// The state of the database before anything was read, where that is done by a connection of its own.
+    read_at: Option<i64>,
     held: Option<PooledConnection<D::Db>>,
     /// Of one statement.
     limit: Duration,
@@ -83,7 +87,8 @@ pub(super) struct Connection<D: Driver> {
 impl<D: Driver> Connection<D> {
     pub(super) fn new(connections: Arc<ConnectionPool<D::Db>>, signal_type: Option<&str>) -> Self {
         let share = connections.share(signal_type);
-        Self { connections, share, held: None, limit: LONGEST, state: None }
+        let reading = connections.readers().map(|readers| readers.share(signal_type));
+        Self { connections, share, reading, read_at: None, held: None, limit: LONGEST, state: None }
     }
 
     fn held(&mut self) -> Result<&mut <D::Db as sqlx::Database>::Connection, Error> {
@@ -104,9 +109,27 @@ impl<D: Driver> Connection<D> {
         })
     }
 
-    fn put_back(&mut self) {
+    /// Takes a connection for a transaction.
+    async fn take(&mut self, purpose: Purpose) -> Result<(), Error> {
+        self.drop_connection();
+        trial::interrupt().await;
+        let (pool, share) = match (self.connections.readers(), &self.reading) {
+            (Some(readers), Some(share)) if purpose == Purpose::Read => (readers, share),
+            _ => (&self.connections, &self.share),
+        };
+        // Before anything is read.
+        let state = self.connections.state();
+        self.held = Some(pool.take(share).await?);
+        self.read_at = Some(state).filter(|_| !Arc::ptr_eq(pool, &self.connections));
+        self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
+        Ok(())
+    }
+
+    /// Others who wait for the connection come next: what follows may take a while.
+    async fn put_back(&mut self) {
         if let Some(held) = self.held.take() {
-            self.connections.put_back(held);
+            held.put_back();
+            tokio::task::yield_now().await;
         }
     }
 
@@ -145,10 +168,7 @@ where
 {
     fn begin(&mut self, purpose: Purpose) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            self.drop_connection();
-            trial::interrupt().await;
-            self.held = Some(self.connections.take(&self.share).await?);
-            self.limit = if purpose == Purpose::Read { LONGEST_READ } else { LONGEST };
+            self.take(purpose).await?;
             self.look_for_others().await?;
             let Some(begin) = D::begin(purpose, self.connections.is_behind_pooler()) else { return Ok(()) };
             if let Some(held) = &mut self.held {
@@ -196,17 +216,19 @@ where
             let limit = self.limit;
             let most = bytes.unwrap_or(usize::MAX);
             let (rows, bytes, cut) = self.run(limit, |connection| Box::pin(fetch::<D>(query, connection, most))).await?;
-            let begun = self.held.as_ref().is_some_and(|held| held.begun);
             let len = rows.len();
             if rows.first().is_some_and(|row| !fits::<D>(row, &table)) {
                 return Err(Error::altered(&table.name));
             }
             let connection = self.connection();
-            let late = trial::late_state(self, D::OTHERS.filter(|_| !begun)).await?;
+            let read_at = match self.read_at {
+                Some(_) if trial::is_broken(Rule::StateWithRows) => Some(self.late_state().await?),
+                read_at => read_at,
+            };
             let decode = move |n: usize| {
                 let row = row::<D>(&rows[n], &table, extras)?;
-                let version = late.unwrap_or(row.version);
-                Some(if D::OTHERS.is_some() { Row { version: state(connection, version), ..row } } else { row })
+                let version = || read_at.unwrap_or_else(|| state(connection, row.version));
+                Some(if D::OTHERS.is_some() { Row { version: version(), ..row } } else { row })
             };
             Ok(Fetched { len, bytes, cut, decode: Box::new(decode) })
         })
@@ -219,7 +241,7 @@ where
                 return self.commit().await.map(|()| affected);
             }
             let affected = self.execute_joined(sql, "; COMMIT").await?;
-            self.put_back();
+            self.put_back().await;
             Ok(affected)
         })
     }
@@ -231,6 +253,10 @@ where
 
     fn connection(&self) -> u32 {
         self.held.as_ref().map_or(0, |held| held.number)
+    }
+
+    fn knows_state(&self) -> bool {
+        self.read_at.is_some()
     }
 
     fn state(&self) -> Option<i64> {
@@ -271,17 +297,31 @@ where
 
     /// Nobody has to be let in where nobody else writes.
     async fn look_for_others(&mut self) -> Result<(), Error> {
-        let Some(question) = D::OTHERS else { return Ok(()) };
+        let Some(question) = D::OTHERS.filter(|_| self.read_at.is_none()) else { return Ok(()) };
         if !self.connections.pauses().is_some_and(|mut pauses| pauses.wants_to_know(Instant::now())) {
             return Ok(());
         }
-        let question = AssertSqlSafe(format!("SELECT {question}"));
-        let row = self.run(self.limit, |connection| connection.fetch_one(question)).await?;
-        let version = number(&D::cell(&row, 0)?);
+        let version = self.number_of(question).await?;
         if let Some(mut pauses) = self.connections.pauses() {
             pauses.heard(version, Instant::now());
         }
         Ok(())
+    }
+
+    async fn number_of<N: std::str::FromStr + Default>(&mut self, expression: &str) -> Result<N, Error> {
+        let question = AssertSqlSafe(format!("SELECT {expression}"));
+        let row = self.run(self.limit, |connection| connection.fetch_one(question)).await?;
+        Ok(number(&D::cell(&row, 0)?))
+    }
+
+    /// On trial: the state of the database as it is found after rows were read.
+    async fn late_state(&mut self) -> Result<i64, Error> {
+        trial::interrupt().await;
+        let mut session = Self::new(self.connections.clone(), None);
+        session.take(Purpose::Watch).await?;
+        let state = state(session.connection(), session.number_of(D::OTHERS.unwrap_or("0")).await?);
+        session.put_back().await;
+        Ok(state)
     }
 
     fn query(&mut self, sql: Sql) -> Result<Query<D::Db>, Error> {
@@ -304,7 +344,9 @@ where
         let connection = self.connection();
         let rows = self.rows(sql).await?;
         let Some([changes, version]) = rows.last().map(Vec::as_slice) else { return Ok(0) };
-        self.state = Some(state(connection, number(version)));
+        let state = state(connection, number(version));
+        self.connections.found(state);
+        self.state = Some(state);
         Ok(number(changes))
     }
 
@@ -312,7 +354,7 @@ where
         if self.held.as_ref().is_none_or(|held| held.begun && held.beginning.is_none()) {
             self.run(LONGEST, |connection| connection.execute(statement)).await?;
         }
-        self.put_back();
+        self.put_back().await;
         Ok(())
     }
 }

@@ -28,6 +28,18 @@ pub(crate) enum Purpose {
     Single,
     /// Changes nothing.
     Read,
+    /// Asks whether others have committed: a connection that writes does not count its own commits.
+    Watch,
+}
+
+/// The first and the last of these keys, if they are all the integers between them.
+fn consecutive(keys: &[&str]) -> Option<(i64, i64)> {
+    let first: i64 = keys.first()?.parse().ok()?;
+    let mut last = first;
+    for key in &keys[1..] {
+        last = key.parse().ok().filter(|&number| last.checked_add(1) == Some(number))?;
+    }
+    Some((first, last))
 }
 
 /// One cell of a row that the relay reads from its own tables.
@@ -147,6 +159,8 @@ pub(crate) trait Session: Send {
     ) -> BoxFuture<'_, Result<Fetched, Error>>;
     /// The number of the connection that the transaction is on; no other connection of the process has it.
     fn connection(&self) -> u32;
+    /// Whether the state of the database is known before anything is read: then rows need not tell it as their version.
+    fn knows_state(&self) -> bool;
     /// The state of the database as the last statement that changed something found it, where the connection
     /// can tell: it is the same as long as nobody else commits.
     fn state(&self) -> Option<i64>;
@@ -302,6 +316,12 @@ pub(crate) trait Dialect: Send + Sync {
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<String> = table.key_columns().map(|column| self.quote(&column.name)).collect();
         if let [column] = &columns[..] {
+            // (A nullable column may hold numbers between two integers.)
+            let whole = table.integer_key().is_some_and(|n| !table.columns[n].nullable);
+            if let Some((first, last)) = consecutive(keys).filter(|_| whole) {
+                sql.push(column).push(" BETWEEN ").arg(first).push(" AND ").arg(last);
+                return;
+            }
             sql.push(column).push(" IN (").list(", ", keys, |sql, key| self.key_args(sql, table, key));
             sql.push(")");
             return;
@@ -378,4 +398,19 @@ pub(crate) fn statement(dialect: &dyn Dialect, text: &str, args: &[Arg]) -> Sql 
 /// Reads a number that the relay itself wrote.
 pub(crate) fn number<T: std::str::FromStr + Default>(cell: &Cell) -> T {
     cell.as_deref().and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_without_a_gap_are_named_by_their_ends() {
+        assert_eq!(consecutive(&["7", "8", "9"]), Some((7, 9)));
+        assert_eq!(consecutive(&["-1", "0"]), Some((-1, 0)));
+        assert_eq!(consecutive(&["9223372036854775807"]), Some((i64::MAX, i64::MAX)));
+        for others in [&["7", "9"][..], &["8", "7"], &["7", "7"], &["7", "a"], &["9223372036854775807", "-1"], &[]] {
+            assert_eq!(consecutive(others), None, "{others:?}");
+        }
+    }
 }

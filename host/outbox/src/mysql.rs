@@ -95,7 +95,7 @@ impl Driver for MySqlDriver {
     fn begin(purpose: Purpose, _: bool) -> Option<&'static str> {
         match purpose {
             Purpose::Renew | Purpose::Write | Purpose::Settle => Some("START TRANSACTION"),
-            Purpose::Single | Purpose::Read => None,
+            Purpose::Single | Purpose::Read | Purpose::Watch => None,
         }
     }
 

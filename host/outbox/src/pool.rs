@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -33,11 +33,18 @@ pub(super) struct ConnectionPool<Db: sqlx::Database> {
 
     /// Where others wait for the same lock by trying again and again.
     pauses: Option<Mutex<Pauses>>,
+    /// Connections that only read, where that needs no lock, and those here write.
+    readers: Option<Arc<Self>>,
+    /// See [`Self::state`].
+    state: AtomicI64,
     /// The schema of the side tables, ready for SQL, with a dot.
     side_schema: OnceLock<String>,
     /// The file that connections are to, and what it was when one was last made: another file may take its name.
     file: Option<(PathBuf, Mutex<Option<FileId>>)>,
 }
+
+/// No connection has found any.
+const UNKNOWN: i64 = -1;
 
 /// A device, and the number of a file on it.
 type FileId = (u64, u64);
@@ -59,14 +66,32 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         file: Option<(PathBuf, Mutex<Option<FileId>>)>,
     ) -> Self {
         let turns = Turns::new(pool.options().get_max_connections(), Measure::Time);
-        Self { pool, behind_pooler, plain, turns, idle: Mutex::default(), pauses, side_schema: OnceLock::new(), file }
+        let (readers, state) = (None, AtomicI64::new(UNKNOWN));
+        let (idle, side_schema) = (Mutex::default(), OnceLock::new());
+        Self { pool, behind_pooler, plain, turns, idle, pauses, readers, state, side_schema, file }
     }
 
-    /// The same, for a database in a file, in which one writer locks out all others.
-    pub(super) fn single_writer(pool: Pool<Db>, file: &Path) -> Arc<Self> {
+    /// The same, for a database in a file, in which one writer locks out all others, and no reader.
+    pub(super) fn single_writer(writer: Pool<Db>, readers: Pool<Db>, file: &Path) -> Arc<Self> {
         let pauses = Some(Mutex::new(Pauses::default()));
-        let file = Some((file.to_owned(), Mutex::default()));
-        Arc::new(Self::with(pool, Arc::default(), None, pauses, file))
+        let file = || Some((file.to_owned(), Mutex::default()));
+        let readers = Self::with(readers, Arc::default(), None, None, file());
+        Arc::new(Self { readers: Some(Arc::new(readers)), ..Self::with(writer, Arc::default(), None, pauses, file()) })
+    }
+
+    /// Connections for what only reads, if there are others for that.
+    pub(super) fn readers(&self) -> Option<&Arc<Self>> {
+        self.readers.as_ref()
+    }
+
+    /// The state of the database as a connection that writes has found it last: as long as that connection finds it
+    /// again, nobody else has committed anything since.
+    pub(super) fn state(&self) -> i64 {
+        self.state.load(Relaxed)
+    }
+
+    pub(super) fn found(&self, state: i64) {
+        self.state.store(state, Relaxed);
     }
 
     /// Whether connections are behind_pooler turns out when one is made; `plain` is how to connect to a
@@ -90,7 +115,8 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
 
     /// How many connections are in use, of how many.
     pub(super) fn usage(&self) -> (usize, usize) {
-        (self.turns.used() as usize, self.pool.options().get_max_connections() as usize)
+        let (used, all) = self.readers.as_ref().map(|readers| readers.usage()).unwrap_or_default();
+        (used + self.turns.used() as usize, all + self.pool.options().get_max_connections() as usize)
     }
 
     /// Whether a pooler hands connections on between transactions, as far as is known.
@@ -108,7 +134,7 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
     ///
     /// # Errors
     /// The server cannot be reached.
-    pub(super) async fn take(&self, share: &Share) -> Result<PooledConnection<Db>, Error> {
+    pub(super) async fn take(self: &Arc<Self>, share: &Share) -> Result<PooledConnection<Db>, Error> {
         let turn = share.take(1).await;
         let pause = self.pauses().map(|mut pauses| pauses.due(Instant::now())).unwrap_or_default();
         if !pause.is_zero() {
@@ -120,7 +146,8 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
             Some(idle) => idle,
             None => (MADE.fetch_add(1, Relaxed), self.connect().await?),
         };
-        Ok(PooledConnection { connection, number, beginning: None, begun: false, since: Instant::now(), _turn: turn })
+        let pool = self.clone();
+        Ok(PooledConnection { pool, connection, number, beginning: None, begun: false, since: Instant::now(), _turn: turn })
     }
 
     async fn connect(&self) -> Result<PoolConnection<Db>, Error> {
@@ -158,23 +185,20 @@ impl<Db: sqlx::Database> ConnectionPool<Db> {
         for (_, mut connection) in idle {
             connection.close_on_drop();
         }
+        if let Some(readers) = &self.readers {
+            readers.clear();
+        }
     }
 
     /// The pauses that leave the lock to others, where there is one for all.
     pub(super) fn pauses(&self) -> Option<MutexGuard<'_, Pauses>> {
         self.pauses.as_ref().map(|pauses| pauses.lock().unwrap_or_else(PoisonError::into_inner))
     }
-
-    pub(super) fn put_back(&self, held: PooledConnection<Db>) {
-        if let Some(mut pauses) = self.pauses().filter(|_| held.begun) {
-            pauses.owe(held.since, Instant::now());
-        }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push((held.number, held.connection));
-    }
 }
 
 /// A connection in use, and the right to use one.
 pub(super) struct PooledConnection<Db: sqlx::Database> {
+    pool: Arc<ConnectionPool<Db>>,
     pub(super) connection: PoolConnection<Db>,
     /// No other connection of the process has it.
     pub(super) number: u32,
@@ -183,4 +207,14 @@ pub(super) struct PooledConnection<Db: sqlx::Database> {
     pub(super) begun: bool,
     since: Instant,
     _turn: Option<Taken>,
+}
+
+impl<Db: sqlx::Database> PooledConnection<Db> {
+    /// Gives it to whoever comes next.
+    pub(super) fn put_back(self) {
+        if let Some(mut pauses) = self.pool.pauses().filter(|_| self.begun) {
+            pauses.owe(self.since, Instant::now());
+        }
+        self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.number, self.connection));
+    }
 }

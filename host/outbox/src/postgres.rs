@@ -207,10 +207,10 @@ impl Driver for PostgresDriver {
             (Purpose::Write, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED"),
             (Purpose::Settle, false) => Some("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '200ms'"),
             (Purpose::Settle, true) => Some(begin!("; SET LOCAL lock_timeout = '200ms'")),
-            (Purpose::Single | Purpose::Read, false) => None,
+            (Purpose::Single | Purpose::Read | Purpose::Watch, false) => None,
             (Purpose::Renew, true) => Some(begin!("; SET LOCAL synchronous_commit = off")),
             (Purpose::Write | Purpose::Single, true) => Some(begin!("")),
-            (Purpose::Read, true) => Some(begin!("; SET TRANSACTION READ ONLY")),
+            (Purpose::Read | Purpose::Watch, true) => Some(begin!("; SET TRANSACTION READ ONLY")),
         }
     }
 

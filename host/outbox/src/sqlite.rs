@@ -1,4 +1,4 @@
-//! The SQLite adapter: one connection, one writer at a time, and values that carry their own type.
+//! The SQLite adapter: one connection that writes, one that reads, and values that carry their own type.
 //!
 //! Must leave the lock free in between for other writers of the file (see `pauses`). `connection` runs
 //! its sessions; `dialect` has the SQL, `catalog` what is known of a table, `watch` the writes to the log.
@@ -53,9 +53,14 @@ impl Sqlite {
             .disable_statement_logging()
             .busy_timeout(Duration::from_secs(30));
         let file = options.get_filename().to_owned();
-        // A second connection of this process could only wait for the first one's lock.
-        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options);
-        Ok(Self { connections: ConnectionPool::single_writer(pool, &file), file, foreign_keys, dependencies: Mutex::default() })
+        // A second one that writes could only wait for the first one's lock.
+        let one = || SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).connect_lazy_with(options.clone());
+        Ok(Self {
+            connections: ConnectionPool::single_writer(one(), one(), &file),
+            file,
+            foreign_keys,
+            dependencies: Mutex::default(),
+        })
     }
 }
 
@@ -126,7 +131,7 @@ impl Driver for SqliteDriver {
         match purpose {
             Purpose::Renew => Some("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE"),
             Purpose::Write | Purpose::Settle | Purpose::Single => Some("PRAGMA synchronous = FULL; BEGIN IMMEDIATE"),
-            Purpose::Read => None,
+            Purpose::Read | Purpose::Watch => None,
         }
     }
 

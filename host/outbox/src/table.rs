@@ -121,7 +121,7 @@ pub(crate) struct Child {
 impl Table {
     /// A child, as a table with the parent's key.
     pub(crate) fn keyed(&self, child: &Child) -> Self {
-        let column = |&n: &usize| TableColumn { name: child.column.clone(), ..self.columns[n].clone() };
+        let column = |&n: &usize| TableColumn { name: child.column.clone(), nullable: true, ..self.columns[n].clone() };
         Self { name: child.name.clone(), columns: self.key.iter().take(1).map(column).collect(), key: vec![0], ..Self::default() }
     }
 

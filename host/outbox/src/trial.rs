@@ -7,10 +7,8 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::Error;
 use super::batch::Batch;
-use super::database::{Session, number};
-use super::sql::{Placeholder, Sql};
+use super::sql::Sql;
 use super::table::Table;
 
 /// A rule, by what holds where it is kept.
@@ -24,7 +22,7 @@ pub enum Rule {
     LossStops,
     /// A deletion proves that each row is what was read.
     VersionDeleted,
-    /// The state of the database is read together with the rows.
+    /// The state of the database is known before the rows are read.
     StateWithRows,
     /// A deletion names its rows, and no range of them.
     KeysNamed,
@@ -70,15 +68,6 @@ pub(crate) async fn interrupt() {
     if let Some(interruption) = Trial::current().and_then(|trial| trial.interruption) {
         interruption().await;
     }
-}
-
-/// The state of the database as a statement of its own finds it after rows were read; `None` as long as it is read with
-/// them.
-pub(crate) async fn late_state(session: &mut dyn Session, state: Option<&str>) -> Result<Option<i64>, Error> {
-    let Some(state) = state.filter(|_| is_broken(Rule::StateWithRows)) else { return Ok(None) };
-    interrupt().await;
-    let rows = session.rows(Sql::new(Placeholder::Question, &format!("SELECT {state}"))).await?;
-    Ok(rows.first().map(|row| number(&row[0])))
 }
 
 /// Names the range from the first to the last of these signals, whose keys are numbers.

@@ -52,7 +52,7 @@ impl Worker<'_> {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
             hold: active.holds() && (lane.table.ordered() || window.keys.is_some()),
-            version: true,
+            version: !self.session.knows_state(),
         };
         let mut sql = lane.statement("SELECT ", &[]);
         sql.push(&lane.texts.columns);

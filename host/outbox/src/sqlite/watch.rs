@@ -53,7 +53,7 @@ impl LogWatch {
     const DELAYS: [u64; 9] = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600];
 
     pub(super) async fn version(&mut self) -> Result<u64, Error> {
-        self.session.begin(Purpose::Read).await?;
+        self.session.begin(Purpose::Watch).await?;
         let rows = self.session.rows(Sql::new(Placeholder::Question, "PRAGMA data_version")).await?;
         self.session.commit().await?;
         Ok(rows.first().map(|row| number(&row[0])).unwrap_or_default())
