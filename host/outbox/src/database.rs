@@ -32,8 +32,10 @@ pub(crate) enum Purpose {
     Watch,
 }
 
-/// The first and the last of these keys, if they are all the integers between them.
-fn consecutive(keys: &[&str]) -> Option<(i64, i64)> {
+/// The first and the last of these keys, if they are all that a table can have between them.
+pub(crate) fn consecutive(table: &Table, keys: &[&str]) -> Option<(i64, i64)> {
+    // (A nullable column, which is none of a primary key, may hold numbers between two integers.)
+    table.integer_key().filter(|&n| !table.columns[n].nullable)?;
     let first: i64 = keys.first()?.parse().ok()?;
     let mut last = first;
     for key in &keys[1..] {
@@ -316,9 +318,7 @@ pub(crate) trait Dialect: Send + Sync {
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<String> = table.key_columns().map(|column| self.quote(&column.name)).collect();
         if let [column] = &columns[..] {
-            // (A nullable column may hold numbers between two integers.)
-            let whole = table.integer_key().is_some_and(|n| !table.columns[n].nullable);
-            if let Some((first, last)) = consecutive(keys).filter(|_| whole) {
+            if let Some((first, last)) = consecutive(table, keys) {
                 sql.push(column).push(" BETWEEN ").arg(first).push(" AND ").arg(last);
                 return;
             }
@@ -406,9 +406,16 @@ mod tests {
 
     #[test]
     fn integers_without_a_gap_are_named_by_their_ends() {
+        let column = |nullable| {
+            let (name, db_type, sql_type) = ("id".to_owned(), "bigint".to_owned(), "bigint".to_owned());
+            TableColumn { name, db_type, sql_type, kind: Kind::Int, nullable, generated: false }
+        };
+        let table = |nullable| Table { columns: vec![column(nullable)], key: vec![0], ..Table::default() };
+        let consecutive = |keys: &[&str]| consecutive(&table(false), keys);
         assert_eq!(consecutive(&["7", "8", "9"]), Some((7, 9)));
         assert_eq!(consecutive(&["-1", "0"]), Some((-1, 0)));
         assert_eq!(consecutive(&["9223372036854775807"]), Some((i64::MAX, i64::MAX)));
+        assert_eq!(super::consecutive(&table(true), &["7", "8", "9"]), None);
         for others in [&["7", "9"][..], &["8", "7"], &["7", "7"], &["7", "a"], &["9223372036854775807", "-1"], &[]] {
             assert_eq!(consecutive(others), None, "{others:?}");
         }

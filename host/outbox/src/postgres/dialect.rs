@@ -3,7 +3,7 @@
 //! Runs no statement. Next: `database`, which says what each part is for.
 
 use super::PostgresDialect;
-use crate::database::{Cell, Dialect, ReadRow};
+use crate::database::{Cell, Dialect, ReadRow, consecutive};
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
@@ -146,7 +146,8 @@ impl Dialect for PostgresDialect {
         let mut distinct: Vec<String> = rows.iter().map(|(_, version)| version.to_string()).collect();
         distinct.sort_unstable();
         distinct.dedup();
-        sql.push(" AND xmin = ANY(").arg(Arg::Texts(distinct)).push("::text[]::xid[])");
+        // (Hashed, whatever is planned: each row may be of a transaction of its own.)
+        sql.push(" AND (xmin IN (SELECT v::xid FROM unnest(").arg(Arg::Texts(distinct)).push("::text[]) v)) IS TRUE");
         true
     }
 
@@ -201,7 +202,12 @@ impl Dialect for PostgresDialect {
         if let [column] = columns[..]
             && !column.sql_type.ends_with("[]")
         {
-            sql.push(&self.quote(&column.name)).push(" = ANY(");
+            sql.push(&self.quote(&column.name));
+            if let Some((first, last)) = consecutive(table, keys) {
+                sql.push(" BETWEEN ").arg(first).push("::int8 AND ").arg(last).push("::int8");
+                return;
+            }
+            sql.push(" = ANY(");
             if column.kind == Kind::Int {
                 let numbers = keys.iter().filter_map(|key| key.parse().ok()).collect();
                 sql.arg(Arg::Ints(numbers)).push("::int8[])");
