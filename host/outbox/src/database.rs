@@ -32,17 +32,32 @@ pub(crate) enum Purpose {
     Watch,
 }
 
-/// The first and the last of these keys, if they are all that a table can have between them.
-pub(crate) fn consecutive(table: &Table, keys: &[&str]) -> Option<(i64, i64)> {
+/// Ranges in which a table can have no keys but these, if they are integers and nearly consecutive. There may be the same
+/// one several times, so that statements differ little.
+pub(crate) fn ranges(table: &Table, keys: &[&str]) -> Option<Vec<(i64, i64)>> {
+    let column = table.key_columns().next().filter(|_| table.key.len() == 1)?;
     // (A nullable column, which is none of a primary key, may hold numbers between two integers.)
-    table.integer_key().filter(|&n| !table.columns[n].nullable)?;
-    let first: i64 = keys.first()?.parse().ok()?;
-    let mut last = first;
-    for key in &keys[1..] {
-        last = key.parse().ok().filter(|&number| last.checked_add(1) == Some(number))?;
+    if column.nullable || !matches!(column.kind, Kind::Int | Kind::Unsigned) {
+        return None;
     }
-    Some((first, last))
+    let mut numbers = keys.iter().map(|key| key.parse()).collect::<Result<Vec<i64>, _>>().ok()?;
+    numbers.sort_unstable();
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if number.checked_sub(1) == Some(*last) => *last = number,
+            _ => ranges.push((number, number)),
+        }
+        if ranges.len() > MOST_RANGES {
+            return None;
+        }
+    }
+    let last = *ranges.last()?;
+    ranges.resize(ranges.len().next_power_of_two(), last);
+    (ranges.len() == 1 || ranges.len() < keys.len() / 8).then_some(ranges)
 }
+
+const MOST_RANGES: usize = 8;
 
 /// One cell of a row that the relay reads from its own tables.
 pub(crate) type Cell = Option<String>;
@@ -318,8 +333,11 @@ pub(crate) trait Dialect: Send + Sync {
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<String> = table.key_columns().map(|column| self.quote(&column.name)).collect();
         if let [column] = &columns[..] {
-            if let Some((first, last)) = consecutive(table, keys) {
-                sql.push(column).push(" BETWEEN ").arg(first).push(" AND ").arg(last);
+            if let Some(ranges) = ranges(table, keys) {
+                sql.push("(").list(" OR ", ranges, |sql, (first, last)| {
+                    self.range(sql, column, first, last);
+                });
+                sql.push(")");
                 return;
             }
             sql.push(column).push(" IN (").list(", ", keys, |sql, key| self.key_args(sql, table, key));
@@ -333,6 +351,11 @@ pub(crate) trait Dialect: Send + Sync {
             sql.push(")");
         });
         sql.push(")");
+    }
+
+    /// Appends a condition that a key is within a range, of which the table has all.
+    fn range(&self, sql: &mut Sql, column: &str, first: i64, last: i64) {
+        sql.push(column).push(" BETWEEN ").arg(first).push(" AND ").arg(last);
     }
 
     /// Appends the parts of a key, with commas between them.
@@ -405,19 +428,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn integers_without_a_gap_are_named_by_their_ends() {
-        let column = |nullable| {
+    fn integers_are_named_by_ranges() {
+        let column = |kind, nullable| {
             let (name, db_type, sql_type) = ("id".to_owned(), "bigint".to_owned(), "bigint".to_owned());
-            TableColumn { name, db_type, sql_type, kind: Kind::Int, nullable, generated: false }
+            TableColumn { name, db_type, sql_type, kind, nullable, generated: false }
         };
-        let table = |nullable| Table { columns: vec![column(nullable)], key: vec![0], ..Table::default() };
-        let consecutive = |keys: &[&str]| consecutive(&table(false), keys);
-        assert_eq!(consecutive(&["7", "8", "9"]), Some((7, 9)));
-        assert_eq!(consecutive(&["-1", "0"]), Some((-1, 0)));
-        assert_eq!(consecutive(&["9223372036854775807"]), Some((i64::MAX, i64::MAX)));
-        assert_eq!(super::consecutive(&table(true), &["7", "8", "9"]), None);
-        for others in [&["7", "9"][..], &["8", "7"], &["7", "7"], &["7", "a"], &["9223372036854775807", "-1"], &[]] {
-            assert_eq!(consecutive(others), None, "{others:?}");
+        let table = |kind, nullable| Table { columns: vec![column(kind, nullable)], key: vec![0], ..Table::default() };
+        let integer = table(Kind::Int, false);
+        assert_eq!(ranges(&integer, &["9", "7", "8"]), Some(vec![(7, 9)]));
+        assert_eq!(ranges(&integer, &["-1", "0"]), Some(vec![(-1, 0)]));
+        assert_eq!(ranges(&integer, &["9223372036854775807"]), Some(vec![(i64::MAX, i64::MAX)]));
+        for none in [&["7", "9"][..], &["7", "a"], &["9223372036854775808"], &[]] {
+            assert_eq!(ranges(&integer, none), None, "{none:?}");
         }
+        for other in [table(Kind::Int, true), table(Kind::Dynamic, false), table(Kind::Decimal, false)] {
+            assert_eq!(ranges(&other, &["7", "8"]), None);
+        }
+        let texts: Vec<String> = (0..100).filter(|n| n % 40 > 0).map(|n| n.to_string()).collect();
+        let keys: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert_eq!(ranges(&integer, &keys), Some(vec![(1, 39), (41, 79), (81, 99), (81, 99)]));
+        let odd: Vec<&str> = keys.iter().step_by(2).copied().collect();
+        assert_eq!(ranges(&integer, &odd), None);
     }
 }

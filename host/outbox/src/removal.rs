@@ -25,9 +25,7 @@ impl Worker<'_> {
     /// are what they were. Returns how many.
     pub(super) async fn delete_at_once(&mut self, batch: &Batch, positions: &[usize]) -> Result<u64, Error> {
         let held = positions.iter().any(|&n| batch.marks[n].held);
-        let told = (self.lane.table.numbered || self.lane.database.dialect().version().is_some())
-            && self.lane.is_plain()
-            && !self.lane.is_wary();
+        let told = self.lane.database.dialect().version().is_some() && self.lane.is_plain() && !self.lane.is_wary();
         if positions.is_empty() || positions.len() > KEYS_PER_STATEMENT || held || !told {
             return Ok(0);
         }
@@ -58,7 +56,7 @@ impl Worker<'_> {
                 self.session.execute(delete).await?;
             }
             let mut delete = self.lane.delete_rows(batch, chunk);
-            if self.lane.table.numbered {
+            if self.lane.is_guarded() {
                 self.lane.guard(&mut delete, batch, chunk, self.session.connection());
             }
             deleted += self.session.execute(delete).await?;
@@ -111,14 +109,19 @@ impl SignalTable {
         self.table.children.is_empty() && self.table.mark.is_empty()
     }
 
+    /// Whether a deletion compares the versions of its rows by itself.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.database.dialect().numbers_versions()
+    }
+
     /// Whether a deletion may leave a row where it is without a word.
     pub(super) fn may_resist(&self) -> bool {
-        self.table.rewrites || self.table.numbered
+        self.table.rewrites || self.is_guarded()
     }
 
     /// Whether a deletion may be a trigger's change, so that it has to be looked at in its transaction.
     fn is_wary(&self) -> bool {
         let counted = self.wary.fetch_update(Relaxed, Relaxed, |wary| wary.checked_sub(1)).is_ok();
-        counted || self.table.rewrites && self.table.numbered
+        counted || self.table.rewrites && self.is_guarded()
     }
 }

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::batch::Batch;
-use super::database::{ExtraColumns, OWN_VERSION, Row};
+use super::database::{Cell, ExtraColumns, OWN_VERSION, Row, number};
 use super::identity::same;
 use super::settle::KEYS_PER_STATEMENT;
 use super::sql::Sql;
@@ -31,10 +31,9 @@ impl Worker<'_> {
     /// Returns which of the rows to delete are still what was read, as far as the deletion itself does not see to it.
     pub(super) async fn standing(&mut self, batch: &Batch, wanted: &[usize], skip_locked: bool) -> Result<Standing, Error> {
         let lane = self.lane;
-        let guarded = lane.table.numbered;
         let untouched = |state| !lane.table.rewrites && wanted.iter().all(|&n| batch.marks[n].version == state);
         let locks = skip_locked || lane.locks_first();
-        let told = guarded && !locks || self.session.state().is_some_and(untouched) || is_broken(Rule::VersionDeleted);
+        let told = lane.is_guarded() && !locks || self.session.state().is_some_and(untouched) || is_broken(Rule::VersionDeleted);
         if told || wanted.is_empty() {
             return Ok(Standing { here: wanted.to_vec(), ..Standing::default() });
         }
@@ -97,9 +96,7 @@ impl Worker<'_> {
         let numbered = lane.table.numbered;
         let mut standing = Standing::default();
         for chunk in wanted.chunks(KEYS_PER_STATEMENT) {
-            let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-            let rows = self.session.signals(lane.reread(&keys, lock), lane.table.clone(), lane.key_extras(), None).await?;
-            let found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
+            let found = if numbered { self.versions(batch, chunk, lock).await? } else { self.rows(batch, chunk, lock).await? };
             for &n in chunk {
                 let Some(row) = found.get(&batch.signals[n].key) else { continue };
                 let stands = match numbered {
@@ -110,6 +107,28 @@ impl Worker<'_> {
             }
         }
         Ok(standing)
+    }
+
+    /// Reads the rows of these signals again, by their keys.
+    async fn rows(&mut self, batch: &Batch, wanted: &[usize], lock: &str) -> Result<HashMap<String, Row>, Error> {
+        let lane = self.lane;
+        let keys: Vec<&str> = wanted.iter().map(|&n| batch.signals[n].key.as_str()).collect();
+        let rows = self.session.signals(lane.reread(&keys, lock), lane.table.clone(), lane.key_extras(), None).await?;
+        Ok(rows.all().into_iter().map(|row| (row.key.clone(), row)).collect())
+    }
+
+    /// The same, without their values.
+    async fn versions(&mut self, batch: &Batch, wanted: &[usize], lock: &str) -> Result<HashMap<String, Row>, Error> {
+        let texts = &self.lane.texts;
+        let text = format!("SELECT {}, {} FROM {} t WHERE ", texts.key, texts.version_now, texts.from);
+        let mut sql = self.lane.statement(&text, &[]);
+        self.lane.named(&mut sql, batch, wanted);
+        sql.push(lock);
+        let row = |row: Vec<Cell>| {
+            let key = row[0].clone()?;
+            Some((key.clone(), Row { key, version: number(&row[1]), ..Row::default() }))
+        };
+        Ok(self.session.rows(sql).await?.into_iter().filter_map(row).collect())
     }
 
     /// Returns those of these rows that were deleted, and are there all the same, each as it is now; and how many
@@ -123,9 +142,7 @@ impl Worker<'_> {
         let numbered = lane.table.numbered;
         let (mut suppressed, mut changed) = (Vec::new(), 0);
         for chunk in deleted.chunks(KEYS_PER_STATEMENT) {
-            let keys: Vec<&str> = chunk.iter().map(|&n| batch.signals[n].key.as_str()).collect();
-            let rows = self.session.signals(lane.reread(&keys, ""), lane.table.clone(), lane.key_extras(), None).await?;
-            let mut found: HashMap<String, Row> = rows.all().into_iter().map(|row| (row.key.clone(), row)).collect();
+            let mut found = self.rows(batch, chunk, "").await?;
             for &n in chunk {
                 let Some(row) = found.remove(&batch.signals[n].key) else { continue };
                 // Nobody else can change a row that was locked, or compared in a database that is. (A trigger may have

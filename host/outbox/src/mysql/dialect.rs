@@ -3,7 +3,7 @@
 //! Runs no statement. Next: `database`, which says what each part is for.
 
 use super::MySqlDialect;
-use crate::database::{Cell, Dialect, ReadRow};
+use crate::database::{Cell, Dialect, ranges};
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
@@ -59,24 +59,6 @@ impl Dialect for MySqlDialect {
         let fine = matches!(column.sql_type.as_str(), "datetime(6)" | "timestamp(6)");
         let told = fine && !column.nullable && !column.generated;
         told.then(|| format!("TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {reference})"))
-    }
-
-    fn guard(&self, sql: &mut Sql, table: &Table, rows: &[ReadRow<'_>], _: u32) -> bool {
-        let column = table.version.map(|n| &table.columns[n]);
-        let quoted = |column: &TableColumn| format!("t.{}", self.quote(&column.name));
-        let Some(version) = column.and_then(|column| self.version_in(column, &quoted(column))) else { return false };
-        let key: Vec<String> = table.key_columns().map(quoted).collect();
-        sql.push(" AND (").push(&key.join(", ")).push(", ").push(&version).push(") IN (").list(
-            ", ",
-            rows,
-            |sql, (key, version)| {
-                sql.push("(");
-                self.key_args(sql, table, key);
-                sql.push(", ").arg(*version).push(")");
-            },
-        );
-        sql.push(")");
-        true
     }
 
     fn shape(&self, name: &[String]) -> (&'static str, Vec<Arg>) {
@@ -192,11 +174,23 @@ impl Dialect for MySqlDialect {
         };
     }
 
+    /// A range is read as far as the row behind it, which somebody may have locked: that is its own last one.
+    fn range(&self, sql: &mut Sql, column: &str, first: i64, last: i64) {
+        sql.push(column).push(" BETWEEN ").arg(first).push(" AND ").arg(last.saturating_sub(1));
+        sql.push(" OR ").push(column).push(" = ").arg(last);
+    }
+
     /// `VALUES` lists and row constructors are not the same in MySQL and MariaDB: plain terms are.
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<&TableColumn> = table.key_columns().collect();
         if let [column] = columns[..] {
-            sql.push(&self.quote(&column.name)).push(" IN (");
+            let name = self.quote(&column.name);
+            if let Some(ranges) = ranges(table, keys) {
+                sql.push("(").list(" OR ", ranges, |sql, (first, last)| self.range(sql, &name, first, last));
+                sql.push(")");
+                return;
+            }
+            sql.push(&name).push(" IN (");
             sql.list(", ", keys, |sql, key| self.key_args(sql, table, key));
             sql.push(")");
             return;

@@ -3,7 +3,7 @@
 //! Runs no statement. Next: `database`, which says what each part is for.
 
 use super::PostgresDialect;
-use crate::database::{Cell, Dialect, ReadRow, consecutive};
+use crate::database::{Cell, Dialect, ReadRow, ranges};
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
@@ -195,6 +195,10 @@ impl Dialect for PostgresDialect {
         };
     }
 
+    fn range(&self, sql: &mut Sql, column: &str, first: i64, last: i64) {
+        sql.push(column).push(" BETWEEN ").arg(first).push("::int8 AND ").arg(last).push("::int8");
+    }
+
     /// Arrays: one argument per column, whatever the number of keys, so that one plan serves all.
     fn key_in(&self, sql: &mut Sql, table: &Table, keys: &[&str]) {
         let columns: Vec<&TableColumn> = table.key_columns().collect();
@@ -202,12 +206,13 @@ impl Dialect for PostgresDialect {
         if let [column] = columns[..]
             && !column.sql_type.ends_with("[]")
         {
-            sql.push(&self.quote(&column.name));
-            if let Some((first, last)) = consecutive(table, keys) {
-                sql.push(" BETWEEN ").arg(first).push("::int8 AND ").arg(last).push("::int8");
+            let name = self.quote(&column.name);
+            if let Some(ranges) = ranges(table, keys) {
+                sql.push("(").list(" OR ", ranges, |sql, (first, last)| self.range(sql, &name, first, last));
+                sql.push(")");
                 return;
             }
-            sql.push(" = ANY(");
+            sql.push(&name).push(" = ANY(");
             if column.kind == Kind::Int {
                 let numbers = keys.iter().filter_map(|key| key.parse().ok()).collect();
                 sql.arg(Arg::Ints(numbers)).push("::int8[])");
