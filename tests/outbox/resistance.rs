@@ -335,3 +335,28 @@ crate::on_databases!([postgres postgres17 postgres18 mariadb] locked_rows_keep_n
 crate::on_databases!([postgres postgres18] a_row_that_is_marked_within_a_block_is_sent_once);
 
 crate::on_databases!([postgres] rules_and_policies_keep_their_rows_only, without_the_right_to_lock_rows_all_is_the_same);
+
+/// MariaDB reads a range as far as the row behind it, which is often one that somebody is just about to commit.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_the_row_behind_a_batch() {
+    use crate::harness::database::{Database, System};
+    use crate::harness::lane::{Relay, drain, orders};
+    use crate::harness::server::{Kind, Server};
+    use sqlx::{Connection as _, Executor as _};
+    // Of its own: it counts the waits of all.
+    let server = tokio::task::spawn_blocking(|| Server::start(Kind::Mariadb)).await.unwrap();
+    let database = Database::on(System::Mariadb, &server).await;
+    database.orders(100).await;
+    let mut connection = database.mariadb_connection().await;
+    let mut transaction = connection.begin().await.unwrap();
+    transaction.execute("INSERT INTO order_placed (id) VALUES (101)").await.unwrap();
+    let waits = "SELECT variable_value FROM information_schema.global_status WHERE variable_name = 'Innodb_row_lock_waits'";
+    let before = database.lines(waits).await;
+    let relay = Relay::open(&database, &orders()).await;
+    let mut worker = relay.worker();
+    assert_eq!(drain(&mut worker, 20).await.len(), 100);
+    assert_eq!(database.lines(waits).await, before);
+    transaction.commit().await.unwrap();
+    assert_eq!(drain(&mut worker, 20).await, ["101"]);
+    assert_eq!(database.count("signalbus_hold").await, 0);
+}
