@@ -18,21 +18,26 @@
 
 #[path = "../harness/mod.rs"]
 mod harness;
+#[path = "drain/raw.rs"]
+mod raw;
 mod report;
+#[path = "drain/tables.rs"]
+mod tables;
 
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use harness::database::{Database, System};
 use report::Report;
 use signalbus::flusher::{Flusher, Patience};
 use signalbus::outbox::{Outbox, Source};
-use signalbus::plugin::{Engine, Plugin, PluginSpec, Sender};
+use signalbus::plugin::{Engine, Plugin, PluginSpec, Sender, Sending};
 use signalbus::relay::{Extent, Relay};
 use signalbus::settlement::Policy;
 use signalbus::signal::{Outcome, Signal, SignalType};
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
+use sqlx::{Connection as _, Executor as _};
+use tables::Key;
 use tokio_util::sync::CancellationToken;
 
 const BATCH: usize = 1000;
@@ -44,13 +49,15 @@ struct Drain {
     rows_per_second: f64,
     /// The peak memory of its process, in MB.
     memory: f64,
+    /// The rate of its last tenth, compared with that of its first.
+    slope: f64,
 }
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let args: Vec<String> = std::env::args().filter(|arg| arg != "--bench").collect();
-    if let [_, way, url] = &args[..] {
-        runtime.block_on(drain(way, url));
+    if let [_, key, way, url] = &args[..] {
+        runtime.block_on(drain(Key::named(key), way, url));
         return;
     }
     let rows = std::env::var("SIGNALBUS_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000);
@@ -60,16 +67,14 @@ fn main() {
     let only = std::env::var("SIGNALBUS_BENCH_ONLY").unwrap_or_default();
     let wanted = |part: &str| only.is_empty() || only == part;
     let systems = [System::Sqlite, System::Postgres, System::Mariadb];
-    for (system, rows) in systems.into_iter().zip([rows, rows, rows.min(200_000)]) {
-        if wanted("compare") {
-            runtime.block_on(compare(&mut report, system, rows, runs));
-        }
+    if wanted("compare") {
+        runtime.block_on(compare(&mut report, rows, runs));
+    }
+    if wanted("blocked") {
+        runtime.block_on(blocked_keys(&mut report, rows, runs));
     }
     if wanted("row_by_row") {
         runtime.block_on(row_by_row(&mut report, rows, runs));
-    }
-    if wanted("version") {
-        runtime.block_on(version_column(&mut report, rows.min(200_000), runs));
     }
     if wanted("snapshot") {
         runtime.block_on(held_snapshot(&mut report, rows, runs));
@@ -85,37 +90,59 @@ fn main() {
     report.write();
 }
 
-/// Runs the three ways and the small backlog in turn, several times, and compares them.
-async fn compare(report: &mut Report, system: System, rows: u32, runs: usize) {
-    let name = format!("{system:?}").to_lowercase();
-    let mut drains: [Vec<Drain>; 4] = Default::default();
-    for run in 0..runs {
-        eprintln!("{name}: run {} of {runs}", run + 1);
-        for (n, way) in ["plugin", "native", "raw"].iter().enumerate() {
-            drains[n].push(measured(system, way, rows, None).await);
+/// Drains tables by every kind of key, in three ways in turn, several times, and compares these.
+async fn compare(report: &mut Report, rows: u32, runs: usize) {
+    use Key::{Auto, Bigint, Composite, OneByOne, RowNumber, Uuid, Versioned};
+    let few = rows.min(200_000);
+    let tables = [
+        (System::Sqlite, RowNumber, rows, "0.95"),
+        (System::Sqlite, Auto, rows, "0.95"),
+        (System::Sqlite, Bigint, rows, "0.85"),
+        (System::Sqlite, Uuid, rows, "0.85"),
+        (System::Sqlite, Composite, rows, "0.85"),
+        (System::Postgres, Auto, rows, "0.95"),
+        (System::Postgres, OneByOne, few, "0.95"),
+        (System::Postgres, Uuid, few, "0.95"),
+        (System::Mariadb, Auto, rows, "0.8"),
+        (System::Mariadb, Bigint, few, "0.8"),
+        (System::Mariadb, Uuid, few, "0.8"),
+        (System::Mariadb, Versioned, rows, "0.95"),
+    ];
+    for (system, key, rows, wanted) in tables {
+        let name = format!("{} {key:?}", format!("{system:?}").to_lowercase());
+        let mut drains: [Vec<Drain>; 4] = Default::default();
+        for run in 0..runs {
+            eprintln!("{name}: run {} of {runs}", run + 1);
+            for (n, way) in ["plugin", "native", "raw"].iter().enumerate() {
+                drains[n].push(measured(system, key, way, rows, None).await);
+            }
+            drains[3].push(measured(system, key, "plugin", 10_000.min(rows), None).await);
         }
-        drains[3].push(measured(system, "plugin", 10_000.min(rows), None).await);
+        let [plugin, native, raw, few] = &drains;
+        rates(report, &format!("{name}: plugin"), plugin);
+        rates(report, &format!("{name}: native function"), native);
+        rates(report, &format!("{name}: raw loop"), raw);
+        ratios(report, &format!("{name}: plugin / native function"), plugin, native, "0.92");
+        ratios(report, &format!("{name}: plugin / raw loop"), plugin, raw, wanted);
+        ratios(report, &format!("{name}: {rows} pending / 10,000 pending"), plugin, few, "0.9");
+        let slopes = plugin.iter().map(|drain| drain.slope).collect();
+        report.add(&format!("{name}: last tenth / first tenth"), slopes, "ratio", "at least 0.9");
+        report.add(&format!("{name}: memory"), plugin.iter().map(|drain| drain.memory).collect(), "MB", "below 40");
     }
-    let [plugin, native, raw, few] = &drains;
-    rates(report, &format!("{name}: plugin"), plugin);
-    rates(report, &format!("{name}: native function"), native);
-    rates(report, &format!("{name}: raw loop"), raw);
-    rates(report, &format!("{name}: plugin, 10,000 pending"), few);
-    ratios(report, &format!("{name}: plugin / native function"), plugin, native, "0.9");
-    ratios(report, &format!("{name}: plugin / raw loop"), plugin, raw, "0.8");
-    ratios(report, &format!("{name}: {rows} pending / 10,000 pending"), plugin, few, "0.9");
-    report.add(&format!("{name}: memory"), plugin.iter().map(|drain| drain.memory).collect(), "MB", "below 80");
 }
 
-/// Drains a table of MariaDB with a column that tells its versions.
-async fn version_column(report: &mut Report, rows: u32, runs: usize) {
-    let (mut versioned, mut raw) = (Vec::new(), Vec::new());
-    for _ in 0..runs {
-        versioned.push(measured(System::Mariadb, "versioned", rows, None).await);
-        raw.push(measured(System::Mariadb, "raw", rows, None).await);
+/// Drains a table of a hundred thousand order keys, of which a fifth is blocked by a row that is deferred, or none.
+async fn blocked_keys(report: &mut Report, rows: u32, runs: usize) {
+    for system in [System::Sqlite, System::Postgres, System::Mariadb] {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            with.push(measured(system, Key::Ordered, "blocked", rows, None).await);
+            without.push(measured(system, Key::Ordered, "by_key", rows, None).await);
+        }
+        let name = format!("{system:?}").to_lowercase();
+        rates(report, &format!("{name}: 100,000 order keys"), &without);
+        ratios(report, &format!("{name}: 20,000 of 100,000 order keys blocked / none"), &with, &without, "0.7");
     }
-    rates(report, "mariadb: version column", &versioned);
-    ratios(report, "mariadb: version column / raw loop", &versioned, &raw, "0.95");
 }
 
 /// Compares a plugin whose author's function takes one row with one whose function takes the batch.
@@ -124,8 +151,8 @@ async fn row_by_row(report: &mut Report, rows: u32, runs: usize) {
         let name = format!("{system:?}").to_lowercase();
         let (mut one, mut all) = (Vec::new(), Vec::new());
         for _ in 0..runs {
-            one.push(measured(system, "sends_one", rows, None).await);
-            all.push(measured(system, "sends", rows, None).await);
+            one.push(measured(system, Key::Auto, "sends_one", rows, None).await);
+            all.push(measured(system, Key::Auto, "sends", rows, None).await);
         }
         rates(report, &format!("{name}: plugin that sends row by row"), &one);
         ratios(report, &format!("{name}: row by row / plugin that takes the batch"), &one, &all, "0.9");
@@ -138,8 +165,8 @@ async fn held_snapshot(report: &mut Report, rows: u32, runs: usize) {
         let (mut with, mut without) = (Vec::new(), Vec::new());
         for _ in 0..runs {
             let hold = "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM signalbus_lane";
-            with.push(measured(System::Postgres, way, rows, Some(hold)).await);
-            without.push(measured(System::Postgres, way, rows, None).await);
+            with.push(measured(System::Postgres, Key::Auto, way, rows, Some(hold)).await);
+            without.push(measured(System::Postgres, Key::Auto, way, rows, None).await);
         }
         rates(report, &format!("postgres: {way}, snapshot held"), &with);
         ratios(report, &format!("postgres: {way}, with / without a held snapshot"), &with, &without, "0.9");
@@ -224,7 +251,7 @@ async fn database(system: System) -> Database {
 }
 
 fn flusher(table: signalbus::outbox::SignalTable, sender: Arc<dyn Sender>, way: &str) -> Flusher {
-    let ordered = ["ordered", "keyed"].contains(&way);
+    let ordered = ["ordered", "keyed", "by_key", "blocked"].contains(&way);
     let policy = Policy { ordered, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let burst_count = if way == "small" { 20 } else { BATCH };
     let concurrency = if way == "ordered" { 1 } else { WORKERS };
@@ -232,60 +259,62 @@ fn flusher(table: signalbus::outbox::SignalTable, sender: Arc<dyn Sender>, way: 
 }
 
 /// Fills a new database, and drains it in a process of its own.
-async fn measured(system: System, way: &str, rows: u32, hold: Option<&'static str>) -> Drain {
+async fn measured(system: System, key: Key, way: &str, rows: u32, hold: Option<&'static str>) -> Drain {
     let database = database(system).await;
-    database.orders(rows).await;
-    if way == "versioned" {
-        let column = "changed_at TIMESTAMP(6) NOT NULL DEFAULT NOW(6) ON UPDATE NOW(6)";
-        database.run(&format!("ALTER TABLE order_placed ADD {column}")).await;
-    }
+    key.fill(&database, rows).await;
     let mut holder = None;
-    if system == System::Postgres {
-        database.run("VACUUM ANALYZE order_placed").await;
-        database.run("CHECKPOINT").await;
-        if let Some(hold) = hold {
-            let mut connection = database.postgres_connection().await;
-            connection.execute(hold).await.unwrap();
-            holder = Some(connection);
-        }
+    if let Some(hold) = hold {
+        let mut connection = database.postgres_connection().await;
+        connection.execute(hold).await.unwrap();
+        holder = Some(connection);
     }
-    let output = Command::new(std::env::current_exe().unwrap()).args([way, &database.url]).output().unwrap();
+    let arguments = [&format!("{key:?}"), way, &database.url];
+    let output = Command::new(std::env::current_exe().unwrap()).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut figures = text.split_whitespace().map(|figure| figure.parse::<f64>().unwrap());
-    let (drained, seconds, memory) = (figures.next().unwrap(), figures.next().unwrap(), figures.next().unwrap());
-    assert_eq!(drained as u32, rows, "{system:?} {way}");
-    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, 0);
+    let figures: Vec<f64> = text.split_whitespace().map(|figure| figure.parse().unwrap()).collect();
+    let [drained, seconds, memory, slope] = figures[..] else { panic!("{text}") };
+    let left = if way == "blocked" { rows / 5 } else { 0 };
+    assert_eq!(drained as u32, rows - left, "{system:?} {key:?} {way}");
+    assert_eq!(database.number("SELECT count(*) FROM order_placed").await, i64::from(left));
     if let Some(connection) = holder {
         connection.close().await.unwrap();
     }
-    if system == System::Postgres {
-        database.run("TRUNCATE order_placed").await;
+    match system {
+        System::Postgres => database.run("TRUNCATE order_placed").await,
+        System::Mariadb => database.run("DROP TABLE order_placed").await,
+        System::Sqlite => {}
     }
-    Drain { rows_per_second: drained / seconds, memory }
+    Drain { rows_per_second: drained / seconds, memory, slope }
 }
 
-/// Runs in its own process: prints the rows, the seconds and the megabytes.
-async fn drain(way: &str, url: &str) {
-    let (rows, time) = match way {
-        "raw" => raw(url).await,
-        way => relay(way, url).await,
+/// Runs in its own process: prints the rows, the seconds, the megabytes, and the slope.
+async fn drain(key: Key, way: &str, url: &str) {
+    let (rows, time, slope) = match way {
+        "raw" => {
+            let (rows, time) = raw::raw(url, key).await;
+            (rows, time, 1.0)
+        }
+        way => relay(key, way, url).await,
     };
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kilobytes: f64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
-    println!("{rows} {} {}", time.as_secs_f64(), kilobytes / 1000.0);
+    println!("{rows} {} {} {slope}", time.as_secs_f64(), kilobytes / 1000.0);
 }
 
-async fn relay(way: &str, url: &str) -> (u64, Duration) {
+async fn relay(key: Key, way: &str, url: &str) -> (u64, Duration, f64) {
     let source = Source { signal: "OrderPlaced".into(), table: "order_placed".into(), ..Source::default() };
-    let columns = |wanted: bool| if wanted { vec!["id".to_owned()] } else { Vec::new() };
-    let ordered = ["ordered", "keyed"].contains(&way);
-    // Strictly, or with a key of its own for every row.
-    let source = Source { order_by: columns(ordered), order_key: columns(way == "keyed"), ..source };
-    let source = Source { version: (way == "versioned").then(|| "changed_at".to_owned()), ..source };
+    let column = |name: &str, wanted: bool| if wanted { vec![name.to_owned()] } else { Vec::new() };
+    let by_key = key == Key::Ordered;
+    // Strictly, with a key of its own for every row, or with a hundred thousand keys.
+    let order_key = if by_key { column("customer", true) } else { column("id", way == "keyed") };
+    let source = Source { order_by: column("id", by_key || ["ordered", "keyed"].contains(&way)), order_key, ..source };
+    let source = Source { version: (key == Key::Versioned).then(|| "changed_at".to_owned()), ..source };
     let table = Outbox::open(url, WORKERS as u32).unwrap().signal_table(&source).await.unwrap();
-    let sender: Arc<dyn Sender> = if way == "native" || ordered {
+    let sender: Arc<dyn Sender> = if way == "blocked" {
+        Arc::new(|_: &SignalType, signals: &[Signal]| Ok(signals.iter().map(defer_a_fifth).collect()))
+    } else if ["native", "ordered", "keyed", "by_key"].contains(&way) {
         Arc::new(|_: &SignalType, signals: &[Signal]| Ok(vec![Outcome::Sent; signals.len()]))
     } else {
         let engine = Engine::new(Some(harness::target().join("test-cache")), signalbus::plugin::Compiler::InProcess).unwrap();
@@ -293,78 +322,56 @@ async fn relay(way: &str, url: &str) -> (u64, Duration) {
         let spec = PluginSpec { signal_type: "OrderPlaced".into(), path: guest, ..PluginSpec::default() };
         Arc::new(Plugin::load(&engine, &spec).await.unwrap())
     };
-    let relay = Relay::from_flushers(vec![flusher(table, sender, way)]);
+    let timed = Arc::new(Timed { sender, sent: Mutex::default() });
+    let relay = Relay::from_flushers(vec![flusher(table, timed.clone(), way)]);
     let begun = Instant::now();
     let flushed = relay.flush(Extent::All, &CancellationToken::new(), |_| ()).await;
+    let time = begun.elapsed();
     assert!(flushed[0].halt.is_none(), "{:?}", flushed[0].halt);
-    (flushed[0].tally.sent.load(std::sync::atomic::Ordering::Relaxed), begun.elapsed())
+    (flushed[0].tally.sent.load(std::sync::atomic::Ordering::Relaxed), time, timed.slope(begun))
 }
 
-/// Runs the same SELECT and DELETE in turn over one connection.
-async fn raw(url: &str) -> (u64, Duration) {
-    match url.split(':').next() {
-        Some("sqlite") => raw_sqlite(url).await,
-        Some("mysql") => raw_mariadb(url).await,
-        _ => raw_postgres(url).await,
+/// Defers the rows of a fifth of all order keys, for long.
+fn defer_a_fifth(signal: &Signal) -> Outcome {
+    let number: u32 = signal.order_key.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap();
+    match number < 20_000 {
+        true => Outcome::Retry { reason: "busy".into(), after: Some(Duration::from_secs(86_400)) },
+        false => Outcome::Sent,
     }
 }
 
-async fn raw_sqlite(url: &str) -> (u64, Duration) {
-    let options: sqlx::sqlite::SqliteConnectOptions = url.replace("&foreign_keys=on", "").parse().unwrap();
-    let options = options.journal_mode(sqlx::sqlite::SqliteJournalMode::Wal);
-    let options = options.synchronous(sqlx::sqlite::SqliteSynchronous::Full);
-    let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
-    loop {
-        connection.execute("BEGIN IMMEDIATE").await.unwrap();
-        let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
-        let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
-        let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
-        let Some(last) = ids.last() else { break };
-        position = *last;
-        let places = vec!["?"; ids.len()].join(", ");
-        let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
-        for id in &ids {
-            delete = delete.bind(id);
-        }
-        rows += delete.execute(&mut connection).await.unwrap().rows_affected();
-        connection.execute("COMMIT").await.unwrap();
-    }
-    (rows, begun.elapsed())
+/// A sender, and when it has sent how many.
+struct Timed {
+    sender: Arc<dyn Sender>,
+    sent: Mutex<Vec<(Instant, usize)>>,
 }
 
-async fn raw_mariadb(url: &str) -> (u64, Duration) {
-    let mut connection = sqlx::MySqlConnection::connect(url).await.unwrap();
-    let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
-    loop {
-        let select = "SELECT id, customer, payload FROM order_placed WHERE id > ? ORDER BY id LIMIT 1000";
-        let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
-        let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
-        let Some(last) = ids.last() else { break };
-        position = *last;
-        let places = vec!["?"; ids.len()].join(", ");
-        let mut delete = sqlx::query(AssertSqlSafe(format!("DELETE FROM order_placed WHERE id IN ({places})")));
-        for id in &ids {
-            delete = delete.bind(id);
-        }
-        rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+impl Sender for Timed {
+    fn send<'a>(&'a self, signal_type: &'a SignalType, signals: &'a [Signal], stop: &'a CancellationToken) -> Sending<'a> {
+        Box::pin(async move {
+            let verdict = self.sender.send(signal_type, signals, stop).await;
+            self.sent.lock().unwrap().push((Instant::now(), signals.len()));
+            verdict
+        })
     }
-    (rows, begun.elapsed())
 }
 
-async fn raw_postgres(url: &str) -> (u64, Duration) {
-    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
-    let (begun, mut rows, mut position) = (Instant::now(), 0, 0_i64);
-    loop {
-        let select = "SELECT id, customer, payload FROM order_placed WHERE id > $1 ORDER BY id LIMIT 1000";
-        let batch = sqlx::query(select).bind(position).fetch_all(&mut connection).await.unwrap();
-        let ids: Vec<i64> = batch.iter().map(|row| row.get(0)).collect();
-        let Some(last) = ids.last() else { break };
-        position = *last;
-        let delete = sqlx::query("DELETE FROM order_placed WHERE id = ANY($1)").bind(ids);
-        rows += delete.execute(&mut connection).await.unwrap().rows_affected();
+impl Timed {
+    /// The rate of the last tenth of all signals, compared with that of the first.
+    fn slope(&self, begun: Instant) -> f64 {
+        let sent = self.sent.lock().unwrap();
+        let all: usize = sent.iter().map(|(_, number)| number).sum();
+        let reached = |wanted: usize| {
+            let mut so_far = 0;
+            let reached = |(at, number): &(Instant, usize)| {
+                so_far += number;
+                (so_far >= wanted).then_some(*at)
+            };
+            sent.iter().find_map(reached).unwrap_or(begun)
+        };
+        let (first, last) = (reached(all / 10) - begun, reached(all) - reached(all - all / 10));
+        first.as_secs_f64() / last.as_secs_f64()
     }
-    (rows, begun.elapsed())
 }
 
 fn rates(report: &mut Report, name: &str, drains: &[Drain]) {
