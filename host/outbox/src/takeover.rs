@@ -52,8 +52,7 @@ impl Worker<'_> {
             only: (ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
             keys: (!ordered && !claim.order_keys.is_empty()).then_some(&claim.order_keys[..]),
             limit: if alone { 1 } else { limit },
-            floor: None,
-            among: None,
+            ..Window::default()
         };
         // A younger claim may cover the same range, but not these rows.
         let (younger, older) = std::mem::take(&mut active.claims).into_iter().partition(|other| other.serial > claim.serial);
