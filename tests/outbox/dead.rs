@@ -146,7 +146,7 @@ mod cases {
         database.run("UPDATE order_placed SET customer = 'repaired' WHERE id = 1").await;
         database.run("DELETE FROM order_placed WHERE id IN (2, 3)").await;
         database.run("INSERT INTO order_placed VALUES (3, 'another', '')").await;
-        assert!(relay.lane.sweep(0, 2).await.unwrap().1);
+        assert!(relay.lane.sweep(0, 3).await.unwrap().1);
         assert_eq!(
             relay.outbox.dead_letters(&[], 9).await.unwrap().iter().map(|letter| letter.key.clone()).collect::<Vec<_>>(),
             ["4"]

@@ -18,9 +18,9 @@ use super::sql::Arg;
 use super::takeover::TakenOver;
 use super::{Cause, Error, FRESH, SignalTable, Worker};
 
-/// How often to look whether the rows that are on record as sent are still what was sent, and at how many at once.
+/// How often to look whether the rows that are on record as sent are still what was sent, and at how many holds at once.
 const SENT_INTERVAL: Duration = Duration::from_secs(1);
-const SENT_AT_ONCE: usize = 1000;
+const SENT_AT_ONCE: usize = 10_000;
 
 /// How long a claim waits for others that claim.
 const LANE_PATIENCE: Duration = Duration::from_secs(5);
@@ -254,16 +254,17 @@ impl Worker<'_> {
             let text = format!("SELECT signal_type FROM signalbus_lane WHERE signal_type = ?{}", dialect.for_update());
             self.session.rows(self.lane.statement(&text, std::slice::from_ref(&signal))).await?;
         }
-        // One round trip: the last row tells about the holds, the others are claims.
+        // One round trip: the last row tells about the holds, the others are claims. (To find a minimum, all holds may be
+        // looked at; the first of an order is found by the index.)
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
              expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock, 0 AS dead, 0 AS undeleted, '' AS shape \
              FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
-             (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry') - NOW, '', 0, 0, '', \
-             (SELECT max(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry') - NOW, \
-             (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at > NOW) - NOW, NOW, \
+             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' ORDER BY due_at LIMIT 1) - NOW, '', 0, 0, '', \
+             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' ORDER BY due_at DESC LIMIT 1) - NOW, \
+             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at > NOW ORDER BY due_at LIMIT 1) - NOW, NOW, \
              CASE WHEN EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND state = 'dead') THEN 1 ELSE 0 END, \
-             (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ? AND state = 'sent') - NOW, (SHAPE) \
+             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'sent' ORDER BY due_at LIMIT 1) - NOW, (SHAPE) \
              ORDER BY 1, 8";
         let shape = &self.lane.shape;
         let args: Vec<Arg> = std::iter::repeat_n(signal, 6).chain(shape.args.iter().cloned()).collect();

@@ -35,9 +35,8 @@ pub(crate) enum Purpose {
 /// Ranges in which a table can have no keys but these, if they are integers and nearly consecutive. There may be the same
 /// one several times, so that statements differ little.
 pub(crate) fn ranges(table: &Table, keys: &[&str]) -> Option<Vec<(i64, i64)>> {
-    let column = table.key_columns().next().filter(|_| table.key.len() == 1)?;
     // (A nullable column, which is none of a primary key, may hold numbers between two integers.)
-    if column.nullable || !matches!(column.kind, Kind::Int | Kind::Unsigned) {
+    if !table.number_key() || table.key_columns().any(|column| column.nullable) {
         return None;
     }
     let mut numbers = keys.iter().map(|key| key.parse()).collect::<Result<Vec<i64>, _>>().ok()?;
@@ -277,10 +276,22 @@ pub(crate) trait Dialect: Send + Sync {
         });
         sql.push(")");
     }
+    /// Whether a query within another begins, by the index, at a key that the other has found.
+    fn seeks_in_subqueries(&self) -> bool {
+        true
+    }
+    /// A hold's key, if it is short, as an index sorts it byte by byte.
+    fn sorted_key(&self) -> &'static str {
+        "signal_key"
+    }
     /// Appends a condition that a hold `h` of a signal type has this key in a column, as the column's index serves it:
     /// keys may be long.
     fn held_under(&self, sql: &mut Sql, signal: &str, column: &str, key: &str) {
         sql.push("h.signal_type = ").arg(signal).push(" AND h.").push(column).push(" = ").push(key);
+    }
+    /// A column in a condition that no index is to serve, since another one is better.
+    fn unindexed(&self, column: &str) -> String {
+        column.to_owned()
     }
     /// What ends a subquery, so that it is looked up by an index for each row, whatever the statistics say.
     fn per_row(&self) -> &'static str {

@@ -244,8 +244,8 @@ impl SignalTable {
     }
 
     /// Removes holds of dead letters, and of what was sent, whose rows are gone or were changed: what was changed is sent
-    /// as it is now. Looks through up to `limit` of them, from the number `after` on. Returns the last one, if there may
-    /// be more, and whether any was removed.
+    /// as it is now. Looks through up to `limit` holds of any type, from the number `after` on. Returns the last one, if
+    /// there may be more, and whether any was removed.
     ///
     /// # Errors
     /// The database's error; nothing was changed.
@@ -253,15 +253,17 @@ impl SignalTable {
         let mut session = self.database.session(Some(&self.signal_type.name));
         let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
         let text = format!(
-            "SELECT h.id, h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state <> ? AND h.id > ? \
-             ORDER BY h.id LIMIT {limit}"
+            "SELECT h.id, h.signal_key, {columns}, CASE WHEN h.signal_type = ? AND h.state <> ? THEN 1 ELSE 0 END \
+             FROM (SELECT * FROM signalbus_hold WHERE id > ? ORDER BY id LIMIT {limit}) h ORDER BY h.id"
         );
         let args = [Arg::from(self.signal_type.name.as_str()), RETRY.into(), after.into()];
         session.begin(Purpose::Read).await?;
-        let found = session.rows(self.statement(&text, &args)).await?;
+        let mut found = session.rows(self.statement(&text, &args)).await?;
         session.commit().await?;
+        let more = (found.len() == limit).then(|| found.last().map(|row| number(&row[0]))).flatten();
+        found.retain(|row| number::<u8>(&row[3]) == 1);
         if found.is_empty() {
-            return Ok((None, false));
+            return Ok((more, false));
         }
         session.begin(Purpose::Write).await?;
         let mut lost: Vec<i64> = Vec::new();
@@ -285,7 +287,6 @@ impl SignalTable {
             session.execute(sql).await?;
         }
         session.commit().await?;
-        let more = (found.len() == limit).then(|| found.last().map(|row| number(&row[0]))).flatten();
         if !lost.is_empty() {
             self.rescan().await;
         }

@@ -137,6 +137,11 @@ impl Table {
         }
     }
 
+    /// Whether the key is one integer, whatever its range.
+    pub(crate) fn number_key(&self) -> bool {
+        self.key.len() == 1 && self.key_columns().all(|column| matches!(column.kind, Kind::Int | Kind::Unsigned))
+    }
+
     pub(crate) fn ordered(&self) -> bool {
         !self.order_by.is_empty()
     }

@@ -178,6 +178,11 @@ impl Worker<'_> {
         late: bool,
     ) -> Result<Found, Error> {
         if slice.is_none() && active.holds() {
+            if let Some(ends) = self.ends_beside_holds(window, active, batches).await?
+                && let Some((taken, key)) = self.range(window, ends, active, late)
+            {
+                return Ok(Found::Rows(Box::new(taken), key));
+            }
             let end = self.lane.distant_key(window.after, window.until, SLICE);
             *slice = self.session.rows(end).await?.into_iter().flatten().flatten().next();
         }
@@ -186,6 +191,29 @@ impl Worker<'_> {
             Some((taken, key)) => Found::Rows(Box::new(taken), key),
             None => slice.take().map_or(Found::End, Found::Nothing),
         })
+    }
+
+    /// The last keys of the parts of a range in which no row is held, though others are: to look for a hold of each row would
+    /// take longer than all the rest. While the claim stands, nobody else holds rows of it.
+    async fn ends_beside_holds(
+        &mut self,
+        window: &Window<'_>,
+        active: &mut RecordedClaims,
+        batches: usize,
+    ) -> Result<Option<Vec<String>>, Error> {
+        if window.after.is_none() {
+            return Ok(None);
+        }
+        let (due, dead, undeleted) = (active.due, active.dead, active.undeleted);
+        active.forget_holds();
+        let (ends, _) = self.part_ends(window, batches, active).await?;
+        if let Some(until) = ends.last()
+            && self.holds_nothing(window.after, until).await?
+        {
+            return Ok(Some(ends));
+        }
+        (active.due, active.dead, active.undeleted) = (due, dead, undeleted);
+        Ok(None)
     }
 
     /// Claims what is due from a window on; the last key of it. The rows are read later, batch by batch.
@@ -207,13 +235,19 @@ impl Worker<'_> {
             return Ok(taken.map(|taken| (taken, last.key)));
         }
         let (ends, rows) = self.part_ends(window, batches, active).await?;
-        let Some(until) = ends.last().cloned() else { return Ok(None) };
+        let Some(until) = ends.last() else { return Ok(None) };
         if let Some(rows) = rows.filter(|_| active.holds())
-            && self.has_rows(window.after, &until, rows).await?
+            && self.has_rows(window.after, until, rows).await?
         {
             // While the claim stands, nobody else holds rows of it.
             active.forget_holds();
         }
+        Ok(self.range(window, ends, active, late))
+    }
+
+    /// A claim of a range, by the last keys of its parts.
+    fn range(&self, window: &Window<'_>, ends: Vec<String>, active: &mut RecordedClaims, late: bool) -> Option<(Taken, String)> {
+        let until = ends.last()?.clone();
         let after = window.after.map(str::to_owned);
         let starts = std::iter::once(after.clone()).chain(ends.iter().cloned().map(Some));
         let parts = starts.zip(ends.iter().cloned()).collect();
@@ -221,6 +255,6 @@ impl Worker<'_> {
         // At most so many were read and not settled, with what committed late among them.
         let in_flight = 2 * window.limit * self.lane.sessions.load(Relaxed);
         let claim = ClaimRecord { serial: active.next_serial(), in_flight, ..claim };
-        Ok(Some((Taken::Range(Taking::new(claim, late), std::mem::take(active), parts), until)))
+        Some((Taken::Range(Taking::new(claim, late), std::mem::take(active), parts), until))
     }
 }

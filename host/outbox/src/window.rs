@@ -94,13 +94,31 @@ impl Worker<'_> {
         active: &RecordedClaims,
     ) -> Result<(Vec<String>, Option<usize>), Error> {
         if batches > 1 {
-            let ends = self.full_ends(window, batches, active).await?;
+            let ends = match self.lane.database.dialect().seeks_in_subqueries() {
+                true => self.full_ends(window, batches, active).await?,
+                false => self.numbered_ends(window, batches, active).await?,
+            };
             if let Some((place, _)) = ends.last() {
                 let rows = *place;
                 return Ok((ends.into_iter().filter_map(|(_, key)| key).collect(), Some(rows)));
             }
         }
         Ok((self.range_end(window, active).await?.into_iter().collect(), None))
+    }
+
+    /// Whether it is certain that no row of a range is held, by a look at the index of the holds: numbers without a sign
+    /// that have as many digits are sorted as texts are.
+    pub(super) async fn holds_nothing(&mut self, after: Option<&str>, until: &str) -> Result<bool, Error> {
+        let numbers = self.lane.table.number_key();
+        let sorted = |after: &&str| numbers && after.len() == until.len() && !after.starts_with('-') && !until.starts_with('-');
+        let Some(after) = after.filter(sorted) else { return Ok(false) };
+        let key = self.lane.database.dialect().sorted_key();
+        let digits = until.len();
+        let text = format!(
+            "SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND {key} > ? AND {key} <= ? AND length(signal_key) = {digits} LIMIT 1"
+        );
+        let args = [self.lane.signal_type.name.as_str().into(), after.into(), until.into()];
+        Ok(self.session.rows(self.lane.statement(&text, &args)).await?.is_empty())
     }
 
     /// Whether a range has so many rows, so that none of them is held.
@@ -142,6 +160,29 @@ impl Worker<'_> {
             sql.push(name).push(" AS ").push(column);
         });
         sql.push(" FROM signalbus_end WHERE k0 IS NOT NULL) t ORDER BY place");
+        let rows = self.session.rows(sql).await?;
+        Ok(rows.into_iter().map(|row| (number(&row[1]), row[0].clone())).collect())
+    }
+
+    /// The same where a query within another cannot begin at a key of that: all rows are numbered.
+    async fn numbered_ends(
+        &mut self,
+        window: &Window<'_>,
+        batches: usize,
+        active: &RecordedClaims,
+    ) -> Result<Vec<(usize, Option<String>)>, Error> {
+        let lane = self.lane;
+        let dialect = lane.database.dialect();
+        let quoted = |column: &TableColumn| format!("t.{}", dialect.quote(&column.name));
+        let columns = lane.table.key_columns().map(quoted).collect::<Vec<_>>().join(", ");
+        let mut sql = lane.statement("SELECT ", &[]);
+        sql.push(&lane.texts.key).push(", signalbus_place FROM (SELECT ").push(&columns);
+        sql.push(", row_number() OVER (ORDER BY ")
+            .push(&lane.compared_key().join(", "))
+            .push(") AS signalbus_place FROM (SELECT ");
+        sql.push(&columns);
+        lane.due_within(&mut sql, &Window { limit: batches * window.limit, ..*window }, active);
+        sql.push(&format!(") t) t WHERE signalbus_place % {} = 0 ORDER BY signalbus_place", window.limit));
         let rows = self.session.rows(sql).await?;
         Ok(rows.into_iter().map(|row| (number(&row[1]), row[0].clone())).collect())
     }
@@ -268,8 +309,8 @@ impl SignalTable {
         self.due_within(sql, &Window { after, limit: 1, ..Window::default() }, &RecordedClaims::held());
         sql.push(")");
         if !self.table.ordered() {
-            sql.push(" OR (SELECT min(due_at) FROM signalbus_hold WHERE signal_type = ").arg(self.signal_type.name.as_str());
-            sql.push(" AND state = ").arg(RETRY).push(") <= ").push(self.database.dialect().now());
+            sql.push(" OR (SELECT due_at FROM signalbus_hold WHERE signal_type = ").arg(self.signal_type.name.as_str());
+            sql.push(" AND state = ").arg(RETRY).push(" ORDER BY due_at LIMIT 1) <= ").push(self.database.dialect().now());
         }
     }
 
@@ -362,15 +403,17 @@ impl SignalTable {
             sql.push(" AND h.state <> ").arg(RETRY);
             self.end_without(sql);
         }
+        // (Of all that are held, few have this order key, and many this state.)
+        let in_state = format!(" AND {} = ", self.database.dialect().unindexed("h.state"));
         let order_key = (!self.table.order_key.is_empty()).then_some(("order_key", &self.texts.order_key[..]));
         if active.dead && self.table.holds_dead {
             self.without_hold(sql, order_key);
-            sql.push(" AND h.state = ").arg(DEAD);
+            sql.push(&in_state).arg(DEAD);
             self.end_without(sql);
         }
         if active.due.is_some_and(|(_, last)| last > 0) {
             self.without_hold(sql, order_key);
-            sql.push(" AND h.state = ").arg(RETRY).push(" AND h.due_at > ");
+            sql.push(&in_state).arg(RETRY).push(" AND h.due_at > ");
             self.push_now(sql, active);
             self.end_without(sql);
         }
@@ -404,7 +447,9 @@ impl SignalTable {
             return;
         }
         let order_key = self.database.dialect().exactly(&self.texts.order_key);
-        sql.push(" AND ").push(&order_key).push(" ").push(operator).push(" ");
+        // (Hashed, whatever is planned: as a join, each row would be compared with each key.)
+        sql.push(" AND (").push(&order_key).push(" ").push(operator).push(" ");
         self.database.dialect().texts(sql, keys);
+        sql.push(") IS TRUE");
     }
 }

@@ -91,6 +91,11 @@ impl Dialect for MySqlDialect {
         " FOR UPDATE SKIP LOCKED"
     }
 
+    /// (MariaDB reads from the first row on.)
+    fn seeks_in_subqueries(&self) -> bool {
+        false
+    }
+
     fn share(&self) -> &'static str {
         " LOCK IN SHARE MODE"
     }

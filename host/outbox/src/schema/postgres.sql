@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS signalbus_hold (
     reason_group text NOT NULL
 );
 CREATE UNIQUE INDEX IF NOT EXISTS signalbus_hold_key ON signalbus_hold (md5(signal_type || ':' || signal_key));
+CREATE INDEX IF NOT EXISTS signalbus_hold_range ON signalbus_hold (signal_type, left(signal_key, 24) COLLATE "C");
 CREATE INDEX IF NOT EXISTS signalbus_hold_due ON signalbus_hold (signal_type, state, due_at);
 CREATE INDEX IF NOT EXISTS signalbus_hold_order ON signalbus_hold (md5(signal_type || ':' || order_key));
 INSERT INTO signalbus_schema (version, source) VALUES (2, '{source}')

@@ -51,6 +51,10 @@ impl Dialect for SqliteDialect {
         sql.push("(SELECT value FROM json_each(").arg(serde_json::json!(texts).to_string().as_str()).push("))");
     }
 
+    fn unindexed(&self, column: &str) -> String {
+        format!("+{column}")
+    }
+
     fn explain(&self) -> &'static str {
         "EXPLAIN QUERY PLAN SELECT "
     }
