@@ -7,8 +7,8 @@
 //!
 //! **A signal is a version of a row.** What was updated while it was sent must not be deleted, and what has taken its
 //! key must not inherit anything from it. So a deletion proves in its own statement that the row is what was read:
-//! by `xmin` in PostgreSQL, by the state of the database in SQLite, by its content elsewhere. It never deletes a range:
-//! a row that has committed late lies in it, too.
+//! by `xmin` in PostgreSQL, by the state of the database in SQLite, by its content elsewhere. It deletes no range in which
+//! a row may lie that has committed late: only one of integers each of which was read.
 //!
 //! **An id is made of what cannot come back.** Keys come back without AUTOINCREMENT, content comes back with an upsert,
 //! both come back with a restored backup. So the id names the random seed of the claim, which is on disk before anything
@@ -46,6 +46,7 @@ mod claim;
 mod connection;
 mod database;
 mod dead;
+mod ends;
 mod error;
 mod examine;
 mod hold;

@@ -1,7 +1,7 @@
 //! Removing rows that were sent: they are deleted or marked, by their keys, with the rows of other tables that go with
 //! them.
 //!
-//! Never a range, and never a row that is not what was read. Next: `settle`, which says which.
+//! Never a row that was not read, or is not what was read: a range only of integers each of which was. Next: `settle`, which says which.
 
 use std::sync::atomic::Ordering::Relaxed;
 
