@@ -4,7 +4,6 @@
 
 use super::active::RecordedClaims;
 use super::database::{ExtraColumns, Fetched, Purpose};
-use super::ends::end_column;
 use super::hold::{DEAD, Hold, RETRY};
 use super::place::Place;
 use super::sql::Sql;
@@ -131,8 +130,9 @@ impl SignalTable {
             sql.push(" AND t.").push(&self.database.dialect().quote(&column.name)).push(" IS NOT NULL");
         }
         self.within(sql, window.after, window.until, " AND ");
-        if window.behind_end {
-            self.compare(sql.push(" AND "), ">", None);
+        if let Some(column) = self.table.key_columns().next().filter(|_| window.behind_end) {
+            let end = self.database.dialect().compared(column, "signalbus_end.last");
+            sql.push(" AND ").push(&self.compared_key().join(", ")).push(" > ").push(&end);
         }
         if let (Some(floor), Some(first)) = (window.floor, self.table.order_by.first()) {
             let column = &self.table.columns[first.column];
@@ -164,7 +164,7 @@ impl SignalTable {
         for (key, operator) in [(after, ">"), (until, "<=")] {
             if let Some(key) = key {
                 sql.push(prefix);
-                self.compare(sql, operator, Some(key));
+                self.compare(sql, operator, key);
             }
         }
     }
@@ -188,38 +188,35 @@ impl SignalTable {
         sql
     }
 
-    /// Appends a comparison of the whole key, in a form that the key's index serves; without one, with that in a row of
-    /// `signalbus_end`.
-    fn compare(&self, sql: &mut Sql, operator: &str, key: Option<&str>) {
+    /// Appends a comparison of the whole key, in a form that the key's index serves.
+    fn compare(&self, sql: &mut Sql, operator: &str, key: &str) {
         let dialect = self.database.dialect();
         let columns = self.compared_key();
-        let mut parts = key.map(split_key).into_iter().flatten();
-        let terms: Vec<_> = self.table.key_columns().zip(columns).map(|(column, name)| (column, name, parts.next())).collect();
-        let value = |sql: &mut Sql, n: usize| match &terms[n] {
-            (column, _, Some(part)) => dialect.key_arg(sql, column, part),
-            (column, _, None) => {
-                sql.push(&dialect.compared(column, &format!("signalbus_end.{}", end_column(n))));
-            }
-        };
-        if terms.len() == 1 || dialect.compares_rows() {
-            sql.push("(").list(", ", &terms, |sql, (_, name, _)| {
-                sql.push(name);
-            });
-            sql.push(") ").push(operator).push(" (").list(", ", 0..terms.len(), value);
+        if columns.len() == 1 || dialect.compares_rows() {
+            sql.push("(").push(&columns.join(", ")).push(") ").push(operator).push(" (");
+            dialect.key_args(sql, &self.table, key);
             sql.push(")");
             return;
         }
-        // `(a > x OR (a = x AND b > y))`, with `a >= x` in front for the index.
+        self.compare_stepwise(sql, operator, key, &columns);
+    }
+
+    /// `(a > x OR (a = x AND b > y))`, with `a >= x` in front for the index.
+    fn compare_stepwise(&self, sql: &mut Sql, operator: &str, key: &str, columns: &[String]) {
+        let dialect = self.database.dialect();
+        let parts = split_key(key);
+        let terms: Vec<_> = self.table.key_columns().zip(parts).zip(columns).collect();
         let strict = &operator[..1];
         let term = |sql: &mut Sql, n: usize, operator: &str| {
-            sql.push(&terms[n].1).push(" ").push(operator).push(" ");
-            value(sql, n);
+            let ((column, part), name) = &terms[n];
+            sql.push(name).push(" ").push(operator).push(" ");
+            dialect.key_arg(sql, column, part);
         };
         sql.push("(");
         term(sql, 0, if strict == ">" { ">=" } else { "<=" });
         sql.push(" AND (");
-        for n in 0..terms.len() {
-            let last = n + 1 == terms.len();
+        for n in 0..columns.len() {
+            let last = n + 1 == columns.len();
             sql.push(if n > 0 { " OR (" } else { "(" });
             for equal in 0..n {
                 term(sql, equal, "=");
