@@ -336,6 +336,48 @@ crate::on_databases!([postgres postgres18] a_row_that_is_marked_within_a_block_i
 
 crate::on_databases!([postgres] rules_and_policies_keep_their_rows_only, without_the_right_to_lock_rows_all_is_the_same);
 
+/// Whenever a row changes that was sent and could not be deleted, it is sent as it is now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sent_row_that_changes_before_its_deletion_is_sent_again() {
+    use crate::harness::database::Database;
+    use crate::harness::lane::{Relay, claim, drain, orders, sent, settle};
+    use signalbus::outbox::trial::Trial;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+    let mut changes = 0;
+    for wanted in 1..=6 {
+        let database = Arc::new(Database::sqlite().await);
+        database.orders(2).await;
+        database.run("CREATE TABLE line (order_id INTEGER, FOREIGN KEY (order_id) REFERENCES order_placed (id))").await;
+        database.run("INSERT INTO line VALUES (1)").await;
+        let relay = Relay::open(&database, &orders()).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 9).await;
+        settle(&mut worker, &batch, &sent(&batch)).await;
+        database.run("DELETE FROM line; UPDATE signalbus_hold SET due_at = 0").await;
+        // So many transactions have begun; so many rows were changed before the wanted one.
+        let (begun, changed) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let (counted, found, other) = (begun.clone(), changed.clone(), database.clone());
+        let interruption = move || -> futures::future::BoxFuture<'static, ()> {
+            let due = counted.fetch_add(1, Ordering::Relaxed) + 1 == wanted;
+            let (found, database) = (found.clone(), other.clone());
+            Box::pin(async move {
+                if due {
+                    database.run("UPDATE order_placed SET customer = 'changed'").await;
+                    found.store(database.count("order_placed").await, Ordering::Relaxed);
+                }
+            })
+        };
+        let trial = Trial { broken: None, interruption: Some(Arc::new(interruption)) };
+        let mut again = trial.run(drain(&mut worker, 9)).await;
+        again.extend(drain(&mut worker, 9).await);
+        let changed = changed.load(Ordering::Relaxed);
+        assert_eq!(i64::try_from(again.len()).unwrap(), changed, "changed before transaction {wanted}: {again:?}");
+        changes += changed;
+    }
+    assert!(changes > 1, "{changes}");
+}
+
 /// MariaDB reads a range as far as the row behind it, which is often one that somebody is just about to commit.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_the_row_behind_a_batch() {

@@ -112,6 +112,8 @@ impl<D: Driver> Connection<D> {
     /// Takes a connection for a transaction.
     async fn take(&mut self, purpose: Purpose) -> Result<(), Error> {
         self.drop_connection();
+        // Others may commit before this transaction begins.
+        self.state = None;
         trial::interrupt().await;
         let (pool, share) = match (self.connections.readers(), &self.reading) {
             (Some(readers), Some(share)) if purpose == Purpose::Read => (readers, share),

@@ -64,6 +64,7 @@ mod plan;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod ranges;
 mod reading;
 mod removal;
 mod rescan;

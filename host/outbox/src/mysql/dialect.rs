@@ -3,7 +3,8 @@
 //! Runs no statement. Next: `database`, which says what each part is for.
 
 use super::MySqlDialect;
-use crate::database::{Cell, Dialect, ranges};
+use crate::database::{Cell, Dialect};
+use crate::ranges::ranges;
 use crate::sql::{Arg, Placeholder, Sql};
 use crate::table::{Kind, Table, TableColumn};
 use signalbus_core::key::split_key;
