@@ -80,20 +80,40 @@ mod cases {
     /// The rest of a batch is left, as by a stop: whatever keeps its ids must not give them to a row that comes back.
     pub async fn a_row_that_comes_back_beside_what_was_left_has_another_id(database: Database) {
         database.orders(0).await;
-        database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a'), (2, 'bob', 'b')").await;
-        let relay = Relay::open(&database, &orders()).await;
-        let mut worker = relay.worker();
-        let batch = claim(&mut worker, 2).await;
-        settle(&mut worker, &batch, &Settlement { delete: vec![0], ..Settlement::default() }).await;
-        database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a')").await;
-        let mut again = Vec::new();
-        while again.len() < 2 {
+        for source in [orders(), ordered("order_placed", &["id"], &[]), ordered("order_placed", &["id"], &["payload"])] {
+            database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a'), (2, 'bob', 'a')").await;
+            let relay = Relay::open(&database, &source).await;
+            let mut worker = relay.worker();
             let batch = claim(&mut worker, 2).await;
-            assert!(attempts(&batch).iter().all(|&attempt| attempt == 1), "{batch:?}");
-            again.extend(ids(&batch));
-            settle(&mut worker, &batch, &sent(&batch)).await;
+            settle(&mut worker, &batch, &Settlement { delete: vec![0], ..Settlement::default() }).await;
+            database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a')").await;
+            let mut again = Vec::new();
+            while again.len() < 2 {
+                let batch = claim(&mut worker, 2).await;
+                assert!(attempts(&batch).iter().all(|&attempt| attempt == 1), "{batch:?}");
+                again.extend(ids(&batch));
+                settle(&mut worker, &batch, &sent(&batch)).await;
+            }
+            assert!(again.contains(&ids(&batch)[1]) && !again.contains(&ids(&batch)[0]), "{again:?}, {batch:?}");
+            nothing(&mut worker).await;
+            assert_eq!(database.count("signalbus_hold").await + database.count("signalbus_claim").await, 0);
         }
-        assert!(again.contains(&ids(&batch)[1]) && !again.contains(&ids(&batch)[0]), "{again:?}, {batch:?}");
+    }
+
+    /// What waits behind a deferral goes with it, and not before.
+    pub async fn what_was_left_behind_a_deferral_waits_with_it(database: Database) {
+        database.orders(0).await;
+        database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a'), (2, 'ann', 'b'), (3, 'bob', 'c'), (4, 'ann', 'd')").await;
+        let relay = Relay::open(&database, &ordered("order_placed", &["id"], &["customer"])).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 4).await;
+        let defer = vec![deferred(&batch, 1, Duration::from_secs(3600))];
+        settle(&mut worker, &batch, &Settlement { delete: vec![0], defer, ..Settlement::default() }).await;
+        assert_eq!(drain(&mut worker, 4).await, ["3"]);
+        database.make_due().await;
+        let again = claim(&mut worker, 4).await;
+        assert_eq!((ids(&again), attempts(&again)), (vec![ids(&batch)[1].clone(), ids(&batch)[3].clone()], vec![2, 1]));
+        settle_all(&mut worker, &again).await;
         nothing(&mut worker).await;
     }
 
@@ -178,6 +198,7 @@ crate::on_each_version!(
     every_repetition_has_the_same_id,
     a_row_that_comes_back_has_another_id,
     a_row_that_comes_back_beside_what_was_left_has_another_id,
+    what_was_left_behind_a_deferral_waits_with_it,
     only_the_version_that_was_sent_is_deleted,
     changes_elsewhere_cost_nothing,
     a_restored_backup_repeats_no_id,

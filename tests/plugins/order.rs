@@ -44,7 +44,8 @@ async fn a_retry_holds_back_only_its_own_order_key(language: &str) {
     first.sort();
     assert_eq!(first, ["1", "3", "6", "8"], "{said:#?}");
     assert_eq!(database.lines("SELECT CAST(id AS TEXT) FROM order_placed ORDER BY id").await, ["2", "4", "5", "7"]);
-    let charged = database.lines("SELECT signal_key || ' ' || attempts FROM signalbus_hold WHERE state = 'retry'").await;
+    let charged =
+        database.lines("SELECT signal_key || ' ' || attempts FROM signalbus_hold WHERE state = 'retry' AND attempts > 0").await;
     assert_eq!(charged, ["2 1"], "{said:#?}");
 
     database.run("UPDATE order_placed SET outcome = NULL WHERE id = 2").await;
@@ -72,7 +73,8 @@ async fn a_plugin_that_keeps_no_order_is_at_fault() {
     );
     let said = Project::new(database.folder(), &config).run(&["flush", "-w", "0"]);
     assert_eq!(database.lines("SELECT CAST(id AS TEXT) FROM order_placed ORDER BY id").await, ["2", "4"], "{said:#?}");
-    let held = database.lines("SELECT signal_key || ' ' || attempts FROM signalbus_hold WHERE state = 'retry'").await;
+    let held =
+        database.lines("SELECT signal_key || ' ' || attempts FROM signalbus_hold WHERE state = 'retry' AND attempts > 0").await;
     assert_eq!(held, ["2 1"], "{said:#?}");
     assert!(said.stderr.contains("signal sent out of order by its plugin") && said.stderr.contains("OrderPlaced:3"), "{said:#?}");
 }

@@ -122,17 +122,22 @@ impl Batch {
         sendable
     }
 
-    /// The same settlement, with what it does not name held until its next attempt, which is due at once. No attempt is
-    /// charged.
-    pub(super) fn with_rest_held(&self, settlement: &Settlement) -> Settlement {
+    /// The same settlement, with what it does not name held until its next attempt, which is due at once, or with the
+    /// signal that it waits for in an `ordered` type. No attempt is charged.
+    pub(super) fn with_rest_held(&self, settlement: &Settlement, ordered: bool) -> Settlement {
         let held =
             settlement.defer.iter().map(|deferral| deferral.index).chain(settlement.bury.iter().map(|burial| burial.index));
         let named: HashSet<usize> = held.chain(settlement.delete.iter().copied()).collect();
+        let mut delays: HashMap<&str, Duration> = HashMap::new();
+        for deferral in settlement.defer.iter().filter(|_| ordered) {
+            let delay = delays.entry(&self.signals[deferral.index].order_key).or_default();
+            *delay = deferral.delay.max(*delay);
+        }
         let rest = (0..self.signals.len()).filter(|index| !named.contains(index));
         let held = rest.map(|index| Deferral {
             index,
             attempts: self.signals[index].attempt.saturating_sub(1),
-            delay: Duration::ZERO,
+            delay: delays.get(self.signals[index].order_key.as_str()).copied().unwrap_or_default(),
             reason: "its batch was interrupted".to_owned(),
         });
         Settlement { defer: settlement.defer.iter().cloned().chain(held).collect(), ..settlement.clone() }

@@ -101,9 +101,12 @@ impl Worker<'_> {
         let count = |settlement: &Settlement| settlement.delete.len() + settlement.defer.len() + settlement.bury.len();
         let mut settlement = settlement;
         let whole;
-        if self.lane.table.recurring && !self.lane.table.ordered() && (1..batch.signals.len()).contains(&count(settlement)) {
-            // A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others.
-            whole = batch.with_rest_held(settlement);
+        let (recurring, ordered) = (self.lane.table.recurring, self.lane.table.ordered());
+        let waits = ordered && settlement.defer.len() + settlement.bury.len() > 0;
+        if (recurring || waits) && (1..batch.signals.len()).contains(&count(settlement)) {
+            // A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others; and
+            // it would not be kept for as long as a row waits for another one. Those that are left may have been sent.
+            whole = batch.with_rest_held(settlement, ordered);
             settlement = &whole;
         }
         let count = count(settlement);
