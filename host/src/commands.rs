@@ -168,11 +168,11 @@ pub(crate) async fn migrate(path: &Path, migration: Migration) -> Result<Exit, F
         triggers.iter().for_each(|statement| format!("{statement};").lines().for_each(print));
         return Ok(Exit::Done);
     }
-    let old = matches!(outbox.schema().await?, Schema::Old(_));
-    let created = outbox.migrate().await?;
-    print(match (old, created) {
-        (true, _) => "side tables upgraded",
-        (false, true) => "side tables created",
+    let missing = outbox.schema().await? == Schema::Missing;
+    let changed = outbox.migrate().await?;
+    print(match (missing, changed) {
+        (true, _) => "side tables created",
+        (false, true) => "side tables upgraded",
         (false, false) => "side tables are up to date",
     });
     let all: Vec<_> = config.signals.iter().map(|signal| signal.source.clone()).collect();

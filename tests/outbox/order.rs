@@ -243,6 +243,25 @@ mod cases {
         assert_eq!(database.count("signalbus_hold WHERE state = 'retry'").await, 0);
     }
 
+    /// The application gives a row that is deferred another order key: it is another version, and goes at once.
+    pub async fn a_deferred_row_whose_order_key_changes_is_sent(database: Database) {
+        moves(&database, &[Some("a"), Some("a"), Some("b")]).await;
+        let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 1).await;
+        let defer = vec![deferred(&batch, 0, HOUR)];
+        settle(&mut worker, &batch, &Settlement { defer, ..Settlement::default() }).await;
+        database.run("UPDATE moves SET account = 'c' WHERE id = 100").await;
+        let batch = claim(&mut worker, 3).await;
+        assert_eq!((keys(&batch), attempts(&batch)), (vec!["100".into(), "98".into()], vec![1, 1]));
+        settle(&mut worker, &batch, &sent(&batch)).await;
+        nothing(&mut worker).await;
+        database.make_due().await;
+        assert_eq!(drain(&mut worker, 3).await, ["99"]);
+        assert_eq!(nothing(&mut worker).await, None);
+        assert_eq!(database.count("signalbus_hold").await, 0);
+    }
+
     pub async fn a_deferral_holds_back_only_its_own_key(database: Database) {
         moves(&database, &[Some("a"), Some("b"), Some("a"), Some("b"), None, Some("c")]).await;
         let relay = Relay::open(&database, &ordered("moves", &["at"], &["account"])).await;
@@ -379,6 +398,7 @@ crate::on_each_database!(
     a_deferral_holds_back_everything,
     the_deferral_of_a_deleted_row_holds_back_nothing_once_due,
     a_deferral_holds_back_only_its_own_key,
+    a_deferred_row_whose_order_key_changes_is_sent,
     parallel_claims_never_share_a_key,
     rows_with_a_null_order_key_keep_their_order,
     a_takeover_keeps_the_order_of_each_key,

@@ -38,14 +38,14 @@ pub(super) struct ClaimRecord {
 #[derive(Debug, Default)]
 pub(super) struct RecordedClaims {
     pub(super) claims: Vec<ClaimRecord>,
-    /// When the first and the last deferred signal are due, in ms from now; `None`: none is deferred.
-    pub(super) due: Option<(i64, i64)>,
+    /// When the last of those that are due now became due, by the database's clock.
+    pub(super) last_due: Option<i64>,
+    /// When the first of those that are not due yet is due, in ms from now.
+    pub(super) next_due: Option<i64>,
     /// Whether there are dead letters.
     pub(super) dead: bool,
     /// When the next deletion of a row that was sent is tried again, in ms from now.
     pub(super) undeleted: Option<i64>,
-    /// When the first of those that are not due yet is due, in ms from now.
-    pub(super) next_due: Option<i64>,
     /// The database's clock when all this was read. It goes on while rows are read: what is due must
     /// not change between one row and the next.
     pub(super) now: Option<i64>,
@@ -116,16 +116,22 @@ impl RecordedClaims {
 
     /// Whether any row is held.
     pub(super) fn holds(&self) -> bool {
-        self.due.is_some() || self.dead || self.undeleted.is_some()
+        self.any_due() || self.next_due.is_some() || self.dead || self.undeleted.is_some()
     }
 
-    /// Nothing that is to be read with these is held.
-    pub(super) fn forget_holds(&mut self) {
-        (self.due, self.dead, self.undeleted) = (None, false, None);
+    /// Whether the next attempt of any signal is due.
+    pub(super) fn any_due(&self) -> bool {
+        self.last_due.is_some()
+    }
+
+    /// Nothing that is to be read with these is held. Returns what was known of it.
+    pub(super) fn forget_holds(&mut self) -> Self {
+        let claims = std::mem::take(&mut self.claims);
+        std::mem::replace(self, Self { claims, now: self.now, ..Self::default() })
     }
 
     /// Some signals may be held, and nothing is claimed.
     pub(super) fn held() -> Self {
-        Self { due: Some((0, 1)), dead: true, ..Self::default() }
+        Self { last_due: Some(0), next_due: Some(1), dead: true, ..Self::default() }
     }
 }

@@ -235,9 +235,8 @@ impl Worker<'_> {
     /// Forgets the deferrals of rows that somebody else has deleted: when everything that is due
     /// was looked for and nothing was found, what is due has no row any more.
     async fn forget_orphans(&mut self, active: &RecordedClaims) -> Result<(), Error> {
-        let Some((first, last)) = active.due else { return Ok(()) };
         // What is not due hides what is.
-        if first > 0 || last > 0 || !active.claims.is_empty() {
+        if !active.any_due() || active.next_due.is_some() || !active.claims.is_empty() {
             return Ok(());
         }
         let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= ?";
@@ -257,27 +256,27 @@ impl Worker<'_> {
         // One round trip: the last row tells about the holds, the others are claims. (To find a minimum, all holds may be
         // looked at; the first of an order is found by the index.)
         let text = "SELECT 0 AS kind, token, owner, from_key, to_key, order_keys, takeovers, \
-             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS last_due, 0 AS next_due, 0 AS clock, 0 AS dead, 0 AS undeleted, '' AS shape \
+             expires_at - NOW AS due, id_seed, in_flight, serial, settled_ranges, 0 AS next_due, 0 AS clock, 0 AS dead, 0 AS undeleted, '' AS shape \
              FROM signalbus_claim WHERE signal_type = ? \
              UNION ALL SELECT 1, '', '', '', '', '', 0, \
-             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' ORDER BY due_at LIMIT 1) - NOW, '', 0, 0, '', \
-             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' ORDER BY due_at DESC LIMIT 1) - NOW, \
+             (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= NOW ORDER BY due_at DESC LIMIT 1), \
+             '', 0, 0, '', \
              (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at > NOW ORDER BY due_at LIMIT 1) - NOW, NOW, \
              CASE WHEN EXISTS (SELECT 1 FROM signalbus_hold WHERE signal_type = ? AND state = 'dead') THEN 1 ELSE 0 END, \
              (SELECT due_at FROM signalbus_hold WHERE signal_type = ? AND state = 'sent' ORDER BY due_at LIMIT 1) - NOW, (SHAPE) \
              ORDER BY 1, 8";
         let shape = &self.lane.shape;
-        let args: Vec<Arg> = std::iter::repeat_n(signal, 6).chain(shape.args.iter().cloned()).collect();
+        let args: Vec<Arg> = std::iter::repeat_n(signal, 5).chain(shape.args.iter().cloned()).collect();
         let mut rows = self.session.rows(self.lane.timed(&text.replace("SHAPE", &shape.text), &args)).await?;
         let deferrals = rows.pop().unwrap_or_default();
-        self.lane.expect_shape(deferrals.get(17).and_then(Option::as_ref))?;
+        self.lane.expect_shape(deferrals.get(16).and_then(Option::as_ref))?;
         let told = |n: usize| deferrals.get(n).filter(|cell| cell.is_some()).map(number::<i64>);
         Ok(RecordedClaims {
-            due: told(7).zip(told(12)),
-            next_due: told(13),
-            now: told(14),
-            dead: told(15) == Some(1),
-            undeleted: told(16),
+            last_due: told(7),
+            next_due: told(12),
+            now: told(13),
+            dead: told(14) == Some(1),
+            undeleted: told(15),
             claims: rows.iter().map(|row| ClaimRecord::read(row, &self.owner)).collect(),
         })
     }

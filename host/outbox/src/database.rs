@@ -183,6 +183,9 @@ pub(crate) trait Dialect: Send + Sync {
     }
     /// The side tables, statement by statement.
     fn schema(&self) -> &'static str;
+    /// A query that finds an index of the side tables by its name. (Where indexes are made with their tables, none is
+    /// looked for.)
+    fn finds_index(&self) -> &'static str;
     /// The beginning of a query, up to its columns, that gets its plan instead.
     fn explain(&self) -> &'static str;
     /// Until the transaction ends, plans sort only what has to be sorted.
@@ -292,6 +295,17 @@ pub(crate) trait Dialect: Send + Sync {
         sql.list(", ", texts, |sql, text| {
             sql.arg(text.as_str());
         });
+        sql.push(")");
+    }
+    /// In the time of one lookup in a side table, so many of its rows are put into a set; zero if it cannot be told to make
+    /// one.
+    fn set_rows_per_lookup(&self) -> usize {
+        0
+    }
+    /// Appends `(…)` for `NOT IN`: what a query finds, as a set that is made once.
+    fn set(&self, sql: &mut Sql, query: &dyn Fn(&mut Sql)) {
+        sql.push("(");
+        query(sql);
         sql.push(")");
     }
     /// A key column's value as text that `key_arg` takes back.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::active::RecordedClaims;
 use super::claim::Taken;
-use super::database::Fetched;
+use super::database::{Fetched, number};
 use super::place::Place;
 use super::rescan::SCAN_LIMIT;
 use super::scan::Scan;
@@ -34,18 +34,23 @@ impl Worker<'_> {
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
-        let blocked = !active.claims.is_empty() || active.due.is_some_and(|(_, last)| last > 0);
+        let blocked = !active.claims.is_empty() || active.next_due.is_some();
         if self.lane.table.order_key.is_empty() && blocked {
             return Ok(None);
         }
         // What is due again lies behind the floor, and so does what was behind a dead letter.
-        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let due = active.last_due > scan.last_due;
+        scan.last_due = active.last_due.max(scan.last_due);
         let freed = std::mem::replace(&mut scan.dead, active.dead) && self.lane.table.holds_dead;
         // Something may have committed late.
         let late = scan.since.is_none_or(|since| since.elapsed() > SCAN_LIMIT);
         scan.barren.take_if(|_| late);
         if due || freed || late {
             scan.restart();
+        }
+        let rows_per_lookup = self.lane.database.dialect().set_rows_per_lookup();
+        if late && active.holds() && rows_per_lookup > 0 {
+            scan.held = self.count_held(rows_per_lookup * MANY + 1).await?;
         }
         let claimed: HashSet<&str> = active.claims.iter().flat_map(|claim| &claim.order_keys).map(String::as_str).collect();
         let still = |key: &String| claimed.contains(key.as_str());
@@ -57,7 +62,8 @@ impl Worker<'_> {
         let limit = limit * if single { 1 } else { self.ahead.min(MANY / limit).max(1) };
         loop {
             let begun = Instant::now();
-            let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), ..Window::default() };
+            let few_held = (1..=rows_per_lookup * limit).contains(&scan.held);
+            let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), few_held, ..Window::default() };
             if !claimed.is_empty() && scan.floor.is_some() {
                 // To fill a batch with what few order keys have, would take all of the table, too.
                 let rows = self.read(&Window { among: Some(NEAR * limit), ..window }, active).await?;
@@ -80,6 +86,14 @@ impl Worker<'_> {
             }
             return self.claimed_in_order(scan, active, rows);
         }
+    }
+
+    /// How many rows are held, as far as it matters.
+    async fn count_held(&mut self, most: usize) -> Result<usize, Error> {
+        let text = format!("SELECT count(*) FROM (SELECT 1 AS held FROM signalbus_hold WHERE signal_type = ? LIMIT {most}) h");
+        let args = [self.lane.signal_type.name.as_str().into()];
+        let rows = self.session.rows(self.lane.statement(&text, &args)).await?;
+        Ok(rows.first().map_or(0, |row| number(&row[0])))
     }
 
     fn claimed_in_order(&self, scan: &mut Scan, active: &RecordedClaims, rows: Fetched) -> Result<Option<Taken>, Error> {

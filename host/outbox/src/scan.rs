@@ -27,6 +27,10 @@ pub(super) struct Scan {
     pub(super) open: Option<OpenClaim>,
     /// Where the scan of an ordered type stands: nothing before it is left to be claimed, as far as could be seen.
     pub(super) floor: Option<Place>,
+    /// How many rows of an ordered type were held when its scan started over.
+    pub(super) held: usize,
+    /// When the last one that was due became due, at the last claim of an ordered type.
+    pub(super) last_due: Option<i64>,
     /// There were dead letters at the last claim of an ordered type.
     pub(super) dead: bool,
     /// An ordered type was looked through in vain while others had these order keys: until then, it is not looked through

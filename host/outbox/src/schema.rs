@@ -106,6 +106,21 @@ impl Outbox {
         Ok((!found.is_empty()).then_some(Fault::Doubtful(text)))
     }
 
+    /// Creates the indexes that the side tables have got since they were made. Returns whether there was any.
+    async fn complete_indexes(&self) -> Result<bool, Error> {
+        let script = self.migration();
+        let mut lacking = Vec::new();
+        for statement in statements(&script).filter(|statement| statement.starts_with("CREATE INDEX")) {
+            let name = statement.split_whitespace().find(|word| word.starts_with("signalbus_")).unwrap_or_default();
+            let text = self.database.dialect().finds_index();
+            if self.read(self.statement(text, &[name.into()])).await?.is_empty() {
+                lacking.push(statement);
+            }
+        }
+        self.run(&lacking).await?;
+        Ok(!lacking.is_empty())
+    }
+
     /// Creates the side tables unless they are current. Returns whether it did. [`upgrade`](Self::upgrade) brings back
     /// what those of an earlier version have held.
     ///
@@ -113,7 +128,7 @@ impl Outbox {
     /// The database's error, side tables of a newer release, or a relay of an earlier one that is running.
     pub async fn migrate(&self) -> Result<bool, Error> {
         match self.schema().await? {
-            Schema::Current => return Ok(false),
+            Schema::Current => return self.complete_indexes().await,
             Schema::New(_) => return self.require_schema().await.map(|()| false),
             Schema::Old(_) => self.replace_version_1().await?,
             Schema::Missing => self.create_tables().await?,

@@ -32,7 +32,7 @@ impl Worker<'_> {
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
-        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let due = active.any_due();
         let due_first = due && !std::mem::take(&mut scan.due_last);
         if scan.position.is_none() {
             scan.rescans.start();
@@ -102,7 +102,7 @@ impl Worker<'_> {
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
         let single = self.lane.table.recurring && !self.lane.database.dialect().for_update().is_empty();
-        let due = active.due.is_some_and(|(first, _)| first <= 0);
+        let due = active.any_due();
         let batches = if single || due { 1 } else { scan.pace.next(Instant::now()) };
         if scan.position.is_some() && scan.rescans.is_due() {
             scan.rescans.begin(scan.position.clone());
@@ -204,15 +204,14 @@ impl Worker<'_> {
         if window.after.is_none() {
             return Ok(None);
         }
-        let (due, dead, undeleted) = (active.due, active.dead, active.undeleted);
-        active.forget_holds();
+        let held = active.forget_holds();
         let (ends, _) = self.part_ends(window, batches, active).await?;
         if let Some(until) = ends.last()
             && self.holds_nothing(window.after, until).await?
         {
             return Ok(Some(ends));
         }
-        (active.due, active.dead, active.undeleted) = (due, dead, undeleted);
+        *active = RecordedClaims { claims: std::mem::take(&mut active.claims), ..held };
         Ok(None)
     }
 

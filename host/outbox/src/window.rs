@@ -27,6 +27,8 @@ pub(super) struct Window<'a> {
     /// Only these keys, which are held, and due.
     pub(super) keys: Option<&'a [String]>,
     pub(super) limit: usize,
+    /// Few are held, compared with the rows: they are looked up in a set, which is made for the statement.
+    pub(super) few_held: bool,
 }
 
 /// Which rows of a type without an order are left out, by their hold.
@@ -53,7 +55,8 @@ impl Worker<'_> {
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
             order_key: !lane.table.order_key.is_empty(),
-            hold: active.holds() && (lane.table.ordered() || window.keys.is_some()),
+            // (Of an ordered type, what is held and not due is not read.)
+            hold: if lane.table.ordered() { active.any_due() } else { active.holds() && window.keys.is_some() },
             version: !self.session.knows_state(),
         };
         let mut sql = lane.statement("SELECT ", &[]);
@@ -99,7 +102,7 @@ impl Worker<'_> {
     async fn first_key(&mut self, order: &str, active: &RecordedClaims) -> Result<Option<String>, Error> {
         let texts = &self.lane.texts;
         let mut sql = self.lane.statement(&format!("SELECT {} FROM {} t WHERE 1 = 1", texts.key, texts.from), &[]);
-        self.lane.leave_out(&mut sql, active, Held::Done);
+        self.lane.leave_out(&mut sql, active, Held::Done, false);
         sql.push(&format!(" ORDER BY {order} LIMIT 1"));
         self.session.begin(Purpose::Read).await?;
         let rows = self.session.rows(sql).await?;
@@ -154,7 +157,8 @@ impl SignalTable {
             sql.push(" AND ");
             self.database.dialect().key_in(sql, &self.table, &keys);
         }
-        self.leave_out(sql, active, if window.keys.is_some() { Held::NotDue } else { Held::Any });
+        let held = if window.keys.is_some() { Held::NotDue } else { Held::Any };
+        self.leave_out(sql, active, held, window.few_held);
         sql.push(" ORDER BY ").push(&self.texts.order);
         sql.push(" LIMIT ").push(&window.limit.to_string());
     }
@@ -229,9 +233,9 @@ impl SignalTable {
     }
 
     /// Appends what keeps away from other claims and from what is held.
-    fn leave_out(&self, sql: &mut Sql, active: &RecordedClaims, held: Held) {
+    fn leave_out(&self, sql: &mut Sql, active: &RecordedClaims, held: Held, few: bool) {
         if self.table.ordered() {
-            return self.leave_order_out(sql, active);
+            return self.leave_order_out(sql, active, few);
         }
         // (A range leaves out what is held.)
         let by_key = matches!(held, Held::NotDue);
@@ -243,8 +247,7 @@ impl SignalTable {
         if !active.holds() {
             return;
         }
-        self.without_hold(sql, Some(("signal_key", &self.texts.key)));
-        match held {
+        self.without_hold(sql, Some(("signal_key", &self.texts.key)), false, |sql| match held {
             Held::Any => {}
             Held::Done => {
                 sql.push(" AND h.state <> ").arg(RETRY);
@@ -254,31 +257,31 @@ impl SignalTable {
                 self.push_now(sql, active);
                 sql.push(")");
             }
-        }
-        self.end_without(sql);
+        });
     }
 
-    fn leave_order_out(&self, sql: &mut Sql, active: &RecordedClaims) {
+    fn leave_order_out(&self, sql: &mut Sql, active: &RecordedClaims, few: bool) {
         let busy: Vec<String> = active.claims.iter().flat_map(|claim| claim.order_keys.iter().cloned()).collect();
         self.order_key_among(sql, &busy, "NOT IN");
         if active.dead || active.undeleted.is_some() {
-            self.without_hold(sql, Some(("signal_key", &self.texts.key)));
-            sql.push(" AND h.state <> ").arg(RETRY);
-            self.end_without(sql);
+            self.without_hold(sql, Some(("signal_key", &self.texts.key)), few, |sql| {
+                sql.push(" AND h.state <> ").arg(RETRY);
+            });
         }
         // (Of all that are held, few have this order key, and many this state.)
-        let in_state = format!(" AND {} = ", self.database.dialect().unindexed("h.state"));
+        let state = if few { "h.state".to_owned() } else { self.database.dialect().unindexed("h.state") };
+        let in_state = format!(" AND {state} = ");
         let order_key = (!self.table.order_key.is_empty()).then_some(("order_key", &self.texts.order_key[..]));
         if active.dead && self.table.holds_dead {
-            self.without_hold(sql, order_key);
-            sql.push(&in_state).arg(DEAD);
-            self.end_without(sql);
+            self.without_hold(sql, order_key, few, |sql| {
+                sql.push(&in_state).arg(DEAD);
+            });
         }
-        if active.due.is_some_and(|(_, last)| last > 0) {
-            self.without_hold(sql, order_key);
-            sql.push(&in_state).arg(RETRY).push(" AND h.due_at > ");
-            self.push_now(sql, active);
-            self.end_without(sql);
+        if active.next_due.is_some() {
+            self.without_hold(sql, order_key, few, |sql| {
+                sql.push(&in_state).arg(RETRY).push(" AND h.due_at > ");
+                self.push_now(sql, active);
+            });
         }
     }
 
@@ -289,20 +292,32 @@ impl SignalTable {
         };
     }
 
-    /// Appends the beginning of a condition that no hold of the type matches, with this key in a column if it is given.
-    fn without_hold(&self, sql: &mut Sql, key: Option<(&str, &str)>) {
-        sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE ");
-        let signal = self.signal_type.name.as_str();
+    /// Appends a condition that no hold of the type matches, with this key in a column if it is given.
+    fn without_hold(&self, sql: &mut Sql, key: Option<(&str, &str)>, few: bool, matching: impl Fn(&mut Sql)) {
+        let (signal, dialect) = (self.signal_type.name.as_str(), self.database.dialect());
         match key {
-            Some((column, key)) => self.database.dialect().held_under(sql, signal, column, key),
+            Some((column, key)) if few => {
+                sql.push(" AND (").push(&dialect.exactly(key)).push(" NOT IN ");
+                dialect.set(sql, &|sql| {
+                    sql.push("SELECT ")
+                        .push(&dialect.exactly(&format!("h.{column}")))
+                        .push(" FROM signalbus_hold h WHERE h.signal_type = ")
+                        .arg(signal);
+                    matching(sql);
+                });
+                sql.push(") IS TRUE");
+                return;
+            }
+            Some((column, key)) => {
+                sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE ");
+                dialect.held_under(sql, signal, column, key);
+            }
             None => {
-                sql.push("h.signal_type = ").arg(signal);
+                sql.push(" AND NOT EXISTS (SELECT 1 FROM signalbus_hold h WHERE h.signal_type = ").arg(signal);
             }
         }
-    }
-
-    fn end_without(&self, sql: &mut Sql) {
-        sql.push(self.database.dialect().per_row()).push(")");
+        matching(sql);
+        sql.push(dialect.per_row()).push(")");
     }
 
     fn order_key_among(&self, sql: &mut Sql, keys: &[String], operator: &str) {

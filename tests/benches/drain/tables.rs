@@ -58,11 +58,16 @@ impl Key {
         database
             .run(&format!("CREATE TABLE order_placed ({columns}, customer {text}, payload {text}{version}{constraints})"))
             .await;
-        let keys = if self == Self::Ordered { 100_000 } else { 7 };
+        let customer = match (self, system) {
+            // A hundred thousand, each time in another order.
+            (Self::Ordered, System::Mariadb) => "(i * (10 * (i DIV 100000) + 1)) % 100000",
+            (Self::Ordered, _) => "(i * (10 * (i / 100000) + 1)) % 100000",
+            _ => "i % 7",
+        };
         let (customer, payload) = match system {
-            System::Sqlite => (format!("'customer ' || (i % {keys})"), "printf('%.200c', 'x')"),
-            System::Postgres => (format!("'customer ' || (i % {keys})"), "repeat('x', 200)"),
-            System::Mariadb => (format!("CONCAT('customer ', i % {keys})"), "REPEAT('x', 200)"),
+            System::Sqlite => (format!("'customer ' || ({customer})"), "printf('%.200c', 'x')"),
+            System::Postgres => (format!("'customer ' || ({customer})"), "repeat('x', 200)"),
+            System::Mariadb => (format!("CONCAT('customer ', {customer})"), "REPEAT('x', 200)"),
         };
         let names = if self == Self::Composite { "tenant, number" } else { "id" };
         let insert = format!("INSERT INTO order_placed ({names}, customer, payload) SELECT {value}, {customer}, {payload}");

@@ -38,6 +38,10 @@ impl Dialect for MySqlDialect {
         include_str!("../schema/mysql.sql")
     }
 
+    fn finds_index(&self) -> &'static str {
+        "SELECT index_name FROM information_schema.statistics WHERE index_name = ?"
+    }
+
     fn explain(&self) -> &'static str {
         "EXPLAIN SELECT "
     }

@@ -58,6 +58,10 @@ impl Dialect for PostgresDialect {
         include_str!("../schema/postgres.sql")
     }
 
+    fn finds_index(&self) -> &'static str {
+        "SELECT indexname::text FROM pg_indexes WHERE indexname = ?"
+    }
+
     fn explain(&self) -> &'static str {
         "EXPLAIN (FORMAT JSON) SELECT "
     }
@@ -146,6 +150,17 @@ impl Dialect for PostgresDialect {
     /// (A list of arguments would be another statement for each length, and be searched from its start for each row.)
     fn texts(&self, sql: &mut Sql, texts: &[String]) {
         sql.push("(SELECT unnest(").arg(Arg::Texts(texts.to_vec())).push("::text[]))");
+    }
+
+    fn set_rows_per_lookup(&self) -> usize {
+        4
+    }
+
+    /// (Hashed, whatever is planned: of an array, few elements are expected.)
+    fn set(&self, sql: &mut Sql, query: &dyn Fn(&mut Sql)) {
+        sql.push("(SELECT unnest(ARRAY(");
+        query(sql);
+        sql.push(")))");
     }
 
     fn guard(&self, sql: &mut Sql, _: &Table, rows: &[ReadRow<'_>], _: u32) -> bool {

@@ -55,6 +55,10 @@ impl Dialect for SqliteDialect {
         format!("+{column}")
     }
 
+    fn finds_index(&self) -> &'static str {
+        "SELECT name FROM sqlite_schema WHERE type = 'index' AND name = ?"
+    }
+
     fn explain(&self) -> &'static str {
         "EXPLAIN QUERY PLAN SELECT "
     }
