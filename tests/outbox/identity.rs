@@ -100,6 +100,38 @@ mod cases {
         }
     }
 
+    /// A relay dies with a claim of which it has settled some batches: whoever goes on gives none of their ids to rows that
+    /// come back.
+    pub async fn a_row_that_comes_back_into_a_dead_relays_claim_has_another_id(database: Database) {
+        database.orders(0).await;
+        let rows: Vec<String> = (1..=60).map(|id| format!("({id}, 'ann', 'a')")).collect();
+        database.run(&format!("INSERT INTO order_placed VALUES {}", rows.join(", "))).await;
+        let relay = Relay::open(&database, &orders()).await;
+        let (mut one, mut two) = (relay.worker(), relay.worker());
+        // The third claim covers several batches.
+        let mut settled = Vec::new();
+        for n in 0..4 {
+            let worker = if n % 2 == 0 { &mut one } else { &mut two };
+            settled.push(claim(worker, 4).await);
+            settle_all(worker, settled.last().unwrap()).await;
+        }
+        let lost = claim(&mut one, 4).await;
+        let sent_ids: HashSet<String> = settled.iter().flat_map(ids).collect();
+        database.run(&format!("INSERT INTO order_placed VALUES {}", rows[..16].join(", "))).await;
+        database.expire().await;
+        let heir = Relay::open(&database, &orders()).await;
+        let mut worker = heir.worker();
+        let mut again = Vec::new();
+        while again.len() < 60 {
+            let batch = claim(&mut worker, 60).await;
+            again.extend(ids(&batch));
+            settle_all(&mut worker, &batch).await;
+        }
+        assert!(again.iter().all(|id| !sent_ids.contains(id)), "{again:?}, {sent_ids:?}");
+        assert!(ids(&lost).iter().all(|id| again.contains(id)), "{again:?}, {lost:?}");
+        nothing(&mut worker).await;
+    }
+
     /// What waits behind a deferral goes with it, and not before.
     pub async fn what_was_left_behind_a_deferral_waits_with_it(database: Database) {
         database.orders(0).await;
@@ -199,6 +231,7 @@ crate::on_each_version!(
     a_row_that_comes_back_has_another_id,
     a_row_that_comes_back_beside_what_was_left_has_another_id,
     what_was_left_behind_a_deferral_waits_with_it,
+    a_row_that_comes_back_into_a_dead_relays_claim_has_another_id,
     only_the_version_that_was_sent_is_deleted,
     changes_elsewhere_cost_nothing,
     a_restored_backup_repeats_no_id,

@@ -51,6 +51,15 @@ impl Worker<'_> {
         Ok(renewed == 1 || is_broken(Rule::LossStops))
     }
 
+    /// Records that a batch of a tracked claim is settled, and proves that the claim stands.
+    pub(super) async fn track(&mut self, batch: &Batch) -> Sql {
+        self.tracking = Some(batch.claim.tracking().await);
+        let (from, settled) = batch.claim.settled_with(batch.part);
+        let settled = serde_json::json!(settled).to_string();
+        let args = [from.as_deref().into(), settled.as_str().into(), batch.claim.token().into()];
+        self.lane.statement("UPDATE signalbus_claim SET from_key = ?, settled_ranges = ? WHERE token = ?", &args)
+    }
+
     /// Ends a claim of which nothing is in flight any more.
     pub(super) async fn end(&mut self, claim: &HeldClaim) -> Result<(), Error> {
         self.session.begin(Purpose::Write).await?;
@@ -88,13 +97,5 @@ impl SignalTable {
         sql.append(set).push(", token = ").arg(active::token().as_str());
         sql.push(", owner = '', expires_at = 0 WHERE token = ").arg(token);
         sql
-    }
-
-    /// Records that a batch of a tracked claim is settled, and proves that the claim stands.
-    pub(super) fn track(&self, batch: &Batch) -> Sql {
-        let (from, settled) = batch.claim.settled_with(batch.part);
-        let settled = serde_json::json!(settled).to_string();
-        let args = [from.as_deref().into(), settled.as_str().into(), batch.claim.token().into()];
-        self.statement("UPDATE signalbus_claim SET from_key = ?, settled_ranges = ? WHERE token = ?", &args)
     }
 }

@@ -52,6 +52,7 @@ pub(super) struct HeldClaim {
     /// What its next holder begins with, if it is not finished with its batches.
     pub(super) rest: Option<Rest>,
     progress: Mutex<Progress>,
+    tracking: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The part of a claim that is left to its next holder.
@@ -95,7 +96,7 @@ impl HeldClaim {
     }
 
     fn new(live: Live, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
-        Arc::new(Self { live, seed, tracked, rest, progress: Mutex::new(progress) })
+        Arc::new(Self { live, seed, tracked, rest, progress: Mutex::new(progress), tracking: Arc::default() })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -126,6 +127,11 @@ impl HeldClaim {
             progress.parts.push((range, false));
         }
         progress.parts.len().saturating_sub(1)
+    }
+
+    /// Waits until nobody else records what is settled of it, up to the commit: what one records contains all the rest.
+    pub(super) async fn tracking(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.tracking.clone().lock_owned().await
     }
 
     /// Returns where the claim begins once this part is settled, and what is settled of it further on.

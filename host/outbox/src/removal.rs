@@ -34,7 +34,7 @@ impl Worker<'_> {
         let mut delete = self.lane.statement("", &[]);
         if batch.claim.tracked {
             // Only if the rows are deleted: what the claim does not cover, others may claim.
-            delete = self.lane.track(batch);
+            delete = self.track(batch).await;
             self.lane.guard(&mut delete, batch, positions, connection);
             delete.push("; ");
         }

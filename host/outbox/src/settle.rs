@@ -121,10 +121,13 @@ impl Worker<'_> {
         };
         let at_once = !ends && !leftovers && settlement.delete.len() == count;
         let settled = self.settle_with(batch, settlement, proof, at_once).await;
-        let settled = self.ended(settled).await?;
+        let settled = self.ended(settled).await;
+        let tracking = self.tracking.take();
+        let settled = settled?;
         if settled == Settled::Fenced {
             self.lane.lost(&batch.claim).await;
         } else if batch.claim.settled(batch.part, count, leftovers) && !ends {
+            drop(tracking);
             self.end(&batch.claim).await?;
         }
         Ok(settled)
@@ -249,6 +252,8 @@ impl Worker<'_> {
 
     /// Makes changes in one transaction. Returns `None` if the claim is lost.
     async fn apply(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
+        // (Who waits for this has the only connection that writes, maybe.)
+        self.tracking = None;
         self.session.begin(Purpose::Settle).await?;
         let applied = match changes.proof {
             Proof::Sent => self.apply_recorded(batch, changes).await,
@@ -274,7 +279,9 @@ impl Worker<'_> {
     }
 
     async fn apply_within(&mut self, batch: &Batch, changes: &Changes<'_>) -> Result<Option<Deletions>, Error> {
-        if !self.prove(batch, changes.proof).await? {
+        // (Whoever records what is settled keeps others from it until the commit.)
+        let tracks = matches!(changes.proof, Proof::Track);
+        if !tracks && !self.prove(batch, changes.proof).await? {
             return Ok(None);
         }
         let lane = self.lane;
@@ -282,7 +289,7 @@ impl Worker<'_> {
         let held: Vec<usize> = changes.delete.iter().copied().filter(|&n| batch.marks[n].held).collect();
         let nothing_held = changes.hold.is_none_or(|settlement| settlement.bury.is_empty() && settlement.defer.is_empty());
         let last = nothing_held && held.is_empty() && locked.is_empty() && changes.resisting.is_empty();
-        if last && lane.is_plain() && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
+        if last && !tracks && lane.is_plain() && !lane.may_resist() && !here.is_empty() && here.len() <= KEYS_PER_STATEMENT {
             let deleted = self.session.execute_and_commit(lane.delete_rows(batch, &here)).await?;
             return Ok(Some(Deletions { deleted, changed: replaced.len(), ..Deletions::default() }));
         }
@@ -314,6 +321,9 @@ impl Worker<'_> {
         }
         self.forget(batch, &held).await?;
         deletions.changed += self.hold(batch, entries).await?;
+        if tracks && !self.prove(batch, changes.proof).await? {
+            return Ok(None);
+        }
         self.session.commit().await?;
         Ok(Some(deletions))
     }
@@ -325,7 +335,7 @@ impl Worker<'_> {
         let proof = match proof {
             Proof::Sent => return Ok(true),
             Proof::End { settled, leftovers } => lane.end_claim(&batch.claim, settled, leftovers),
-            Proof::Track => lane.track(batch),
+            Proof::Track => self.track(batch).await,
             Proof::Share if share.is_empty() => lane.extend(&batch.claim),
             Proof::Share => {
                 let text = format!("SELECT token FROM signalbus_claim WHERE token = ?{share}");

@@ -114,7 +114,7 @@ impl SignalTable {
     pub fn session(&self) -> Worker<'_> {
         self.sessions.fetch_add(1, Relaxed);
         let session = self.database.session(Some(&self.signal_type.name));
-        Worker { lane: self, session, owner: owner(), ahead: 1, undeleted: Vec::new(), sent: false }
+        Worker { lane: self, session, owner: owner(), ahead: 1, undeleted: Vec::new(), sent: false, tracking: None }
     }
 
     pub(super) fn statement(&self, text: &str, args: &[Arg]) -> Sql {
@@ -138,6 +138,8 @@ pub struct Worker<'a> {
     pub(super) undeleted: Vec<SentRow>,
     /// Whether anything is on record as sent.
     pub(super) sent: bool,
+    /// While it records what is settled of a claim.
+    pub(super) tracking: Option<tokio::sync::OwnedMutexGuard<()>>,
 }
 
 impl Drop for Worker<'_> {

@@ -101,9 +101,8 @@ impl Worker<'_> {
         limit: usize,
         boundary: Option<&str>,
     ) -> Result<Option<Taken>, Error> {
-        let single = self.lane.table.recurring && !self.lane.database.dialect().for_update().is_empty();
         let due = active.any_due();
-        let batches = if single || due { 1 } else { scan.pace.next(Instant::now()) };
+        let batches = if due { 1 } else { scan.pace.next(Instant::now()) };
         if scan.position.is_some() && scan.rescans.is_due() {
             scan.rescans.begin(scan.position.clone());
         }
@@ -218,8 +217,7 @@ impl Worker<'_> {
     /// Claims what is due from a window on; the last key of it. The rows are read later, batch by batch.
     ///
     /// Where a key and its content may come back, it must not be read again under the same claim once its row was
-    /// settled. So such a claim records which parts of it are settled, or it covers one batch only, if several
-    /// workers settle at the same time.
+    /// settled. So such a claim records which parts of it are settled.
     async fn take_window(
         &mut self,
         window: &Window<'_>,
