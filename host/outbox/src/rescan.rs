@@ -22,8 +22,10 @@ pub(super) struct Rescans {
     /// When the scan began, or the last pass ended.
     since: Option<Instant>,
     passed: bool,
-    /// Of the last pass, and of the present one so far: the time spent on slices without a row to send.
+    /// The time spent on slices without a row to send: of the cheaper one of the last two passes (a lock may have stopped
+    /// one), of the last one, and of the present one so far.
     cost: Duration,
+    last: Option<Duration>,
     spent: Duration,
     /// Something is known to be behind.
     wanted: bool,
@@ -105,7 +107,8 @@ impl Rescans {
 
     pub(super) fn end(&mut self) {
         self.current = None;
-        self.cost = std::mem::take(&mut self.spent);
+        let spent = std::mem::take(&mut self.spent);
+        self.cost = self.last.replace(spent).map_or(spent, |last| last.min(spent));
         (self.since, self.passed) = (Some(Instant::now()), true);
     }
 }
@@ -130,6 +133,17 @@ mod tests {
         let cheap = after(Duration::ZERO, false);
         assert!(cheap.may_begin() && !cheap.is_due() && cheap.due_in().is_none());
         assert!(after(Duration::ZERO, true).is_due());
+    }
+
+    #[test]
+    fn a_pass_that_was_stopped_costs_no_more_than_the_one_before() {
+        let mut rescans = after(Duration::from_millis(10), false);
+        for cost in [25_000, 10] {
+            rescans.begin(None);
+            rescans.spent(Duration::from_millis(cost));
+            rescans.end();
+            assert!(rescans.due_in().unwrap() <= Duration::from_millis(200));
+        }
     }
 
     #[test]

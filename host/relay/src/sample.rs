@@ -64,6 +64,7 @@ impl Samples {
     pub(super) async fn run(&self, watcher: &OutboxWatcher, stop: &CancellationToken) {
         let mut sampled: Option<Instant> = None;
         let mut swept = HashMap::new();
+        let mut before = Duration::ZERO;
         while !stop.is_cancelled() {
             let begun = Instant::now();
             let runners = watcher.runners.all();
@@ -78,7 +79,10 @@ impl Samples {
                     telemetry::database_error(&error, error.kind());
                 }
             }
-            pause(INTERVAL.max(begun.elapsed() * SHARE), stop).await;
+            // (One that had to wait for a lock does not count.)
+            let took = begun.elapsed();
+            let usual = std::mem::replace(&mut before, took).min(took);
+            pause(INTERVAL.max(usual * SHARE), stop).await;
         }
     }
 

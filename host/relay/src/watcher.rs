@@ -94,6 +94,7 @@ impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
     pub(super) async fn poll(&self, stop: &CancellationToken) {
         let mut thorough: HashMap<String, Instant> = HashMap::new();
         let Some(longest) = self.longest else { return };
+        let mut before = Duration::ZERO;
         while !stop.is_cancelled() {
             let begun = Instant::now();
             self.sight().looking = Some(begun);
@@ -104,8 +105,11 @@ impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
             }
             *self.sight() = Sight { looking: None, failed: polled.err().map(|error| error.to_string()) };
             // Spend at most a tenth of the time on polling a table in which it is slow, but do not go blind after a
-            // lock or a silent network: whatever a poll took, the next one is due within seconds.
-            let interval = self.interval(longest).max((begun.elapsed() * 10).min(MAX_INTERVAL));
+            // lock or a silent network: one slow poll alone does not count, and whatever polls take, the next one is due
+            // within seconds.
+            let took = begun.elapsed();
+            let usual = std::mem::replace(&mut before, took).min(took);
+            let interval = self.interval(longest).max((usual * 10).min(MAX_INTERVAL));
             tokio::select! {
                 () = pause(interval, stop) => {}
                 () = self.activity.changed.notified(), if !self.notified.load(Relaxed) => {}
