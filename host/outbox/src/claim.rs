@@ -128,7 +128,7 @@ impl Worker<'_> {
     }
 
     async fn claim_any(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
-        let begun = Instant::now();
+        self.asked = Instant::now();
         loop {
             self.delete_sent().await?;
             while self.lane.scan.lock().await.is_open(boundary) {
@@ -149,7 +149,7 @@ impl Worker<'_> {
                     let _ = self.session.rollback().await;
                     drop(scan);
                     // Relays take turns.
-                    if error.is_passing() && begun.elapsed() < LANE_PATIENCE {
+                    if error.is_passing() && self.asked.elapsed() < LANE_PATIENCE {
                         tokio::time::sleep(Duration::from_millis(20)).await;
                         continue;
                     }

@@ -21,6 +21,8 @@ pub(super) struct Rescans {
     current: Option<Pass>,
     /// When the scan began, or the last pass ended.
     since: Option<Instant>,
+    /// When the last pass had begun.
+    begun: Option<Instant>,
     passed: bool,
     /// The time spent on slices without a row to send: of the cheaper one of the last two passes (a lock may have stopped
     /// one), of the last one, and of the present one so far.
@@ -36,6 +38,7 @@ pub(super) struct Rescans {
 pub(super) struct Pass {
     pub(super) at: Option<String>,
     pub(super) until: Option<String>,
+    begun: Instant,
 }
 
 impl Rescans {
@@ -73,7 +76,7 @@ impl Rescans {
 
     pub(super) fn begin(&mut self, until: Option<String>) {
         (self.wanted, self.spent) = (false, Duration::ZERO);
-        self.current = Some(Pass { at: None, until });
+        self.current = Some(Pass { at: None, until, begun: Instant::now() });
     }
 
     /// The scan itself begins at the start.
@@ -105,8 +108,13 @@ impl Rescans {
         self.spent += time;
     }
 
+    /// Whether a pass has seen all that was there at this time.
+    pub(super) fn has_seen(&self, time: Instant) -> bool {
+        self.begun.is_some_and(|begun| begun >= time)
+    }
+
     pub(super) fn end(&mut self) {
-        self.current = None;
+        self.begun = self.current.take().map(|pass| pass.begun);
         let spent = std::mem::take(&mut self.spent);
         self.cost = self.last.replace(spent).map_or(spent, |last| last.min(spent));
         (self.since, self.passed) = (Some(Instant::now()), true);

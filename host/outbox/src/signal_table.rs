@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
 use tokio::sync::Mutex;
 
@@ -114,7 +115,16 @@ impl SignalTable {
     pub fn session(&self) -> Worker<'_> {
         self.sessions.fetch_add(1, Relaxed);
         let session = self.database.session(Some(&self.signal_type.name));
-        Worker { lane: self, session, owner: owner(), ahead: 1, undeleted: Vec::new(), sent: false, tracking: None }
+        Worker {
+            lane: self,
+            session,
+            owner: owner(),
+            ahead: 1,
+            undeleted: Vec::new(),
+            sent: false,
+            tracking: None,
+            asked: Instant::now(),
+        }
     }
 
     pub(super) fn statement(&self, text: &str, args: &[Arg]) -> Sql {
@@ -138,6 +148,8 @@ pub struct Worker<'a> {
     pub(super) undeleted: Vec<SentRow>,
     /// Whether anything is on record as sent.
     pub(super) sent: bool,
+    /// When it was asked for the claim that it takes.
+    pub(super) asked: Instant,
     /// While it records what is settled of a claim.
     pub(super) tracking: Option<tokio::sync::OwnedMutexGuard<()>>,
 }

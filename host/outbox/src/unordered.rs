@@ -136,7 +136,7 @@ impl Worker<'_> {
                 return Ok(Some(Taken::Again));
             }
             // What comes next comes, as a rule, behind what there was; but not always.
-            if scan.position.is_none() || !scan.rescans.may_begin() {
+            if scan.position.is_none() || !scan.rescans.may_begin() || scan.rescans.has_seen(self.asked) {
                 return Ok(None);
             }
             scan.rescans.begin(scan.position.clone());
