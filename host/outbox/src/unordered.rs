@@ -155,6 +155,8 @@ impl Worker<'_> {
         let begun = Instant::now();
         let Some(pass) = scan.rescans.current() else { return Ok(None) };
         let window = Window { after: pass.at.as_deref(), until: pass.until.as_deref(), limit, ..Window::default() };
+        // Mostly there is nothing, which is found out at once if one batch is looked for.
+        let batches = if pass.at.is_some() { batches } else { 1 };
         let found = self.take_slice(&window, &mut None, active, batches, true).await?;
         match &found {
             Found::Rows(_, key) => pass.at = Some(key.clone()),
