@@ -11,7 +11,7 @@ use super::SignalTable;
 use super::database::{Fetched, Row};
 use super::hold::SentRow;
 use super::identity::Seed;
-use super::open::{HeldClaim, Live};
+use super::open::{HeldClaim, Holding, Live};
 use signalbus_core::settlement::{Deferral, Settlement};
 use signalbus_core::signal::Signal;
 
@@ -60,7 +60,7 @@ impl SignalTable {
 impl Batch {
     /// Creates the batch that was claimed under `token`.
     pub fn for_claim(token: &str, signals: Vec<Signal>) -> Self {
-        let claim = HeldClaim::single(Live::new(token), Seed::random(), None);
+        let claim = HeldClaim::single(Live::new(token), &Holding::default(), Seed::random(), None);
         let (marks, broken) = (Vec::new(), Vec::new());
         Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false, full: false }
     }

@@ -308,7 +308,7 @@ impl SignalTable {
     /// The batch of a claim that has only this one.
     fn decoded(&self, taking: Taking, rows: Fetched, limit: usize) -> Batch {
         let Taking { claim, live, rest, suspect, taken_over, late, .. } = taking;
-        let claim = HeldClaim::single(live, claim.seed, rest);
+        let claim = HeldClaim::single(live, &self.holding, claim.seed, rest);
         let full = rows.is_full(limit);
         Batch { suspect, taken_over, late, full, ..Batch::of(claim, rows.all(), self) }
     }

@@ -2,10 +2,13 @@
 //!
 //! What extends or ends one proves in the same statement that it still is this relay's. Next: `settle`, which ends most of them.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use super::active::{self, ClaimRecord};
 use super::batch::Batch;
 use super::database::Purpose;
-use super::open::HeldClaim;
+use super::open::{HeldClaim, Renewal};
 use super::sql::{Arg, Sql};
 use super::trial::{Rule, is_broken};
 use super::{Error, LEASE, SignalTable, Worker, millis};
@@ -42,13 +45,40 @@ impl Worker<'_> {
     }
 
     pub(super) async fn renew_claim(&mut self, claim: &HeldClaim) -> Result<bool, Error> {
-        self.session.begin(Purpose::Renew).await?;
-        let renewed = self.session.execute(self.lane.extend(claim)).await?;
-        self.session.commit().await?;
-        if renewed == 1 {
+        let renewed = if self.lane.database.dialect().is_embedded() {
+            self.renew_together(claim).await?
+        } else {
+            self.session.begin(Purpose::Renew).await?;
+            let renewed = self.session.execute(self.lane.extend(claim)).await?;
+            self.session.commit().await?;
+            renewed == 1
+        };
+        if renewed {
             claim.renewed();
         }
-        Ok(renewed == 1 || is_broken(Rule::LossStops))
+        Ok(renewed || is_broken(Rule::LossStops))
+    }
+
+    /// Extends all claims of the signal type that this process holds, where one transaction waits for the other anyway,
+    /// unless somebody has done so meanwhile. (Elsewhere, one that settles would keep all the others waiting.)
+    async fn renew_together(&mut self, claim: &HeldClaim) -> Result<bool, Error> {
+        let lane = self.lane;
+        let asked = Instant::now();
+        let mut renewal = lane.renewal.lock().await;
+        if let Some(last) = renewal.as_ref().filter(|last| last.begun >= asked) {
+            return Ok(last.tokens.contains(claim.token()));
+        }
+        let begun = Instant::now();
+        let mut sql = lane.timed("UPDATE signalbus_claim SET expires_at = ? + NOW WHERE token IN ", &[millis(LEASE).into()]);
+        lane.database.dialect().texts(&mut sql, &lane.holding.tokens());
+        sql.push(" RETURNING token");
+        self.session.begin(Purpose::Renew).await?;
+        let rows = self.session.rows(sql).await?;
+        self.session.commit().await?;
+        let tokens: HashSet<String> = rows.into_iter().flatten().flatten().collect();
+        let renewed = tokens.contains(claim.token());
+        *renewal = Some(Renewal { begun, tokens });
+        Ok(renewed)
     }
 
     /// Records that a batch of a tracked claim is settled, and proves that the claim stands.

@@ -3,7 +3,7 @@
 //! A claim covers about a second's work. It is read in parts, a batch each, without a write; each settle proves in
 //! its own statement that the claim still stands, and the last one ends it. Next: `claim`, which opens claims and reads batches from them; `settle`, which ends them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,10 +42,29 @@ impl Drop for Live {
     }
 }
 
+/// The claims of one signal type that its workers hold, by token: those that are renewed together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holding(Arc<Mutex<BTreeSet<String>>>);
+
+impl Holding {
+    pub(super) fn tokens(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// What was renewed together, last.
+#[derive(Debug)]
+pub(super) struct Renewal {
+    pub(super) begun: Instant,
+    /// The claims that still stood.
+    pub(super) tokens: HashSet<String>,
+}
+
 /// A claim that this relay holds.
 #[derive(Debug)]
 pub(super) struct HeldClaim {
     live: Live,
+    holding: Holding,
     pub(super) seed: Seed,
     /// Its settles record which parts of it are settled.
     pub(super) tracked: bool,
@@ -82,8 +101,8 @@ struct Progress {
 
 impl HeldClaim {
     /// A claim from which batches are to be read.
-    pub(super) fn open(live: Live, seed: Seed, tracked: bool) -> Arc<Self> {
-        Self::new(live, seed, tracked, None, Progress::new(0, false))
+    pub(super) fn open(live: Live, holding: &Holding, seed: Seed, tracked: bool) -> Arc<Self> {
+        Self::new(live, holding, seed, tracked, None, Progress::new(0, false))
     }
 
     pub(super) fn token(&self) -> &str {
@@ -91,12 +110,14 @@ impl HeldClaim {
     }
 
     /// A claim with one batch.
-    pub(super) fn single(live: Live, seed: Seed, rest: Option<Rest>) -> Arc<Self> {
-        Self::new(live, seed, false, rest, Progress::new(1, true))
+    pub(super) fn single(live: Live, holding: &Holding, seed: Seed, rest: Option<Rest>) -> Arc<Self> {
+        Self::new(live, holding, seed, false, rest, Progress::new(1, true))
     }
 
-    fn new(live: Live, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
-        Arc::new(Self { live, seed, tracked, rest, progress: Mutex::new(progress), tracking: Arc::default() })
+    fn new(live: Live, holding: &Holding, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
+        holding.0.lock().unwrap_or_else(PoisonError::into_inner).insert(live.0.clone());
+        let (holding, progress, tracking) = (holding.clone(), Mutex::new(progress), Arc::default());
+        Arc::new(Self { live, holding, seed, tracked, rest, progress, tracking })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -193,6 +214,12 @@ impl HeldClaim {
     }
 }
 
+impl Drop for HeldClaim {
+    fn drop(&mut self) {
+        self.holding.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.live.0);
+    }
+}
+
 impl Progress {
     fn new(batches: usize, closed: bool) -> Self {
         Self { batches, closed, settled: 0, leftovers: false, parts: Vec::new(), renewed: Instant::now(), doubted: false }
@@ -270,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_tracked_claim_knows_what_is_settled() {
-        let claim = HeldClaim::new(Live::new("t"), Seed::random(), true, None, Progress::new(0, false));
+        let claim = HeldClaim::open(Live::new("t"), &Holding::default(), Seed::random(), true);
         let range = |from: &str, to: &str| (Some(from.to_owned()), to.to_owned());
         let parts = [range("0", "5"), range("5", "9"), range("9", "14")].map(|range| claim.handed_out(range));
         assert_eq!(parts, [0, 1, 2]);
@@ -283,7 +310,7 @@ mod tests {
 
     #[test]
     fn the_last_settle_ends_a_claim() {
-        let claim = HeldClaim::new(Live::new("t"), Seed::random(), false, None, Progress::new(0, false));
+        let claim = HeldClaim::open(Live::new("t"), &Holding::default(), Seed::random(), false);
         claim.handed_out((None, "5".into()));
         claim.handed_out((Some("5".into()), "9".into()));
         assert!(!claim.settled(0, 5, false) && !claim.ends_with_this());

@@ -119,7 +119,7 @@ impl SignalTable {
         boundary: Option<&str>,
     ) -> OpenClaim {
         let Taking { claim, live, late, .. } = taking;
-        let claim = HeldClaim::open(live, claim.seed, self.table.recurring);
+        let claim = HeldClaim::open(live, &self.holding, claim.seed, self.table.recurring);
         OpenClaim { claim, parts, active: Arc::new(active), late, boundary: boundary.map(str::to_owned) }
     }
 }

@@ -14,6 +14,7 @@ use super::batch::RowBytes;
 use super::database::{Cell, Database, Dialect, Session, statement};
 use super::hold::SentRow;
 use super::identity::Identity;
+use super::open::{Holding, Renewal};
 use super::removal::removal;
 use super::scan::Scan;
 use super::sql::{Arg, Sql};
@@ -35,6 +36,8 @@ pub struct SignalTable {
     /// The number of workers.
     pub(super) sessions: AtomicUsize,
     pub(super) row_bytes: RowBytes,
+    pub(super) holding: Holding,
+    pub(super) renewal: Mutex<Option<Renewal>>,
 }
 
 pub(super) struct Texts {
@@ -103,6 +106,8 @@ impl SignalTable {
             wary: AtomicU32::new(0),
             sessions: AtomicUsize::new(0),
             row_bytes: RowBytes::default(),
+            holding: Holding::default(),
+            renewal: Mutex::default(),
         }
     }
 
