@@ -9,7 +9,7 @@ mod cases {
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::Database;
-    use crate::harness::lane::{Relay, attempts, claim, deferred, drain, keys, nothing, ordered, orders, sent, settle};
+    use crate::harness::lane::{Relay, attempts, buried, claim, deferred, drain, keys, nothing, ordered, orders, sent, settle};
 
     fn ids(batch: &Batch) -> Vec<String> {
         batch.signals.iter().map(|signal| signal.id.clone()).collect()
@@ -98,6 +98,27 @@ mod cases {
             nothing(&mut worker).await;
             assert_eq!(database.count("signalbus_hold").await + database.count("signalbus_claim").await, 0);
         }
+    }
+
+    /// What waits behind a dead letter keeps its ids, however long.
+    pub async fn what_was_left_behind_a_dead_letter_waits_with_it(database: Database) {
+        database.orders(0).await;
+        database.run("INSERT INTO order_placed VALUES (1, 'ann', 'a'), (2, 'ann', 'b'), (3, 'bob', 'c')").await;
+        let source = Source { holds_dead: true, ..ordered("order_placed", &["id"], &["customer"]) };
+        let relay = Relay::open(&database, &source).await;
+        let mut worker = relay.worker();
+        let batch = claim(&mut worker, 3).await;
+        let settlement = Settlement { delete: vec![2], bury: vec![buried(&batch, 0)], ..Settlement::default() };
+        settle(&mut worker, &batch, &settlement).await;
+        for _ in 0..3 {
+            nothing(&mut worker).await;
+        }
+        database.run("UPDATE signalbus_hold SET state = 'retry', attempts = 0, due_at = 0 WHERE state = 'dead'").await;
+        let again = claim(&mut worker, 3).await;
+        assert_eq!(ids(&again), ids(&batch)[..2]);
+        settle_all(&mut worker, &again).await;
+        nothing(&mut worker).await;
+        assert_eq!(database.count("signalbus_hold").await, 0);
     }
 
     /// A relay dies with a claim of which it has settled some batches: whoever goes on gives none of their ids to rows that
@@ -231,6 +252,7 @@ crate::on_each_version!(
     a_row_that_comes_back_has_another_id,
     a_row_that_comes_back_beside_what_was_left_has_another_id,
     what_was_left_behind_a_deferral_waits_with_it,
+    what_was_left_behind_a_dead_letter_waits_with_it,
     a_row_that_comes_back_into_a_dead_relays_claim_has_another_id,
     only_the_version_that_was_sent_is_deleted,
     changes_elsewhere_cost_nothing,

@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 use super::active::{ClaimRecord, Range, RecordedClaims};
 use super::batch::Batch;
 use super::database::{Fetched, Purpose, number};
+use super::hold::Hold;
 use super::open::{HeldClaim, Live, Rest};
 use super::scan::Scan;
+use super::settle::KEYS_PER_STATEMENT;
 use super::sql::Arg;
 use super::takeover::TakenOver;
 use super::{Cause, Error, FRESH, SignalTable, Worker};
@@ -232,17 +234,22 @@ impl Worker<'_> {
         Ok(taken.unwrap_or_else(|| Taken::Nothing(scan.nothing(&active, self.lane.table.ordered()))))
     }
 
-    /// Forgets the deferrals of rows that somebody else has deleted: when everything that is due
-    /// was looked for and nothing was found, what is due has no row any more.
+    /// Forgets deferrals that are due and whose rows somebody else has deleted, or changed. (Others may wait for another
+    /// row.)
     async fn forget_orphans(&mut self, active: &RecordedClaims) -> Result<(), Error> {
-        // What is not due hides what is.
-        if !active.any_due() || active.next_due.is_some() || !active.claims.is_empty() {
+        if !active.any_due() || !active.claims.is_empty() {
             return Ok(());
         }
-        let text = "DELETE FROM signalbus_hold WHERE signal_type = ? AND state = 'retry' AND due_at <= ?";
+        let columns = self.lane.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
+        let text = format!(
+            "SELECT h.signal_key, {columns} FROM signalbus_hold h WHERE h.signal_type = ? AND h.state = 'retry' AND h.due_at <= ? \
+             ORDER BY h.due_at LIMIT {KEYS_PER_STATEMENT}"
+        );
         let args = [self.lane.signal_type.name.as_str().into(), active.now.unwrap_or_default().into()];
-        self.session.execute(self.lane.statement(text, &args)).await?;
-        Ok(())
+        let held = self.session.rows(self.lane.statement(&text, &args)).await?;
+        let lost = self.lane.orphaned(&mut *self.session, &held).await?;
+        let lost: Vec<&str> = lost.into_iter().filter_map(|n| held[n][0].as_deref()).collect();
+        self.forget_keys(&lost).await
     }
 
     /// Locks the lane, then reads what is already spoken for.

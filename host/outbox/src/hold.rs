@@ -5,14 +5,14 @@
 //! so that a row that was changed, or another one with its key, inherits nothing from it. Next: `settle`, which
 //! writes holds; `window`, which leaves held rows out; `dead`, which lists and ends them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher as _;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
 use super::batch::{Batch, Mark};
-use super::database::{Purpose, Row, number};
+use super::database::{Cell, Purpose, Row, Session, number};
 use super::identity::{Seed, hash};
 use super::settle::KEYS_PER_STATEMENT;
 use super::sql::Arg;
@@ -253,31 +253,20 @@ impl SignalTable {
         let mut session = self.database.session(Some(&self.signal_type.name));
         let columns = self.database.dialect().concatenated(&Hold::COLUMNS.map(str::to_owned));
         let text = format!(
-            "SELECT h.id, h.signal_key, {columns}, CASE WHEN h.signal_type = ? AND h.state <> ? THEN 1 ELSE 0 END \
+            "SELECT h.signal_key, {columns}, h.id, CASE WHEN h.signal_type = ? AND h.state <> ? THEN 1 ELSE 0 END \
              FROM (SELECT * FROM signalbus_hold WHERE id > ? ORDER BY id LIMIT {limit}) h ORDER BY h.id"
         );
         let args = [Arg::from(self.signal_type.name.as_str()), RETRY.into(), after.into()];
         session.begin(Purpose::Read).await?;
         let mut found = session.rows(self.statement(&text, &args)).await?;
         session.commit().await?;
-        let more = (found.len() == limit).then(|| found.last().map(|row| number(&row[0]))).flatten();
+        let more = (found.len() == limit).then(|| found.last().map(|row| number(&row[2]))).flatten();
         found.retain(|row| number::<u8>(&row[3]) == 1);
         if found.is_empty() {
             return Ok((more, false));
         }
         session.begin(Purpose::Write).await?;
-        let mut lost: Vec<i64> = Vec::new();
-        for chunk in found.chunks(self.fitting(KEYS_PER_STATEMENT)) {
-            let keys: Vec<&str> = chunk.iter().map(|row| row[1].as_deref().unwrap_or_default()).collect();
-            let rows = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras(), None).await?.all();
-            for (row, key) in chunk.iter().zip(keys) {
-                let hold = row[2].as_deref().and_then(Hold::parse);
-                let stands = rows.iter().find(|row| row.key == key);
-                if !stands.zip(hold).is_some_and(|(row, hold)| hold.holds(&self.table, &row.values)) {
-                    lost.push(number(&row[0]));
-                }
-            }
-        }
+        let lost: Vec<i64> = self.orphaned(&mut *session, &found).await?.into_iter().map(|n| number(&found[n][2])).collect();
         for chunk in lost.chunks(KEYS_PER_STATEMENT) {
             let mut sql = self.statement("DELETE FROM signalbus_hold WHERE id IN (", &[]);
             sql.list(", ", chunk, |sql, id| {
@@ -291,6 +280,25 @@ impl SignalTable {
             self.rescan().await;
         }
         Ok((more, !lost.is_empty()))
+    }
+
+    /// Returns the places of those holds whose rows are gone, or were changed. Each begins with its key and the columns that
+    /// [`Hold::parse`] reads.
+    pub(super) async fn orphaned(&self, session: &mut dyn Session, held: &[Vec<Cell>]) -> Result<Vec<usize>, Error> {
+        let mut lost = Vec::new();
+        let most = self.fitting(KEYS_PER_STATEMENT);
+        for (begin, chunk) in held.chunks(most).enumerate().map(|(n, chunk)| (n * most, chunk)) {
+            let keys: Vec<&str> = chunk.iter().map(|hold| hold[0].as_deref().unwrap_or_default()).collect();
+            let rows = session.signals(self.reread(&keys, ""), self.table.clone(), self.key_extras(), None).await?.all();
+            let rows: HashMap<&str, &Row> = rows.iter().map(|row| (row.key.as_str(), row)).collect();
+            for (n, (hold, key)) in chunk.iter().zip(keys).enumerate() {
+                let parsed = hold[1].as_deref().and_then(Hold::parse);
+                if !rows.get(key).zip(parsed).is_some_and(|(row, hold)| hold.holds(&self.table, &row.values)) {
+                    lost.push(begin + n);
+                }
+            }
+        }
+        Ok(lost)
     }
 }
 
