@@ -185,7 +185,7 @@ mod cases {
             let dead = keys(&batch);
             settle(&mut worker, &batch, &burials(&batch)).await;
             assert_eq!(drain(&mut worker, 9).await, left, "after {dead:?}");
-            assert_eq!(relay.outbox.look(&[(&relay.lane, true)]).await.unwrap(), [false]);
+            assert_eq!(relay.outbox.look(&[(&relay.lane, true)]).await.unwrap(), [Some(false)]);
             let letters = relay.outbox.dead_letters(&[], 9).await.unwrap();
             if order_key.is_empty() {
                 assert_eq!(relay.outbox.redrive(&[letters[0].id]).await.unwrap(), 1);

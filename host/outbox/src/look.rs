@@ -36,11 +36,11 @@ pub struct Undeleted {
 
 impl Outbox {
     /// Returns which of these signal types have something to claim, a hundred types in one query. Each is looked through
-    /// from its start (`true`), or from where its last claim ended (`false`).
+    /// from its start (`true`), or from where its last claim ended (`false`); not at all (`None`) while a claim is being taken.
     ///
     /// # Errors
     /// The database's error. One missing table fails the whole query.
-    pub async fn look(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
+    pub async fn look(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<Option<bool>>, Error> {
         // SQLite bounds the number of parts of a query.
         const TYPES: usize = 100;
         let late = |_| Error::Unreachable(format!("no answer within {PATIENCE:?}"));
@@ -51,10 +51,9 @@ impl Outbox {
         Ok(due)
     }
 
-    async fn look_at(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<bool>, Error> {
+    async fn look_at(&self, views: &[(&SignalTable, bool)]) -> Result<Vec<Option<bool>>, Error> {
         let mut sql = self.statement("", &[]);
         for (n, (lane, thorough)) in views.iter().enumerate() {
-            // While a claim is being taken, there is nothing to tell.
             let Some(after) = lane.look_from(*thorough) else { continue };
             sql.push(&format!("SELECT {n}, CASE WHEN "));
             lane.due(&mut sql, after.as_deref());
@@ -66,11 +65,11 @@ impl Outbox {
         session.begin(Purpose::Read).await?;
         let rows = session.rows(sql).await?;
         session.commit().await?;
-        let mut due = vec![false; views.len() + 1];
+        let mut due = vec![None; views.len() + 1];
         for row in rows {
-            due[number::<usize>(&row[0])] = number::<u8>(&row[1]) == 1;
+            due[number::<usize>(&row[0])] = Some(number::<u8>(&row[1]) == 1);
         }
-        if due.pop() == Some(true) {
+        if due.pop() == Some(Some(true)) {
             session.abandon();
             return Err(Error::Unreachable("the server is read-only".into()));
         }

@@ -32,7 +32,7 @@ pub trait ClaimSession: Send {
 /// Where the watcher learns which signal types have something due; see [`Outbox::look`] and [`Outbox::watch`].
 pub(super) trait Watched: Send + Sync + 'static {
     type Table: Claims;
-    fn look<'a>(&'a self, views: &'a [(&'a Self::Table, bool)]) -> BoxFuture<'a, Result<Vec<bool>, Error>>;
+    fn look<'a>(&'a self, views: &'a [(&'a Self::Table, bool)]) -> BoxFuture<'a, Result<Vec<Option<bool>>, Error>>;
     fn watch(&self) -> BoxFuture<'_, Result<Option<Box<dyn Watch>>, Error>>;
 }
 
@@ -83,7 +83,7 @@ impl ClaimSession for Worker<'_> {
 impl Watched for Outbox {
     type Table = SignalTable;
 
-    fn look<'a>(&'a self, views: &'a [(&'a SignalTable, bool)]) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    fn look<'a>(&'a self, views: &'a [(&'a SignalTable, bool)]) -> BoxFuture<'a, Result<Vec<Option<bool>>, Error>> {
         Box::pin(self.look(views))
     }
 

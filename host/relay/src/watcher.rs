@@ -48,8 +48,8 @@ pub(super) struct OutboxWatcher<O: Watched = Outbox, P = Generations> {
 struct Sight {
     /// It is being polled.
     looking: Option<Instant>,
-    /// Why the last poll failed.
-    failed: Option<String>,
+    /// When a poll failed, and why, if none has seen the rows since, and nothing was claimed.
+    failed: Option<(Instant, String)>,
 }
 
 /// A signal type to look at, and whether from the start of its table.
@@ -78,7 +78,7 @@ impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
         let sight = self.sight();
         let silent = sight.looking.map(|since| since.elapsed()).filter(|time| *time > SILENCE);
         let silent = silent.map(|time| format!("the database has not answered for {} seconds", time.as_secs()));
-        silent.or_else(|| sight.failed.clone())
+        silent.or_else(|| sight.failed.as_ref().map(|(_, reason)| reason.clone()))
     }
 
     fn sight(&self) -> MutexGuard<'_, Sight> {
@@ -99,11 +99,16 @@ impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
             let begun = Instant::now();
             self.sight().looking = Some(begun);
             let polled = self.poll_once(&mut thorough, "poll").await;
-            if let Err(error) = &polled {
-                telemetry::database_error(error, error.kind());
-                self.lost.notify_one();
-            }
-            *self.sight() = Sight { looking: None, failed: polled.err().map(|error| error.to_string()) };
+            let failed = match polled {
+                Ok(true) => None,
+                Ok(false) => self.sight().failed.take().filter(|(since, _)| self.activity.last() <= *since),
+                Err(error) => {
+                    telemetry::database_error(&error, error.kind());
+                    self.lost.notify_one();
+                    Some((Instant::now(), error.to_string()))
+                }
+            };
+            *self.sight() = Sight { looking: None, failed };
             // Spend at most a tenth of the time on polling a table in which it is slow, but do not go blind after a
             // lock or a silent network: one slow poll alone does not count, and whatever polls take, the next one is due
             // within seconds.
@@ -126,7 +131,8 @@ impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
         if interval < MAX_INTERVAL { interval.min(longest) } else { longest }
     }
 
-    async fn poll_once(&self, thorough: &mut HashMap<String, Instant>, source: &'static str) -> Result<(), Error> {
+    /// Returns whether anything was seen, as of [`look_at`](Self::look_at).
+    async fn poll_once(&self, thorough: &mut HashMap<String, Instant>, source: &'static str) -> Result<bool, Error> {
         let runners = self.runners.all();
         let views = runners.iter().filter_map(|runner| Some((runner, runner.view(thorough.get(runner.name()).copied())?)));
         let views: Vec<_> = views.collect();
@@ -136,22 +142,25 @@ impl<O: Watched, P: LoadedPlugin> OutboxWatcher<O, P> {
         self.look_at(&views, source).await
     }
 
-    async fn look_at(&self, views: &[View<'_, O::Table, P>], source: &'static str) -> Result<(), Error> {
+    /// Wakes the runners of those that have something due. Returns whether all of them were looked at, if there are any: of
+    /// what is being claimed, nothing can be told.
+    async fn look_at(&self, views: &[View<'_, O::Table, P>], source: &'static str) -> Result<bool, Error> {
         if views.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let tables: Vec<_> = views.iter().map(|(runner, thorough)| (&runner.flusher.table, *thorough)).collect();
         match self.outbox.look(&tables).await {
             Ok(due) => {
-                let due = views.iter().zip(due).filter(|(_, due)| *due);
+                let all = due.iter().all(Option::is_some);
+                let due = views.iter().zip(due).filter(|(_, due)| *due == Some(true));
                 due.for_each(|((runner, _), _)| runner.wake(source));
-                Ok(())
+                Ok(all)
             }
             // One unreadable table must not hide the others; its own worker reports the error.
             Err(error) if !error.is_unreachable() => {
                 views.iter().for_each(|(runner, _)| runner.wake(source));
                 // While a table is locked, there may be something that nobody sees.
-                if error.is_passing() { Err(error) } else { Ok(()) }
+                if error.is_passing() { Err(error) } else { Ok(true) }
             }
             Err(error) => Err(error),
         }

@@ -14,7 +14,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A question of the watcher, and where its answer goes.
 enum Asked {
     /// The names of signal types, and whether each is looked through from its start.
-    Look(Vec<(String, bool)>, oneshot::Sender<Result<Vec<bool>, Error>>),
+    Look(Vec<(String, bool)>, oneshot::Sender<Result<Vec<Option<bool>>, Error>>),
     Watch(oneshot::Sender<Result<Option<Box<dyn Watch>>, Error>>),
 }
 
@@ -23,7 +23,7 @@ struct FakeOutbox(mpsc::UnboundedSender<Asked>);
 impl Watched for FakeOutbox {
     type Table = FakeTable;
 
-    fn look<'a>(&'a self, views: &'a [(&'a FakeTable, bool)]) -> BoxFuture<'a, Result<Vec<bool>, Error>> {
+    fn look<'a>(&'a self, views: &'a [(&'a FakeTable, bool)]) -> BoxFuture<'a, Result<Vec<Option<bool>>, Error>> {
         let views = views.iter().map(|(table, thorough)| (table.signal_type().name.clone(), *thorough));
         let (answer, answered) = oneshot::channel();
         self.0.send(Asked::Look(views.collect(), answer)).unwrap();
@@ -87,7 +87,7 @@ impl Fixture {
     async fn look(&mut self, due: Result<[bool; 2], Error>) -> Duration {
         let begun = Instant::now();
         let Asked::Look(_, answer) = self.next().await else { panic!("not a look") };
-        answer.send(due.map(Vec::from)).unwrap();
+        answer.send(due.map(|due| due.map(Some).to_vec())).unwrap();
         begun.elapsed()
     }
 
@@ -97,7 +97,7 @@ impl Fixture {
         let Asked::Look(_, answer) = self.next().await else { panic!("not a look") };
         let asked = begun.elapsed();
         self.none_for(time).await;
-        answer.send(Ok(vec![false; 2])).unwrap();
+        answer.send(Ok(vec![Some(false); 2])).unwrap();
         asked
     }
 
@@ -178,6 +178,28 @@ async fn a_poll_that_took_long_is_repeated_within_seconds() {
     assert_eq!(watcher.look(Ok([false; 2])).await, SECOND * 5);
 }
 
+/// A claim that waits for the same lock keeps the next poll from seeing anything.
+#[tokio::test(start_paused = true)]
+async fn a_relay_is_blind_until_a_poll_sees_or_something_is_claimed() {
+    for claimed in [false, true] {
+        let mut watcher = Fixture::polling();
+        watcher.look(Err(unreachable())).await;
+        for seen in [None, Some(false)] {
+            let Asked::Look(_, answer) = watcher.next().await else { panic!("not a look") };
+            assert!(watcher.watcher.blind().is_some());
+            if claimed {
+                watcher.watcher.activity.mark();
+            }
+            answer.send(Ok(vec![seen, Some(false)])).unwrap();
+            watcher.none_for(MS).await;
+            assert_eq!(watcher.watcher.blind().is_some(), seen.is_none() && !claimed);
+            if claimed {
+                break;
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn types_with_something_due_are_woken() {
     let mut watcher = Fixture::polling();
@@ -240,7 +262,7 @@ async fn an_announced_commit_of_an_unknown_type_is_looked_for_at_once() {
     announce.send(Ok(None)).unwrap();
     let Asked::Look(views, answer) = watcher.next().await else { panic!("not a look") };
     assert_eq!(views, [("A".into(), true), ("B".into(), true)]);
-    answer.send(Ok(vec![false, true])).unwrap();
+    answer.send(Ok(vec![Some(false), Some(true)])).unwrap();
     watcher.none_for(MS).await;
     assert_eq!(watcher.woken(), [false, true]);
     // There is nothing to look for where there is one type only.
