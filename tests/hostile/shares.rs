@@ -133,9 +133,15 @@ fn published(relay: &Running) -> f64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn floods_of_messages_leave_the_bus_to_others() {
     let (_broker, database, relay) = beside_floods(200, 100).await;
-    let alone = 3 * send_orders(&database, &relay, 2000).await;
+    // (What else the machine does can only add to it.)
+    let least = async || {
+        let first = send_orders(&database, &relay, 3000).await;
+        let second = send_orders(&database, &relay, 3000).await;
+        first.min(second).min(send_orders(&database, &relay, 3000).await)
+    };
+    let alone = least().await;
     begin_floods(&database, &relay, 20_000.0).await;
-    let beside = send_orders(&database, &relay, 6000).await;
+    let beside = least().await;
     // Half of its fair share is the least.
     let most = 2 * (FLOODS + 1) * alone;
     assert!(beside < most, "alone, it takes {alone:?} of processor time, and beside the others {beside:?}");
