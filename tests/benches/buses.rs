@@ -27,7 +27,8 @@ use harness::command::Project;
 use harness::database::{Database, System};
 use harness::relay::section;
 use harness::server::{Kind as ServerKind, Server};
-use loops::{Sender, kafka, rabbitmq};
+use loops::{Sender, rabbitmq};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use report::Report;
 use sqlx::{Connection as _, Row as _};
 
@@ -138,9 +139,10 @@ impl Bus {
                 };
                 async_nats::jetstream::new(client).create_stream(config).await.unwrap();
             }
-            // (The first message creates the topic, which takes a while.)
             Self::Broker(Kind::Kafka, broker) => {
-                Sender::Kafka(kafka(broker)).send(0, vec![("first".to_owned(), b"first".to_vec())]).await;
+                let topic = NewTopic::new("orders", 4, TopicReplication::Fixed(1));
+                let admin: AdminClient<_> = loops::kafka_servers(broker).create().unwrap();
+                admin.create_topics([&topic], &AdminOptions::new()).await.unwrap()[0].as_ref().unwrap();
             }
             Self::Broker(..) => {}
             Self::Inbox(database) => {

@@ -128,9 +128,14 @@ pub async fn rabbitmq(broker: &Broker) -> lapin::Channel {
     channel
 }
 
-pub fn kafka(broker: &Broker) -> FutureProducer {
+pub fn kafka_servers(broker: &Broker) -> rdkafka::ClientConfig {
     let mut config = rdkafka::ClientConfig::new();
     config.set("bootstrap.servers", broker.url().trim_start_matches("kafka://"));
+    config
+}
+
+fn kafka(broker: &Broker) -> FutureProducer {
+    let mut config = kafka_servers(broker);
     config.set("enable.idempotence", "true").set("acks", "all").set("linger.ms", "0");
     config.create().unwrap()
 }
