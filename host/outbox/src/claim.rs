@@ -131,6 +131,8 @@ impl Worker<'_> {
 
     async fn claim_any(&mut self, limit: usize, boundary: Option<&str>) -> Result<Claimed, Error> {
         self.asked = Instant::now();
+        // (A settle that was cancelled must keep nobody waiting.)
+        self.tracking = None;
         loop {
             self.delete_sent().await?;
             while self.lane.scan.lock().await.is_open(boundary) {

@@ -79,9 +79,9 @@ impl Samples {
                     telemetry::database_error(&error, error.kind());
                 }
             }
-            // (One that had to wait for a lock does not count.)
+            // (Once may have been a lock.)
             let took = begun.elapsed();
-            let usual = std::mem::replace(&mut before, took).min(took);
+            let usual = if outdated { std::mem::replace(&mut before, took).min(took) } else { took };
             pause(INTERVAL.max(usual * SHARE), stop).await;
         }
     }
