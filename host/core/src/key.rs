@@ -7,9 +7,18 @@ use std::borrow::Cow;
 
 /// Joins the parts of a key with `,`, percent-encoding `,`, `:` and `%` within the parts.
 pub fn join_key(parts: &[&str]) -> String {
-    let encoded: Vec<String> =
-        parts.iter().map(|part| part.replace('%', "%25").replace(',', "%2C").replace(':', "%3A")).collect();
-    encoded.join(",")
+    let mut joined = String::with_capacity(parts.iter().map(|part| part.len() + 1).sum());
+    for (n, part) in parts.iter().enumerate() {
+        if n > 0 {
+            joined.push(',');
+        }
+        if part.contains(['%', ',', ':']) {
+            joined.push_str(&part.replace('%', "%25").replace(',', "%2C").replace(':', "%3A"));
+        } else {
+            joined.push_str(part);
+        }
+    }
+    joined
 }
 
 /// Splits a joined key into its decoded parts.

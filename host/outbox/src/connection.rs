@@ -399,10 +399,14 @@ fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: E
     let mut values = Vec::with_capacity(table.columns.len());
     let mut broken = None;
     for (position, column) in table.columns.iter().enumerate() {
-        values.push(D::value(row, position, column).unwrap_or_else(|error| {
-            broken = Some(format!("column \"{}\" cannot be decoded: {error}", column.name));
-            Value::Null
-        }));
+        values.push(match D::value(row, position, column) {
+            Ok(value) => value,
+            Err(_) if table.order_key_told && table.order_key.contains(&position) => return None,
+            Err(error) => {
+                broken = Some(format!("column \"{}\" cannot be decoded: {error}", column.name));
+                Value::Null
+            }
+        });
     }
     let mut position = table.columns.len();
     let mut next = |wanted: bool| {
@@ -413,7 +417,10 @@ fn row<D: Driver>(row: &<D::Db as sqlx::Database>::Row, table: &Table, extras: E
         D::key(row, position - 1).ok()
     };
     let key = next(extras.key)?;
-    let order_key = next(extras.order_key)?.unwrap_or_default();
+    let order_key = match table.order_key_told {
+        true => table.order_key_of(&values),
+        false => next(extras.order_key)?.unwrap_or_default(),
+    };
     let hold = next(extras.hold)?.and_then(|text| Hold::parse(&text));
     let version = number(&next(extras.version)?);
     let key = match (key, table.integer_key().map(|n| &values[n])) {

@@ -310,6 +310,10 @@ pub(crate) trait Dialect: Send + Sync {
     }
     /// A key column's value as text that `key_arg` takes back.
     fn key_text(&self, column: &TableColumn, reference: &str) -> String;
+    /// Whether the text of such a column as part of a key follows from its value: a number, or the text itself.
+    fn tells_key(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Int | Kind::Text)
+    }
     /// Appends one part of a key, to be compared with its column.
     fn key_arg(&self, sql: &mut Sql, column: &TableColumn, part: &str);
     /// A column's value as version 1 kept it in `signalbus_dead_value`.

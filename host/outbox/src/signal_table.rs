@@ -56,8 +56,9 @@ pub(super) struct Texts {
 }
 
 impl SignalTable {
-    pub(super) fn new(database: Arc<dyn Database>, signal: &str, table: Table, identity: Identity, shape: Shape) -> Self {
+    pub(super) fn new(database: Arc<dyn Database>, signal: &str, mut table: Table, identity: Identity, shape: Shape) -> Self {
         let dialect = database.dialect();
+        table.order_key_told = table.order_key.iter().all(|&n| dialect.tells_key(table.columns[n].kind));
         let quoted = |n: usize| format!("t.{}", dialect.quote(&table.columns[n].name));
         let columns: Vec<String> = (0..table.columns.len()).map(|n| dialect.selected(&table.columns[n], &quoted(n))).collect();
         let order = |term: &OrderTerm| {

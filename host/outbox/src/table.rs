@@ -3,6 +3,11 @@
 //! Runs no statement: the adapters' `describe` does. Next: `schema`, which checks a description; `text`,
 //! which decodes by [`Kind`].
 
+use std::borrow::Cow;
+
+use signalbus_core::key::join_key;
+use signalbus_core::signal::Value;
+
 /// How a column is read and compared; each database has its own few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -93,6 +98,8 @@ pub(crate) struct Table {
     pub(crate) mark: Vec<(String, String)>,
     pub(crate) order_by: Vec<OrderTerm>,
     pub(crate) order_key: Vec<usize>,
+    /// A row's values tell its order key, without help from SQL.
+    pub(crate) order_key_told: bool,
     /// The column that is the signal's id.
     pub(crate) id: Option<usize>,
     /// The column that changes with the row, where the database does not number the versions of rows by itself.
@@ -135,6 +142,17 @@ impl Table {
             [only] if self.columns[only].kind == Kind::Int => Some(only),
             _ => None,
         }
+    }
+
+    /// The order key of a row with these values, if they tell it: the same text as SQL's.
+    pub(crate) fn order_key_of(&self, values: &[Value]) -> String {
+        let text = |&n: &usize| match &values[n] {
+            Value::Int64(number) => Cow::Owned(number.to_string()),
+            Value::Text(text) => Cow::Borrowed(text.as_str()),
+            _ => Cow::Borrowed(""),
+        };
+        let parts: Vec<Cow<'_, str>> = self.order_key.iter().map(text).collect();
+        join_key(&parts.iter().map(AsRef::as_ref).collect::<Vec<_>>())
     }
 
     /// Whether the key is one integer, whatever its range.

@@ -54,7 +54,7 @@ impl Worker<'_> {
         let lane = self.lane;
         let extras = ExtraColumns {
             key: lane.table.integer_key().is_none(),
-            order_key: !lane.table.order_key.is_empty(),
+            order_key: lane.reads_order_key(),
             // (Of an ordered type, what is held and not due is not read.)
             hold: if lane.table.ordered() { active.any_due() } else { active.holds() && window.keys.is_some() },
             version: !self.session.knows_state(),
@@ -112,6 +112,11 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
+    /// Whether the order key is read in a column of its own.
+    pub(super) fn reads_order_key(&self) -> bool {
+        !self.table.order_key.is_empty() && !self.table.order_key_told
+    }
+
     /// The key's columns, as they are compared and sorted.
     pub(super) fn compared_key(&self) -> Vec<String> {
         let dialect = self.database.dialect();

@@ -147,6 +147,11 @@ impl Dialect for SqliteDialect {
         )
     }
 
+    /// A column of text may hold anything.
+    fn tells_key(&self, kind: Kind) -> bool {
+        kind == Kind::Int
+    }
+
     /// Only text needs it, and has got it: numbers and blobs are written without such signs.
     fn encoded(&self, text: String) -> String {
         text

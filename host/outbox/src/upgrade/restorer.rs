@@ -278,7 +278,7 @@ impl<'a> Restorer<'a> {
     /// The rows with these keys, as the signal type shows them.
     pub(super) async fn standing(&mut self, keys: &[&str]) -> Result<HashMap<String, Row>, Error> {
         let lane = self.worker.lane;
-        let extras = ExtraColumns { key: true, order_key: !lane.table.order_key.is_empty(), ..ExtraColumns::default() };
+        let extras = ExtraColumns { key: true, order_key: lane.reads_order_key(), ..ExtraColumns::default() };
         let mut sql = lane.statement("SELECT ", &[]);
         sql.push(&lane.texts.columns).push(", ").push(&lane.texts.key);
         if extras.order_key {
