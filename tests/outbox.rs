@@ -1,5 +1,6 @@
 //! The outbox on every database: one suite, three adapters, real servers.
 
+mod ahead;
 mod broken;
 mod claims;
 mod dead;

@@ -222,7 +222,7 @@ fn flusher(table: signalbus::outbox::SignalTable, sender: Arc<dyn Sender>, way: 
     let policy = Policy { ordered, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let burst_count = if way == "small" { 20 } else { BATCH };
     let concurrency = if way == "ordered" { 1 } else { WORKERS };
-    Flusher { table, sender, policy, burst_count, concurrency, patience: Patience::ONE_SHOT }
+    Flusher { table, sender, policy, burst_count, concurrency: concurrency.into(), patience: Patience::ONE_SHOT }
 }
 
 /// Fills a new database, and drains it in a process of its own.
@@ -330,7 +330,7 @@ async fn hold(url: &str, source: &Source, until: i64, outcome: impl Fn(usize) ->
     let ordered = !source.order_by.is_empty();
     let policy = Policy { ordered, holds_dead: false, max_attempts: 20, backoff: signalbus::backoff::Backoff::default() };
     let (burst_count, patience) = (BATCH, Patience::ONE_SHOT);
-    let flusher = Flusher { table, sender: Arc::new(sender), policy, burst_count, concurrency: 1, patience };
+    let flusher = Flusher { table, sender: Arc::new(sender), policy, burst_count, concurrency: 1.into(), patience };
     let tally = signalbus::flusher::Tally::default();
     flusher.flush(Some(&until.to_string()), &tally, &CancellationToken::new()).await.unwrap();
 }

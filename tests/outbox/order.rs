@@ -62,7 +62,7 @@ mod cases {
             let relay = Relay::open(&database, &ordered("moves", &["id"], order_key)).await;
             let mut worker = relay.worker();
             worker.cover(3);
-            let mut batches = claim(&mut worker, 2).await.split(2);
+            let mut batches = claim(&mut worker, 2).await.split(2, 1).remove(0);
             assert_eq!(batches.iter().map(|batch| batch.signals.len()).collect::<Vec<_>>(), [2, 2, 2]);
             let first = batches.pop_front().unwrap();
             assert_eq!(settle(&mut worker, &first, &sent(&first)).await, 2);
@@ -88,7 +88,7 @@ mod cases {
         let relay = Relay::open(&database, &ordered("moves", &["id"], &[])).await;
         let mut worker = relay.worker();
         worker.cover(4);
-        let batches = claim(&mut worker, 2).await.split(2);
+        let batches = claim(&mut worker, 2).await.split(2, 1).remove(0);
         assert_eq!(settle(&mut worker, &batches[0], &sent(&batches[0])).await, 2);
         let failed = Settlement { delete: vec![0], defer: vec![deferred(&batches[1], 1, HOUR)], ..Settlement::default() };
         batches[1].leave(2);
@@ -98,7 +98,7 @@ mod cases {
         let again = claim(&mut worker, 2).await;
         let expected: Vec<String> = keys(&batches[1])[1..].iter().cloned().chain(batches.iter().skip(2).flat_map(keys)).collect();
         assert_eq!((keys(&again), ids(&[&again])[0].clone()), (expected, ids(&[&batches[1]])[1].clone()));
-        for batch in again.split(2) {
+        for batch in again.split(2, 1).remove(0) {
             assert_eq!(settle(&mut worker, &batch, &sent(&batch)).await, batch.signals.len() as u64);
         }
         assert_eq!((database.count("moves").await, database.count("signalbus_claim").await), (0, 0));

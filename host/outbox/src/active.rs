@@ -93,6 +93,11 @@ impl ClaimRecord {
         self.mine && !Live::is(&self.token)
     }
 
+    /// Whether it can be taken over.
+    pub(super) fn is_free(&self) -> bool {
+        self.expires_in <= 0 || self.is_left_behind()
+    }
+
     /// The same claim as its next holder has it. The ids of its signals stay as they are.
     pub(super) fn taken_over(self) -> Self {
         let released = self.released || self.is_left_behind();

@@ -80,24 +80,58 @@ impl Batch {
         Self { claim, part: 0, marks, signals, broken, suspect: false, taken_over: false, late: false, full: false }
     }
 
-    /// Splits what was claimed into batches of up to so many signals, to be sent one after the other. Each is settled by
-    /// itself, and ends the claim if it is the last.
+    /// Splits what was claimed into lanes of batches of up to `most` signals. The batches of a lane are sent one after the
+    /// other; lanes, of which there are at most `width`, have no order key in common. Each batch is settled by itself, and
+    /// ends the claim if it is the last.
     #[must_use]
-    pub fn split(mut self, most: usize) -> VecDeque<Self> {
+    pub fn split(self, most: usize, width: usize) -> Vec<VecDeque<Self>> {
         let number = self.signals.len().div_ceil(most);
         if number < 2 {
-            return VecDeque::from([self]);
+            return vec![VecDeque::from([self])];
         }
-        self.claim.split(number);
-        let mut batches = VecDeque::with_capacity(number);
-        while self.signals.len() > most {
-            let (signals, marks) = (self.signals.split_off(most), self.marks.split_off(most.min(self.marks.len())));
-            let mut broken = self.broken.split_off(self.broken.partition_point(|(position, _)| *position < most));
-            broken.iter_mut().for_each(|(position, _)| *position -= most);
-            let rest = Self { claim: self.claim.clone(), signals, marks, broken, ..self };
-            batches.push_back(std::mem::replace(&mut self, rest));
+        let lanes: Vec<Vec<Self>> = self.lanes(width.min(number)).into_iter().map(|lane| lane.evenly(most)).collect();
+        lanes[0][0].claim.split(lanes.iter().map(Vec::len).sum());
+        lanes.into_iter().map(VecDeque::from).collect()
+    }
+
+    /// Divides the order keys among up to so many lanes, as evenly as one can while going through the signals once.
+    fn lanes(self, most: usize) -> Vec<Self> {
+        let mut sizes = vec![0_usize; most];
+        let mut lane_of: HashMap<&str, usize> = HashMap::new();
+        let mut lanes = Vec::with_capacity(self.signals.len());
+        for signal in &self.signals {
+            let shortest = || (0..most).min_by_key(|&lane| sizes[lane]).unwrap_or_default();
+            let lane = *lane_of.entry(&signal.order_key).or_insert_with(shortest);
+            sizes[lane] += 1;
+            lanes.push(lane);
         }
-        batches.push_back(self);
+        let number = sizes.iter().filter(|size| **size > 0).count();
+        self.divided(&lanes, number)
+    }
+
+    /// Divides the signals into batches of about the same size.
+    fn evenly(self, most: usize) -> Vec<Self> {
+        let number = self.signals.len().div_ceil(most);
+        let size = self.signals.len().div_ceil(number);
+        let batches: Vec<usize> = (0..self.signals.len()).map(|position| position / size).collect();
+        self.divided(&batches, number)
+    }
+
+    /// Divides the signals into so many batches; `into` names the one of each.
+    fn divided(self, into: &[usize], number: usize) -> Vec<Self> {
+        if number < 2 {
+            return vec![self];
+        }
+        let empty = || Self { claim: self.claim.clone(), marks: Vec::new(), signals: Vec::new(), broken: Vec::new(), ..self };
+        let mut batches: Vec<Self> = (0..number).map(|_| empty()).collect();
+        let mut marks = self.marks.into_iter();
+        let mut broken = self.broken.into_iter().peekable();
+        for (position, signal) in self.signals.into_iter().enumerate() {
+            let batch = &mut batches[into[position]];
+            batch.broken.extend(broken.next_if(|(at, _)| *at == position).map(|(_, reason)| (batch.signals.len(), reason)));
+            batch.marks.extend(marks.next());
+            batch.signals.push(signal);
+        }
         batches
     }
 

@@ -109,7 +109,7 @@ impl Worker<'_> {
     }
 
     /// The table must still be what it was when it was opened.
-    async fn same_shape(&mut self) -> Result<(), Error> {
+    pub(super) async fn same_shape(&mut self) -> Result<(), Error> {
         let shape = &self.lane.shape;
         let rows = self.session.rows(self.lane.statement(&shape.text, &shape.args)).await?;
         self.lane.expect_shape(rows.first().and_then(|row| row[0].as_ref()))
@@ -217,8 +217,7 @@ impl Worker<'_> {
         if active.undeleted.is_some_and(|due| due <= 0) {
             self.undeleted = self.take_undeleted().await?;
         }
-        let free = |claim: &ClaimRecord| claim.expires_in <= 0 || claim.is_left_behind();
-        while let Some(n) = active.claims.iter().position(free) {
+        while let Some(n) = active.claims.iter().position(ClaimRecord::is_free) {
             let expired = active.claims.remove(n);
             match self.take_over(expired, &mut active, limit).await? {
                 TakenOver::Rows(taken) => return Ok(*taken),
@@ -255,7 +254,7 @@ impl Worker<'_> {
     }
 
     /// Locks the lane, then reads what is already spoken for.
-    async fn active(&mut self) -> Result<RecordedClaims, Error> {
+    pub(super) async fn active(&mut self) -> Result<RecordedClaims, Error> {
         let signal = Arg::from(self.lane.signal_type.name.as_str());
         let dialect = self.lane.database.dialect();
         if !dialect.for_update().is_empty() {

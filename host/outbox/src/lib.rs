@@ -41,6 +41,7 @@
 )]
 
 mod active;
+mod ahead;
 mod batch;
 mod claim;
 mod connection;
@@ -88,6 +89,7 @@ mod window;
 
 use std::time::Duration;
 
+pub use ahead::Ahead;
 pub use batch::Batch;
 pub use claim::Claimed;
 pub use database::Watch;

@@ -66,6 +66,7 @@ pub(super) struct HeldClaim {
     live: Live,
     holding: Holding,
     pub(super) seed: Seed,
+    pub(super) begun: Instant,
     /// Its settles record which parts of it are settled.
     pub(super) tracked: bool,
     /// What its next holder begins with, if it is not finished with its batches.
@@ -117,7 +118,7 @@ impl HeldClaim {
     fn new(live: Live, holding: &Holding, seed: Seed, tracked: bool, rest: Option<Rest>, progress: Progress) -> Arc<Self> {
         holding.0.lock().unwrap_or_else(PoisonError::into_inner).insert(live.0.clone());
         let (holding, progress, tracking) = (holding.clone(), Mutex::new(progress), Arc::default());
-        Arc::new(Self { live, holding, seed, tracked, rest, progress, tracking })
+        Arc::new(Self { live, holding, seed, begun: Instant::now(), tracked, rest, progress, tracking })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -131,8 +132,24 @@ impl HeldClaim {
     }
 
     pub(super) fn renewed(&self) {
+        self.renewed_at(Instant::now());
+    }
+
+    pub(super) fn renewed_at(&self, at: Instant) {
         let mut progress = self.progress();
-        (progress.renewed, progress.doubted) = (Instant::now(), false);
+        (progress.renewed, progress.doubted) = (at, false);
+    }
+
+    /// One more batch is looked for: until it is settled or there is none, no settle ends the claim.
+    pub(super) fn expect(&self) {
+        self.progress().batches += 1;
+    }
+
+    /// The batch that was looked for is not sent. Returns whether nothing of the claim is in flight any more.
+    pub(super) fn expect_no_more(&self) -> bool {
+        let mut progress = self.progress();
+        progress.batches = progress.batches.saturating_sub(1);
+        progress.closed && progress.batches == 0
     }
 
     /// It is renewed before it is read again.

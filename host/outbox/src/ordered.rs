@@ -16,6 +16,7 @@ use super::rescan::SCAN_LIMIT;
 use super::scan::Scan;
 use super::window::Window;
 use super::{Error, SignalTable, Worker};
+use signalbus_core::signal::Value;
 
 /// Among how many batches a claim first looks for order keys that no claim has.
 const NEAR: usize = 4;
@@ -59,10 +60,10 @@ impl Worker<'_> {
         }
         // (A claim that is kept for some rows would be read again, and so would equal rows with the keys of the others.)
         let single = self.lane.table.recurring || claimed.len() > MANY;
-        let limit = limit * if single { 1 } else { self.ahead.min(MANY / limit).max(1) };
+        let limit = if single { limit } else { self.covered(limit) };
         loop {
             let begun = Instant::now();
-            let few_held = (1..=rows_per_lookup * limit).contains(&scan.held);
+            let few_held = self.lane.few_held(scan, limit);
             let window = Window { until: boundary, limit, floor: scan.floor.as_ref(), few_held, ..Window::default() };
             if !claimed.is_empty() && scan.floor.is_some() {
                 // To fill a batch with what few order keys have, would take all of the table, too.
@@ -88,6 +89,11 @@ impl Worker<'_> {
         }
     }
 
+    /// How many rows a claim of several batches has.
+    pub(super) fn covered(&self, limit: usize) -> usize {
+        limit * self.ahead.min(MANY / limit).max(1)
+    }
+
     /// How many rows are held, as far as it matters.
     async fn count_held(&mut self, most: usize) -> Result<usize, Error> {
         let text = format!("SELECT count(*) FROM (SELECT 1 AS held FROM signalbus_hold WHERE signal_type = ? LIMIT {most}) h");
@@ -105,15 +111,24 @@ impl Worker<'_> {
 }
 
 impl SignalTable {
+    /// Whether few rows are held, compared with those that are read.
+    pub(super) fn few_held(&self, scan: &Scan, limit: usize) -> bool {
+        (1..=self.database.dialect().set_rows_per_lookup() * limit).contains(&scan.held)
+    }
+
     /// The place of the first of these rows.
     fn place(&self, rows: &Fetched) -> Option<Place> {
+        self.place_of(&(rows.decode)(0)?.values)
+    }
+
+    /// The place of a row with these values.
+    pub(super) fn place_of(&self, values: &[Value]) -> Option<Place> {
         let column = self.table.order_by.first()?.column;
-        let first = (rows.decode)(0)?;
-        Place::of(&first.values[column], self.database.dialect().compares_bytes())
+        Place::of(&values[column], self.database.dialect().compares_bytes())
     }
 
     /// The place before which nothing is left to be claimed, once a claim begins at `place`.
-    fn floor(&self, active: &RecordedClaims, place: Place) -> Option<Place> {
+    pub(super) fn floor(&self, active: &RecordedClaims, place: Place) -> Option<Place> {
         let descending = self.table.order_by.first()?.descending;
         let mut places = active.claims.iter().map(|claim| claim.from.as_deref().and_then(Place::from_text));
         places.try_fold(place, |floor, place| Some(floor.first(place?, descending)))

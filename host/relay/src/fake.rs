@@ -107,7 +107,7 @@ impl FakeTable {
     /// Returns a flusher whose batches are full with two signals.
     pub(super) fn flusher(self, patience: Patience) -> Flusher<Self> {
         let sender = Arc::new(self.clone());
-        Flusher { table: self, sender, policy: policy(), burst_count: BURST, concurrency: 1, patience }
+        Flusher { table: self, sender, policy: policy(), burst_count: BURST, concurrency: 1.into(), patience }
     }
 
     async fn ask<A>(&self, question: impl FnOnce(oneshot::Sender<A>) -> Asked) -> A {

@@ -6,16 +6,19 @@
 mod retry;
 mod tally;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::{join, join_all};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ports::{ClaimSession, Claims};
 use signalbus_core::settlement::{Policy, Settlement};
 use signalbus_core::signal::{Outage, Outcome, Signal, Verdict};
-use signalbus_outbox::{Batch, Claimed, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
+use signalbus_outbox::{Ahead, Batch, Claimed, Error, FRESH, LEASE, RENEWAL, Settled, SignalTable};
 use signalbus_plugin::{Sender, Sending};
 use signalbus_telemetry as telemetry;
 
@@ -42,9 +45,22 @@ pub struct Flusher<T = SignalTable> {
     pub policy: Policy,
     /// Maximum batch size, in signals.
     pub burst_count: usize,
-    /// Maximum number of batches in flight; 1 for an ordered type without an order key.
-    pub concurrency: usize,
+    /// 1 for an ordered type without an order key.
+    pub concurrency: Concurrency,
     pub patience: Patience,
+}
+
+/// How many batches of a type may be in flight.
+#[derive(Debug)]
+pub struct Concurrency {
+    pub most: usize,
+    places: Semaphore,
+}
+
+impl From<usize> for Concurrency {
+    fn from(most: usize) -> Self {
+        Self { most, places: Semaphore::new(most) }
+    }
 }
 
 /// How long a worker keeps retrying while the database is unreachable.
@@ -87,6 +103,29 @@ pub enum Halt {
     Abandoned,
 }
 
+/// What a worker was asked for.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    boundary: Option<&'a str>,
+    observer: &'a dyn Observer,
+    stop: &'a CancellationToken,
+}
+
+/// What became of the batches that were sent.
+struct Flushed {
+    lanes: u32,
+    /// How long the last one of a lane was sent.
+    took: Duration,
+    /// All of them were sent and settled: what follows in the order may be sent.
+    complete: bool,
+}
+
+impl Flushed {
+    fn incomplete(took: Duration) -> Self {
+        Self { lanes: 1, took, complete: false }
+    }
+}
+
 /// When there may be something to claim again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NextWork {
@@ -123,7 +162,7 @@ impl<T: Claims> Flusher<T> {
         stop: &CancellationToken,
     ) -> Result<NextWork, Halt> {
         let mut worker = self.table.session();
-        let ended = self.work_on(&mut *worker, boundary, observer, stop).await;
+        let ended = self.work_on(&mut *worker, Run { boundary, observer, stop }).await;
         // What it claimed and did not read is given back; a silent network may keep it for the length of a lease.
         if ended.is_err()
             && let Ok(Err(error)) = tokio::time::timeout(PATIENCE, worker.close()).await
@@ -133,13 +172,8 @@ impl<T: Claims> Flusher<T> {
         ended
     }
 
-    async fn work_on(
-        &self,
-        worker: &mut dyn ClaimSession,
-        boundary: Option<&str>,
-        observer: &dyn Observer,
-        stop: &CancellationToken,
-    ) -> Result<NextWork, Halt> {
+    async fn work_on(&self, worker: &mut dyn ClaimSession, run: Run<'_>) -> Result<NextWork, Halt> {
+        let Run { boundary, observer, stop } = run;
         let mut retry = DatabaseRetry::new(self.patience.claim);
         let mut batches = 1;
         while !stop.is_cancelled() {
@@ -160,11 +194,8 @@ impl<T: Claims> Flusher<T> {
             retry.succeeded();
             match found {
                 Claimed::Batch(batch) => {
-                    let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
-                    telemetry::claimed(&self.table.signal_type().name, claim, begun.elapsed());
-                    observer.claimed(&batch);
-                    let took = self.flush_claimed(worker, batch, observer, stop).await?;
-                    batches = within(SPAN, took).min(2 * batches).clamp(1, MOST_BATCHES);
+                    self.claimed(&batch, begun, observer);
+                    self.flush_claimed(worker, batch, &mut batches, run).await?;
                 }
                 Claimed::Nothing { due_in, claimed_for } => return Ok(NextWork { due_in, claimed_for }),
             }
@@ -172,20 +203,92 @@ impl<T: Claims> Flusher<T> {
         Err(Halt::Stopped)
     }
 
-    /// Sends and settles what was claimed, batch by batch. While one is settled, the next is sent already, unless something
-    /// of the first stays. Returns how long the last was sent.
+    fn claimed(&self, batch: &Batch, begun: Instant, observer: &dyn Observer) {
+        let claim = telemetry::Claim { signals: batch.signals.len(), late: batch.late, taken_over: batch.taken_over };
+        telemetry::claimed(&self.table.signal_type().name, claim, begun.elapsed());
+        observer.claimed(batch);
+    }
+
+    /// Sends and settles what was claimed, and what follows it in the order: that is claimed meanwhile. `batches` are how many
+    /// to claim at once.
     async fn flush_claimed(
         &self,
         worker: &mut dyn ClaimSession,
-        claimed: Batch,
-        observer: &dyn Observer,
-        stop: &CancellationToken,
-    ) -> Result<Duration, Halt> {
+        mut claimed: Batch,
+        batches: &mut u32,
+        run: Run<'_>,
+    ) -> Result<(), Halt> {
+        let mut second = None;
+        loop {
+            let (flushed, next) = match worker.ahead(&claimed) {
+                Some(ahead) => {
+                    let second = second.get_or_insert_with(|| self.table.session());
+                    second.cover(*batches as usize);
+                    join(self.flush_lanes(worker, claimed, run), self.claim_ahead(&mut **second, ahead, run)).await
+                }
+                None => (self.flush_lanes(worker, claimed, run).await, None),
+            };
+            if let Ok(Flushed { lanes, took, .. }) = flushed {
+                *batches = (within(SPAN, took) * lanes).min(2 * *batches).clamp(1, MOST_BATCHES * lanes);
+            }
+            let Some(next) = next else { return flushed.map(drop) };
+            if !flushed.as_ref().is_ok_and(|flushed| flushed.complete) || run.stop.is_cancelled() {
+                if let Err(error) = worker.give_back(&next).await {
+                    telemetry::database_error(&error, error.kind());
+                }
+                return flushed.map(drop);
+            }
+            if next.is_doubtful() && !worker.renew(&next).await.unwrap_or(false) {
+                telemetry::claim_lost(&self.table.signal_type().name);
+                return Ok(());
+            }
+            claimed = next;
+        }
+    }
+
+    async fn claim_ahead(&self, worker: &mut dyn ClaimSession, ahead: Ahead, run: Run<'_>) -> Option<Batch> {
+        let begun = Instant::now();
+        let next = tokio::select! {
+            biased;
+            next = worker.claim_ahead(ahead, self.burst_count, run.boundary) => next,
+            () = overdue(run.stop) => return None,
+        };
+        let next = next.inspect_err(|error| telemetry::database_error(error, error.kind())).ok()?;
+        next.inspect(|batch| self.claimed(batch, begun, run.observer))
+    }
+
+    /// Sends and settles lanes of batches, which have no order key in common, all at once.
+    async fn flush_lanes(&self, worker: &mut dyn ClaimSession, claimed: Batch, run: Run<'_>) -> Result<Flushed, Halt> {
+        let mut lanes = claimed.split(self.burst_count, self.concurrency.most);
+        let (own, more) = (lanes.pop().unwrap_or_default(), lanes);
+        let lanes = u32::try_from(more.len() + 1).unwrap_or(u32::MAX);
+        let more = more.into_iter().map(async |lane| {
+            let mut session = self.table.session();
+            self.flush_lane(&mut *session, lane, run).await
+        });
+        let (own, more) = join(self.flush_lane(worker, own, run), join_all(more)).await;
+        let mut flushed = Flushed { lanes, ..own? };
+        for lane in more {
+            let Flushed { took, complete, .. } = lane?;
+            flushed = Flushed { took: took.max(flushed.took), complete: complete && flushed.complete, lanes };
+        }
+        Ok(flushed)
+    }
+
+    /// Sends and settles one batch after the other. While one is settled, the next is sent already, unless something of the
+    /// first stays.
+    async fn flush_lane(
+        &self,
+        worker: &mut dyn ClaimSession,
+        mut batches: VecDeque<Batch>,
+        run: Run<'_>,
+    ) -> Result<Flushed, Halt> {
+        let Run { observer, stop, .. } = run;
         let name = &self.table.signal_type().name;
         let mut lease = Instant::now();
-        let mut batches = claimed.split(self.burst_count);
         let mut before: Option<(Batch, Settlement)> = None;
         let mut took = Duration::ZERO;
+        let mut complete = false;
         let mut hopeless = None;
         while let Some(batch) = batches.pop_front() {
             let begun = Instant::now();
@@ -197,14 +300,14 @@ impl<T: Claims> Flusher<T> {
                         hopeless = halt;
                         sending
                     }
-                    Meanwhile::Lost => return Ok(took),
+                    Meanwhile::Lost => return Ok(Flushed::incomplete(took)),
                 };
             }
             let Some(verdict) = self.keep(worker, &batch, sending, &mut lease).await else {
                 // Whoever has the claim goes on with it.
                 observer.fenced();
                 telemetry::fenced(name, batch.signals.len());
-                return Ok(took);
+                return Ok(Flushed::incomplete(took));
             };
             took = begun.elapsed();
             let settlement = Settlement::from_verdict(&batch.signals, verdict, &self.policy, fastrand::f64);
@@ -216,7 +319,8 @@ impl<T: Claims> Flusher<T> {
             }
             batch.leave(batches.len());
             batches.clear();
-            let (_, halt) = self.settle(worker, &batch, &settlement, observer).await?;
+            let (settled, halt) = self.settle(worker, &batch, &settlement, observer).await?;
+            complete = goes && matches!(settled, Settled::Done(_));
             if let Some(halt) = hopeless.take().or(halt) {
                 return Err(halt);
             }
@@ -227,7 +331,7 @@ impl<T: Claims> Flusher<T> {
                 (None, _) => {}
             }
         }
-        Ok(took)
+        Ok(Flushed { lanes: 1, took, complete })
     }
 
     /// Settles one batch while the next is sent. If the claim may be lost, the call is cancelled.
@@ -316,10 +420,12 @@ impl<T: Claims> Flusher<T> {
             let reason = "the relay died twice while sending this signal";
             return Box::pin(std::future::ready(Ok(vec![Outcome::retry(reason); batch.signals.len()])));
         }
-        if batch.broken.is_empty() {
-            return self.sender.send(signal_type, &batch.signals, stop);
-        }
         Box::pin(async move {
+            // (More lanes may be in flight than workers.)
+            let _place = self.concurrency.places.acquire().await;
+            if batch.broken.is_empty() {
+                return self.sender.send(signal_type, &batch.signals, stop).await;
+            }
             let positions = batch.sendable(self.policy.holds_dead);
             let signals: Vec<Signal> = positions.iter().map(|&position| batch.signals[position].clone()).collect();
             let verdict = match positions.is_empty() {

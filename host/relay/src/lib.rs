@@ -152,7 +152,7 @@ impl Relay {
         let begun = Instant::now();
         let mut workers = JoinSet::new();
         for part in &parts {
-            for _ in 0..part.flusher.concurrency {
+            for _ in 0..part.flusher.concurrency.most {
                 workers.spawn(part.clone().run());
             }
         }
@@ -288,7 +288,7 @@ async fn open_one(
         sender: plugin.clone(),
         policy: signal.policy.clone(),
         burst_count: signal.burst_count,
-        concurrency: signal.concurrency,
+        concurrency: signal.concurrency.into(),
         patience,
     };
     Ok((flusher, plugin))
@@ -335,7 +335,7 @@ mod tests {
             sender: Arc::new(Stuck(stop.clone())),
             policy: Policy { ordered: false, holds_dead: false, max_attempts: 1, backoff: Backoff::default() },
             burst_count: 1,
-            concurrency: 2,
+            concurrency: 2.into(),
             patience: Patience::ONE_SHOT,
         };
         let relay = Relay { grace: Duration::from_millis(50), ..Relay::from_flushers(vec![flusher]) };

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use signalbus_core::settlement::Settlement;
 use signalbus_core::signal::SignalType;
-use signalbus_outbox::{Batch, Claimed, Error, Outbox, Settled, SignalTable, Watch, Worker};
+use signalbus_outbox::{Ahead, Batch, Claimed, Error, Outbox, Settled, SignalTable, Watch, Worker};
 use signalbus_plugin::Generations;
 
 /// The signals of one type, for flushers to claim.
@@ -23,6 +23,23 @@ pub trait ClaimSession: Send {
     fn claim<'a>(&'a mut self, limit: usize, boundary: Option<&'a str>) -> BoxFuture<'a, Result<Claimed, Error>>;
     /// Sets how many batches the next claims cover, if their type has an order.
     fn cover(&mut self, batches: usize);
+    /// What [`claim_ahead`](Self::claim_ahead) has to know of a claim.
+    fn ahead(&self, _: &Batch) -> Option<Ahead> {
+        None
+    }
+    /// Claims what comes next in the order.
+    fn claim_ahead<'a>(
+        &'a mut self,
+        _: Ahead,
+        _limit: usize,
+        _boundary: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Option<Batch>, Error>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+    /// Gives back what was claimed ahead.
+    fn give_back<'a>(&'a mut self, _: &'a Batch) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     fn renew<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<bool, Error>>;
     fn settle<'a>(&'a mut self, batch: &'a Batch, settlement: &'a Settlement) -> BoxFuture<'a, Result<Settled, Error>>;
     /// The worker ends before everything that it has claimed is read: gives it back.
@@ -59,6 +76,23 @@ impl Claims for SignalTable {
 }
 
 impl ClaimSession for Worker<'_> {
+    fn ahead(&self, batch: &Batch) -> Option<Ahead> {
+        self.ahead(batch)
+    }
+
+    fn claim_ahead<'a>(
+        &'a mut self,
+        ahead: Ahead,
+        limit: usize,
+        boundary: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Option<Batch>, Error>> {
+        Box::pin(self.claim_ahead(ahead, limit, boundary))
+    }
+
+    fn give_back<'a>(&'a mut self, batch: &'a Batch) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(self.give_back(batch))
+    }
+
     fn claim<'a>(&'a mut self, limit: usize, boundary: Option<&'a str>) -> BoxFuture<'a, Result<Claimed, Error>> {
         Box::pin(self.claim(limit, boundary))
     }

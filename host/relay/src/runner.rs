@@ -206,7 +206,7 @@ impl<T: Claims, P: LoadedPlugin> SignalRunner<T, P> {
         let mut timer: Option<Instant> = None;
         while !self.stop.is_cancelled() {
             let pause = self.condition().pause.as_ref().map(|pause| pause.until);
-            if woken && pause.is_none() && workers.len() < self.flusher.concurrency {
+            if woken && pause.is_none() && workers.len() < self.flusher.concurrency.most {
                 woken = false;
                 workers.spawn(self.clone().work());
                 self.workers.store(workers.len(), Relaxed);
@@ -335,7 +335,7 @@ impl<T: Claims, P: LoadedPlugin> Observer for SignalRunner<T, P> {
         self.activity.mark();
         self.condition().idle_workers = 0;
         // A full batch suggests that there is more, for another worker.
-        if batch.full && self.workers() < self.flusher.concurrency {
+        if batch.full && self.workers() < self.flusher.concurrency.most {
             self.wake("more");
         }
     }

@@ -106,7 +106,7 @@ async fn an_expired_claim_is_taken_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_batch_starts_another_worker_up_to_the_concurrency() {
-    let (runner, mut asked) = start_with(|runner| runner.flusher.concurrency = 2);
+    let (runner, mut asked) = start_with(|runner| runner.flusher.concurrency = 2.into());
     asked.claim(batch(2)).await;
     let first = asked.send().await;
     asked.claim(batch(2)).await;
@@ -124,7 +124,7 @@ async fn a_full_batch_starts_another_worker_up_to_the_concurrency() {
 
 #[tokio::test(start_paused = true)]
 async fn a_smaller_batch_starts_no_other_worker() {
-    let (runner, mut asked) = start_with(|runner| runner.flusher.concurrency = 2);
+    let (runner, mut asked) = start_with(|runner| runner.flusher.concurrency = 2.into());
     asked.claim(batch(1)).await;
     let _answer = asked.send().await;
     asked.none_for(MS).await;
@@ -328,7 +328,7 @@ async fn a_repaired_plugin_ends_a_pause() {
 
 #[tokio::test(start_paused = true)]
 async fn a_paused_type_starts_no_worker() {
-    let (runner, mut asked) = start_with(|runner| runner.flusher.concurrency = 3);
+    let (runner, mut asked) = start_with(|runner| runner.flusher.concurrency = 3.into());
     asked.claim(batch(2)).await;
     let first = asked.send().await;
     asked.claim(batch(1)).await;
