@@ -139,6 +139,14 @@ pub(super) async fn create(servers: &str, name: &str, config: &[(&str, &str)]) {
     }
 }
 
+/// The servers that lead the partitions of a topic.
+pub(super) fn leaders(servers: &str, name: &str) -> Vec<i32> {
+    let servers = servers.trim_start_matches("kafka://");
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", servers).create().unwrap();
+    let metadata = admin.inner().fetch_metadata(Some(name), PATIENCE).unwrap();
+    metadata.topics().first().unwrap().partitions().iter().map(|partition| partition.leader()).collect()
+}
+
 fn cluster() -> Cluster {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("orders", 4, 1).unwrap();
@@ -446,7 +454,7 @@ async fn an_exceeded_quota_is_named() {
 async fn too_few_replicas_are_named() {
     let brokers = tokio::task::spawn_blocking(|| {
         let first = Broker::start(Kind::Kafka, "default.replication.factor=2");
-        let second = first.joining();
+        let second = first.joining(2);
         (first, second)
     });
     let (first, second) = brokers.await.unwrap();

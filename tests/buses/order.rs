@@ -1,13 +1,14 @@
 //! Order at full speed, on real servers: runs of messages, some of which the bus refuses, while connections are cut and
 //! servers killed. Each run arrives in its order.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::broker::{Broker, Kind};
 use crate::harness::proxy::Proxy;
 use crate::harness::redis::{Cluster, now};
 use crate::harness::runs::{Promise, RUNS, arrived_in_order, good, publish_through, runs};
 use crate::harness::server::{Kind as DatabaseKind, Server};
+use crate::harness::{PATIENCE, pause};
 use async_nats::jetstream::stream::Config;
 use redis::AsyncTypedCommands as _;
 use rumqttc::v5::mqttbytes::v5::Publish;
@@ -193,6 +194,71 @@ async fn kafka_keeps_it() {
     publish_through(&broker.url(), &runs, &[&|| kill(&broker)]).await;
     let ids: Vec<String> = super::kafka::message_ids(&broker.url(), "orders");
     arrived_in_order(&ids, Promise::NoGap);
+}
+
+/// The leaders of partitions die one after the other, and others take their place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_cluster_keeps_it() {
+    let brokers = tokio::task::spawn_blocking(|| {
+        let more = "default.replication.factor=3\nmin.insync.replicas=2";
+        let first = Broker::start(Kind::Kafka, more);
+        let (second, third) = (first.joining(2), first.joining(3));
+        (first, second, third)
+    });
+    let (first, second, third) = brokers.await.unwrap();
+    super::kafka::create(&first.url(), "orders", &[("max.message.bytes", "10000")]).await;
+    let leaders = || super::kafka::leaders(&first.url(), "orders");
+    assert!([2, 3].iter().all(|number| leaders().contains(number)), "{:?}", leaders());
+    let runs = runs(|message, _| message.body = std::iter::repeat_with(|| fastrand::u8(..)).take(20_000).collect());
+    let replace = |broker: &Broker, number: i32| {
+        broker.kill();
+        while leaders().contains(&number) {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        broker.up();
+    };
+    publish_through(&first.url(), &runs, &[&|| replace(&second, 2), &|| replace(&third, 3)]).await;
+    let ids: Vec<String> = super::kafka::message_ids(&first.url(), "orders");
+    arrived_in_order(&ids, Promise::NoGap);
+}
+
+/// The leader of the stream dies, and another server takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_cluster_keeps_it() {
+    for atomic in [false, true] {
+        let nodes = tokio::task::spawn_blocking(Broker::nats_cluster).await.unwrap();
+        let client = async_nats::connect(nodes.each_ref().map(Broker::url).to_vec()).await.unwrap();
+        let jetstream = async_nats::jetstream::new(client);
+        let config = serde_json::json!({
+            "name": "ORDERS", "subjects": ["orders"], "max_msg_size": 10_000, "retention": "limits", "storage": "file",
+            "discard": "old", "num_replicas": 3, "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "allow_atomic": atomic,
+        });
+        let begun = Instant::now();
+        loop {
+            let created = jetstream.request::<_, _, serde_json::Value>("STREAM.CREATE.ORDERS", &config).await;
+            if created.as_ref().is_ok_and(|created| created["config"]["name"] == "ORDERS") {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "no stream is created: {created:?}");
+            tokio::time::sleep(pause(begun)).await;
+        }
+        let stream = jetstream.get_stream("ORDERS").await.unwrap();
+        let runs = runs(|message, _| message.body = vec![b'x'; 15_000]);
+        let url = format!("nats://{}", nodes.each_ref().map(|node| format!("127.0.0.1:{}", node.port())).join(","));
+        let replace = || {
+            let info = tokio::runtime::Handle::current().block_on(stream.get_info()).unwrap();
+            let leader = info.cluster.and_then(|cluster| cluster.leader).unwrap();
+            let is_leader = |node: &&Broker| node.log().lines().any(|line| line.contains("Name:") && line.ends_with(&leader));
+            let node = nodes.iter().find(is_leader).unwrap();
+            node.kill();
+            std::thread::sleep(Duration::from_secs(2));
+            node.up();
+        };
+        publish_through(&url, &runs, &[&replace, &replace]).await;
+        let ids = super::nats::messages(&stream).await;
+        let ids: Vec<String> = ids.iter().map(|message| super::nats::header(message, "Nats-Msg-Id").to_owned()).collect();
+        arrived_in_order(&ids, Promise::NoGap);
+    }
 }
 
 /// A message that is not routed is returned, but not what follows it.

@@ -103,10 +103,20 @@ impl Broker {
         run(command.args(["-q", "-n", node.as_str(), "close_all_connections", "maintenance"]).stdout(Stdio::null()));
     }
 
-    /// A second server for the cluster of one of Kafka's.
-    pub fn joining(&self) -> Self {
+    /// Another server for the cluster of one of Kafka's, which has the number 1.
+    pub fn joining(&self, number: u32) -> Self {
         let config = std::fs::read_to_string(self.folder.path().join("broker.conf")).unwrap();
-        Self::start(Kind::Kafka, config.lines().find(|line| line.starts_with("controller.quorum.voters=")).unwrap())
+        let voters = config.lines().find(|line| line.starts_with("controller.quorum.voters=")).unwrap();
+        Self::start(Kind::Kafka, &format!("{voters}\nnode.id={number}"))
+    }
+
+    /// A cluster of NATS.
+    pub fn nats_cluster() -> [Self; 3] {
+        let ports = [(); 3].map(|()| free_port());
+        let routes = ports.map(|port| format!("nats://127.0.0.1:{port}")).join(", ");
+        let config =
+            |port| format!("server_name: n{port}\ncluster {{ name: test, listen: 127.0.0.1:{port}, routes: [{routes}] }}");
+        ports.map(|port| Self::start(Kind::CurrentNats, &config(port)))
     }
 
     /// What the process has written.
@@ -230,7 +240,7 @@ fn kafka_properties(folder: &Path, port: u16, more: &str) -> String {
     let joins = more.iter().any(|line| line.starts_with("controller.quorum.voters="));
     let controller = free_port();
     let (roles, voters, own) = match joins {
-        true => ("broker\nnode.id=2", String::new(), String::new()),
+        true => ("broker", String::new(), String::new()),
         false => (
             "broker,controller\nnode.id=1",
             format!("controller.quorum.voters=1@127.0.0.1:{controller}\n"),

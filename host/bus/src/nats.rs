@@ -3,7 +3,7 @@
 //! A subject that no stream has must never count as sent. `shared_connection` connects, and replaces a
 //! lost connection; `instrumented` measures and redacts.
 
-mod batch;
+mod ways;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -15,6 +15,7 @@ use async_nats::jetstream::context::{
 };
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError};
+use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
@@ -24,9 +25,9 @@ use super::{
     Bus, ConnectionConfig, Failure, Receipt, ReceivingRuns, Run, at_most, broken, goes_on, hold_behind_failure, outage,
     refuse_options, reject, tls, unavailable,
 };
-use batch::Batches;
 use signalbus_core::message::Message;
 use signalbus_core::signal::{Outage, Outcome};
+use ways::{Way, Ways};
 
 /// Maximum length of a subject in bytes. With the address for the answer it has to fit into a line of 4096
 /// bytes, the servers' default, which they do not tell.
@@ -53,7 +54,7 @@ enum Login {
 
 struct Session {
     jetstream: Context,
-    batches: Batches,
+    ways: Ways,
     /// Whose messages are on their way to the server.
     turn: tokio::sync::Mutex<()>,
     state: watch::Receiver<ClientState>,
@@ -119,8 +120,8 @@ impl Nats {
         let client = options.connect(self.servers.as_slice()).await.map_err(|error| self.refused(&error))?;
         // Limits the acknowledgements in flight; beyond that, callers wait.
         let context = ContextBuilder::new().timeout(self.timeout).max_ack_inflight(65_536).backpressure_on_inflight(true);
-        let (jetstream, batches, turn) = (context.build(client), Batches::default(), tokio::sync::Mutex::default());
-        Ok(Session { jetstream, batches, turn, state })
+        let (jetstream, ways, turn) = (context.build(client), Ways::default(), tokio::sync::Mutex::default());
+        Ok(Session { jetstream, ways, turn, state })
     }
 
     fn refused(&self, error: &async_nats::ConnectError) -> Outage {
@@ -133,7 +134,7 @@ impl Nats {
         }
     }
 
-    /// Publishes runs, as batches where somebody else publishes, too, and the stream takes them.
+    /// Publishes runs.
     async fn send(&self, runs: &[Run<'_>], deadline: Instant) -> Result<Vec<Vec<Receipt>>, Outage> {
         let session = self.connection.get(Session::is_usable, self.connect(), deadline).await?;
         let mut pending = Vec::with_capacity(runs.len());
@@ -142,17 +143,22 @@ impl Nats {
             let turn = timeout_at(deadline, session.turn.lock()).await;
             let _turn = turn.map_err(|_| unavailable("NATS accepts no more messages"))?;
             for run in runs {
-                pending.push(match session.batches.take(run) {
-                    true => Pending::Batch(session.publish_batch(run, deadline).await),
-                    false => Pending::Each(session.publish_run(run, deadline).await),
+                pending.push(match session.way(run).await {
+                    Way::Batch => Pending::Batch(session.publish_batch(run, deadline).await),
+                    Way::Chain => Pending::Each(session.publish_run(run, deadline).await),
+                    Way::OneByOne => Pending::None,
                 });
             }
         }
+        let one_by_one = runs.iter().zip(&pending).filter(|(_, pending)| matches!(pending, Pending::None));
+        let one_by_one = join_all(one_by_one.map(|(run, _)| session.publish_one_by_one(run, deadline))).await;
+        let mut one_by_one = one_by_one.into_iter();
         let mut receipts = Vec::with_capacity(runs.len());
         let mut unrouted = HashMap::new();
         for (run, pending) in runs.iter().zip(pending) {
             receipts.push(match pending {
                 Pending::Each(acks) => session.receipts(run, acks, &mut unrouted, deadline).await,
+                Pending::None => one_by_one.next().unwrap_or_default(),
                 Pending::Batch(Err(receipt)) => vec![receipt],
                 Pending::Batch(Ok((count, ack))) => {
                     match session.receipt(ack, &run[0].destination, false, &mut unrouted, deadline).await {
@@ -173,6 +179,8 @@ enum Pending {
     Each(Vec<Result<PublishAckFuture, Receipt>>),
     /// How many messages have one acknowledgement.
     Batch(Result<(usize, PublishAckFuture), Receipt>),
+    /// None of its messages is.
+    None,
 }
 
 impl Bus for Nats {
@@ -202,6 +210,22 @@ impl Session {
             previous = message.id.as_deref();
         }
         pending
+    }
+
+    /// Publishes the messages of a run until one is not stored.
+    async fn publish_one_by_one(&self, run: Run<'_>, deadline: Instant) -> Vec<Receipt> {
+        let (mut receipts, mut unrouted) = (Vec::with_capacity(run.len()), HashMap::new());
+        for message in run {
+            let receipt = match self.publish(message, None, deadline).await {
+                Ok(ack) => self.receipt(ack, &message.destination, false, &mut unrouted, deadline).await,
+                Err(receipt) => Some(receipt),
+            };
+            receipts.extend(receipt);
+            if !goes_on(&receipts) {
+                break;
+            }
+        }
+        receipts
     }
 
     /// Publishes a message, behind the one with this id.
@@ -257,7 +281,7 @@ impl Session {
             };
             let Some(receipt) = receipt else {
                 if goes_on(&told) {
-                    self.batches.learn(&self.jetstream, &message.destination).await;
+                    self.ways.share(&message.destination);
                 }
                 break;
             };

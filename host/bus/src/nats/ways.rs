@@ -1,12 +1,12 @@
-//! Atomic batches, which a stream stores as a whole or not at all: order in a stream that has other publishers, too.
+//! The ways to publish a run in its order, of which a stream allows some.
 //!
-//! Servers have them from version 2.12 on, for streams with `allow_atomic`.
+//! A condition on the last message (`Nats-Expected-Last-Msg-Id`) must never be sent to a stream with replicas: they check
+//! it when they store the message, and servers from version 2.14 on give the whole stream up where it is not met.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::context::PublishAckFuture;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -16,40 +16,81 @@ use super::Session;
 /// Maximum number of messages of a batch.
 const MOST: usize = 1000;
 
-/// Which subjects lead to streams that take batches, as far as that was asked.
-#[derive(Default)]
-pub(super) struct Batches(Mutex<HashMap<String, bool>>);
+/// How the messages of a run are kept in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Each is stored only if the one before it is the last of the stream: as long as nobody else publishes there.
+    Chain,
+    /// As a batch, which the stream stores as a whole or not at all (`allow_atomic`, from version 2.12 on).
+    Batch,
+    /// Each is published when the one before it is acknowledged.
+    OneByOne,
+}
 
-impl Batches {
-    fn known(&self) -> MutexGuard<'_, HashMap<String, bool>> {
+/// The ways of subjects: the best one, and the one beside other publishers.
+#[derive(Default)]
+pub(super) struct Ways(Mutex<HashMap<String, (Way, Way)>>);
+
+impl Ways {
+    /// More subjects than an application has.
+    const MOST: usize = 1000;
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, (Way, Way)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the first of these messages begin a batch.
-    pub(super) fn take(&self, run: Run<'_>) -> bool {
-        run.len() > 1 && self.known().get(&run[0].destination) == Some(&true)
-    }
-
-    /// Asks whether the stream of a subject takes batches.
-    pub(super) async fn learn(&self, jetstream: &Context, subject: &str) {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        /// More subjects than an application has.
-        const MOST: usize = 1000;
-        if self.known().contains_key(subject) || self.known().len() >= MOST {
-            return;
+    /// Somebody else publishes in the stream of a subject.
+    pub(super) fn share(&self, subject: &str) {
+        if let Some((way, shared)) = self.known().get_mut(subject) {
+            *way = *shared;
         }
-        let asked = async {
-            let stream = jetstream.stream_by_subject(subject).await.ok()?;
-            let told: serde_json::Value = jetstream.request(format!("STREAM.INFO.{stream}"), &()).await.ok()?;
-            told["config"]["allow_atomic"].as_bool()
-        };
-        // (A user who may not ask gets no answer.)
-        let takes = timeout(PATIENCE, asked).await.ok().flatten().unwrap_or_default();
-        self.known().insert(subject.to_owned(), takes);
     }
 }
 
 impl Session {
+    /// Returns the way for a run: that of its streams, if they have the same.
+    pub(super) async fn way(&self, run: Run<'_>) -> Way {
+        let mut subjects: Vec<&str> = run.iter().map(|message| message.destination.as_str()).collect();
+        subjects.dedup();
+        let (several, mut way) = (subjects.len() > 1, Way::Chain);
+        for subject in subjects.into_iter().filter(|_| run.len() > 1) {
+            let known = self.ways.known().get(subject).map(|(way, _)| *way);
+            way = match known {
+                Some(way) => way,
+                None => self.learn(subject).await,
+            };
+            if several && way != Way::Chain {
+                return Way::OneByOne;
+            }
+        }
+        way
+    }
+
+    /// Asks what the stream of a subject is like.
+    async fn learn(&self, subject: &str) -> Way {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let mut state = self.state.clone();
+        let asked = async {
+            let stream = self.jetstream.stream_by_subject(subject).await.ok()?;
+            let told: serde_json::Value = self.jetstream.request(format!("STREAM.INFO.{stream}"), &()).await.ok()?;
+            let config = &told["config"];
+            Some((config["num_replicas"].as_u64()? == 1, config["allow_atomic"].as_bool().unwrap_or_default()))
+        };
+        let told = tokio::select! {
+            told = timeout(PATIENCE, asked) => told.ok().flatten(),
+            // A user who may not ask gets no answer.
+            _ = state.wait_for(|state| state.denied.iter().any(|subject| subject.starts_with("$JS.API."))) => None,
+        };
+        let (alone, atomic) = told.unwrap_or_else(|| (self.jetstream.client().server_info().cluster.is_none(), false));
+        let shared = if atomic { Way::Batch } else { Way::OneByOne };
+        let way = if alone { Way::Chain } else { shared };
+        let mut known = self.ways.known();
+        if known.len() < Ways::MOST {
+            known.insert(subject.to_owned(), (way, shared));
+        }
+        way
+    }
+
     /// Publishes the first messages of a run as a batch: those for one subject that can be published. Returns how many they
     /// are, and the acknowledgement of all.
     pub(super) async fn publish_batch(&self, run: Run<'_>, deadline: Instant) -> Result<(usize, PublishAckFuture), Receipt> {
