@@ -186,6 +186,20 @@ async fn an_ipv6_address_leads_to_its_server() {
     assert!(refused.stderr.contains("unknown parameter \"?sslmod=\""), "{refused:#?}");
 }
 
+/// Calls take turns where the server grants fewer connections than there are calls at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_is_enough() {
+    let inbox = inbox().await;
+    let role = format!("one_{:08x}", fastrand::u32(..));
+    inbox.run(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 1")).await;
+    inbox.run(&format!("GRANT ALL ON inbox TO {role}")).await;
+    let (_, server) = inbox.url.split_once('@').unwrap();
+    let url = format!("url = 'postgres://{role}@{server}'");
+    Shop::heavy(20, &url, "destination = 'inbox'").await.sends().await;
+    assert_eq!(rows_of(inbox.lines("SELECT id FROM inbox").await), ids(500));
+    inbox.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_narrow_network_costs_only_time() {
     let inbox = inbox().await;

@@ -4,10 +4,11 @@
 //! `instrumented` measures and redacts.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::shared_connection::SharedConnection;
@@ -27,9 +28,16 @@ pub(super) struct Inbox {
 }
 
 struct Session {
-    /// The connection, and when it last answered.
-    connection: Mutex<(PgConnection, Instant)>,
+    /// Connections, so that one call does not wait for the commit of another; the first is always there.
+    connections: [Mutex<Option<Connection>>; CONNECTIONS],
+    /// The server takes no more.
+    full: AtomicBool,
 }
+
+/// A connection, and when it last answered.
+struct Connection(PgConnection, Instant);
+
+const CONNECTIONS: usize = 4;
 
 /// Why an insertion failed.
 enum Fault {
@@ -67,7 +75,11 @@ impl Inbox {
 
     async fn connect(&self) -> Result<Session, Outage> {
         match self.options.connect().await {
-            Ok(connection) => Ok(Session { connection: Mutex::new((connection, Instant::now())) }),
+            Ok(first) => {
+                let mut connections = [const { None }; CONNECTIONS];
+                connections[0] = Some(Connection(first, Instant::now()));
+                Ok(Session { connections: connections.map(Mutex::new), full: AtomicBool::default() })
+            }
             Err(error) => {
                 let said = error.as_database_error().map_or_else(|| error.to_string(), |error| error.message().to_owned());
                 let reason = format!("PostgreSQL at {}: {said}", self.address);
@@ -99,11 +111,15 @@ impl Inbox {
         let mut steps = vec![0; runs.len()];
         tables.values().flatten().for_each(|row| steps[row.run] += 1);
         let inserted = async {
-            let mut connection = session.connection.lock().await;
+            let mut connection = session.free(&self.options).await;
+            let Some(Connection(connection, used)) = connection.as_mut() else {
+                let begun = receipts.iter_mut().zip(&steps).filter(|(told, step)| goes_on(told) && **step > 0);
+                return begun.for_each(|(told, _)| told.push(Err(broken("PostgreSQL: the connection was lost"))));
+            };
             for (table, rows) in tables {
-                insert(&mut connection.0, table, rows, &mut receipts).await;
+                insert(connection, table, rows, &mut receipts).await;
             }
-            connection.1 = Instant::now();
+            *used = Instant::now();
         };
         let in_time = timeout_at(deadline, inserted).await.is_ok();
         let late = receipts.iter_mut().zip(steps).filter(|(told, step)| !in_time && goes_on(told) && told.len() < *step);
@@ -133,8 +149,38 @@ impl Session {
     /// of the call would be lost with it.
     async fn is_alive(&self) -> bool {
         // A connection in use is checked by its user.
-        let Ok(mut connection) = self.connection.try_lock() else { return true };
-        connection.1.elapsed() < IDLE || timeout(IDLE, connection.0.ping()).await.is_ok_and(|answer| answer.is_ok())
+        let Ok(mut first) = self.connections[0].try_lock() else { return true };
+        match first.as_mut() {
+            Some(first) => first.is_alive().await,
+            None => false,
+        }
+    }
+
+    /// Returns a connection that nobody uses, if there is one or can be; else waits for the first.
+    async fn free(&self, options: &PgConnectOptions) -> MutexGuard<'_, Option<Connection>> {
+        for slot in &self.connections {
+            let Ok(mut slot) = slot.try_lock() else { continue };
+            if let Some(connection) = slot.as_mut()
+                && connection.is_alive().await
+            {
+                return slot;
+            }
+            *slot = None;
+            if !self.full.load(Relaxed) {
+                *slot = options.connect().await.ok().map(|connection| Connection(connection, Instant::now()));
+                self.full.store(slot.is_none(), Relaxed);
+            }
+            if slot.is_some() {
+                return slot;
+            }
+        }
+        self.connections[0].lock().await
+    }
+}
+
+impl Connection {
+    async fn is_alive(&mut self) -> bool {
+        self.1.elapsed() < IDLE || timeout(IDLE, self.0.ping()).await.is_ok_and(|answer| answer.is_ok())
     }
 }
 
