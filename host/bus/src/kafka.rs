@@ -212,6 +212,11 @@ impl Session {
         // (After the time limit of a message, what follows it would be sent.)
         let mut settings = self.settings.clone();
         settings.set("enable.gapless.guarantee", "true").set("message.timeout.ms", "0");
+        // A run is enqueued at once: without a pause, its first messages would be sent in requests of few, and the library
+        // would ask for more without waiting.
+        if settings.get("queue.buffering.max.ms") == Some("0") {
+            settings.set("queue.buffering.max.ms", "0.5");
+        }
         let producer = Arc::new(producer(&settings, &self.events)?);
         *ordered = Some(producer.clone());
         Ok(producer)
