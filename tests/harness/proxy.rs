@@ -3,8 +3,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
 /// Forwards connections to a port of this machine.
 pub struct Proxy {
@@ -20,6 +20,8 @@ struct Wire {
     streams: Mutex<Vec<TcpStream>>,
     /// How many bytes a second pass to the server, those of all connections together.
     rate: Option<u32>,
+    /// How long it takes to pass, each way.
+    delay: Duration,
     passing: Mutex<()>,
 }
 
@@ -30,15 +32,20 @@ impl Proxy {
 
     /// The same, listening on this address.
     pub fn at(address: &str, target: u16) -> Self {
-        Self::with(address, target, None)
+        Self::with(address, target, None, Duration::ZERO)
     }
 
     /// A network through which so many bytes a second pass to the server; back, any number.
     pub fn narrow(target: u16, rate: u32) -> Self {
-        Self::with("127.0.0.1:0", target, Some(rate))
+        Self::with("127.0.0.1:0", target, Some(rate), Duration::ZERO)
     }
 
-    fn with(address: &str, target: u16, rate: Option<u32>) -> Self {
+    /// A network through which everything takes so long, each way, and that carries any amount.
+    pub fn distant(target: u16, delay: Duration) -> Self {
+        Self::with("127.0.0.1:0", target, None, delay)
+    }
+
+    fn with(address: &str, target: u16, rate: Option<u32>, delay: Duration) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let port = listener.local_addr().unwrap().port();
         let wire = Arc::new(Wire {
@@ -47,6 +54,7 @@ impl Proxy {
             mended: Condvar::new(),
             streams: Mutex::default(),
             rate,
+            delay,
             passing: Mutex::default(),
         });
         let shared = wire.clone();
@@ -104,6 +112,9 @@ impl Wire {
     }
 
     fn pump(&self, mut from: TcpStream, mut to: TcpStream, rate: Option<u32>) {
+        if !self.delay.is_zero() {
+            return carry(from, to, self.delay);
+        }
         let mut buffer = vec![0; if rate.is_some() { 2 << 10 } else { 64 << 10 }];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             self.wait();
@@ -122,4 +133,28 @@ impl Wire {
     fn wait(&self) {
         drop(self.mended.wait_while(self.silent.lock().unwrap(), |silent| *silent).unwrap());
     }
+}
+
+/// Passes everything on, each part so much later than it came.
+fn carry(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let (sender, under_way) = mpsc::channel::<(Instant, Vec<u8>)>();
+    let back = from.try_clone().unwrap();
+    let arrival = std::thread::spawn(move || {
+        for (due, bytes) in under_way {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+        let _ = back.shutdown(Shutdown::Both);
+    });
+    let mut buffer = vec![0; 64 << 10];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        if sender.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+            break;
+        }
+    }
+    drop(sender);
+    arrival.join().unwrap();
 }

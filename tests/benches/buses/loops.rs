@@ -144,6 +144,9 @@ async fn mqtt(broker: &Broker) -> Mqtt {
     let port = broker.url().rsplit_once(':').unwrap().1.parse().unwrap();
     let mut options = MqttOptions::new(format!("bench-{}", fastrand::u32(..)), "127.0.0.1", port);
     options.set_clean_start(true).set_outgoing_inflight_upper_limit(1024);
+    let mut network = options.network_options();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     let (client, mut events) = AsyncClient::new(options, 1024);
     events.poll().await.unwrap();
     let acknowledged = Arc::new(Semaphore::new(0));
