@@ -3,7 +3,7 @@
 mod cases {
     use std::time::Duration;
 
-    use signalbus::outbox::{Batch, Worker};
+    use signalbus::outbox::{Batch, Settled, Worker};
     use signalbus::settlement::Settlement;
 
     use crate::harness::database::Database;
@@ -137,6 +137,23 @@ mod cases {
         }
     }
 
+    /// A row that changed while it was sent comes next, as it is now: what has joined the claim is given back.
+    pub async fn what_joined_a_claim_waits_for_what_has_changed(database: Database) {
+        moves(&database, 8).await;
+        let relay = Relay::open(&database, &ordered("moves", &["id"], &[])).await;
+        let (mut worker, mut second) = (relay.worker(), relay.worker());
+        let first = claim(&mut worker, 4).await;
+        let next = ahead(&mut second, &first, 4).await.unwrap();
+        database.run("UPDATE moves SET account = 'other' WHERE id = 2").await;
+        match worker.settle(&first, &sent(&first)).await.unwrap() {
+            Settled::Done(deletions) => assert_eq!((deletions.deleted, deletions.changed), (3, 1)),
+            Settled::Fenced => panic!("the claim was lost"),
+        }
+        second.give_back(&next).await.unwrap();
+        let rest: Vec<String> = numbers(2, 8).into_iter().filter(|key| !["3", "4"].contains(&key.as_str())).collect();
+        assert_eq!(drain(&mut worker, 4).await, rest);
+    }
+
     /// What is due again, or was claimed by somebody who died, is not passed by.
     pub async fn nothing_joins_before_what_is_due_again(database: Database) {
         moves(&database, 12).await;
@@ -187,6 +204,7 @@ crate::on_each_database!(
     a_claim_ends_where_nothing_joins,
     what_joined_a_lost_claim_keeps_its_ids,
     what_joined_a_claim_waits_for_what_stays,
+    what_joined_a_claim_waits_for_what_has_changed,
     nothing_joins_before_what_is_due_again,
     a_claim_does_not_grow_forever,
     lanes_share_no_order_key,

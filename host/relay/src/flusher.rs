@@ -116,7 +116,7 @@ struct Flushed {
     lanes: u32,
     /// How long the last one of a lane was sent.
     took: Duration,
-    /// All of them were sent and settled: what follows in the order may be sent.
+    /// All of them were sent and settled, and none has changed: what follows in the order may be sent.
     complete: bool,
 }
 
@@ -288,7 +288,7 @@ impl<T: Claims> Flusher<T> {
         let mut lease = Instant::now();
         let mut before: Option<(Batch, Settlement)> = None;
         let mut took = Duration::ZERO;
-        let mut complete = false;
+        let (mut changed, mut complete) = (false, false);
         let mut hopeless = None;
         while let Some(batch) = batches.pop_front() {
             let begun = Instant::now();
@@ -296,8 +296,8 @@ impl<T: Claims> Flusher<T> {
             if let Some((before, settlement)) = before.take() {
                 let settling = self.settle(worker, &before, &settlement, observer);
                 sending = match self.settle_meanwhile(settling, sending, lease).await? {
-                    Meanwhile::Settled(sending, halt) => {
-                        hopeless = halt;
+                    Meanwhile::Settled(sending, changes, halt) => {
+                        (changed, hopeless) = (changed || changes, halt);
                         sending
                     }
                     Meanwhile::Lost => return Ok(Flushed::incomplete(took)),
@@ -320,7 +320,8 @@ impl<T: Claims> Flusher<T> {
             batch.leave(batches.len());
             batches.clear();
             let (settled, halt) = self.settle(worker, &batch, &settlement, observer).await?;
-            complete = goes && matches!(settled, Settled::Done(_));
+            // (What has changed comes next, as it is now.)
+            complete = goes && !changed && matches!(settled, Settled::Done(deletions) if deletions.changed == 0);
             if let Some(halt) = hopeless.take().or(halt) {
                 return Err(halt);
             }
@@ -357,7 +358,7 @@ impl<T: Claims> Flusher<T> {
             }
         };
         Ok(match settled? {
-            (Settled::Done(_), halt) if !late => Meanwhile::Settled(sending, halt),
+            (Settled::Done(deletions), halt) if !late => Meanwhile::Settled(sending, deletions.changed > 0, halt),
             (settled, _) => {
                 if settled != Settled::Fenced {
                     telemetry::claim_lost(&self.table.signal_type().name);
@@ -505,8 +506,9 @@ impl<T: Claims> Flusher<T> {
 
 /// What became of a batch that was settled while the next was sent.
 enum Meanwhile<'a> {
-    /// The call goes on. With it why nothing more is to be sent, if nothing of the batch can be deleted.
-    Settled(Sending<'a>, Option<Halt>),
+    /// The call goes on. With it whether rows of the batch were changed and stay, and why nothing more is to be sent, if
+    /// nothing of the batch can be deleted.
+    Settled(Sending<'a>, bool, Option<Halt>),
     /// The claim is lost, or may be: the call was cancelled.
     Lost,
 }
