@@ -4,7 +4,8 @@ use std::fmt;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, TlsCertificates};
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo as _, RedisError, TlsCertificates};
 use url::Url;
 
 use super::super::{ConnectionConfig, tls, unavailable};
@@ -92,10 +93,14 @@ impl Access {
         let host = if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() };
         url.set_host(Some(&host)).map_err(|error| format!("server \"{address}\": {error}"))?;
         url.set_port(Some(address.port)).map_err(|()| format!("server \"{address}\": invalid port"))?;
-        let client = match &self.certificates {
-            Some(certificates) => Client::build_with_tls(url.as_str(), certificates.clone()),
-            None => Client::open(url.as_str()),
-        };
+        let client = url.as_str().into_connection_info().and_then(|info| {
+            // Otherwise the end of a batch waits until the server has told that it has the rest.
+            let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+            match &self.certificates {
+                Some(certificates) => Client::build_with_tls(info, certificates.clone()),
+                None => Client::open(info),
+            }
+        });
         Ok(Endpoint { client: client.map_err(|error| error.to_string())?, address })
     }
 }
