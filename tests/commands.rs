@@ -2,6 +2,7 @@
 
 mod check;
 mod flush;
+mod pages;
 mod project;
 mod secrets;
 mod statuses;
