@@ -67,9 +67,9 @@ fn main() {
                     // (First, since a topic that is new answers late.)
                     let alone = by_hand(&bus, rows, 1).await;
                     let shared = by_hand(&bus, rows, WORKERS).await;
-                    let relay = relay(&bus, &url, rows, "", 1).await;
+                    let relay = relay(&bus, &url, rows, "", None).await;
                     for ((_, order, customers), ratios) in ORDERS.iter().zip(ordered) {
-                        ratios.push(self::relay(&bus, &url, rows, order, *customers).await / relay);
+                        ratios.push(self::relay(&bus, &url, rows, order, Some(*customers)).await / relay);
                     }
                     println!("{name}{place}: relay {relay:.0}, one loop {alone:.0}, {WORKERS} loops {shared:.0} rows/s");
                     if delay.is_zero() {
@@ -174,7 +174,7 @@ impl Bus {
     }
 }
 
-async fn relay(bus: &Bus, url: &str, rows: u32, order: &str, customers: u32) -> f64 {
+async fn relay(bus: &Bus, url: &str, rows: u32, order: &str, customers: Option<u32>) -> f64 {
     let database = Database::postgres().await;
     let (destination, key) = if matches!(bus, Bus::Broker(Kind::Rabbitmq, _)) { ("", "orders") } else { ("orders", "") };
     let more = format!(
@@ -201,14 +201,14 @@ async fn webhooks(rows: u32) -> f64 {
         "[signals.OrderPlaced.settings]\nurl = \"{origin}/hooks\"\n[signals.OrderPlaced.secrets]\n\
          signing_key = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n[signals.OrderPlaced.grants]\nhttp = [{origin:?}]\n"
     );
-    let rate = drained(&database, "signalbus_webhook", &more, rows, 1).await;
+    let rate = drained(&database, "signalbus_webhook", &more, rows, None).await;
     server.abort();
     database.discard().await;
     rate
 }
 
 /// Fills the table, and returns the rows per second of the relay, without its start.
-async fn drained(database: &Database, plugin: &str, more: &str, rows: u32, customers: u32) -> f64 {
+async fn drained(database: &Database, plugin: &str, more: &str, rows: u32, customers: Option<u32>) -> f64 {
     let sections = section("OrderPlaced", &harness::guest(plugin), more);
     let project = Project::new(database.folder(), &format!("[database]\nurl = {:?}\n{sections}", database.url));
     let mut took = Vec::new();
@@ -216,7 +216,9 @@ async fn drained(database: &Database, plugin: &str, more: &str, rows: u32, custo
     for rows in [1, rows] {
         database.run("DROP TABLE IF EXISTS order_placed").await;
         database.orders(rows).await;
-        database.run(&format!("UPDATE order_placed SET customer = 'c' || id % {customers}")).await;
+        if let Some(customers) = customers {
+            database.run(&format!("UPDATE order_placed SET customer = 'c' || id % {customers}")).await;
+        }
         database.run("VACUUM ANALYZE order_placed").await;
         let begun = Instant::now();
         let output = tokio::task::block_in_place(|| project.command(&["flushmany"]).output().unwrap());
