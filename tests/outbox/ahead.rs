@@ -52,7 +52,6 @@ mod cases {
             second.cover(2);
             let first = claim(&mut worker, 3).await;
             let next = ahead(&mut second, &first, 3).await.unwrap();
-            // (It ends among rows that are level with its last one.)
             assert_eq!((keys(&first), keys(&next)), (numbers(1, 6), numbers(7, 12)));
             assert!(nothing(&mut relay.worker()).await.is_none());
             assert_eq!(database.count("signalbus_claim").await, 1);
@@ -154,6 +153,26 @@ mod cases {
         assert_eq!(drain(&mut worker, 4).await, rest);
     }
 
+    /// What commits while the rows of a claim are sent comes before what lies behind it in the order.
+    pub async fn what_commits_late_joins_in_its_place(database: Database) {
+        for order_key in ORDER_KEYS {
+            moves(&database, 12).await;
+            database.run("DELETE FROM moves WHERE id IN (3, 9)").await;
+            let relay = Relay::open(&database, &ordered("moves", &["id"], order_key)).await;
+            let (mut worker, mut second) = (relay.worker(), relay.worker());
+            let first = claim(&mut worker, 4).await;
+            assert_eq!(keys(&first), ["1", "2", "4", "5"]);
+            let forced = database.either("", "OVERRIDING SYSTEM VALUE ", "");
+            let late = format!("INSERT INTO moves (id, at, account) {forced}VALUES (3, 0, 'a1'), (9, 2, 'a1')");
+            database.run(&late).await;
+            let next = ahead(&mut second, &first, 4).await.unwrap();
+            assert_eq!(keys(&next), ["3", "6", "7", "8"]);
+            settle(&mut worker, &first, &sent(&first)).await;
+            settle(&mut worker, &next, &sent(&next)).await;
+            assert_eq!(drain(&mut worker, 4).await, numbers(9, 12));
+        }
+    }
+
     /// What is due again, or was claimed by somebody who died, is not passed by.
     pub async fn nothing_joins_before_what_is_due_again(database: Database) {
         moves(&database, 12).await;
@@ -205,6 +224,7 @@ crate::on_each_database!(
     what_joined_a_lost_claim_keeps_its_ids,
     what_joined_a_claim_waits_for_what_stays,
     what_joined_a_claim_waits_for_what_has_changed,
+    what_commits_late_joins_in_its_place,
     nothing_joins_before_what_is_due_again,
     a_claim_does_not_grow_forever,
     lanes_share_no_order_key,

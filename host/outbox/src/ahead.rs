@@ -26,13 +26,10 @@ const SPAN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Ahead {
     claim: Arc<HeldClaim>,
-    /// The places of the first and of the last one.
+    /// The place of the first one.
     first: Place,
-    last: Place,
     keys: HashSet<String>,
     order_keys: HashSet<String>,
-    /// How many are level with the last one.
-    level: usize,
 }
 
 impl Worker<'_> {
@@ -42,17 +39,15 @@ impl Worker<'_> {
     pub fn ahead(&self, claimed: &Batch) -> Option<Ahead> {
         let Batch { claim, signals, .. } = claimed;
         let plain = claimed.full && !claimed.taken_over && !claimed.suspect && !self.lane.table.recurring;
-        if !plain || claim.begun.elapsed() > SPAN {
+        if !plain || claim.rest.is_some() || claim.begun.elapsed() > SPAN {
             return None;
         }
-        let place = |n: usize| self.lane.place_of(&signals[n].values);
-        let (first, last) = (place(0)?, place(signals.len() - 1)?);
-        let level = (0..signals.len()).rev().take_while(|&n| place(n).as_ref() == Some(&last)).count();
+        let first = self.lane.place_of(&signals.first()?.values)?;
         let keys = signals.iter().map(|signal| signal.key.clone()).collect();
         let order_keys = signals.iter().map(|signal| signal.order_key.clone()).collect();
         // (Now: what the claim has may be sent and settled before anything is looked for.)
         claim.expect();
-        Some(Ahead { claim: claim.clone(), first, last, keys, order_keys, level })
+        Some(Ahead { claim: claim.clone(), first, keys, order_keys })
     }
 
     /// Claims what comes next: it joins the claim. It must not be sent before all rows that the claim had are settled as
@@ -96,11 +91,11 @@ impl Worker<'_> {
         active.claims.retain(|claim| claim.token != ahead.claim.token());
         let limit = self.covered(limit);
         let few_held = self.lane.few_held(&scan, limit);
-        let level = limit + ahead.level;
-        let window = Window { until: boundary, limit: level, floor: Some(&ahead.last), few_held, ..Window::default() };
+        // From its first row on: what has committed meanwhile may lie among them, before what is behind them.
+        let most = limit + ahead.keys.len();
+        let window = Window { until: boundary, limit: most, floor: Some(&ahead.first), few_held, ..Window::default() };
         let found = self.read(&window, &active).await?;
-        let full = found.is_full(level);
-        // (Keys that its collation calls equal are no others.)
+        let full = found.is_full(most);
         let rows: Vec<Row> = found.all().into_iter().filter(|row| !ahead.keys.contains(&row.key)).collect();
         if rows.is_empty() {
             return self.session.rollback().await.map(|()| None);
