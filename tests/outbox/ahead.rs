@@ -115,6 +115,30 @@ mod cases {
         }
     }
 
+    /// However long a claim has grown, what may have been sent of its last rows keeps its ids.
+    pub async fn what_a_claim_leaves_behind_keeps_its_ids(database: Database) {
+        moves(&database, 12).await;
+        let relay = Relay::open(&database, &ordered("moves", &["id"], &[])).await;
+        let (mut worker, mut second) = (relay.worker(), relay.worker());
+        second.cover(2);
+        let mut last = claim(&mut worker, 4).await;
+        for _ in 0..2 {
+            let next = ahead(&mut second, &last, 2).await.unwrap();
+            settle(&mut worker, &last, &sent(&last)).await;
+            last = next;
+        }
+        let sent_first = Settlement { delete: vec![0], ..Settlement::default() };
+        assert_eq!((keys(&last), settle(&mut worker, &last, &sent_first).await), (numbers(9, 12), 1));
+        let left = ids(&last)[1..].to_vec();
+        let mut again = Vec::new();
+        for _ in 0..2 {
+            let batch = claim(&mut worker, 2).await;
+            again.extend(ids(&batch).into_iter().map(str::to_owned));
+            settle(&mut worker, &batch, &sent(&batch)).await;
+        }
+        assert_eq!(again, left);
+    }
+
     /// What has joined a claim is given back if something of it stays: it comes behind that.
     pub async fn what_joined_a_claim_waits_for_what_stays(database: Database) {
         for order_key in ORDER_KEYS {
@@ -222,6 +246,7 @@ crate::on_each_database!(
     what_comes_next_joins_the_claim,
     a_claim_ends_where_nothing_joins,
     what_joined_a_lost_claim_keeps_its_ids,
+    what_a_claim_leaves_behind_keeps_its_ids,
     what_joined_a_claim_waits_for_what_stays,
     what_joined_a_claim_waits_for_what_has_changed,
     what_commits_late_joins_in_its_place,

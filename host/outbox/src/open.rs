@@ -90,7 +90,7 @@ struct Progress {
     batches: usize,
     /// No more batches are read from it.
     closed: bool,
-    /// Signals that are settled.
+    /// Signals that are settled, of those that the claim's record counts.
     settled: usize,
     /// Something that may have been sent was left in place: the claim must keep its seed.
     leftovers: bool,
@@ -140,9 +140,12 @@ impl HeldClaim {
         (progress.renewed, progress.doubted) = (at, false);
     }
 
-    /// One more batch is looked for: until it is settled or there is none, no settle ends the claim.
+    /// One more batch is looked for: until it is settled or there is none, no settle ends the claim. If it joins, the claim's
+    /// record counts what it has now, and what joins.
     pub(super) fn expect(&self) {
-        self.progress().batches += 1;
+        let mut progress = self.progress();
+        progress.batches += 1;
+        progress.settled = 0;
     }
 
     /// The batch that was looked for is not sent. Returns whether nothing of the claim is in flight any more.
