@@ -167,7 +167,8 @@ impl Session {
             }
             *slot = None;
             if !self.full.load(Relaxed) {
-                *slot = options.connect().await.ok().map(|connection| Connection(connection, Instant::now()));
+                let connected = timeout(IDLE, options.connect()).await;
+                *slot = connected.ok().and_then(Result::ok).map(|connection| Connection(connection, Instant::now()));
                 self.full.store(slot.is_none(), Relaxed);
             }
             if slot.is_some() {

@@ -143,7 +143,7 @@ impl Nats {
             let turn = timeout_at(deadline, session.turn.lock()).await;
             let _turn = turn.map_err(|_| unavailable("NATS accepts no more messages"))?;
             for run in runs {
-                pending.push(match session.way(run).await {
+                pending.push(match session.way(run, deadline).await {
                     Way::Batch => Pending::Batch(session.publish_batch(run, deadline).await),
                     Way::Chain => Pending::Each(session.publish_run(run, deadline).await),
                     Way::OneByOne => Pending::None,

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::PublishAckFuture;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::super::{Receipt, Run, outage};
 use super::Session;
@@ -27,21 +27,23 @@ pub(super) enum Way {
     OneByOne,
 }
 
-/// The ways of subjects: the best one, and the one beside other publishers.
+/// The ways of subjects: the best one, the one beside other publishers, and when that was learned.
 #[derive(Default)]
-pub(super) struct Ways(Mutex<HashMap<String, (Way, Way)>>);
+pub(super) struct Ways(Mutex<HashMap<String, (Way, Way, Instant)>>);
 
 impl Ways {
     /// More subjects than an application has.
     const MOST: usize = 1000;
+    /// For so long, a stream has the replicas that it had.
+    const FRESH: Duration = Duration::from_secs(10);
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, (Way, Way)>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<String, (Way, Way, Instant)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Somebody else publishes in the stream of a subject.
     pub(super) fn share(&self, subject: &str) {
-        if let Some((way, shared)) = self.known().get_mut(subject) {
+        if let Some((way, shared, _)) = self.known().get_mut(subject) {
             *way = *shared;
         }
     }
@@ -49,15 +51,15 @@ impl Ways {
 
 impl Session {
     /// Returns the way for a run: that of its streams, if they have the same.
-    pub(super) async fn way(&self, run: Run<'_>) -> Way {
+    pub(super) async fn way(&self, run: Run<'_>, deadline: Instant) -> Way {
         let mut subjects: Vec<&str> = run.iter().map(|message| message.destination.as_str()).collect();
         subjects.dedup();
         let (several, mut way) = (subjects.len() > 1, Way::Chain);
         for subject in subjects.into_iter().filter(|_| run.len() > 1) {
-            let known = self.ways.known().get(subject).map(|(way, _)| *way);
+            let known = self.ways.known().get(subject).filter(|(.., at)| at.elapsed() < Ways::FRESH).map(|(way, ..)| *way);
             way = match known {
                 Some(way) => way,
-                None => self.learn(subject).await,
+                None => self.learn(subject, deadline).await,
             };
             if several && way != Way::Chain {
                 return Way::OneByOne;
@@ -67,8 +69,9 @@ impl Session {
     }
 
     /// Asks what the stream of a subject is like.
-    async fn learn(&self, subject: &str) -> Way {
+    async fn learn(&self, subject: &str, deadline: Instant) -> Way {
         const PATIENCE: Duration = Duration::from_secs(2);
+        let deadline = deadline.min(Instant::now() + PATIENCE);
         let mut state = self.state.clone();
         let asked = async {
             let stream = self.jetstream.stream_by_subject(subject).await.ok()?;
@@ -77,7 +80,7 @@ impl Session {
             Some((config["num_replicas"].as_u64()? == 1, config["allow_atomic"].as_bool().unwrap_or_default()))
         };
         let told = tokio::select! {
-            told = timeout(PATIENCE, asked) => told.ok().flatten(),
+            told = timeout_at(deadline, asked) => told.ok().flatten(),
             // A user who may not ask gets no answer.
             _ = state.wait_for(|state| state.denied.iter().any(|subject| subject.starts_with("$JS.API."))) => None,
         };
@@ -85,9 +88,10 @@ impl Session {
         let shared = if atomic { Way::Batch } else { Way::OneByOne };
         let way = if alone { Way::Chain } else { shared };
         let mut known = self.ways.known();
-        if known.len() < Ways::MOST {
-            known.insert(subject.to_owned(), (way, shared));
+        if known.len() >= Ways::MOST {
+            known.clear();
         }
+        known.insert(subject.to_owned(), (way, shared, Instant::now()));
         way
     }
 
